@@ -1,0 +1,1 @@
+"""The infrastructure of a Vision AI training platform: one platform, several tiers."""

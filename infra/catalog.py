@@ -1,0 +1,261 @@
+"""The catalogue: what the platform is made of. Data only.
+
+It says which services, ports, logins, databases, buckets and settings exist and what a tier cannot do.
+Nothing here knows how a tier runs a service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TIERS = ("native",)
+
+OVERLAY_CORE = "core"
+OVERLAY_OBS = "obs"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port on 127.0.0.1: its role, the setting that moves it, its default number and URL scheme."""
+
+    role: str
+    setting: str
+    default: int
+    scheme: str = ""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the platform, whoever runs it.
+
+    `login` names the settings that hold user and password; `needs` the services that must be ready first;
+    `budget` is the time in seconds that it may take to become ready on the native tier, downloads not counted.
+    """
+
+    name: str
+    title: str
+    overlay: str
+    ports: tuple[Port, ...]
+    login: tuple[str, str] | None = None
+    needs: tuple[str, ...] = ()
+    budget: float = 60.0
+
+    def port(self, role: str) -> Port:
+        """The port with that role; KeyError when there is none."""
+        for port in self.ports:
+            if port.role == role:
+                return port
+        raise KeyError(f"{self.name} has no {role} port")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of the PostgreSQL instance."""
+
+    name: str
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket and the object store (a service name) that holds it."""
+
+    name: str
+    store: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that users may change: kind is port, text, secret, path, program, choice or list."""
+
+    name: str
+    default: str
+    kind: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that a tier, or an engine on it, cannot do, and why; shown as such, never passed in silence."""
+
+    where: str
+    feature: str
+    reason: str
+    instead: str = ""
+
+
+STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+
+SERVICES: tuple[Service, ...] = (
+    Service(
+        "postgres",
+        "PostgreSQL",
+        OVERLAY_CORE,
+        (Port("sql", "POSTGRES_PORT", 5432, "postgresql"),),
+        login=("POSTGRES_USER", "POSTGRES_PASSWORD"),
+    ),
+    Service("redis", "Redis (Valkey)", OVERLAY_CORE, (Port("redis", "REDIS_PORT", 6379, "redis"),)),
+    Service(
+        "temporal",
+        "Temporal",
+        OVERLAY_CORE,
+        (Port("grpc", "TEMPORAL_PORT", 7233), Port("ui", "TEMPORAL_UI_PORT", 8233, "http")),
+    ),
+    Service(
+        "minio-datasets",
+        "Object store, datasets",
+        OVERLAY_CORE,
+        (
+            Port("api", "MINIO_DATASETS_PORT", 9000, "http"),
+            Port("console", "MINIO_DATASETS_CONSOLE_PORT", 9001, "http"),
+        ),
+        login=STORE_LOGIN,
+    ),
+    Service(
+        "minio-results",
+        "Object store, results",
+        OVERLAY_CORE,
+        (
+            Port("api", "MINIO_RESULTS_PORT", 9002, "http"),
+            Port("console", "MINIO_RESULTS_CONSOLE_PORT", 9003, "http"),
+        ),
+        login=STORE_LOGIN,
+    ),
+    Service(
+        "mlflow",
+        "MLflow",
+        OVERLAY_OBS,
+        (Port("web", "MLFLOW_PORT", 5000, "http"),),
+        needs=("postgres", "minio-results"),
+        budget=120.0,
+    ),
+    Service("prometheus", "Prometheus", OVERLAY_OBS, (Port("web", "PROMETHEUS_PORT", 9090, "http"),)),
+    Service("loki", "Loki", OVERLAY_OBS, (Port("api", "LOKI_PORT", 3100, "http"),)),
+    Service(
+        "grafana",
+        "Grafana",
+        OVERLAY_OBS,
+        (Port("web", "GRAFANA_PORT", 3200, "http"),),
+        login=("GRAFANA_ADMIN_USER", "GRAFANA_ADMIN_PASSWORD"),
+        needs=("loki",),
+    ),
+    Service(
+        "clearml",
+        "ClearML",
+        OVERLAY_OBS,
+        (
+            Port("web", "CLEARML_WEB_PORT", 8080, "http"),
+            Port("api", "CLEARML_API_PORT", 8008, "http"),
+            Port("files", "CLEARML_FILES_PORT", 8081, "http"),
+        ),
+    ),
+)
+
+DATABASES: tuple[Database, ...] = (
+    Database("platform", "jobs, experiments, metrics, export jobs"),
+    Database("users", "accounts, organisations; shared"),
+    Database("labeler", "datasets, annotations; another team owns the schema"),
+)
+
+BUCKETS: tuple[Bucket, ...] = (
+    Bucket("training-datasets", "minio-datasets"),
+    Bucket("model-weights", "minio-results"),
+    Bucket("training-checkpoints", "minio-results"),
+    Bucket("config-schemas", "minio-results"),
+    Bucket("training-results", "minio-results"),
+)
+OBS_BUCKETS: tuple[Bucket, ...] = (Bucket("mlflow-artifacts", "minio-results"),)
+
+MLFLOW_SCHEMA = "mlflow"
+
+_PLAIN_SETTINGS: tuple[Setting, ...] = (
+    Setting("POSTGRES_USER", "admin", "text", "superuser of PostgreSQL"),
+    Setting("POSTGRES_PASSWORD", "devpass", "secret", "its password"),
+    Setting("REDIS_PASSWORD", "", "secret", "password of Redis; empty means none"),
+    Setting("MINIO_ROOT_USER", "minioadmin", "text", "access key of both object stores"),
+    Setting("MINIO_ROOT_PASSWORD", "minioadmin", "secret", "secret key of both object stores; 8 characters or more"),
+    Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
+    Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
+    Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace that applications use"),
+    Setting(
+        "OBSERVABILITY_BACKENDS",
+        "",
+        "list",
+        "where trainings are tracked; empty: database, and mlflow while it runs",
+        ("database", "mlflow", "clearml"),
+    ),
+    Setting("PLATFORM_TIER", "", "choice", "tier to use when --tier is not given", TIERS),
+    Setting("PLATFORM_STATE_DIR", "", "path", "where data, logs and state live; default: .platform in the checkout"),
+    Setting("PLATFORM_POSTGRES_BIN", "", "path", "directory with PostgreSQL's programs, instead of the bundled ones"),
+    Setting("PLATFORM_POSTGRES_OS_USER", "", "text", "operating-system user for PostgreSQL when started by root"),
+    Setting("PLATFORM_REDIS_SERVER", "", "program", "valkey-server or redis-server to use, instead of the bundled one"),
+    Setting("PLATFORM_TEMPORAL", "", "program", "temporal (the CLI) to use, instead of the bundled one"),
+    Setting(
+        "PLATFORM_S3_SERVER", "", "program", "S3 server: rclone, silo, minio, rustfs, weed or versitygw, or a path"
+    ),
+    Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
+)
+
+TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
+
+
+def _port_settings() -> tuple[Setting, ...]:
+    ports = [(s.title, p) for s in SERVICES for p in s.ports] + [("Temporal", TEMPORAL_METRICS_PORT)]
+    return tuple(Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
+
+
+SETTINGS: Mapping[str, Setting] = {s.name: s for s in (*_port_settings(), *_PLAIN_SETTINGS)}
+
+CONTRACT_NAMES: tuple[str, ...] = (
+    "DATABASE_URL",
+    "USER_DATABASE_URL",
+    "REDIS_URL",
+    "TEMPORAL_HOST",
+    "TEMPORAL_NAMESPACE",
+    "EXTERNAL_STORAGE_ENDPOINT",
+    "EXTERNAL_STORAGE_ACCESS_KEY",
+    "EXTERNAL_STORAGE_SECRET_KEY",
+    "INTERNAL_STORAGE_ENDPOINT",
+    "INTERNAL_STORAGE_ACCESS_KEY",
+    "INTERNAL_STORAGE_SECRET_KEY",
+    "OBSERVABILITY_BACKENDS",
+    "CLEARML_API_HOST",
+    "CLEARML_WEB_HOST",
+    "CLEARML_FILES_HOST",
+    "MLFLOW_TRACKING_URI",
+)
+
+GAPS: tuple[Gap, ...] = (
+    Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),
+    Gap("native", "grafana", "Grafana has no package that runs without a container", "MLflow, invoke status"),
+    Gap("native", "clearml", "ClearML's server comes as containers only", "MLflow"),
+    Gap("rclone", "s3-console", "rclone has no web console", "invoke env, and any S3 client"),
+    Gap("rclone", "s3-conditional-write", "rclone ignores If-Match and If-None-Match: a create-only write overwrites"),
+    Gap("rclone", "s3-metadata-durable", "rclone forgets user metadata and content types when it restarts"),
+    Gap("rclone", "s3-versioning", "rclone keeps no versions of objects"),
+    Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
+    Gap("rclone", "s3-key-file-and-prefix", "rclone cannot hold a key and keys below it, as in a and a/b"),
+    Gap("versitygw", "s3-key-file-and-prefix", "versitygw cannot hold a key and keys below it, as in a and a/b"),
+    Gap("weed", "s3-console", "the S3 server of SeaweedFS has no console for buckets"),
+)
+
+
+def service(name: str) -> Service:
+    """The service of that name; KeyError when there is none."""
+    for candidate in SERVICES:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(f"no service {name}")
+
+
+def gaps(*where: str) -> tuple[Gap, ...]:
+    """What the given tier and engines cannot do."""
+    return tuple(g for g in GAPS if g.where in where)
+
+
+def offered(tier: str) -> tuple[Service, ...]:
+    """The services that a tier can run, core first."""
+    missing = {g.feature for g in gaps(tier)}
+    return tuple(s for s in SERVICES if s.name not in missing)

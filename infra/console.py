@@ -1,0 +1,254 @@
+"""What a task says: the answer on stdout, everything else on stderr and in the run's log.
+
+A pipe that reads stdout gets the answer and nothing else; in JSON it is exactly one object, also on failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from infra.errors import PlatformError
+
+SCHEMA_VERSION = 1
+FORMATS = ("table", "json", "yaml", "env", "name")
+MASK = "****"
+DOCS = "docs/errors.md"
+KEEP_LOGS = 20
+
+_COLORS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
+_SYMBOLS = {"good": ("✓", "+"), "bad": ("✗", "x"), "warn": ("!", "!"), "dim": ("·", "-"), "bold": ("", "")}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def lines(self) -> list[str]:
+        """The table as aligned text, without borders."""
+        if not self.rows:
+            return []
+        everything = [self.heading, *self.rows] if any(self.heading) else list(self.rows)
+        widths = [max(len(row[i]) for row in everything) for i in range(len(everything[0]))]
+        return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in everything]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task answers: data for programs, a table and lines for people, variables for shells."""
+
+    data: object
+    table: Table | None = None
+    lines: tuple[str, ...] = ()
+    env: Mapping[str, str] | None = None
+    names: tuple[str, ...] = ()
+    exit: int = 0
+
+
+@dataclass
+class Console:
+    """The two streams of one run and the log beside them."""
+
+    output: str = "table"
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    secrets: tuple[str, ...] = ()
+    shell: str = ""
+    no_color: bool = False
+    command: str = ""
+    tier: str = ""
+    stack: str = ""
+    warnings: list[str] = field(default_factory=list)
+    log: TextIO | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether progress may be drawn and questions asked: both ends are terminals and this is no CI."""
+        tty = self.stderr.isatty() and sys.stdin is not None and sys.stdin.isatty()
+        return tty and not self.environ.get("CI") and self.environ.get("TERM") != "dumb"
+
+    def color(self, stream: TextIO) -> bool:
+        """Whether colour codes may be written to that stream."""
+        if self.no_color or self.environ.get("NO_COLOR"):
+            return False
+        if self.environ.get("FORCE_COLOR"):
+            return True
+        return stream.isatty() and self.environ.get("TERM") != "dumb"
+
+    def paint(self, text: str, style: str, stream: TextIO | None = None) -> str:
+        """The text in a style, or as it is where colours are off."""
+        code = _COLORS[style]
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color(stream or self.stderr) else text
+
+    def symbol(self, style: str, stream: TextIO | None = None) -> str:
+        """A mark for a state; plain ASCII where the stream is not UTF-8."""
+        return _SYMBOLS[style][0 if unicode_ok(stream or self.stderr) else 1]
+
+    def mask(self, text: str) -> str:
+        """The text without the secrets of the settings."""
+        for secret in self.secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """One line of progress for people, on stderr."""
+        text = self.mask(text)
+        self._log(text)
+        write_line(self.stderr, self.paint(text, style) if style else text)
+
+    def warn(self, text: str) -> None:
+        """A warning: on stderr at once, and in the JSON envelope."""
+        self.warnings.append(self.mask(text))
+        self.say(f"{self.symbol('warn')} {text}", "warn")
+
+    def answer(self, answer: Answer) -> None:
+        """Print the answer on stdout in the chosen format."""
+        for line in self._rendered(answer):
+            write_line(self.stdout, line)
+        self.stdout.flush()
+
+    def _rendered(self, answer: Answer) -> Iterable[str]:
+        if self.output in ("json", "yaml"):
+            return [self._structured(self._envelope(answer.data, None))]
+        if self.output == "env":
+            return env_lines(answer.env or {}, self.shell)
+        if self.output == "name":
+            return answer.names
+        return [self.mask(line) for line in [*(answer.table.lines() if answer.table else []), *answer.lines]]
+
+    def fail(self, error: PlatformError) -> None:
+        """Print one error block on stderr, and the envelope on stdout where that is the format."""
+        for line in block(error, self):
+            self.say(line, "bad" if line.startswith(self.symbol("bad")) else "")
+        if self.output in ("json", "yaml"):
+            self.stdout.write(self._structured(self._envelope(None, error)) + "\n")
+            self.stdout.flush()
+
+    def _structured(self, envelope: Mapping[str, object]) -> str:
+        if self.output == "json":
+            return self.mask(json.dumps(envelope, indent=2, default=str, ensure_ascii=not unicode_ok(self.stdout)))
+        import yaml
+
+        plain = json.loads(json.dumps(envelope, default=str))
+        return self.mask(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip())
+
+    def _envelope(self, data: object, error: PlatformError | None) -> dict[str, object]:
+        return {
+            "schemaVersion": SCHEMA_VERSION,
+            "command": self.command,
+            "tier": self.tier,
+            "stack": self.stack,
+            "status": "error" if error else "ok",
+            "data": data,
+            "warnings": self.warnings,
+            "error": _error_data(error) if error else None,
+        }
+
+    def open_log(self, directory: Path) -> None:
+        """Also write what is said to `<directory>/<utc>-<task>.log`; keep the newest 20. Silent if it cannot."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            path = directory / f"{name}-{os.getpid()}-{self.command or 'run'}.log"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self.log = os.fdopen(descriptor, "a", encoding="utf-8")
+            for old in sorted(directory.glob("*Z-*.log"))[:-KEEP_LOGS]:
+                old.unlink(missing_ok=True)
+        except OSError:
+            self.log = None
+
+    def _log(self, text: str) -> None:
+        if self.log is not None:
+            try:
+                self.log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+                self.log.flush()
+            except OSError:  # a full disk must not hide the message that says so
+                self.log = None
+
+
+def unicode_ok(stream: TextIO) -> bool:
+    """Whether the stream can carry the symbols."""
+    return (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write a line; characters that the stream's encoding lacks are replaced, a closed pipe is no error."""
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def block(error: PlatformError, console: Console) -> list[str]:
+    """The error block: what failed, why, the log's last lines, the next step, the code."""
+    lines = [f"{console.symbol('bad')} {error.what}"]
+    if error.why:
+        lines.append(f"  why:  {error.why}")
+    log = error.details.get("log")
+    if isinstance(log, Sequence) and log:
+        lines += ["  last lines of its log:", *(f"    | {line}" for line in log)]
+    lines += [f"  next: {step}" for step in error.steps]
+    return [*lines, f"  code: {error.code} (exit {int(error.exit)}), see {DOCS}"]
+
+
+def _error_data(error: PlatformError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "category": error.exit.name.lower(),
+        "message": error.what,
+        "why": error.why,
+        "retryable": error.kind.retryable,
+        "details": error.details,
+        "actions": [{"id": str(i), "command": step} for i, step in enumerate(error.steps, 1)],
+    }
+
+
+_QUOTES = {
+    "": lambda n, v: f"{n}={_posix(v)}",
+    "sh": lambda n, v: f"export {n}={_posix(v)}",
+    "fish": lambda n, v: "set -gx {} '{}'".format(n, v.replace("\\", "\\\\").replace("'", "\\'")),
+    "powershell": lambda n, v: "$Env:{} = '{}'".format(n, v.replace("'", "''")),
+    "cmd": lambda n, v: 'set "{}={}"'.format(n, v.replace("%", "%%")),
+}
+SHELLS = tuple(s for s in _QUOTES if s)
+
+
+def _posix(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def env_lines(variables: Mapping[str, str], shell: str = "") -> list[str]:
+    """Variables as `KEY='value'` lines, or as commands of a shell (one of SHELLS)."""
+    return [_QUOTES[shell](name, value) for name, value in variables.items()]
+
+
+def human_bytes(size: float) -> str:
+    """A size for people: `1.4 GB` (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for people: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,193 @@
+"""The texts that are made from the catalogue: tables of the READMEs, `.env.example`, docs/errors.md.
+
+Pure functions; `python -m scripts.write_docs` writes the files, and tests/drift compares them with what is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from infra import catalog, korean
+from infra.catalog import Gap, Port, Service, Setting
+from infra.endpoints import HOST
+from infra.errors import CODES, EXIT_MEANING
+
+
+@dataclass(frozen=True)
+class Language:
+    """The words of the generated tables, and the catalogue's texts where they have to be translated."""
+
+    services: tuple[str, ...]
+    gaps: tuple[str, ...]
+    no_login: str
+    with_obs: str
+    no_tier: str
+    texts: Mapping[str, str] | None = None
+
+    def text(self, english: str) -> str:
+        """A text of the catalogue in this language; KeyError when nobody has translated it."""
+        return self.texts[english] if self.texts is not None and english else english
+
+
+ENGLISH = Language(
+    services=("service", "address", "login", "tiers"),
+    gaps=("where", "what is missing", "why", "instead"),
+    no_login="none",
+    with_obs="with `--with-obs`",
+    no_tier="none yet",
+)
+KOREAN = Language(
+    services=("서비스", "주소", "로그인", "티어"),
+    gaps=("위치", "없는 기능", "이유", "대안"),
+    no_login="없음",
+    with_obs="`--with-obs` 사용 시",
+    no_tier="아직 없음",
+    texts=korean.TEXTS,
+)
+READMES: Mapping[str, Language] = {"README.md": ENGLISH, "README.ko.md": KOREAN}
+ENV_EXAMPLE = ".env.example"
+ERRORS = "docs/errors.md"
+
+
+def rendered(readmes: Mapping[str, str]) -> dict[str, str]:
+    """Path -> text of every file that is generated, or has generated parts.
+
+    Args:
+        readmes: the present text of each file of `READMES`.
+
+    Raises:
+        ValueError: a README lacks the markers of a table.
+    """
+    texts = {path: readme(readmes[path], language) for path, language in READMES.items()}
+    return {**texts, ENV_EXAMPLE: env_example(), ERRORS: errors_page()}
+
+
+def readme(text: str, language: Language) -> str:
+    """A README with its generated tables brought up to date."""
+    text = with_section(text, "services", services_table(language))
+    return with_section(text, "gaps", gaps_table(language))
+
+
+def with_section(text: str, name: str, body: str) -> str:
+    """The text with what is between `<!-- name:begin -->` and `<!-- name:end -->` replaced.
+
+    Raises:
+        ValueError: one of the markers is missing or there twice.
+    """
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"expected one {begin.strip()} and, after it, one {end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}{body}{end}{rest.split(end)[1]}"
+
+
+def markdown_table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, one line a row."""
+    lines = [list(heading)]
+    lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
+    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+
+
+def services_table(language: Language) -> str:
+    """Service, address, login, tiers."""
+    return markdown_table(language.services, (_service_row(s, language) for s in catalog.SERVICES))
+
+
+def _service_row(service: Service, language: Language) -> tuple[str, ...]:
+    addresses = ", ".join(_address(port, named=len(service.ports) > 1) for port in service.ports)
+    return language.text(service.title), addresses, _login(service, language), _tiers(service, language)
+
+
+def _address(port: Port, named: bool) -> str:
+    where = f"{HOST}:{port.default}"
+    shown = f"<http://{where}>" if port.scheme == "http" else f"`{where}`"
+    return f"{shown} ({port.role})" if named else shown
+
+
+def _login(service: Service, language: Language) -> str:
+    if service.login is None:
+        return language.no_login
+    return " / ".join(f"`{catalog.SETTINGS[name].default}`" for name in service.login)
+
+
+def _tiers(service: Service, language: Language) -> str:
+    tiers = ", ".join(t for t in catalog.TIERS if service in catalog.offered(t)) or language.no_tier
+    extra = service.overlay == catalog.OVERLAY_OBS and tiers != language.no_tier
+    return f"{tiers}, {language.with_obs}" if extra else tiers
+
+
+def gaps_table(language: Language) -> str:
+    """What a tier, or an object store engine, cannot do."""
+    return markdown_table(language.gaps, (_gap_row(g, language) for g in catalog.GAPS))
+
+
+def _gap_row(gap: Gap, language: Language) -> tuple[str, ...]:
+    return gap.where, f"`{gap.feature}`", language.text(gap.reason), language.text(gap.instead)
+
+
+_GROUPS: tuple[tuple[str, Callable[[Setting], bool]], ...] = (
+    ("Ports on 127.0.0.1", lambda s: s.kind == "port"),
+    ("Users, passwords and names", lambda s: not s.name.startswith("PLATFORM_")),
+    ("Tier and directories", lambda s: s.kind in ("choice", "path") and not s.name.endswith("_BIN")),
+    ("Programs of the native tier", lambda s: True),
+)
+_ENV_HEAD = """\
+# Settings of the platform, with their defaults. Generated from infra/catalog.py: do not edit this file.
+#
+#   cp .env.example .env, then remove the # before what you want to change.
+#
+# A flag wins over the environment, that over .env, that over the default.
+# This is not the .env of your application: that one is written by  invoke env --write PATH
+"""
+
+
+def env_example() -> str:
+    """`.env.example`: every setting, commented out, with its default and what it means."""
+    return _ENV_HEAD + "".join(f"\n# --- {title}\n{''.join(lines)}" for title, lines in grouped().items())
+
+
+def grouped() -> dict[str, list[str]]:
+    """The settings as lines of `.env.example`, by the title of their group."""
+    groups: dict[str, list[str]] = {title: [] for title, _ in _GROUPS}
+    for setting in catalog.SETTINGS.values():
+        title = next(title for title, belongs in _GROUPS if belongs(setting))
+        groups[title].append(_setting(setting))
+    return groups
+
+
+def _setting(setting: Setting) -> str:
+    choices = f" (of: {', '.join(setting.choices)})" if setting.choices else ""
+    return f"\n# {setting.help}{choices}\n#{setting.name}={setting.default}\n"
+
+
+_ERRORS_HEAD = """\
+# Exit codes and error codes
+
+Generated from `infra/errors.py`: do not edit this file.
+
+Every failure of a task prints one block on stderr: what failed, why, the last lines of the log where there is one,
+what to do next, and the error code with the exit code.
+
+```
+✗ no service 'temporl' on the tier native
+  next: did you mean temporal?
+  next: the services are: postgres, redis, temporal, minio-datasets, minio-results, mlflow, prometheus
+  code: USAGE (exit 2), see docs/errors.md
+```
+
+With `--json` stdout has exactly one object: `error` is `null`, or has `code`, `category`, `message`, `why`,
+`retryable`, `details` and `actions`. Scripts should look at the exit code or at `error.code`, never at the message.
+The scripts in `scripts/` end with the same exit codes.
+"""
+
+
+def errors_page() -> str:
+    """docs/errors.md: exit codes and error codes."""
+    exits = ((f"{int(c)}", f"`{c.name.lower()}`", meaning) for c, meaning in EXIT_MEANING.items())
+    codes = ((f"`{n}`", f"{int(k.exit)}", "yes" if k.retryable else "", k.summary) for n, k in CODES.items())
+    sections = {
+        "Exit codes": markdown_table(("exit", "category", "meaning"), exits),
+        "Error codes": markdown_table(("code", "exit", "worth trying again", "meaning"), codes),
+    }
+    return _ERRORS_HEAD + "".join(f"\n## {title}\n\n{table}" for title, table in sections.items())

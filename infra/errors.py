@@ -1,0 +1,123 @@
+"""Every failure a user can meet: its code, its exit status, and how it is said.
+
+The exit codes are the stable, documented interface to scripts (docs/errors.md is made from this module).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of every task; the numbers never change."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIRM = 3
+    PREFLIGHT = 4
+    DEPENDENCY = 5
+    TIMEOUT = 6
+    SERVICE_FAILED = 7
+    INCOMPATIBLE = 8
+    NOTHING = 9
+    BACKUP = 10
+    PARTIAL = 11
+    LOCKED = 12
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+EXIT_MEANING: Mapping[ExitCode, str] = {
+    ExitCode.OK: "done, healthy",
+    ExitCode.FAILED: "failed; the error code says why",
+    ExitCode.USAGE: "wrong usage or a wrong setting",
+    ExitCode.CONFIRM: "confirmation needed: add --yes",
+    ExitCode.PREFLIGHT: "a check before the start, or doctor, found a failure; nothing was started",
+    ExitCode.DEPENDENCY: "a program or server is missing or cannot be reached, or it refused the login",
+    ExitCode.TIMEOUT: "waited for the whole budget",
+    ExitCode.SERVICE_FAILED: "a service entered a failed state",
+    ExitCode.INCOMPATIBLE: "data or version incompatible; refused, nothing touched",
+    ExitCode.NOTHING: "not running, or nothing there",
+    ExitCode.BACKUP: "a backup or its verification failed",
+    ExitCode.PARTIAL: "done, except the items named",
+    ExitCode.LOCKED: "another run holds the lock",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitCode.TERMINATED: "terminated (SIGTERM)",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an error code stands for."""
+
+    exit: ExitCode
+    summary: str
+    retryable: bool = False
+
+
+CODES: Mapping[str, Kind] = {
+    "INTERNAL": Kind(ExitCode.FAILED, "a defect in this tool; run again with --debug and report it"),
+    "TASK_FAILED": Kind(ExitCode.FAILED, "the work was done and failed, e.g. a training"),
+    "USAGE": Kind(ExitCode.USAGE, "unknown task, option, service or job, or a value that does not fit"),
+    "SETTING_INVALID": Kind(ExitCode.USAGE, "a setting has a value that does not fit"),
+    "SETTING_UNKNOWN": Kind(ExitCode.USAGE, "a setting nobody knows; probably a typing error"),
+    "SETTINGS_UNREADABLE": Kind(ExitCode.USAGE, "the .env file cannot be read or parsed"),
+    "CONFIRMATION_NEEDED": Kind(ExitCode.CONFIRM, "this deletes or overwrites something: add --yes"),
+    "PREFLIGHT_FAILED": Kind(ExitCode.PREFLIGHT, "a check before the start failed; nothing was started"),
+    "PORT_TAKEN": Kind(ExitCode.PREFLIGHT, "a port that a service needs is in use"),
+    "STATE_UNWRITABLE": Kind(ExitCode.PREFLIGHT, "the state directory cannot be written"),
+    "PROGRAM_MISSING": Kind(ExitCode.DEPENDENCY, "a program that is needed is not installed"),
+    "PROGRAM_FAILED": Kind(ExitCode.FAILED, "a program that was called ended with an error"),
+    "UNREACHABLE": Kind(ExitCode.DEPENDENCY, "a server does not answer", retryable=True),
+    "LOGIN_REFUSED": Kind(ExitCode.DEPENDENCY, "a server refused the user or the password"),
+    "TIER_UNAVAILABLE": Kind(ExitCode.DEPENDENCY, "the tier cannot run on this machine"),
+    "WAIT_TIMEOUT": Kind(ExitCode.TIMEOUT, "the service was not ready within its budget", retryable=True),
+    "SERVICE_FAILED": Kind(ExitCode.SERVICE_FAILED, "a service crashed again and again, or could not start"),
+    "DATA_INCOMPATIBLE": Kind(ExitCode.INCOMPATIBLE, "the data was written by another version; untouched"),
+    "NOT_RUNNING": Kind(ExitCode.NOTHING, "the platform, or the service, does not run"),
+    "NOT_FOUND": Kind(ExitCode.NOTHING, "there is no such job or object"),
+    "PARTIAL": Kind(ExitCode.PARTIAL, "done, except the items named"),
+    "LOCKED": Kind(ExitCode.LOCKED, "another run is at work on this stack", retryable=True),
+    "INTERRUPTED": Kind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),
+    "TERMINATED": Kind(ExitCode.TERMINATED, "terminated by SIGTERM", retryable=True),
+}
+
+
+class PlatformError(Exception):
+    """A failure with everything its reader needs: what, why, and what to do next.
+
+    Args:
+        code: a key of `CODES`; decides the exit status.
+        what: one sentence that says what failed.
+        why: the cause, where it is known.
+        steps: what to do next; commands or short sentences, most useful first.
+        details: data for the JSON envelope (and, as `log`, last lines of a log to print).
+
+    Raises:
+        KeyError: for a code that is not in `CODES`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        why: str = "",
+        steps: tuple[str, ...] = (),
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.code = code
+        self.kind = CODES[code]
+        self.what = what
+        self.why = why
+        self.steps = steps
+        self.details = dict(details or {})
+
+    @property
+    def exit(self) -> ExitCode:
+        """The exit status that this failure ends with."""
+        return self.kind.exit

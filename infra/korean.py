@@ -1,0 +1,43 @@
+"""Korean for the texts of the catalogue that README.ko.md shows, by the English text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TEXTS: Mapping[str, str] = {
+    # Titles of services
+    "PostgreSQL": "PostgreSQL",
+    "Redis (Valkey)": "Redis (Valkey)",
+    "Temporal": "Temporal",
+    "Object store, datasets": "오브젝트 스토리지(데이터셋)",
+    "Object store, results": "오브젝트 스토리지(결과)",
+    "MLflow": "MLflow",
+    "Prometheus": "Prometheus",
+    "Loki": "Loki",
+    "Grafana": "Grafana",
+    "ClearML": "ClearML",
+    # Reasons of gaps
+    "Loki has no package that runs without a container": "Loki는 컨테이너 없이 실행할 수 있는 패키지가 없음",
+    "Grafana has no package that runs without a container": "Grafana는 컨테이너 없이 실행할 수 있는 패키지가 없음",
+    "ClearML's server comes as containers only": "ClearML 서버는 컨테이너로만 배포됨",
+    "rclone has no web console": "rclone에는 웹 콘솔이 없음",
+    "rclone ignores If-Match and If-None-Match: a create-only write overwrites": (
+        "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들기만 허용한 쓰기도 기존 객체를 덮어씀"
+    ),
+    "rclone forgets user metadata and content types when it restarts": (
+        "rclone은 재시작하면 사용자 메타데이터와 Content-Type을 잃어버림"
+    ),
+    "rclone keeps no versions of objects": "rclone은 객체 버전을 보관하지 않음",
+    "rclone cannot copy a part from another object": "rclone은 다른 객체에서 파트를 복사할 수 없음(UploadPartCopy)",
+    "rclone cannot hold a key and keys below it, as in a and a/b": (
+        "rclone은 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
+    ),
+    "versitygw cannot hold a key and keys below it, as in a and a/b": (
+        "versitygw는 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
+    ),
+    "the S3 server of SeaweedFS has no console for buckets": "SeaweedFS의 S3 서버에는 버킷 콘솔이 없음",
+    # What to use instead
+    "invoke logs": "invoke logs",
+    "MLflow, invoke status": "MLflow, invoke status",
+    "invoke env, and any S3 client": "invoke env와 아무 S3 클라이언트",
+}

@@ -1,0 +1,282 @@
+"""What the tasks do with a tier: choose it, check, start, fill, prove, describe, stop. The same on every tier."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import catalog, health, stack
+from infra.console import Console
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.probes import Finding
+from infra.settings import Settings
+from infra.stack import Stack
+from infra.tiers.base import Availability, Check, Context, ServiceStatus, Tier
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tier and why it was taken; `named` when the user asked for it."""
+
+    tier: Tier
+    reason: str
+    named: bool
+
+
+def tiers() -> Mapping[str, Tier]:
+    """All tiers of this version, best first."""
+    from infra.tiers.native import Native
+
+    return {"native": Native()}
+
+
+def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
+    """Decide on a tier: flag or PLATFORM_TIER, else the one that runs, else the last one used, else the best.
+
+    Raises:
+        PlatformError: TIER_UNAVAILABLE when the named tier, or every tier, cannot run here.
+    """
+    known = tiers() if known is None else known
+    settings = context.settings
+    asked = settings.text("PLATFORM_TIER")
+    if asked:
+        return Choice(_usable(known[asked], settings), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
+    for tier in known.values():
+        if tier.running(context):
+            return Choice(tier, "it runs", named=False)
+    last = known.get(stack.remembered(context.stack, "tier"))
+    if last is not None and last.available(settings).ok:
+        return Choice(last, "it was used last", named=False)
+    return _best(known, settings)
+
+
+def _usable(tier: Tier, settings: Settings) -> Tier:
+    found = tier.available(settings)
+    if not found.ok:
+        raise PlatformError(
+            "TIER_UNAVAILABLE",
+            f"the tier {tier.name} cannot run here",
+            why=found.reason,
+            steps=("invoke doctor", "or leave the choice to us: run it without --tier"),
+        )
+    return tier
+
+
+def _best(known: Mapping[str, Tier], settings: Settings) -> Choice:
+    refused: list[str] = []
+    for tier in known.values():
+        found: Availability = tier.available(settings)
+        if found.ok:
+            because = f"{found.reason}; {'; '.join(refused)}" if refused else found.reason
+            return Choice(tier, because, named=False)
+        refused.append(f"{tier.name}: {found.reason}")
+    raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=("invoke doctor",))
+
+
+def context_of(settings: Settings, home: Stack, console: Console) -> Context:
+    """The context that the verbs of a tier need."""
+    return Context(settings, home, console)
+
+
+@dataclass(frozen=True)
+class Started:
+    """The outcome of `up`: seconds it took and whether anything had to be started."""
+
+    tier: Tier
+    endpoints: Endpoints
+    seconds: float
+    changed: bool
+
+
+def up(context: Context, choice: Choice, obs: bool, timeout: float | None) -> Started:
+    """Bring the platform up and prove that it works; a second call changes nothing.
+
+    Raises:
+        PlatformError: LOCKED, PREFLIGHT_FAILED, PORT_TAKEN, WAIT_TIMEOUT, SERVICE_FAILED and what tiers raise.
+    """
+    began = time.monotonic()
+    tier = choice.tier
+    with stack.lock(context.stack, "up"):
+        before = _processes(tier, context)
+        raise_on_failures(tier.preflight(context, obs))
+        tier.start(context, obs, timeout)
+        ends = tier.endpoints(context)
+        for made in heal(ends, psql(context.settings)):
+            context.console.say(f"  made the missing {made}")
+        stack.remember(context.stack, tier=tier.name)
+        changed = before != _processes(tier, context)
+    return Started(tier, ends, time.monotonic() - began, changed)
+
+
+def import_early() -> None:
+    """Load the database client while the servers start: it takes as long as they do."""
+    threading.Thread(target=__import__, args=("psycopg",), daemon=True).start()
+
+
+def _processes(tier: Tier, context: Context) -> set[tuple[str, int | None]]:
+    if not tier.running(context):
+        return set()
+    return {(s.name, s.pid) for s in tier.status(context) if s.state == "ready"}
+
+
+def raise_on_failures(checks: Sequence[Check]) -> None:
+    """Stop before anything is started when a check failed, naming all that failed.
+
+    Raises:
+        PlatformError: the code of the first failed check.
+    """
+    failed = [c for c in checks if c.status == "fail"]
+    if not failed:
+        return
+    remedies = tuple(dict.fromkeys(c.remedy for c in failed if c.remedy))
+    raise PlatformError(
+        failed[0].code or "PREFLIGHT_FAILED",
+        "nothing was started: " + "; ".join(c.text for c in failed),
+        steps=(*remedies[:3], "invoke doctor"),
+        details={"checks": [vars(c) for c in failed]},
+    )
+
+
+def ensure_data(endpoints: Endpoints) -> list[str]:
+    """Make missing databases and buckets, side by side; returns what was made. Idempotent."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from infra.data import ensure
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(ensure.databases, endpoints), pool.submit(ensure.buckets, endpoints)]
+        databases, buckets = (job.result() for job in jobs)
+    return [f"database {name}" for name in databases] + [f"bucket {name}" for name in buckets]
+
+
+def heal(endpoints: Endpoints, client: Path) -> list[str]:
+    """Ask every functional question; make the databases and buckets that are missing, and ask those again.
+
+    Returns what had to be made.
+
+    Raises:
+        PlatformError: SERVICE_FAILED naming what does not work although its process runs.
+    """
+    questions = health.thorough(endpoints, client)
+    bad = _unanswered(questions)
+    made: list[str] = []
+    if bad and not set(bad) & set(endpoints.services):
+        made = ensure_data(endpoints)
+        bad = _unanswered({name: questions[name] for name in bad})
+    if bad:
+        name, finding = next(iter(bad.items()))
+        raise PlatformError(
+            "SERVICE_FAILED",
+            f"started, but {name} does not work",
+            why=finding.detail,
+            steps=("invoke status", "invoke doctor"),
+            details={"failed": {n: f.detail for n, f in bad.items()}},
+        )
+    return made
+
+
+def _unanswered(questions: dict[str, dict[str, Any]]) -> dict[str, Finding]:
+    return {name: finding for name, finding in health.ask(questions).items() if not finding.ok}
+
+
+def psql(settings: Settings) -> Path:
+    """The client program with which SQL servers are probed."""
+    from infra.tiers import providers
+
+    return providers.postgres_bin(settings).path / f"psql{providers.EXE}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A tier's services with the answers of their functional probes, and the worst state of all."""
+
+    services: list[ServiceStatus]
+    findings: Mapping[str, Finding]
+    state: str
+
+
+def report(context: Context, tier: Tier) -> Report:
+    """Status of everything: processes as the tier sees them, and whether each answers its question now."""
+    found = tier.status(context) if tier.running(context) else []
+    live = [s.name for s in found if s.state in ("ready", "starting")]
+    ends = tier.endpoints(context)
+    client = psql(context.settings)
+    findings = health.ask({n: health.probe(ends, n, client) for n in live}, limit=3.0)
+    return Report(found, findings, _overall(found, findings))
+
+
+def _overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:
+    if not found or all(s.state == "stopped" for s in found):
+        return "stopped"
+    if all(s.state == "ready" and findings[s.name].ok for s in found):
+        return "ready"
+    return "starting" if all(s.state in ("ready", "starting", "waiting") for s in found) else "degraded"
+
+
+def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[str, str]:
+    """State and detail of one service for people: a process that does not answer is `unhealthy`."""
+    finding = findings.get(service.name)
+    if service.state == "ready" and finding is not None and not finding.ok:
+        return "unhealthy", finding.detail
+    return service.state, service.detail
+
+
+def require_running(context: Context, choice: Choice) -> Tier:
+    """The tier, provided that it runs.
+
+    Raises:
+        PlatformError: NOT_RUNNING.
+    """
+    if not choice.tier.running(context):
+        raise PlatformError("NOT_RUNNING", "the platform does not run", steps=("invoke up", "./scripts/start-infra.sh"))
+    return choice.tier
+
+
+def running_endpoints(run: object, tier: str = "") -> Endpoints:
+    """Endpoints of the running platform, for tasks that use it.
+
+    Args:
+        run: the task's `Run` (settings with the --tier flag applied, stack, console).
+
+    Raises:
+        PlatformError: NOT_RUNNING.
+    """
+    context = context_of(run.settings, run.stack, run.console)  # type: ignore[attr-defined]
+    return require_running(context, choose(context)).endpoints(context)
+
+
+def down(context: Context, choice: Choice) -> bool:
+    """Stop the training worker and the tier; data stays. False when nothing ran."""
+    from infra.training import service
+
+    with stack.lock(context.stack, "down"):
+        worker = service.stop_worker(context.stack)
+        return choice.tier.stop(context) or worker
+
+
+def known_services(names: Sequence[str], tier: Tier) -> None:
+    """Refuse names that are no services of the tier, with the nearest one.
+
+    Raises:
+        PlatformError: USAGE.
+    """
+    import difflib
+
+    offered = [s.name for s in catalog.offered(tier.name)]
+    for name in names:
+        if name in offered:
+            continue
+        near = difflib.get_close_matches(name, offered, n=1, cutoff=0.4)
+        hint = (f"did you mean {near[0]}?",) if near else ()
+        gap = next((g for g in catalog.gaps(tier.name) if g.feature == name), None)
+        raise PlatformError(
+            "USAGE",
+            f"no service {name!r} on the tier {tier.name}",
+            why=gap.reason if gap else "",
+            steps=(*hint, f"the services are: {', '.join(offered)}"),
+        )

@@ -1,0 +1,208 @@
+"""Settings: flag > environment > .env > default, read once; each value knows where it came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import catalog
+from infra.errors import PlatformError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+ENV_FILE = ".env"
+_PREFIX = "PLATFORM_"
+# Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
+_RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
+_BAD_IN_URL = frozenset(" \t\r\n\0")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's text and where it came from: default, environment, `.env line N`, or the flag."""
+
+    text: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run."""
+
+    values: Mapping[str, Value]
+    root: Path = ROOT
+
+    def text(self, name: str) -> str:
+        """The value as text."""
+        return self.values[name].text
+
+    def port(self, name: str) -> int:
+        """The value of a port setting."""
+        return int(self.values[name].text)
+
+    def origin(self, name: str) -> str:
+        """Where the value came from."""
+        return self.values[name].origin
+
+    @property
+    def state_dir(self) -> Path:
+        """The directory that holds data, logs and state of this checkout's stack (absolute)."""
+        chosen = self.text("PLATFORM_STATE_DIR")
+        return (self.root / Path(chosen).expanduser()).resolve() if chosen else self.root / ".platform"
+
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must not be shown: passwords that are not empty."""
+        named = (n for n, s in catalog.SETTINGS.items() if s.kind == "secret")
+        return tuple(sorted({self.text(n) for n in named} - {""}, key=len, reverse=True))
+
+
+def load(
+    root: Path = ROOT,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read all settings.
+
+    Args:
+        root: the checkout; its `.env` is read when there is one.
+        environ: the environment (default: the process's).
+        flags: settings given on the command line; empty values count as not given.
+
+    Raises:
+        PlatformError: SETTINGS_UNREADABLE, SETTING_UNKNOWN or SETTING_INVALID, naming file and line.
+    """
+    environ = os.environ if environ is None else environ
+    values = {name: Value(s.default, "default") for name, s in catalog.SETTINGS.items()}
+    values |= _from_file(root / ENV_FILE)
+    values |= _from_environment(environ)
+    values |= {n: Value(v, "the command line") for n, v in (flags or {}).items() if v}
+    for name, value in values.items():
+        _check(catalog.SETTINGS[name], value)
+    _check_ports_differ(values)
+    return Settings(values, root)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
+    ours = {n for n in environ if n.startswith(_PREFIX)} - _RESERVED
+    for name in sorted(ours - set(catalog.SETTINGS)):
+        raise _unknown(name, "the environment")
+    return {n: Value(environ[n], "the environment") for n in catalog.SETTINGS if n in environ}
+
+
+def _from_file(path: Path) -> dict[str, Value]:
+    text = _read(path)
+    if text is None:
+        return {}
+    found: dict[str, Value] = {}
+    for name, value, line in _bindings(text, path):
+        origin = f"{path}, line {line}"
+        if name not in catalog.SETTINGS:
+            raise _unknown(name, origin)
+        found[name] = Value(value, origin)
+    return found
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlatformError(
+            "SETTINGS_UNREADABLE",
+            f"{path} cannot be read",
+            why=str(error),
+            steps=(f"make {path.name} a readable UTF-8 text file, or move it away",),
+        ) from error
+
+
+def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
+    import io
+
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(io.StringIO(text)):
+        blank = binding.original.string[: len(binding.original.string) - len(binding.original.string.lstrip())]
+        line = binding.original.line + blank.count("\n")
+        if binding.error or (binding.key and binding.value is None):
+            raise PlatformError(
+                "SETTINGS_UNREADABLE",
+                f"{path}, line {line} is not NAME=value",
+                why=binding.original.string.strip()[:40].split("=")[0],
+                steps=("write NAME=value, one a line; invoke doctor lists the names",),
+            )
+        if binding.key:
+            yield binding.key, binding.value or "", line
+
+
+def _unknown(name: str, origin: str) -> PlatformError:
+    if name in catalog.CONTRACT_NAMES:
+        return PlatformError(
+            "SETTING_UNKNOWN",
+            f"{name} (from {origin}) is an answer of `invoke env`, not a setting",
+            steps=("set the port or the password it is made of, e.g. POSTGRES_PORT", "invoke env"),
+        )
+    near = difflib.get_close_matches(name, catalog.SETTINGS, n=1, cutoff=0.6)
+    hint = (f"did you mean {near[0]}?",) if near else ()
+    return PlatformError(
+        "SETTING_UNKNOWN",
+        f"unknown setting {name} (from {origin})",
+        steps=(*hint, "the known names are in .env.example"),
+    )
+
+
+def _check(setting: catalog.Setting, value: Value) -> None:
+    problem = _problem(setting, value.text)
+    if problem:
+        shown = "its value" if setting.kind == "secret" else repr(value.text)
+        raise PlatformError(
+            "SETTING_INVALID",
+            f"{setting.name}: {shown} {problem}",
+            why=f"it comes from {value.origin}",
+            steps=(f"set {setting.name} to another value, e.g. {setting.default or 'remove it'}",),
+        )
+
+
+def _problem(setting: catalog.Setting, text: str) -> str:
+    if setting.kind == "port":
+        return "" if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
+    if setting.kind == "choice":
+        return "" if text in ("", *setting.choices) else f"is none of {', '.join(setting.choices)}"
+    if setting.kind == "list":
+        unknown = [w for w in text.split(",") if w.strip() not in ("", *setting.choices)]
+        return f"names {unknown[0].strip()!r}, which is none of {', '.join(setting.choices)}" if unknown else ""
+    return _text_problem(setting, text)
+
+
+def _text_problem(setting: catalog.Setting, text: str) -> str:
+    if "\0" in text or "\n" in text:
+        return "has a line break in it"
+    if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
+        return "is shorter than 8 characters, which object stores refuse"
+    if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
+        return "is shorter than 3 characters, which object stores refuse"
+    if setting.kind in ("text", "secret") and setting.default and not text:
+        return "is empty"
+    if setting.kind == "text" and _BAD_IN_URL & set(text):
+        return "has a blank in it"
+    return ""
+
+
+def _check_ports_differ(values: Mapping[str, Value]) -> None:
+    seen: dict[int, str] = {}
+    for name, setting in catalog.SETTINGS.items():
+        if setting.kind != "port":
+            continue
+        number = int(values[name].text)
+        if number in seen:
+            raise PlatformError(
+                "SETTING_INVALID",
+                f"{name} and {seen[number]} are both {number}",
+                why=f"{name} comes from {values[name].origin}, {seen[number]} from {values[seen[number]].origin}",
+                steps=(f"give one of them another port, e.g. {name}={number + 1}",),
+            )
+        seen[number] = name

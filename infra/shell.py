@@ -1,0 +1,117 @@
+"""The only door to other programs that run and end: argument lists, a time limit, no shell, masked secrets.
+
+Long-running services are started by the supervisor, which shares `find` and nothing else with this.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import PlatformError
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit code and the decoded outputs of a program."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line that says something, of stderr or else of stdout."""
+        lines = [line for line in (self.err.strip() or self.out.strip()).splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+
+def find(program: str) -> str | None:
+    """Absolute path of a program given by name (on PATH) or by path; None when it is not there."""
+    found = shutil.which(str(Path(program).expanduser()))
+    return str(Path(found).absolute()) if found else None
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    limit: float = 60.0,
+    check: bool = True,
+    user: tuple[int, int] | None = None,
+) -> Result:
+    """Run a program to its end and return what it said.
+
+    Args:
+        argv: program and arguments; never a shell string, never a secret.
+        env: variables added to the environment.
+        stdin: text for its standard input; without it the program gets none.
+        limit: seconds after which it is killed.
+        check: whether an exit code other than 0 is an error.
+        user: (uid, gid) to run as; POSIX, and only for root.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING, PROGRAM_FAILED or WAIT_TIMEOUT.
+    """
+    try:
+        done = subprocess.run(
+            list(argv),
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+            check=False,
+            **identity(user),
+        )
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        raise _cannot_start(argv, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise _too_long(argv, limit) from error
+    result = Result(done.returncode, done.stdout, done.stderr)
+    if check and result.code != 0:
+        raise _failed(argv, result)
+    return result
+
+
+def identity(user: tuple[int, int] | None) -> dict[str, Any]:
+    """Keyword arguments that make subprocess drop to that user; none for the present one."""
+    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+
+
+def _cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
+    return PlatformError(
+        "PROGRAM_MISSING",
+        f"{Path(argv[0]).name} cannot be started",
+        why=str(error),
+        steps=(f"see whether {argv[0]} is there and may be run",),
+    )
+
+
+def _too_long(argv: Sequence[str], limit: float) -> PlatformError:
+    return PlatformError(
+        "WAIT_TIMEOUT",
+        f"{Path(argv[0]).name} did not end within {limit:.0f} s",
+        steps=(subprocess.list2cmdline(argv),),
+    )
+
+
+def _failed(argv: Sequence[str], result: Result) -> PlatformError:
+    ending = f"was killed by signal {-result.code}" if result.code < 0 else f"ended with {result.code}"
+    return PlatformError(
+        "PROGRAM_FAILED",
+        f"{Path(argv[0]).name} {ending}",
+        why=result.last_line,
+        steps=(subprocess.list2cmdline(argv),),
+        details={"log": (result.err or result.out).splitlines()[-20:]},
+    )

@@ -1,0 +1,159 @@
+"""One stack per checkout: its directory, its name, its lock, what it remembers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from infra.errors import PlatformError
+from infra.locks import try_lock
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Name and directories of a stack; nothing is made until it is written to."""
+
+    name: str
+    home: Path
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the task runs."""
+        return self.home / "logs"
+
+    def tier_home(self, tier: str) -> Path:
+        """The directory of one tier's state and data."""
+        return self.home / tier
+
+    @property
+    def memory(self) -> Path:
+        """The file with what is remembered between runs."""
+        return self.home / "stack.json"
+
+
+def of(settings: Settings) -> Stack:
+    """The stack of a checkout: the directory's name plus six hex digits of its path's SHA-256."""
+    home = settings.state_dir
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
+    label = re.sub(r"[^a-z0-9]+", "-", settings.root.name.lower()).strip("-") or "platform"
+    return Stack(f"{label}-{digest}", home)
+
+
+def ensure_home(stack: Stack) -> None:
+    """Make the stack's directory, private to its user, with a .gitignore.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE with the reason.
+    """
+    try:
+        stack.home.mkdir(parents=True, exist_ok=True)
+        stack.logs.mkdir(exist_ok=True)
+        probe = stack.home / f".write-{os.getpid()}"
+        probe.write_text("x")
+        probe.unlink()
+        ignore = stack.home / ".gitignore"
+        if not ignore.exists():
+            write_atomic(ignore, "*\n")
+    except OSError as error:
+        raise unwritable(stack.home, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> PlatformError:
+    """The error for a directory that takes no writes (read-only, full, not ours)."""
+    return PlatformError(
+        "STATE_UNWRITABLE",
+        f"the state directory {path} cannot be written",
+        why=error.strerror or str(error),
+        steps=(
+            f"make {path} writable for this user and see that its disk is not full",
+            "or set PLATFORM_STATE_DIR to another directory",
+        ),
+    )
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o644, sync: bool = True) -> None:
+    """Write a file so that a reader sees the old or the new text, never a part; `sync`: also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None when the file is missing, unreadable or no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def remember(stack: Stack, **facts: object) -> None:
+    """Keep facts (such as the tier) for later runs."""
+    write_atomic(stack.memory, json.dumps((read_json(stack.memory) or {}) | facts, indent=1) + "\n")
+
+
+def remembered(stack: Stack, fact: str) -> str:
+    """A fact from an earlier run as text, or ''."""
+    return str((read_json(stack.memory) or {}).get(fact, ""))
+
+
+@contextlib.contextmanager
+def lock(stack: Stack, command: str) -> Iterator[None]:
+    """Hold the stack's lock; the kernel frees it when the process dies.
+
+    Raises:
+        PlatformError: LOCKED with the holder's pid, command and start time; STATE_UNWRITABLE.
+    """
+    ensure_home(stack)
+    path = stack.home / "lock"
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, also on the error path
+    except OSError as error:
+        raise unwritable(stack.home, error) from error
+    with file:
+        if not try_lock(file):
+            raise _held(path)
+        _sign(file, command)
+        try:
+            yield
+        finally:
+            _sign(file, "")
+
+
+def _sign(file: IO[str], command: str) -> None:
+    file.seek(0)
+    file.truncate()
+    if command:
+        file.write(json.dumps({"pid": os.getpid(), "command": command, "since": time.time()}))
+    file.flush()
+
+
+def _held(path: Path) -> PlatformError:
+    holder = read_json(path) or {}
+    since = time.strftime("%H:%M:%S", time.localtime(holder["since"])) if "since" in holder else "?"
+    who = f"pid {holder.get('pid', '?')} (`{holder.get('command', '?')}`), since {since}"
+    return PlatformError(
+        "LOCKED",
+        "another run is at work on this stack",
+        why=who,
+        steps=("wait until it is done, or stop that process", "invoke status"),
+        details={"pid": holder.get("pid"), "command": holder.get("command"), "since": holder.get("since")},
+    )
