@@ -1,0 +1,131 @@
+"""What every tier offers. Whatever works from endpoints alone is not here but in `infra.lifecycle`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from infra.console import Console
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+from infra.stack import Stack
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a tier works with: settings, the stack's directories, the console for progress."""
+
+    settings: Settings
+    stack: Stack
+    console: Console
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a tier can run on this machine, and why (not)."""
+
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding of doctor or of the preflight: status is ok, warn or fail."""
+
+    id: str
+    status: str
+    text: str
+    remedy: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """A service as its tier sees it; memory in bytes, `since` in seconds since 1970."""
+
+    name: str
+    state: str
+    detail: str = ""
+    pid: int | None = None
+    memory: int | None = None
+    restarts: int = 0
+    since: float | None = None
+    engine: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a service's log."""
+
+    service: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a reset would remove: a directory or volume, its size in bytes, and what it holds."""
+
+    service: str
+    path: Path
+    size: int
+
+
+class Tier(Protocol):
+    """The verbs of a tier."""
+
+    name: str
+
+    def available(self, settings: Settings) -> Availability:
+        """Whether this machine can run the tier."""
+        ...
+
+    def running(self, context: Context) -> bool:
+        """Whether anything of the stack runs on this tier."""
+        ...
+
+    def preflight(self, context: Context, obs: bool) -> list[Check]:
+        """Everything that would make `up` fail, found before anything is started."""
+        ...
+
+    def start(self, context: Context, obs: bool, timeout: float | None) -> None:
+        """Start what is missing and wait until it is ready; deletes nothing."""
+        ...
+
+    def stop(self, context: Context) -> bool:
+        """Stop everything, keep the data; False when nothing ran."""
+        ...
+
+    def restart(self, context: Context, services: Sequence[str]) -> None:
+        """Restart running services and wait until they are ready."""
+        ...
+
+    def status(self, context: Context) -> list[ServiceStatus]:
+        """Every service that this tier has running, or should have running."""
+        ...
+
+    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+        """Block until the services are ready."""
+        ...
+
+    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+        """The last lines of the services' logs, and on `follow` those that come."""
+        ...
+
+    def endpoints(self, context: Context) -> Endpoints:
+        """Where the services are."""
+        ...
+
+    def engines(self, context: Context) -> dict[str, str]:
+        """Which program stands behind a service, e.g. {'minio-datasets': 'rclone'}."""
+        ...
+
+    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+        """What `reset` would remove for these services."""
+        ...
+
+    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+        """Remove exactly that."""
+        ...

@@ -1,0 +1,284 @@
+"""The native tier: the platform as plain processes, from wheels, without Docker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra import catalog, endpoints, ports, stack
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.settings import Settings
+from infra.tiers import mlflow_env, native_checks, object_store, process, providers, supervise
+from infra.tiers import native_postgres as postgres
+from infra.tiers import native_services as services
+from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
+from infra.tiers.native_services import Builder
+from infra.waiting import Item, Wait
+
+NAME = "native"
+READY_STATES = ("ready",)
+
+
+@dataclass
+class Native:
+    """The verbs of `infra.tiers.base.Tier` on plain processes."""
+
+    name: str = NAME
+    _builders: dict[Path, Builder] = field(default_factory=dict)
+
+    def available(self, settings: Settings) -> Availability:
+        """Whether every program is there."""
+        try:
+            services.programs(settings, settings.state_dir / NAME, "")
+        except PlatformError as error:
+            return Availability(False, error.what)
+        return Availability(True, "needs nothing but this Python environment")
+
+    def home(self, context: Context) -> Path:
+        """State, data and logs of this tier."""
+        return context.stack.tier_home(NAME)
+
+    def builder(self, context: Context) -> Builder:
+        """The specifications for this run."""
+        home = self.home(context)
+        if home not in self._builders:
+            found = services.programs(context.settings, home, context.stack.name)
+            self._builders[home] = Builder(context.settings, self.endpoints(context), home, found)
+        return self._builders[home]
+
+    def running(self, context: Context) -> bool:
+        """Whether a supervisor, or a service that lost its supervisor, runs."""
+        home = self.home(context)
+        return supervise.running(home) or bool(supervise.survivors(home))
+
+    def endpoints(self, context: Context) -> Endpoints:
+        """127.0.0.1 and the ports of the settings; the services are those that are wanted, core if none is."""
+        wanted = tuple(s.name for s in supervise.desired(self.home(context)))
+        return endpoints.build(context.settings, wanted or services.CORE)
+
+    def engines(self, context: Context) -> dict[str, str]:
+        """The program behind each service that could be another."""
+        store = self.builder(context).programs.store.engine
+        return dict.fromkeys(("minio-datasets", "minio-results"), store)
+
+    def preflight(self, context: Context, obs: bool) -> list[Check]:
+        """Programs, data version, ports, disk and memory."""
+        builder = self.builder(context)
+        postgres.check_version(builder.programs.postgres)
+        origin = context.settings.origin("PLATFORM_S3_SERVER")
+        object_store.check_layout(builder.home, builder.programs.store, origin)
+        wanted = [*services.CORE, *(self._overlay(context) if obs else ())]
+        alive = {s.name for s in supervise.survivors(self.home(context))}
+        found = native_checks.programs(builder.programs)
+        claims = builder.claims([s for s in wanted if s not in alive])
+        found += native_checks.ports(ports.conflicts(builder.endpoints.host, claims), context.stack.home)
+        return [*found, native_checks.disk(context.stack.home), native_checks.memory(obs)]
+
+    def _overlay(self, context: Context) -> list[str]:
+        prometheus = providers.prometheus(context.settings)
+        return ["mlflow", *(["prometheus"] if prometheus else [])]
+
+    def start(self, context: Context, obs: bool, timeout: float | None) -> None:
+        """Start what is missing; a service that already runs as wanted is left alone."""
+        from infra import lifecycle
+
+        builder = self.builder(context)
+        home = self.home(context)
+        self._prepare(builder, services.CORE)
+        where = builder.programs.postgres
+        core = builder.core()
+        keep = [s for s in supervise.desired(home) if s.name not in services.CORE and self._kept(home, s.name, obs)]
+        fresh = not where.initialised
+        if fresh:
+            lifecycle.import_early()
+            supervise.ensure(home, [s for s in core if s.name != "postgres"])
+            context.console.say("  making the databases' directory")
+            postgres.install(where, builder.programs.postgres_found)
+            login = builder.endpoints.postgres
+            postgres.initialise(where, home, login.user, login.password)
+        postgres.install(where, builder.programs.postgres_found)
+        supervise.ensure(home, [*core, *keep])
+        self.wait(context, services.CORE, timeout)
+        if fresh:
+            lifecycle.ensure_data(builder.endpoints)
+        if obs:
+            self._start_overlay(context, core, timeout)
+
+    def _kept(self, home: Path, name: str, obs: bool) -> bool:
+        state = supervise.states(home).get(name)
+        return not obs and state is not None and state.identity is not None
+
+    def _start_overlay(self, context: Context, core: list[supervise.Spec], timeout: float | None) -> None:
+        from infra import lifecycle
+
+        builder, home = self.builder(context), self.home(context)
+        overlay = self._overlay(context)
+        self._prepare(builder, overlay)
+        python = mlflow_env.ensure(context.settings.root, context.console)
+        specs = [builder.mlflow(python)]
+        program = providers.prometheus(context.settings)
+        if program:
+            metrics = context.settings.port(catalog.TEMPORAL_METRICS_PORT.setting)
+            text = services.prometheus_yaml(builder.endpoints, metrics, builder.programs.store.engine)
+            stack.write_atomic(builder.prometheus_config, text)
+            specs.append(builder.prometheus(program))
+        wanted = endpoints.build(context.settings, (*services.CORE, *overlay))
+        lifecycle.ensure_data(wanted)
+        supervise.ensure(home, [*core, *specs])
+        self.wait(context, (), timeout)
+        self._builders.clear()
+
+    def _prepare(self, builder: Builder, names: Sequence[str]) -> None:
+        """Directories and private files that the services expect."""
+        try:
+            for name in names:
+                for directory in builder.directories(name):
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if builder.endpoints.redis_password:
+                password = builder.endpoints.redis_password.replace("\\", "\\\\").replace('"', '\\"')
+                stack.write_atomic(builder.redis_config, f'requirepass "{password}"\n', mode=0o600)
+            object_store.record(builder.home, builder.programs.store.engine)
+        except OSError as error:
+            raise stack.unwritable(builder.home, error) from error
+
+    def wait(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+        """Block until the named services (all wanted ones if none is named) are ready."""
+        home = self.home(context)
+        Wait(context.console, lambda: self._items(home, names), timeout).until_ready()
+
+    def _items(self, home: Path, names: Sequence[str]) -> list[Item]:
+        supervise.start_supervisor(home)
+        states = supervise.states(home)
+        specs = [s for s in supervise.desired(home) if not names or s.name in names]
+        return [_item(spec, states.get(spec.name)) for spec in specs]
+
+    def stop(self, context: Context) -> bool:
+        """Stop all services in reverse order, then the supervisor."""
+        return supervise.stop(self.home(context))
+
+    def restart(self, context: Context, names: Sequence[str]) -> None:
+        """Restart and wait."""
+        supervise.restart(self.home(context), names)
+        self.wait(context, (), None)
+
+    def status(self, context: Context) -> list[ServiceStatus]:
+        """The wanted services with what their processes say."""
+        home = self.home(context)
+        states = supervise.known(home)
+        supervised = supervise.running(home)
+        engines = self.engines(context)
+        found = []
+        for spec in supervise.desired(home):
+            state = states.get(spec.name)
+            found.append(_status(spec, state, supervised, engines.get(spec.name, "")))
+        return found
+
+    def logs(self, context: Context, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+        """Lines of the services' log files."""
+        home = self.home(context)
+        files = {p.stem: p for p in sorted((home / "logs").glob("*.log")) if not names or p.stem in names}
+        positions = {name: _end_of(path) for name, path in files.items()}
+        for name, path in files.items():
+            for line in _tail(path, tail):
+                yield LogLine(name, line)
+        while follow:
+            for name, path in files.items():
+                positions[name], lines = _since(path, positions[name])
+                yield from (LogLine(name, line) for line in lines)
+            time.sleep(0.2)
+
+    def removals(self, context: Context, names: Sequence[str]) -> list[Removal]:
+        """The data directories, with their sizes."""
+        builder = self.builder(context)
+        known = [s.name for s in catalog.offered(NAME)]
+        found = [(name, path) for name in known if not names or name in names for path in builder.data_of(name)]
+        return [Removal(name, path, postgres.sizes([path])) for name, path in found if path.exists()]
+
+    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+        """Remove data directories; what depends on nothing but them (caches) goes too."""
+        home = self.home(context)
+        for removal in removals:
+            # Renamed first: a removal that is cut short leaves no half directory under the real name.
+            doomed = removal.path.with_name(f".{removal.path.name}-removed-{time.time_ns()}")
+            os.rename(removal.path, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            shutil.rmtree(home / "cache" / removal.service, ignore_errors=True)
+            if removal.service == "postgres":
+                (home / "postgres-data").unlink(missing_ok=True)
+        if not any((home / "data" / s.name).exists() for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN):
+            (home / "store-engine").unlink(missing_ok=True)
+        self._builders.clear()
+
+
+def _item(spec: supervise.Spec, state: supervise.State | None) -> Item:
+    facts = (spec.name, tuple(spec.needs), spec.budget, Path(spec.log))
+    name, needs, budget, log = facts
+    if state is None or state.fingerprint != spec.fingerprint:
+        return Item(name, "waiting", "for the supervisor", needs, budget, log=log)
+    return Item(name, state.state, state.detail, needs, budget, state.fatal, log, state.restarts)
+
+
+def _status(spec: supervise.Spec, state: supervise.State | None, supervised: bool, engine: str) -> ServiceStatus:
+    live = state.identity.process() if state and state.identity else None
+    if state is None or (live is None and state.state in ("ready", "starting")):
+        return ServiceStatus(spec.name, "stopped", engine=engine, log=spec.log)
+    detail = state.detail or ("" if supervised else "runs without its supervisor: invoke up")
+    return ServiceStatus(
+        spec.name,
+        state.state,
+        detail,
+        state.pid if live else None,
+        _memory(state.identity) if live else None,
+        state.restarts,
+        state.since,
+        engine,
+        spec.log,
+    )
+
+
+def _memory(identity: process.Identity | None) -> int | None:
+    """Resident bytes of a service's whole tree; shared pages count once per process."""
+    import psutil
+
+    live = identity.process() if identity else None
+    if live is None:
+        return None
+    total = 0
+    for member in process.tree(live):
+        with contextlib.suppress(psutil.Error):
+            total += member.memory_info().rss
+    return total
+
+
+def _end_of(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _tail(path: Path, count: int) -> list[str]:
+    from collections import deque
+
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, maxlen=count if count > 0 else None)]
+    except OSError:
+        return []
+
+
+def _since(path: Path, position: int) -> tuple[int, list[str]]:
+    """New whole lines after a byte position; starts again when the file was rotated."""
+    with contextlib.suppress(OSError):
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            file.seek(position if position <= size else 0)
+            data = file.read()
+            end = data.rfind(b"\n") + 1
+            return file.tell() - len(data) + end, data[:end].decode("utf-8", "replace").splitlines()
+    return position, []

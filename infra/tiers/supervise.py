@@ -1,0 +1,214 @@
+"""Asking a supervisor: what shall run, what runs, stop.
+
+The wish is a file (`desired.json`, private, since it holds passwords) and so is the answer (`state.json`).
+A supervisor that dies takes nothing with it: the next one reads both and adopts what still runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from infra.errors import PlatformError
+from infra.locks import try_lock
+from infra.settings import ROOT
+from infra.stack import read_json, write_atomic
+from infra.tiers import process
+
+DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A service as the supervisor runs it.
+
+    `env` is added to the environment; `needs` names services that must be ready first; `grace` and `budget` are
+    seconds; `user` is (uid, gid) to drop to; `stop_argv` is a program that stops it, where a signal cannot;
+    a higher `generation` restarts it.
+    """
+
+    name: str
+    argv: list[str]
+    cwd: str
+    log: str
+    env: dict[str, str] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=lambda: {"kind": "process"})
+    needs: list[str] = field(default_factory=list)
+    stop_signal: str = "TERM"
+    grace: float = 10.0
+    budget: float = 60.0
+    user: list[int] | None = None
+    stop_argv: list[str] | None = None
+    generation: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the running process would have to be another one."""
+        parts = [self.argv, self.cwd, sorted(self.env.items()), self.user, self.generation]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class State:
+    """A service as the supervisor saw it last; `state` is one of waiting, starting, ready, backoff, failed, stopped."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    create_time: float | None = None
+    restarts: int = 0
+    since: float = 0.0
+    detail: str = ""
+    fingerprint: str = ""
+    fatal: bool = False
+    stop_signal: str = "TERM"
+    grace: float = 10.0
+
+    @property
+    def identity(self) -> process.Identity | None:
+        """The process, where one runs."""
+        return process.Identity(self.pid, self.create_time) if self.pid and self.create_time else None
+
+
+def desired(home: Path) -> list[Spec]:
+    """The services that shall run, as last asked for; empty after a stop in order."""
+    return [Spec(**entry) for entry in (read_json(home / DESIRED) or {}).get("services", [])]
+
+
+def forget(home: Path) -> None:
+    """Note that everything was stopped in order: nothing is wanted, nothing has a state."""
+    _write(home, [], shutdown=True)
+    (home / STATE).unlink(missing_ok=True)
+
+
+def ensure(home: Path, specs: Sequence[Spec]) -> None:
+    """Ask for exactly these services; start the supervisor when none runs. Returns at once.
+
+    A service that runs with the same fingerprint is left alone; another is restarted; one that is no longer
+    wanted is stopped.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    generations = {spec.name: spec.generation for spec in desired(home)}
+    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0))) for s in specs]
+    _write(home, wanted, shutdown=False)
+    start_supervisor(home)
+
+
+def restart(home: Path, names: Sequence[str]) -> None:
+    """Ask for a restart of services that run."""
+    specs = [replace(s, generation=s.generation + (s.name in names)) for s in desired(home)]
+    _write(home, specs, shutdown=False)
+    start_supervisor(home)
+
+
+def stop(home: Path, timeout: float = 60.0) -> bool:
+    """Stop all services and the supervisor; True when something ran.
+
+    Also works when the supervisor was killed: a new one adopts what is left and stops it.
+
+    Raises:
+        PlatformError: WAIT_TIMEOUT naming what still runs.
+    """
+    if not running(home) and not survivors(home):
+        return False
+    # The list stays in the file: a supervisor whose state file is damaged recognises the processes by it.
+    _write(home, desired(home), shutdown=True)
+    start_supervisor(home)
+    end = time.monotonic() + timeout
+    while running(home) or survivors(home):
+        if time.monotonic() > end:
+            raise _still_running(home, timeout)
+        time.sleep(0.02)
+    return True
+
+
+def _still_running(home: Path, timeout: float) -> PlatformError:
+    left = ", ".join(f"{s.name} (pid {s.pid})" for s in survivors(home)) or "the supervisor"
+    steps = ("run the same command again", f"see {home / LOG}")
+    return PlatformError("WAIT_TIMEOUT", f"not everything stopped within {timeout:.0f} s: {left}", steps=steps)
+
+
+def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
+    text = json.dumps({"shutdown": shutdown, "services": [asdict(s) for s in specs]}, indent=1)
+    write_atomic(home / DESIRED, text, mode=0o600)
+
+
+def running(home: Path) -> bool:
+    """Whether a supervisor holds this directory."""
+    try:
+        with open(home / LOCK, "a+b") as file:
+            return not try_lock(file)
+    except OSError:
+        return False
+
+
+def survivors(home: Path) -> list[State]:
+    """Services that still run, whether or not their supervisor does."""
+    return [s for s in known(home).values() if s.identity and s.identity.process()]
+
+
+def known(home: Path) -> dict[str, State]:
+    """The services' states; where the state file is damaged or lost, recognised by their directories."""
+    found = states(home)
+    if found or _intact(home):
+        return found
+    return {s.name: s for s in map(recognised, desired(home)) if s}
+
+
+def _intact(home: Path) -> bool:
+    """Whether an empty answer is the truth: nothing is wanted (a stop in order sees to that), or nothing started."""
+    return not desired(home) or (read_json(home / STATE) or {}).get("services") == {}
+
+
+def recognised(spec: Spec) -> State | None:
+    """The state of a service that runs although nobody wrote its pid down."""
+    identity = process.in_directory(Path(spec.cwd), spec.argv[0])
+    if identity is None:
+        return None
+    how = {"stop_signal": spec.stop_signal, "grace": spec.grace, "fingerprint": spec.fingerprint}
+    return State(spec.name, "starting", identity.pid, identity.create_time, **how)  # type: ignore[arg-type]
+
+
+def states(home: Path) -> dict[str, State]:
+    """What the supervisor wrote last, by service name; empty when there is nothing (or nothing readable)."""
+    services = (read_json(home / STATE) or {}).get("services", {})
+    try:
+        return {name: State(name=name, **entry) for name, entry in services.items()}
+    except (AttributeError, TypeError):
+        return {}
+
+
+def start_supervisor(home: Path) -> None:
+    """Start a detached supervisor for the directory unless one runs (it also checks for itself)."""
+    if running(home):
+        return
+    with open(home / LOG, "ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "infra.tiers.supervisor", str(home)],
+            cwd=home,
+            env={**process.environment({}), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            **process.spawn_options(os.name == "nt", None),
+        )
+
+
+def supervisor_identity(home: Path) -> process.Identity | None:
+    """The supervisor's process as it wrote it down, when it is alive."""
+    entry: Mapping[str, Any] = (read_json(home / STATE) or {}).get("supervisor", {})
+    if "pid" not in entry:
+        return None
+    identity = process.Identity(entry["pid"], entry["create_time"])
+    return identity if identity.process() else None
