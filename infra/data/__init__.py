@@ -1,0 +1,1 @@
+"""What is in the platform's stores: databases, migrations, buckets."""

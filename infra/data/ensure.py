@@ -1,0 +1,104 @@
+"""Databases and buckets that must exist: made when missing, on every `up`, on any tier, from endpoints alone."""
+
+from __future__ import annotations
+
+from infra import catalog, health
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.sigv4 import Store
+
+
+def databases(endpoints: Endpoints) -> list[str]:
+    """Make missing databases (and MLflow's schema where MLflow runs); returns the names of those made.
+
+    Raises:
+        PlatformError: UNREACHABLE or LOGIN_REFUSED.
+    """
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with psycopg.connect(endpoints.database_url("postgres"), autocommit=True, connect_timeout=10) as link:
+            there = {row[0] for row in link.execute("select datname from pg_database")}
+            missing = [d.name for d in catalog.DATABASES if d.name not in there]
+            for name in missing:
+                link.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    except psycopg.OperationalError as error:
+        raise _no_sql(endpoints, error) from error
+    if "mlflow" in endpoints.services:
+        schema(endpoints)
+    return missing
+
+
+def schema(endpoints: Endpoints) -> None:
+    """MLflow's own schema in the database `platform`: its tables would collide with ours in one."""
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(endpoints.database_url("platform"), autocommit=True, connect_timeout=10) as link:
+        link.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(catalog.MLFLOW_SCHEMA)))
+
+
+def _no_sql(endpoints: Endpoints, error: Exception) -> PlatformError:
+    said = (str(error).strip().splitlines() or [""])[-1]
+    refused = "authentication failed" in str(error)
+    who = f"{endpoints.postgres.user}@{endpoints.address('postgres')}"
+    return PlatformError(
+        "LOGIN_REFUSED" if refused else "UNREACHABLE",
+        f"PostgreSQL {'refused' if refused else 'does not answer'} {who}",
+        why=said,
+        steps=("invoke status", "invoke doctor"),
+    )
+
+
+def buckets(endpoints: Endpoints) -> list[str]:
+    """Make missing buckets; returns the names of those made.
+
+    Raises:
+        PlatformError: UNREACHABLE or LOGIN_REFUSED.
+    """
+    made = []
+    for bucket in health.buckets(endpoints):
+        store = store_of(endpoints, bucket.store)
+        if _request(store, "HEAD", bucket) == 404:
+            status = _request(store, "PUT", bucket)
+            if status not in (200, 204, 409):
+                raise _no_bucket(bucket, status)
+            made.append(bucket.name)
+    return made
+
+
+def store_of(endpoints: Endpoints, service: str) -> Store:
+    """A small client for one of the object stores."""
+    login = endpoints.store
+    return Store(endpoints.host, endpoints.port(service, "api"), login.user, login.password)
+
+
+def _request(store: Store, method: str, bucket: catalog.Bucket) -> int:
+    import http.client
+
+    try:
+        status = store.request(method, f"/{bucket.name}", limit=10).status
+    except (OSError, http.client.HTTPException) as error:
+        raise PlatformError(
+            "UNREACHABLE",
+            f"the object store {bucket.store} does not answer on {store.host}:{store.port}",
+            why=str(error),
+            steps=("invoke status", f"invoke logs -s {bucket.store}"),
+        ) from error
+    if status == 403:
+        raise PlatformError(
+            "LOGIN_REFUSED",
+            f"the object store {bucket.store} refused the key {store.access_key}",
+            steps=("see MINIO_ROOT_USER and MINIO_ROOT_PASSWORD in .env", "invoke doctor"),
+        )
+    return status
+
+
+def _no_bucket(bucket: catalog.Bucket, status: int) -> PlatformError:
+    return PlatformError(
+        "SERVICE_FAILED",
+        f"the bucket {bucket.name} could not be made in {bucket.store}",
+        why=f"the store answered HTTP {status}",
+        steps=(f"invoke logs -s {bucket.store}",),
+    )

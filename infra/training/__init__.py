@@ -1,0 +1,1 @@
+"""The reference training job: real images in, checkpoints, metrics and weights out, through the whole platform."""

@@ -1,0 +1,282 @@
+"""The activities of a training: states in the database, and the programs that do the work."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from infra import catalog
+from infra.training import program, workflow
+from infra.training.contract import Contract
+from infra.training.jobs import Jobs, Superseded
+from infra.training.patience import BUDGET, EXIT_TEMPORARY, Unavailable
+from infra.training.program import Program
+from infra.training.progress import Progress
+from infra.training.workflow import Ending, Request
+
+ROOT = Path(__file__).resolve().parents[2]
+# Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.
+_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+_FROM_OUTSIDE = {int(getattr(signal, name)) for name in _OUTSIDE if hasattr(signal, name)}
+
+PAUSE = 5.0
+"""Seconds between tries to write progress while PostgreSQL is away."""
+
+
+class Stop(Exception):
+    """The program has to be stopped: the training was cancelled, or the worker ends."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A line of progress: the epoch, how many there will be (0: unknown), metrics by name."""
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A program of a training: what to call it, its arguments, variables of its own."""
+
+    name: str
+    argv: list[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Activities:
+    """The activities, bound to a platform and a directory for logs."""
+
+    def __init__(self, contract: Contract, logs: Path) -> None:
+        self._contract, self._logs = contract, logs
+
+    @activity.defn(name=workflow.SET_PREPARING)
+    def set_preparing(self, request: Request) -> None:
+        """Set the job to preparing."""
+        with _session(self._contract) as jobs:
+            if not jobs.prepare(request.job):
+                raise ApplicationError(f"job {request.job} has ended before it began", non_retryable=True)
+        Progress(self._contract, request.job).publish(state="preparing")
+
+    @activity.defn(name=workflow.PREPARE, no_thread_cancel_exception=True)
+    def prepare(self, request: Request) -> None:
+        """Bring tables and dataset up to date."""
+        self._run(request, Step("preparation", _module("prepare")))
+
+    @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
+    def run(self, request: Request) -> None:
+        """Begin a new try and run the training program to its end."""
+        attempt = self._claim(request.job)
+        own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt)}
+        recorder = Recorder(self._contract, request, attempt)
+        try:
+            self._run(request, Step("training", _training(request, attempt), own), recorder, recorder.line)
+        finally:
+            recorder.close(self._contract)
+
+    @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
+    def evaluate(self, request: Request) -> None:
+        """Measure the accuracy on held-out images."""
+        self._run(request, Step("evaluation", _module("evaluate", "--job", request.job)))
+
+    @activity.defn(name=workflow.FINISH)
+    def finish(self, ending: Ending) -> None:
+        """Mark the final state."""
+        with _session(self._contract) as jobs:
+            jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
+        Progress(self._contract, ending.job).publish(state=ending.state)
+
+    def _claim(self, job: str) -> int:
+        # No longer than a heartbeat may be late.
+        with _session(self._contract, budget=5) as jobs:
+            attempt = jobs.claim(job)
+        if attempt is None:
+            raise ApplicationError(f"job {job} has ended before it began", non_retryable=True)
+        Progress(self._contract, job).publish(state="running", attempt=attempt)
+        return attempt
+
+    def _run(
+        self, request: Request, step: Step, heart: Heart | None = None, on_line: Callable[[str], object] = len
+    ) -> None:
+        log = self._logs / f"{request.job}.log"
+        start = _head(log, step)
+        try:
+            code = program.run(self._program(request, step, log), on_line, (heart or Heart()).beat)
+        except OSError as error:
+            raise ApplicationError(f"{step.argv[0]} cannot be started: {error}", [], non_retryable=True) from error
+        except Stop as reason:
+            raise _stopped(str(reason)) from reason
+        judge(step.name, code, program.last_lines(log, start))
+
+    def _program(self, request: Request, step: Step, log: Path) -> Program:
+        return Program(
+            argv=step.argv,
+            cwd=Path(request.cwd) if request.command else ROOT,
+            env={**environment(os.environ, built_in=request.built_in), **self._contract.values, **step.env},
+            log=log,
+            pid_file=log.with_suffix(".pid.json"),
+        )
+
+
+class Heart:
+    """Beats while a program runs: tells Temporal the epoch and finds out whether to stop."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def beat(self) -> None:
+        """Send a heartbeat.
+
+        Raises:
+            Stop: the training was cancelled, or the worker ends.
+        """
+        activity.heartbeat(self.epoch)
+        if activity.is_cancelled():
+            raise Stop("cancelled")
+        if activity.is_worker_shutdown():
+            raise Stop("the worker ends")
+
+
+class Recorder(Heart):
+    """Reads progress from the lines of a program; what a user's program reports, it also records."""
+
+    def __init__(self, contract: Contract, request: Request, attempt: int) -> None:
+        super().__init__()
+        self._jobs, self._request, self._attempt = Jobs(contract, budget=0), request, attempt
+        self._progress = Progress(contract, request.job)
+        self._unwritten: list[Report] = []
+        self._next_try = 0.0
+
+    def line(self, text: str) -> None:
+        """Take one line; anything but a progress object is left to the log."""
+        report = parse_progress(text)
+        if report is None:
+            return
+        self.epoch = report.epoch
+        # The built-in training records by itself, before it prints.
+        if not self._request.built_in:
+            self._unwritten.append(report)
+            self._progress.publish(epoch=report.epoch, epochs=report.epochs, metrics=dict(report.metrics))
+
+    def beat(self) -> None:
+        """Send a heartbeat, and write what is not yet written; PostgreSQL's absence does not stop the program."""
+        super().beat()
+        if self._unwritten and time.monotonic() >= self._next_try:
+            try:
+                self._write(self._jobs)
+            except Unavailable:
+                self._next_try = time.monotonic() + PAUSE
+
+    def close(self, contract: Contract) -> None:
+        """Write the rest, patiently."""
+        self._jobs.close()
+        with _session(contract) as jobs:
+            self._write(jobs)
+
+    def _write(self, jobs: Jobs) -> None:
+        job, attempt = self._request.job, self._attempt
+        while self._unwritten:
+            report = self._unwritten[0]
+            try:
+                jobs.record(job, attempt, report.epoch, report.metrics)
+                if report.epochs:
+                    jobs.set_epochs(job, attempt, report.epochs)
+            except Superseded as error:
+                raise Stop(str(error)) from error
+            del self._unwritten[0]
+
+
+def parse_progress(line: str) -> Report | None:
+    """The report in a line such as `{"epoch": 3, "epochs": 10, "metrics": {"loss": 0.1}}`; None in any other."""
+    if not line.lstrip().startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    epoch, epochs, metrics = found.get("epoch"), found.get("epochs", 0), found.get("metrics", {})
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in (epoch, epochs))
+    if not whole or not isinstance(metrics, dict):
+        return None
+    numbers = {str(k): float(v) for k, v in metrics.items() if _is_number(v)}
+    return Report(epoch, epochs, numbers)
+
+
+def _is_number(value: object) -> bool:
+    # NaN is a fact that PostgreSQL can hold, but no JSON for those who watch.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def environment(base: Mapping[str, str], *, built_in: bool) -> dict[str, str]:
+    """The worker's environment without the platform's own settings: a training knows the contract only."""
+    mine = {name for name in base if name in catalog.SETTINGS or name.startswith(("PLATFORM_", "TRAINING_"))}
+    kept = {name: value for name, value in base.items() if name not in mine}
+    # The path to our own code is for our own programs.
+    return {**kept, "PYTHONUTF8": "1"} if built_in else {k: v for k, v in kept.items() if k != "PYTHONPATH"}
+
+
+def _training(request: Request, attempt: int) -> list[str]:
+    if request.command:
+        return list(request.command)
+    options = {"job": request.job, "attempt": attempt, "dataset": request.dataset, "epochs": request.epochs}
+    return _module("trainer", *(word for name, value in options.items() for word in (f"--{name}", str(value))))
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-u", "-m", f"infra.training.{name}", *arguments]
+
+
+def _head(log: Path, step: Step) -> int:
+    """Begin a section of the log; returns where what follows will start."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    shown = subprocess.list2cmdline(step.argv) if sys.platform == "win32" else shlex.join(step.argv)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {step.name}: {shown}\n")
+        return file.tell()
+
+
+def _stopped(reason: str) -> BaseException:
+    if activity.is_cancelled():
+        return CancelledError(reason)
+    return ApplicationError(reason)
+
+
+def judge(what: str, code: int, lines: Sequence[str]) -> None:
+    """Nothing for exit status 0, else the failure; those that another try may cure are left retryable.
+
+    Raises:
+        ApplicationError: with the last lines as its detail.
+    """
+    if code == 0:
+        return
+    # Shells report a program that a signal has killed as 128 + its number.
+    number = -code if code < 0 else code - 128
+    if code < 0 or number in _FROM_OUTSIDE:
+        message = f"the {what} was killed by signal {number}"
+        raise ApplicationError(message, list(lines), non_retryable=number not in _FROM_OUTSIDE)
+    message = f"the {what} ended with exit status {code}"
+    raise ApplicationError(message, list(lines), non_retryable=code != EXIT_TEMPORARY)
+
+
+@contextmanager
+def _session(contract: Contract, budget: float = BUDGET) -> Iterator[Jobs]:
+    """Statements of one activity; their connection is closed at the end."""
+    jobs = Jobs(contract, budget)
+    try:
+        yield jobs
+    finally:
+        jobs.close()

@@ -1,0 +1,352 @@
+"""Ordering and watching trainings: what the tasks need of the database, Temporal, Redis and the object store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from infra.errors import PlatformError
+from infra.training.config import TrainingConfig
+from infra.training.contract import Contract, connect_redis
+from infra.training.jobs import Job, Jobs
+from infra.training.patience import Unavailable, patiently
+from infra.training.progress import channel
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds to wait for a server that is away, when ordering or asking."""
+WATCH_PATIENCE = 120.0
+"""Seconds to wait for PostgreSQL while watching."""
+_POLL, _CHECK = 1.0, 15.0
+RESULT_BUCKETS = ("model-weights", "training-results", "training-checkpoints")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted: the built-in training (with its configuration) or a command in a directory."""
+
+    experiment: str
+    config: TrainingConfig = field(default_factory=TrainingConfig)
+    command: tuple[str, ...] = ()
+    cwd: str = ""
+    shown: str = ""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """A training at one moment; `note` says what is in the way."""
+
+    state: str
+    epoch: int = 0
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Turn the failures of servers into errors for users.
+
+    Raises:
+        PlatformError: UNREACHABLE or LOGIN_REFUSED.
+    """
+    import psycopg
+
+    try:
+        yield
+    except Unavailable as error:
+        raise PlatformError("UNREACHABLE", str(error), steps=("invoke status", "invoke doctor")) from error
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        code = "LOGIN_REFUSED" if "password" in reason else "UNREACHABLE"
+        raise PlatformError(code, "PostgreSQL refused the connection", why=reason, steps=("invoke doctor",)) from error
+
+
+def new_id(experiment: str, now: datetime | None = None) -> str:
+    """A short id for a job, e.g. `digits-20261123-1a2b3c` (the date in UTC)."""
+    label = re.sub(r"[^a-z0-9]+", "-", experiment.lower()).strip("-")[:24].strip("-") or "job"
+    return f"{label}-{(now or datetime.now(UTC)):%Y%m%d}-{secrets.token_hex(3)}"
+
+
+def start(contract: Contract, order: Order) -> str:
+    """Note a job as queued, start its workflow and return its id.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, DATA_INCOMPATIBLE.
+    """
+    job, built_in = new_id(order.experiment), not order.command
+    config = order.config.as_dict() if built_in else {"argv": list(order.command), "cwd": order.cwd}
+    epochs = order.config.epochs if built_in else None
+    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        jobs.migrate()
+        jobs.add(job, order.experiment, order.shown or None, config, epochs)
+        try:
+            _temporal(contract, lambda client: _start_workflow(client, job, order))
+        except Unavailable as error:
+            jobs.finish(job, "failed", str(error))
+            raise
+    return job
+
+
+async def _start_workflow(client: Client, job: str, order: Order) -> None:
+    from temporalio.common import WorkflowIDConflictPolicy
+
+    from infra.training import workflow
+
+    built_in = not order.command
+    request = workflow.Request(
+        job,
+        order.config.epochs if built_in else 0,
+        order.config.dataset if built_in else "",
+        list(order.command),
+        order.cwd,
+    )
+    await client.start_workflow(
+        workflow.TrainingWorkflow.run,
+        request,
+        id=_workflow_id(job),
+        task_queue=workflow.QUEUE,
+        # A start whose answer was lost is simply made again.
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+    )
+
+
+def _workflow_id(job: str) -> str:
+    return f"training-{job}"
+
+
+def _temporal(contract: Contract, call: Callable[[Client], Awaitable[T]], budget: float = PATIENCE) -> T:
+    async def connected() -> T:
+        from temporalio.client import Client
+
+        client = await Client.connect(contract["TEMPORAL_HOST"], namespace=contract["TEMPORAL_NAMESPACE"])
+        return await call(client)
+
+    name = f"Temporal at {contract['TEMPORAL_HOST']}"
+    return patiently(lambda: asyncio.run(connected()), _temporal_away, name, budget)
+
+
+def _temporal_away(error: Exception) -> bool:
+    from temporalio.service import RPCError, RPCStatusCode
+
+    if isinstance(error, RPCError):
+        return error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
+    # Client.connect raises a bare RuntimeError when nobody answers.
+    return isinstance(error, RuntimeError)
+
+
+def newest(contract: Contract, limit: int) -> list[Job]:
+    """The newest jobs, newest first; none before the first training.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED.
+    """
+    import psycopg
+
+    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        try:
+            return jobs.newest(limit)
+        except psycopg.errors.UndefinedTable:
+            return []
+
+
+def find(contract: Contract, name: str) -> Job:
+    """The job of that id, brought up to date when its workflow is gone.
+
+    Raises:
+        PlatformError: NOT_FOUND with a near miss; UNREACHABLE, LOGIN_REFUSED.
+    """
+    recent = newest(contract, 200)
+    job = next((j for j in recent if j.id == name), None) or _older(contract, name, bool(recent))
+    if job is None:
+        raise _unknown(name, [j.id for j in recent])
+    return job if job.final else _reconciled(contract, job)
+
+
+def _older(contract: Contract, name: str, tables: bool) -> Job | None:
+    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        return jobs.get(name) if tables else None
+
+
+def _unknown(name: str, recent: list[str]) -> PlatformError:
+    part = [job for job in recent if name and name in job]
+    near = part[:1] if len(part) == 1 else difflib.get_close_matches(name, recent, n=1, cutoff=0.6)
+    hint = (f"did you mean {near[0]}?",) if near else ()
+    return PlatformError("NOT_FOUND", f"there is no job {name}", steps=(*hint, "invoke train.list"))
+
+
+def _reconciled(contract: Contract, job: Job) -> Job:
+    """The job, marked as failed when its workflow has gone without doing so (terminated, or its data removed)."""
+    fresh = (datetime.now(UTC) - job.created_at).total_seconds() < 60
+    with contextlib.suppress(Unavailable):
+        status = _temporal(contract, lambda client: _status(client, job.id), budget=2.0)
+        if status == "RUNNING" or (status == "NOT_FOUND" and fresh):
+            return job
+        with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+            jobs.finish(job.id, "failed", f"its workflow is gone ({status.lower().replace('_', ' ')})")
+            return jobs.get(job.id) or job
+    return job
+
+
+async def _status(client: Client, job: str) -> str:
+    from temporalio.service import RPCError, RPCStatusCode
+
+    try:
+        found = await client.get_workflow_handle(_workflow_id(job)).describe()
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return "NOT_FOUND"
+        raise
+    return found.status.name if found.status else "RUNNING"
+
+
+def artifacts(contract: Contract, job: str) -> list[str]:
+    """What a job has stored, as bucket/key, checkpoints as their newest only; nothing when the store is away."""
+    from infra.training.store import S3Store
+
+    store = S3Store(contract.results, budget=2.0)
+    found = []
+    with contextlib.suppress(Unavailable):
+        for bucket in RESULT_BUCKETS:
+            keys = sorted(store.listing(bucket, f"{job}/"))
+            epochs = [key for key in keys if key.endswith(".npz")]
+            found += [f"{bucket}/{key}" for key in (epochs[-1:] if bucket == "training-checkpoints" else keys)]
+    return found
+
+
+def last_metrics(contract: Contract, job: str) -> dict[str, float]:
+    """The metrics of a job's last epoch."""
+    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        return jobs.last_metrics(job)
+
+
+def cancel(contract: Contract, job: str) -> None:
+    """Ask for a cancellation; `follow` shows when it is done.
+
+    Raises:
+        PlatformError: UNREACHABLE.
+    """
+
+    async def ask(client: Client) -> None:
+        await client.get_workflow_handle(_workflow_id(job)).cancel()
+
+    with answering():
+        _temporal(contract, ask)
+
+
+def follow(contract: Contract, job: str) -> Iterator[Glimpse]:
+    """Glimpses of a job, at least one a second, until it has ended (the last one is final).
+
+    Raises:
+        PlatformError: UNREACHABLE when PostgreSQL stays away, NOT_FOUND when the job is gone.
+    """
+    watch = _Watch(contract, job)
+    try:
+        while True:
+            glimpse = watch.look()
+            yield glimpse
+            if watch.over:
+                return
+            watch.listen(0.5)
+    finally:
+        watch.close()
+
+
+class _Watch:
+    """Redis for speed, PostgreSQL for the truth, Temporal for the doubt."""
+
+    def __init__(self, contract: Contract, job: str) -> None:
+        self._contract, self._job = contract, job
+        self._jobs = Jobs(contract, budget=0)
+        self._pubsub: Any = None
+        self._seen = Glimpse("queued")
+        self._next_poll, self._next_check = 0.0, time.monotonic() + _CHECK
+        self._away_since: float | None = None
+        self.over = False
+
+    def look(self) -> Glimpse:
+        """The training now."""
+        if time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + _POLL
+            self._poll()
+        return self._seen
+
+    def listen(self, seconds: float) -> None:
+        """Take the next message of the channel, or wait that long."""
+        import redis
+
+        try:
+            if self._pubsub is None:
+                client: Any = connect_redis(self._contract, timeout=2.0)
+                self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+                self._pubsub.subscribe(channel(self._job))
+            message = self._pubsub.get_message(timeout=seconds)
+        except redis.RedisError:
+            self._pubsub = None
+            time.sleep(seconds)
+            return
+        if message:
+            self._take(message["data"])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._jobs.close()
+        if self._pubsub is not None:
+            with contextlib.suppress(Exception):
+                self._pubsub.close()
+
+    def _take(self, text: str) -> None:
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            facts = json.loads(text)
+            if "state" in facts:
+                self._next_poll = 0.0
+            elif int(facts["epoch"]) > self._seen.epoch:
+                epochs = int(facts.get("epochs") or self._seen.epochs)
+                self._seen = Glimpse("running", int(facts["epoch"]), epochs, dict(facts.get("metrics", {})))
+
+    def _poll(self) -> None:
+        try:
+            with answering():
+                found = self._jobs.get(self._job)
+                metrics = self._jobs.last_metrics(self._job) if found else {}
+        except PlatformError as error:
+            self._away(error)
+            return
+        if found is None:
+            raise PlatformError("NOT_FOUND", f"the job {self._job} is gone", steps=("invoke train.list",))
+        self._away_since = None
+        found = self._doubted(found)
+        self.over = found.final
+        self._note(found, metrics)
+
+    def _note(self, job: Job, metrics: dict[str, float]) -> None:
+        # A message may be ahead of the database.
+        epoch, seen = job.epoch or 0, self._seen
+        newer = epoch >= seen.epoch
+        self._seen = Glimpse(job.state, max(epoch, seen.epoch), job.epochs or 0, metrics if newer else seen.metrics)
+
+    def _doubted(self, job: Job) -> Job:
+        if job.final or time.monotonic() < self._next_check:
+            return job
+        self._next_check = time.monotonic() + _CHECK
+        return _reconciled(self._contract, job)
+
+    def _away(self, error: PlatformError) -> None:
+        self._away_since = self._away_since or time.monotonic()
+        if error.code != "UNREACHABLE" or time.monotonic() - self._away_since > WATCH_PATIENCE:
+            raise error
+        seen = self._seen
+        self._seen = Glimpse(seen.state, seen.epoch, seen.epochs, seen.metrics, "PostgreSQL does not answer")

@@ -1,0 +1,128 @@
+"""The `.env` contract as a program on the platform sees it: read from the environment, connections on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from infra import catalog
+from infra.errors import PlatformError
+
+if TYPE_CHECKING:
+    import psycopg
+    import redis
+
+CONNECT_TIMEOUT = 5
+"""Seconds to reach a server."""
+
+READ_TIMEOUT = 30
+"""Seconds to wait for an answer of an object store."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An object store: address, keys."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything that an application may know of the platform."""
+
+    values: Mapping[str, str] = field(repr=False)
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    @property
+    def datasets(self) -> Storage:
+        """The store with bucket training-datasets."""
+        return self._storage("EXTERNAL")
+
+    @property
+    def results(self) -> Storage:
+        """The store with checkpoints, weights, schemas and results."""
+        return self._storage("INTERNAL")
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Where trainings are tracked."""
+        return tuple(w.strip() for w in self["OBSERVABILITY_BACKENDS"].split(",") if w.strip())
+
+    def _storage(self, prefix: str) -> Storage:
+        endpoint, access, secret = (self[f"{prefix}_STORAGE_{n}"] for n in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))
+        return Storage(endpoint, access, secret)
+
+
+def read(environ: Mapping[str, str] | None = None) -> Contract:
+    """The contract from the environment (default: the process's).
+
+    Raises:
+        PlatformError: USAGE, naming every variable that is missing.
+    """
+    environ = os.environ if environ is None else environ
+    missing = [name for name in catalog.CONTRACT_NAMES if name not in environ]
+    if missing:
+        raise PlatformError(
+            "USAGE",
+            f"not in the environment: {', '.join(missing)}",
+            why="this program knows the platform only by the variables that invoke env prints",
+            steps=("invoke env --write .env.platform, then load that file",),
+        )
+    return Contract({name: environ[name] for name in catalog.CONTRACT_NAMES})
+
+
+def connect_database(contract: Contract, timeout: int = CONNECT_TIMEOUT) -> psycopg.Connection[tuple[Any, ...]]:
+    """A connection to the database `platform`: autocommit, times in UTC, tables of schema public.
+
+    Raises:
+        psycopg.OperationalError: no answer within `timeout` seconds, or the login was refused.
+    """
+    import psycopg
+
+    return psycopg.connect(
+        contract["DATABASE_URL"],
+        autocommit=True,
+        connect_timeout=timeout,
+        application_name="training",
+        options="-c timezone=UTC -c search_path=public",
+    )
+
+
+def connect_redis(contract: Contract, timeout: float = CONNECT_TIMEOUT) -> redis.Redis:
+    """A Redis client; it connects at the first command and waits `timeout` seconds for each."""
+    import redis
+
+    return redis.Redis.from_url(
+        contract["REDIS_URL"], socket_connect_timeout=timeout, socket_timeout=timeout, decode_responses=True
+    )
+
+
+def connect_storage(storage: Storage, threads: int = 16) -> Any:
+    """A boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads."""
+    import boto3
+    from botocore.config import Config
+
+    # Not every S3 server knows the newer checksums: send them only where the operation requires one.
+    config = Config(
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"max_attempts": 2, "mode": "standard"},
+        max_pool_connections=threads,
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=storage.endpoint,
+        aws_access_key_id=storage.access_key,
+        aws_secret_access_key=storage.secret_key,
+        region_name="us-east-1",
+        config=config,
+    )

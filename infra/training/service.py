@@ -1,0 +1,92 @@
+"""The worker as a service: started with the first training, stopped with the platform."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.errors import PlatformError
+from infra.settings import ROOT
+from infra.stack import Stack, unwritable
+
+WORKER = "training-worker"
+STOP_GRACE = 20.0
+"""Seconds that the worker may take to stop: its programs get ten of them."""
+
+
+def home(stack: Stack) -> Path:
+    """The worker's directory."""
+    return stack.home / "training"
+
+
+def job_logs(stack: Stack) -> Path:
+    """The directory of the jobs' logs, `<job>.log`."""
+    return home(stack) / "jobs"
+
+
+def worker_log(stack: Stack) -> Path:
+    """The worker's own log."""
+    return home(stack) / "worker.log"
+
+
+def ensure_worker(stack: Stack, contract_env: Mapping[str, str]) -> None:
+    """Keep a worker running for the platform of that contract; returns at once.
+
+    A worker of another contract (another port, a backend more) is restarted; its trainings go on from their
+    last checkpoint.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE.
+    """
+    from infra.tiers import supervise
+
+    work = home(stack) / "work"
+    try:
+        for directory in (work, job_logs(stack)):
+            directory.mkdir(parents=True, exist_ok=True)
+        supervise.ensure(home(stack), [_spec(stack, work, contract_env)])
+    except OSError as error:
+        raise unwritable(home(stack), error) from error
+
+
+def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervise.Spec:  # type: ignore[name-defined] # noqa: F821
+    from infra.tiers.supervise import Spec
+
+    own = {"TRAINING_LOG_DIR": str(job_logs(stack)), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    return Spec(
+        name=WORKER,
+        argv=[sys.executable, "-m", "infra.training.worker"],
+        cwd=str(work),
+        log=str(worker_log(stack)),
+        env={**contract_env, **own},
+        probe={"kind": "process"},
+        grace=STOP_GRACE,
+    )
+
+
+def stop_worker(stack: Stack) -> bool:
+    """Stop the worker and its trainings (they go on when a worker runs again); True when one ran."""
+    from infra.tiers import supervise
+
+    return supervise.stop(home(stack), timeout=STOP_GRACE + 10)
+
+
+def check_worker(stack: Stack) -> None:
+    """Nothing while the worker is on its way or at work.
+
+    Raises:
+        PlatformError: SERVICE_FAILED when the supervisor has given up.
+    """
+    from infra.tiers import supervise
+    from infra.training.program import last_lines
+
+    state = supervise.states(home(stack)).get(WORKER)
+    if state is not None and state.state == "failed":
+        raise PlatformError(
+            "SERVICE_FAILED",
+            "the training worker crashed again and again",
+            why=state.detail,
+            steps=("invoke train.run tries it again", f"its log: {worker_log(stack)}"),
+            details={"log": last_lines(worker_log(stack))},
+        )

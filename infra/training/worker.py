@@ -1,0 +1,140 @@
+"""The Temporal worker of the trainings: `python -m infra.training.worker`.
+
+It knows the platform by the `.env` contract in its environment, and TRAINING_LOG_DIR for the logs of the jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from infra.console import write_line
+from infra.errors import PlatformError
+from infra.training import contract, workflow
+from infra.training.activities import Activities
+from infra.training.contract import Contract
+from infra.training.program import GRACE
+from infra.training.workflow import TrainingWorkflow
+
+log = logging.getLogger("training.worker")
+
+LONGEST_PAUSE = 5.0
+"""Seconds between tries to reach Temporal, at most."""
+PROGRAMS = max(2, (os.cpu_count() or 2) // 2)
+"""Trainings at the same time; more wait."""
+
+
+async def connect(found: Contract) -> Client:
+    """A client, as soon as Temporal answers."""
+    pause = 0.2
+    while True:
+        try:
+            return await Client.connect(found["TEMPORAL_HOST"], namespace=found["TEMPORAL_NAMESPACE"])
+        except (RuntimeError, RPCError) as error:
+            log.warning("Temporal at %s does not answer (%s)", found["TEMPORAL_HOST"], str(error).splitlines()[0])
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def workers(client: Client, activities: Activities, threads: ThreadPoolExecutor) -> list[Worker]:
+    """Two workers: workflows and database writes, and the programs."""
+    short = Worker(
+        client,
+        task_queue=workflow.QUEUE,
+        workflows=[TrainingWorkflow],
+        activities=[activities.set_preparing, activities.finish],
+        activity_executor=threads,
+        max_concurrent_activities=4,
+        max_cached_workflows=20,
+    )
+    long = Worker(
+        client,
+        task_queue=workflow.PROGRAM_QUEUE,
+        activities=[activities.prepare, activities.run, activities.evaluate],
+        activity_executor=threads,
+        max_concurrent_activities=PROGRAMS,
+        # A cancellation comes as the answer to a heartbeat, so these must not be held back for long.
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        graceful_shutdown_timeout=timedelta(seconds=GRACE + 2),
+    )
+    return [short, long]
+
+
+async def serve(found: Contract, logs: Path, stop: asyncio.Event) -> None:
+    """Work until told to stop; begins anew after anything that ends a worker."""
+    activities = Activities(found, logs)
+    with ThreadPoolExecutor(4 + PROGRAMS) as threads:
+        while not stop.is_set():
+            client = await _unless(stop, connect(found))
+            if client is not None:
+                await _work(workers(client, activities, threads), stop)
+
+
+async def _work(pair: list[Worker], stop: asyncio.Event) -> None:
+    log.info("ready")
+    running = [asyncio.create_task(worker.run()) for worker in pair]
+    ended = asyncio.create_task(stop.wait())
+    await asyncio.wait([*running, ended], return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    await asyncio.gather(*(worker.shutdown() for worker in pair), return_exceptions=True)
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(result, BaseException):
+            log.error("the worker ended: %s", result)
+            await asyncio.sleep(1)
+
+
+async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, Client]) -> Client | None:
+    task = asyncio.create_task(wanted)
+    ended = asyncio.create_task(stop.wait())
+    await asyncio.wait([task, ended], return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    return None
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT (Windows: Ctrl-Break) end the worker; asyncio's own handlers do not exist on Windows."""
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+async def _main(found: Contract, logs: Path) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(asyncio.get_running_loop(), stop)
+    await serve(found, logs, stop)
+
+
+def main() -> int:
+    """Run the worker until SIGTERM, then end the process; returns 2 when the environment lacks something."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        found = contract.read()
+        logs = os.environ.get("TRAINING_LOG_DIR", "")
+        if not logs:
+            raise PlatformError("USAGE", "not in the environment: TRAINING_LOG_DIR")
+    except PlatformError as error:
+        write_line(sys.stderr, error.what)
+        return int(error.exit)
+    asyncio.run(_main(found, Path(logs)))
+    # Threads of temporalio's core may call into an interpreter that is being taken down, which aborts it.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

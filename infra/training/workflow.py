@@ -1,0 +1,120 @@
+"""The life of a training as a Temporal workflow: prepare, run, evaluate, and always a final state.
+
+It runs in Temporal's sandbox: only temporalio and the standard library may be imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
+
+QUEUE = "training"
+# Programs have a queue of their own: many long trainings must not keep a short one from being marked as cancelled.
+PROGRAM_QUEUE = "training-programs"
+
+PREPARE, CLAIM_AND_RUN, EVALUATE = "training.prepare", "training.run", "training.evaluate"
+SET_PREPARING, FINISH = "training.set_preparing", "training.finish"
+
+HEARTBEAT = timedelta(seconds=10)
+LONGEST = timedelta(days=30)
+TRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(seconds=15),
+    maximum_attempts=20,
+)  # fmt: skip
+UNTIL_IT_WORKS = RetryPolicy(initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=5))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory."""
+
+    job: str
+    epochs: int = 0
+    dataset: str = ""
+    command: list[str] = field(default_factory=list)
+    cwd: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is the built-in training."""
+        return not self.command
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended: succeeded, failed or cancelled; the reason and the program's last lines."""
+
+    job: str
+    state: str
+    error: str = ""
+    lines: list[str] = field(default_factory=list)
+
+
+@workflow.defn(name="training")
+class TrainingWorkflow:
+    """One training; its id is `training-<job>`."""
+
+    @workflow.run
+    async def run(self, request: Request) -> str:
+        """Take a training through its life; returns `succeeded`, or fails or is cancelled as the training was."""
+        ending = Ending(request.job, "succeeded")
+        try:
+            await self._work(request)
+        except (ActivityError, asyncio.CancelledError) as error:
+            ending = judge(request.job, error)
+        await self._finish(ending)
+        if ending.state == "failed":
+            raise ApplicationError(ending.error, non_retryable=True)
+        if ending.state == "cancelled":
+            raise CancelledError("cancelled")
+        return ending.state
+
+    async def _work(self, request: Request) -> None:
+        await workflow.execute_activity(
+            SET_PREPARING, request, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+        )
+        if request.built_in:
+            await self._program(PREPARE, request, timedelta(minutes=30))
+        await self._program(CLAIM_AND_RUN, request, LONGEST)
+        if request.built_in:
+            await self._program(EVALUATE, request, timedelta(minutes=30))
+
+    async def _program(self, name: str, request: Request, limit: timedelta) -> None:
+        await workflow.execute_activity(
+            name,
+            request,
+            task_queue=PROGRAM_QUEUE,
+            start_to_close_timeout=limit,
+            heartbeat_timeout=HEARTBEAT,
+            retry_policy=TRIES,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+
+    async def _finish(self, ending: Ending) -> None:
+        """Mark the final state, whatever happens meanwhile: a cancellation that comes now is too late."""
+        marking = asyncio.create_task(
+            workflow.execute_activity(
+                FINISH, ending, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+            )
+        )
+        while not marking.done():
+            try:
+                await asyncio.shield(marking)
+            except asyncio.CancelledError:
+                continue
+
+
+def judge(job: str, error: BaseException) -> Ending:
+    """The ending that a failure of an activity stands for."""
+    if is_cancelled_exception(error) or workflow.cancellation_reason() is not None:
+        return Ending(job, "cancelled", "cancelled")
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, ApplicationError):
+        lines = [str(line) for line in (cause.details[0] if cause.details else [])]
+        return Ending(job, "failed", cause.message, lines)
+    return Ending(job, "failed", f"the training was lost again and again: {cause}")
