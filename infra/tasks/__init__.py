@@ -1,0 +1,1 @@
+"""One module per Invoke namespace: options in, an answer out; the work is done elsewhere."""

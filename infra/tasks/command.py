@@ -1,0 +1,204 @@
+"""How a task runs: common options, one error block, the right exit code, nothing but the answer on stdout."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import invoke
+
+from infra.console import FORMATS, Answer, Console
+from infra.errors import ExitCode, PlatformError
+from infra.settings import Settings
+from infra.stack import Stack
+
+if TYPE_CHECKING:
+    from infra.tiers.base import Context
+
+
+@dataclass
+class Run:
+    """What a task body gets: settings, the stack and the console."""
+
+    settings: Settings
+    stack: Stack
+    console: Console
+
+    @property
+    def context(self) -> Context:
+        """The same as the verbs of a tier want it."""
+        from infra.tiers.base import Context
+
+        return Context(self.settings, self.stack, self.console)
+
+
+COMMON: Mapping[str, tuple[Any, str]] = {
+    "output": ("table", f"answer as {', '.join(FORMATS)}"),
+    "json": (False, "the same as --output json"),
+    "no_color": (False, "no colours (NO_COLOR=1 does the same)"),
+    "debug": (False, "show the traceback of a failure"),
+}
+
+
+def command(
+    name: str = "",
+    *,
+    log: bool = True,
+    help: Mapping[str, str] | None = None,
+    iterable: tuple[str, ...] = (),
+    tier: str = "",
+) -> Callable[[Callable[..., Answer | None]], invoke.Task[Any]]:
+    """Make an Invoke task of a function `body(run, *options) -> Answer | None`.
+
+    The first line of its docstring is the help. It gains the options of `COMMON`.
+
+    Args:
+        name: the task's name where it is not the function's.
+        log: whether the run is logged to the state directory (not for quick questions).
+        help: one line for each option of the body.
+        iterable: options that may be given several times.
+        tier: fix the tier (the option `tier` of the body is not offered then).
+    """
+
+    def decorate(body: Callable[..., Answer | None]) -> invoke.Task[Any]:
+        def task(context: invoke.Context, **options: Any) -> None:
+            common = {key: options.pop(key) for key in COMMON}
+            options |= {"tier": tier} if tier else {}
+            code = _execute(name or body.__name__, body, options, common, log)
+            if code:
+                raise invoke.Exit(code=code)
+
+        task.__name__, task.__doc__ = body.__name__, body.__doc__
+        task.__signature__ = _signature(body, drop="tier" if tier else "")  # type: ignore[attr-defined]
+        texts = {**(help or {}), **{key: text for key, (_, text) in COMMON.items()}}
+        offered = {k: t for k, t in texts.items() if k in inspect.signature(task).parameters}
+        made = invoke.task(task, name=name or None, help=offered, iterable=list(iterable))
+        return cast("invoke.Task[Any]", made)
+
+    return decorate
+
+
+def _signature(body: Callable[..., Any], drop: str) -> inspect.Signature:
+    own = [p for p in list(inspect.signature(body).parameters.values())[1:] if p.name != drop]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    context = inspect.Parameter("context", kind)
+    plain = [inspect.Parameter(p.name, kind, default=p.default) for p in own]
+    common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
+    return inspect.Signature([context, *plain, *common])
+
+
+def _execute(
+    name: str, body: Callable[..., Answer | None], options: dict[str, Any], common: Mapping[str, Any], log: bool
+) -> int:
+    console = Console(output="json" if common["json"] else common["output"], command=name)
+    console.no_color = common["no_color"]
+    try:
+        with _signals():
+            return _answered(console, body, options, log)
+    except PlatformError as error:
+        if common["debug"]:
+            _traceback(console)
+        console.fail(error)
+        return int(error.exit)
+    except KeyboardInterrupt:
+        console.fail(_interrupted())
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:  # the last resort: a defect still gets one block and exit 1
+        if common["debug"]:
+            _traceback(console)
+        console.fail(_internal(error))
+        return int(ExitCode.FAILED)
+
+
+def _answered(console: Console, body: Callable[..., Answer | None], options: dict[str, Any], log: bool) -> int:
+    from infra import settings, stack
+
+    if console.output not in FORMATS:
+        wrong, console.output = console.output, "table"
+        raise PlatformError("USAGE", f"unknown output format {wrong!r}", steps=(f"use one of {', '.join(FORMATS)}",))
+    flags = {"PLATFORM_TIER": str(options.get("tier") or "")}
+    loaded = settings.load(flags=flags)
+    home = stack.of(loaded)
+    console.secrets = tuple(s for s in loaded.secrets() if not _public(loaded, s))
+    console.stack = home.name
+    if log:
+        console.open_log(home.logs)
+    answer = body(Run(loaded, home, console), **options)
+    if answer is None:
+        return 0
+    console.answer(answer)
+    return answer.exit
+
+
+def _public(settings: Settings, secret: str) -> bool:
+    """The documented development passwords are no secrets, and hiding them would garble every log."""
+    from infra import catalog
+
+    return any(s.kind == "secret" and s.default == secret for s in catalog.SETTINGS.values())
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl-C, with its own exit code."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise PlatformError("TERMINATED", "terminated", steps=("run the same command again: it goes on from there",))
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted() -> PlatformError:
+    return PlatformError("INTERRUPTED", "interrupted", steps=("run the same command again: it goes on from there",))
+
+
+def _internal(error: Exception) -> PlatformError:
+    return PlatformError(
+        "INTERNAL",
+        f"unexpected failure: {type(error).__name__}",
+        why=str(error).splitlines()[0] if str(error) else "",
+        steps=("run it again with --debug and report what it prints",),
+    )
+
+
+def _traceback(console: Console) -> None:
+    import traceback
+
+    for line in traceback.format_exc().splitlines():
+        console.say(line)
+
+
+def confirm(run: Run, plan: list[str], yes: bool) -> None:
+    """Show what will be deleted or overwritten and go on only with consent; ENTER means no.
+
+    Raises:
+        PlatformError: CONFIRMATION_NEEDED, at once where nobody can be asked.
+    """
+    for line in plan:
+        run.console.say(line)
+    if yes:
+        return
+    if run.console.live and _asked("Go on? [y/N] "):
+        return
+    raise PlatformError(
+        "CONFIRMATION_NEEDED", "nothing was done: this needs your consent", steps=("the same command with --yes",)
+    )
+
+
+def _asked(question: str) -> bool:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def words(values: list[str]) -> tuple[str, ...]:
+    """Names from a repeatable option, each of which may hold several with commas between."""
+    return tuple(w.strip() for value in values for w in value.split(",") if w.strip())

@@ -1,0 +1,233 @@
+"""How the answers of the verbs look: tables, lines and data made from what the lifecycle found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra import catalog, lifecycle
+from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds, write_line
+from infra.endpoints import Endpoints, contract
+from infra.errors import ExitCode, PlatformError
+from infra.stack import write_atomic
+from infra.tiers.base import Context, LogLine, Tier
+
+if TYPE_CHECKING:
+    from infra.lifecycle import Choice, Report, Started
+    from infra.tasks.command import Run
+
+STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
+_MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "backoff": "warn", "stopped": "bad"}
+WRITTEN_BY_US = "# written by `invoke env --write`"
+
+
+def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
+    """`user / password` of a service; a password that is not the documented default is hidden."""
+    names = catalog.service(service).login
+    if service == "redis" and ends.redis_password:
+        return f"password {ends.redis_password if reveal else MASK}"
+    if names is None:
+        return "none"
+    user, password = (settings.text(name) for name in names)
+    public = password == catalog.SETTINGS[names[1]].default
+    return f"{user} / {password if reveal or public else MASK}"
+
+
+def urls(ends: Endpoints, service: str, engines: Mapping[str, str]) -> list[str]:
+    """Where a service can be reached; a console that its engine lacks is left out."""
+    lacking = {gap.feature for gap in catalog.gaps(engines.get(service, ""))}
+    roles = [p.role for p in catalog.service(service).ports if not (p.role == "console" and "s3-console" in lacking)]
+    return [ends.url(service, role) for role in roles]
+
+
+def started(context: Context, outcome: Started) -> Answer:
+    """The answer of `up`: what runs, where, with which login, what it lacks, what to do next."""
+    ends, engines = outcome.endpoints, outcome.tier.engines(context)
+    rows = []
+    for name in ends.services:
+        title = catalog.service(name).title
+        engine = f" [{engines[name]}]" if name in engines else ""
+        rows.append((title + engine, "  ".join(urls(ends, name, engines)), login(ends, name, context.settings, False)))
+    changed = f"ready in {human_seconds(outcome.seconds)}" if outcome.changed else "already runs: nothing to do"
+    head = f"The platform is {changed}." if outcome.changed else f"The platform {changed}."
+    context.console.say(f"{context.console.symbol('good')} {head}", "good")
+    data = {
+        "changed": outcome.changed,
+        "seconds": round(outcome.seconds, 3),
+        "services": [_where(context, ends, name, engines) for name in ends.services],
+        "gaps": _gaps(outcome.tier, engines),
+        "next": list(NEXT),
+    }
+    names = tuple(ends.services)
+    return Answer(
+        data, Table(("service", "address", "login"), tuple(rows)), _after(context, outcome, engines), names=names
+    )
+
+
+NEXT = (
+    "invoke train.run      train on real images, through the whole platform",
+    "invoke status         what runs and how it does",
+    "invoke env            the .env for your application",
+    "./scripts/start-infra.sh --stop   stop it; the data stays",
+)
+
+
+def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
+    lines = [""]
+    missing = list(catalog.gaps(outcome.tier.name))
+    if missing and "mlflow" in outcome.endpoints.services:
+        lines += ["Not on this tier:", *(f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in missing), ""]
+    store = engines.get("minio-datasets", "")
+    if catalog.gaps(store):
+        lines += [f"The object stores are run by {store}; `invoke doctor` says what it cannot do.", ""]
+    return (*lines, "Next:", *(f"  {line}" for line in NEXT))
+
+
+def _where(context: Context, ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, object]:
+    return {"name": name, "urls": urls(ends, name, engines), "engine": engines.get(name, "")}
+
+
+def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
+    return [vars(gap) for gap in catalog.gaps(tier.name, *set(engines.values()))]
+
+
+def status(context: Context, choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
+    """The answer of `status`."""
+    ends, engines = choice.tier.endpoints(context), choice.tier.engines(context)
+    entries = [_entry(context, ends, s, found, engines, reveal) for s in found.services]
+    console = context.console
+    rows = []
+    for entry in entries:
+        mark = console.symbol(_MARKS.get(str(entry["state"]), "dim"), console.stdout)
+        memory = human_bytes(entry["memory"]) if entry["memory"] else ""
+        state = f"{mark} {entry['state']}"
+        rows.append((str(entry["name"]), state, "  ".join(entry["urls"]), memory, _age(entry), _note(entry)))
+    table = Table(("service", "state", "address", "memory", "up", ""), tuple(rows))
+    data = {"state": found.state, "services": entries, "engines": engines, "gaps": _gaps(choice.tier, engines)}
+    code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
+    lines = _causes(entries) if why else _advice(found.state, choice.tier.name)
+    shown = None if why or not entries else table
+    env = contract(ends)
+    return Answer(data, shown, lines, env=env, names=tuple(str(e["name"]) for e in entries), exit=int(code))
+
+
+def _entry(
+    context: Context, ends: Endpoints, service: Any, found: Report, engines: Mapping[str, str], reveal: bool
+) -> dict[str, Any]:
+    state, detail = lifecycle.state_of(service, found.findings)
+    shown = login(ends, service.name, context.settings, reveal)
+    if not reveal and " / " in shown:
+        shown = f"{shown.split(' / ')[0]} / {MASK}"
+    return {
+        "name": service.name,
+        "state": state,
+        "detail": detail,
+        "urls": urls(ends, service.name, engines),
+        "login": shown,
+        "engine": service.engine,
+        "pid": service.pid,
+        "memory": service.memory,
+        "restarts": service.restarts,
+        "since": service.since,
+        "needs": list(catalog.service(service.name).needs),
+        "log": service.log,
+    }
+
+
+def _age(entry: Mapping[str, Any]) -> str:
+    return human_seconds(max(0.0, time.time() - entry["since"])) if entry["since"] and entry["pid"] else ""
+
+
+def _note(entry: Mapping[str, Any]) -> str:
+    engine = f"[{entry['engine']}]" if entry["engine"] else ""
+    restarts = f"{entry['restarts']} restarts" if entry["restarts"] else ""
+    return " ".join(part for part in (engine, restarts, entry["detail"]) if part)
+
+
+def _causes(entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Only the services to blame: not ready although all they need is."""
+    bad = {e["name"] for e in entries if e["state"] != "ready"}
+    roots = [e for e in entries if e["name"] in bad and not bad & set(e["needs"])]
+    lines = [
+        f"{e['name']} is {e['state']}: {e['detail'] or 'no reason known'}; invoke logs -s {e['name']}" for e in roots
+    ]
+    victims = sorted(bad - {e["name"] for e in roots})
+    return (*lines, *((f"waiting for that: {', '.join(victims)}",) if victims else ())) or ("everything is ready",)
+
+
+def _advice(state: str, tier: str) -> tuple[str, ...]:
+    if state == "ready":
+        return ("", f"ready on the tier {tier}. Next: invoke train.run, invoke env")
+    if state == "stopped":
+        return ("the platform does not run. Next: invoke up",)
+    return ("", "Next: invoke status --why, invoke doctor")
+
+
+def logs(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
+    """Print log lines as they come; NDJSON where the output is JSON and the log is followed."""
+    console = run.console
+    seen = []
+    for line in lines:
+        text = console.mask(line.text)
+        if console.output == "json" and follow:
+            event = {"ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "type": "log", "service": line.service}
+            write_line(console.stdout, json.dumps({**event, "state": "", "text": text}))
+        elif console.output == "json":
+            seen.append({"service": line.service, "text": text})
+        else:
+            write_line(console.stdout, f"{console.paint(f'{line.service:<16}', 'dim', console.stdout)} {text}")
+    return Answer({"lines": seen}) if console.output == "json" and not follow else None
+
+
+def written(run: Run, values: Mapping[str, str], target: str, yes: bool) -> Answer:
+    """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
+    path = Path(target).expanduser().absolute()
+    if path == (run.settings.root / ".env").absolute():
+        steps = ("write it into your application's directory, e.g. invoke env --write ../app/.env",)
+        raise PlatformError("USAGE", f"{path} holds this platform's own settings", steps=steps)
+    lines = []
+    try:
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN_BY_US):
+            lines.append(_keep_aside(path, yes))
+        text = "\n".join([WRITTEN_BY_US, *env_lines(values)]) + "\n"
+        write_atomic(path, text, mode=0o600)
+    except OSError as error:
+        steps = ("name a file in a directory that can be written",)
+        raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
+    for line in (f"wrote {path}", *lines):
+        run.console.say(line)
+    return Answer({"path": str(path)})
+
+
+def _keep_aside(path: Path, yes: bool) -> str:
+    if not yes:
+        steps = ("the same command with --yes: the old file is kept beside it",)
+        raise PlatformError("CONFIRMATION_NEEDED", f"{path} is there and was not written by this tool", steps=steps)
+    kept = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.bak")
+    path.rename(kept)
+    return f"the old file is {kept}"
+
+
+def versions(run: Run, tier: Tier) -> Answer:
+    """The answer of `version`."""
+    import platform
+    from importlib.metadata import version
+
+    facts = {
+        "platform": _own_version(run.settings.root),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in ("invoke", "temporalio", "psycopg", "boto3")},
+        **{f"engine {name}": engine for name, engine in tier.engines(run.context).items()},
+    }
+    rows = tuple((name, text) for name, text in facts.items())
+    return Answer(facts, Table(("", ""), rows), names=(facts["platform"],))
+
+
+def _own_version(root: Path) -> str:
+    import tomllib
+
+    return str(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])

@@ -1,0 +1,327 @@
+"""Trainings through the whole platform: run, list, show, cancel."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from infra.console import Answer, Console, Table, human_seconds
+from infra.errors import PlatformError
+from infra.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from infra.training.client import Glimpse, Order
+    from infra.training.contract import Contract
+    from infra.training.jobs import Job
+
+MOST_EPOCHS = 100_000
+HEARTBEAT = 15.0
+"""Seconds without news after which a line says that the training still runs."""
+CANCEL_BUDGET = 60.0
+"""Seconds for a training to stop and clean up."""
+
+
+@command(
+    help={
+        "epochs": "passes over the training images (of the built-in training)",
+        "experiment": "name under which trainings are grouped (default: digits, or command)",
+        "command": "run this program instead of the built-in training, e.g. 'python train.py --rate 0.1'",
+        "detach": "return at once; the training goes on",
+        "tier": "tier to use",
+    }
+)
+def run(
+    run: Run, epochs: int = 15, experiment: str = "", command: str = "", detach: bool = False, tier: str = ""
+) -> Answer:
+    """Train the digits classifier, or run a program of yours, through the whole platform.
+
+    Example: invoke train.run --epochs 15 --experiment first-steps
+    """
+    order = _order(epochs, experiment, command)
+    contract = _contract(run, tier)
+    _ensure_worker(run, contract)
+    job = _start(run, contract, order)
+    if detach:
+        return _detached(job)
+    try:
+        _watch(run, contract, job)
+    except KeyboardInterrupt:
+        raise _left("INTERRUPTED", job) from None
+    except PlatformError as error:
+        raise (_left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
+    return _outcome(run, contract, job)
+
+
+@command("list", log=False, help={"limit": "how many, newest first", "tier": "tier to use"})
+def list_(run: Run, limit: int = 20, tier: str = "") -> Answer:
+    """List the newest trainings.
+
+    Example: invoke train.list --limit 5
+    """
+    from infra.training import client
+
+    if limit < 1:
+        raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
+    jobs = client.newest(_contract(run, tier), limit)
+    rows = tuple((j.id, j.state, _epochs(j), _percent(j.heldout_accuracy), _when(j), _duration(j)) for j in jobs)
+    lines = () if jobs else ("no training yet; start one: invoke train.run",)
+    heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
+    return Answer([_data(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
+
+
+@command(log=False, help={"job": "id of the training, as in train.list", "tier": "tier to use"})
+def show(run: Run, job: str, tier: str = "") -> Answer:
+    """Show one training: state, accuracy, last metrics, what it has stored.
+
+    Example: invoke train.show digits-20261123-1a2b3c
+    """
+    from infra.training import client
+
+    contract = _contract(run, tier)
+    found = client.find(contract, job)
+    metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
+    data = {**_data(found), "metrics": metrics, "artifacts": stored, "log": str(_log(run, found.id))}
+    rows = [*_rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]
+    rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [("log", str(_log(run, found.id)))]
+    lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
+    return Answer(data, Table(("", ""), tuple(rows)), lines, names=(found.id,))
+
+
+@command(help={"job": "id of the training, as in train.list", "tier": "tier to use"})
+def cancel(run: Run, job: str, tier: str = "") -> Answer:
+    """Cancel a training and wait until it has stopped.
+
+    Example: invoke train.cancel digits-20261123-1a2b3c
+    """
+    from infra.training import client
+
+    contract = _contract(run, tier)
+    found = client.find(contract, job)
+    if found.final:
+        return Answer(_data(found), lines=(f"{found.id} has already {_ended(found.state)}: nothing to cancel",))
+    # Without a worker nobody would take the cancellation up.
+    _ensure_worker(run, contract)
+    client.cancel(contract, found.id)
+    _await_end(run, contract, found.id)
+    found = client.find(contract, found.id)
+    return Answer(_data(found), lines=(f"{found.id} has {_ended(found.state)}",), names=(found.id,))
+
+
+def _order(epochs: int, experiment: str, command: str) -> Order:
+    import os
+
+    from infra.training import command_line
+    from infra.training.client import Order
+    from infra.training.config import TrainingConfig
+
+    if not 1 <= epochs <= MOST_EPOCHS:
+        raise PlatformError(
+            "USAGE", f"--epochs {epochs} is not between 1 and {MOST_EPOCHS}", steps=("invoke train.run --epochs 15",)
+        )
+    if len(experiment) > 100 or any(ord(c) < 32 for c in experiment):
+        raise PlatformError("USAGE", "--experiment is longer than 100 characters, or has a line break in it")
+    if not command:
+        return Order(experiment or "digits", TrainingConfig(epochs=epochs))
+    words = command_line.located(command_line.split(command))
+    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command)
+
+
+def _contract(run: Run, tier: str) -> Contract:
+    from infra import endpoints
+    from infra.lifecycle import running_endpoints
+    from infra.training import contract
+
+    return contract.read(endpoints.contract(running_endpoints(run, tier)))
+
+
+def _ensure_worker(run: Run, contract: Contract) -> None:
+    from infra.training import service
+
+    service.ensure_worker(run.stack, contract.values)
+
+
+def _start(run: Run, contract: Contract, order: Order) -> str:
+    from infra.training import client
+
+    job = client.start(contract, order)
+    run.console.say(f"job {job}, log {_log(run, job)}")
+    return job
+
+
+def _detached(job: str) -> Answer:
+    lines = (job, f"next: invoke train.show {job}", f"      invoke train.cancel {job}")
+    return Answer({"job": job, "state": "queued"}, lines=lines, names=(job,))
+
+
+def _watch(run: Run, contract: Contract, job: str) -> None:
+    from infra.training import client, service
+
+    view: Any = _bar(run.console) if run.console.live else _lines(run.console)
+    with view as show:
+        for glimpse in client.follow(contract, job):
+            show(glimpse)
+            service.check_worker(run.stack)
+
+
+@contextlib.contextmanager
+def _lines(console: Console) -> Iterator[Any]:
+    """Progress for a log: a line for each change, and one now and then when nothing changes."""
+    began, last, told = time.monotonic(), "", 0.0
+
+    def show(glimpse: Glimpse) -> None:
+        nonlocal last, told
+        text, now = _progress(glimpse), time.monotonic()
+        if text != last or now - told > HEARTBEAT:
+            console.say(text if text != last else f"{text} (for {human_seconds(now - began)})")
+            last, told = text, now
+
+    yield show
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[Any]:
+    """Progress for a terminal."""
+    from rich.console import Console as Terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    terminal = Terminal(file=console.stderr, no_color=not console.color(console.stderr))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[news]}"), console=terminal, transient=True) as progress:
+        task = progress.add_task("queued", total=None, news="")
+
+        def show(glimpse: Glimpse) -> None:
+            news = glimpse.note or _numbers(glimpse)
+            total = glimpse.epochs or None
+            progress.update(task, description=glimpse.state, completed=glimpse.epoch, total=total, news=news)
+
+        yield show
+
+
+def _progress(glimpse: Glimpse) -> str:
+    if glimpse.note:
+        return f"{glimpse.state}: {glimpse.note}"
+    if glimpse.state != "running" or not glimpse.epoch:
+        return glimpse.state
+    of = f"/{glimpse.epochs}" if glimpse.epochs else ""
+    return f"epoch {glimpse.epoch}{of}  {_numbers(glimpse)}".rstrip()
+
+
+def _numbers(glimpse: Glimpse) -> str:
+    shown = (f"{name} {value:.4g}" for name, value in sorted(glimpse.metrics.items()) if name != "epoch_seconds")
+    return "  ".join(shown)
+
+
+def _await_end(run: Run, contract: Contract, job: str) -> None:
+    from infra.training import client
+
+    end = time.monotonic() + CANCEL_BUDGET
+    for _ in client.follow(contract, job):
+        if time.monotonic() > end:
+            raise PlatformError(
+                "WAIT_TIMEOUT",
+                f"{job} has not stopped within {CANCEL_BUDGET:.0f} s",
+                steps=(f"invoke train.show {job}", f"its log: {_log(run, job)}"),
+            )
+
+
+def _left(code: str, job: str) -> PlatformError:
+    return PlatformError(code, f"{job} goes on without us", steps=(f"invoke train.show {job}", f"train.cancel {job}"))
+
+
+def _outcome(run: Run, contract: Contract, name: str) -> Answer:
+    from infra.training import client
+
+    job = client.find(contract, name)
+    if job.state != "succeeded":
+        raise _failure(job, str(_log(run, name)))
+    for backend, found in job.tracking.items():
+        if found.get("state") != "ok":
+            run.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
+    lines = ("", f"next: invoke train.show {job.id}")
+    return Answer(_data(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
+
+
+def _failure(job: Job, log: str) -> PlatformError:
+    lines = (job.last_lines or "").splitlines()
+    return PlatformError(
+        "TASK_FAILED",
+        f"{job.id} has {_ended(job.state)}",
+        why=job.error or "" if job.state == "failed" else "by invoke train.cancel, or in Temporal",
+        steps=(f"its log: {log}", f"invoke train.show {job.id}"),
+        details={**_data(job), "log": lines},
+    )
+
+
+def _ended(state: str) -> str:
+    return {"cancelled": "been cancelled"}.get(state, state)
+
+
+def _data(job: Job) -> dict[str, object]:
+    """A job for programs: durations in seconds, accuracies 0 to 1, times in UTC."""
+    return {
+        "job": job.id,
+        "state": job.state,
+        "experiment": job.experiment,
+        "command": job.command,
+        "epoch": job.epoch,
+        "epochs": job.epochs,
+        "attempt": job.attempt,
+        "heldout_accuracy": job.heldout_accuracy,
+        "val_accuracy": job.val_accuracy,
+        "seconds": round(job.seconds, 1),
+        "weights": job.weights,
+        "report": job.report,
+        "mlflow": job.tracking.get("mlflow", {}).get("url"),
+        "tracking": dict(job.tracking),
+        "error": job.error,
+        "created_at": job.created_at.isoformat(timespec="seconds"),
+        "finished_at": job.finished_at.isoformat(timespec="seconds") if job.finished_at else None,
+    }
+
+
+def _rows(job: Job) -> list[tuple[str, str]]:
+    rows = [
+        ("job", job.id),
+        ("state", job.state),
+        ("experiment", job.experiment),
+        ("command", job.command or ""),
+        ("epochs", _epochs(job)),
+        ("held-out accuracy", _percent(job.heldout_accuracy)),
+        ("validation accuracy", _percent(job.val_accuracy)),
+        ("time", _duration(job)),
+        ("tries", str(job.attempt) if job.attempt > 1 else ""),
+        ("weights", job.weights or ""),
+        ("report", job.report or ""),
+        ("mlflow", str(job.tracking.get("mlflow", {}).get("url", ""))),
+        ("error", (job.error or "") if job.state == "failed" else ""),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _epochs(job: Job) -> str:
+    if not job.epoch and not job.epochs:
+        return ""
+    return f"{job.epoch or 0}/{job.epochs}" if job.epochs else str(job.epoch)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _when(job: Job) -> str:
+    return job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _duration(job: Job) -> str:
+    return human_seconds(job.seconds)
+
+
+def _log(run: Run, job: str) -> Any:
+    from infra.training import service
+
+    return service.job_logs(run.stack) / f"{job}.log"
+
+
+TASKS = (run, list_, show, cancel)

@@ -1,0 +1,233 @@
+"""The verbs that every tier has; the root tasks choose the tier, the namespaces fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import invoke
+
+from infra.console import SHELLS, Answer, Table, human_bytes
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command, confirm, words
+
+if TYPE_CHECKING:
+    from infra.lifecycle import Choice
+
+TIER = "tier to use: native; default: the one that runs, was used last, or is best"
+SERVICE = "a service; give it several times or with commas for more"
+
+
+def choose(run: Run, *, quiet: bool = False) -> Choice:
+    """The tier of this run; one that was picked automatically is named with the reason."""
+    from infra import lifecycle
+
+    choice = lifecycle.choose(run.context)
+    run.console.tier = choice.tier.name
+    if not choice.named and not quiet:
+        run.console.say(f"tier {choice.tier.name}: {choice.reason}", "dim")
+    return choice
+
+
+def up(run: Run, obs: bool = False, timeout: float = 0.0, tier: str = "") -> Answer:
+    """Start the platform and wait until it works; a second call changes nothing.
+
+    Example: invoke up --obs
+    """
+    from infra import lifecycle
+    from infra.tasks import show
+
+    choice = choose(run)
+    started = lifecycle.up(run.context, choice, obs, timeout or None)
+    return show.started(run.context, started)
+
+
+def down(run: Run, tier: str = "") -> Answer:
+    """Stop the platform and keep its data.
+
+    Example: invoke down
+    """
+    from infra import lifecycle
+
+    stopped = lifecycle.down(run.context, choose(run, quiet=True))
+    text = "stopped; the data is kept" if stopped else "nothing was running"
+    return Answer({"stopped": stopped}, lines=(text, "Next: invoke up"))
+
+
+def restart(run: Run, service: list[str], tier: str = "") -> Answer:
+    """Restart all services, or those named.
+
+    Example: invoke restart -s postgres
+    """
+    from infra import lifecycle, stack
+
+    chosen = choose(run, quiet=True)
+    active = lifecycle.require_running(run.context, chosen)
+    lifecycle.known_services(words(service), active)
+    names = words(service) or tuple(s.name for s in active.status(run.context))
+    with stack.lock(run.stack, "restart"):
+        active.restart(run.context, names)
+    return Answer({"restarted": list(names)}, lines=(f"restarted and ready: {', '.join(names)}",), names=names)
+
+
+def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = "") -> Answer:
+    """What runs, where, how it does; exit 0 ready, 7 degraded, 9 stopped.
+
+    Example: invoke status --json
+    """
+    from infra import lifecycle
+    from infra.tasks import show
+
+    choice = choose(run, quiet=True)
+    found = lifecycle.report(run.context, choice.tier)
+    return show.status(run.context, choice, found, why, show_secrets)
+
+
+def logs(run: Run, service: list[str], tail: int = 100, follow: bool = False, tier: str = "") -> Answer | None:
+    """Print the services' logs, with -f also what comes.
+
+    Example: invoke logs -s temporal --tail 20
+    """
+    from infra import lifecycle
+    from infra.tasks import show
+
+    active = choose(run, quiet=True).tier
+    lifecycle.known_services(words(service), active)
+    return show.logs(run, active.logs(run.context, words(service), tail, follow), follow)
+
+
+def wait(run: Run, service: list[str], timeout: float = 0.0, tier: str = "") -> Answer:
+    """Wait until the services are ready; exit 6 on time-out, 9 when nothing runs.
+
+    Example: invoke wait -s mlflow
+    """
+    from infra import lifecycle
+
+    active = lifecycle.require_running(run.context, choose(run, quiet=True))
+    lifecycle.known_services(words(service), active)
+    running = [s.name for s in active.status(run.context)]
+    absent = [n for n in words(service) if n not in running]
+    if absent:
+        raise PlatformError("NOT_RUNNING", f"{absent[0]} is not started", steps=("invoke up --obs", "invoke status"))
+    active.wait(run.context, words(service), timeout or None)
+    return Answer({"ready": list(words(service) or running)}, lines=("ready",))
+
+
+def reset(run: Run, service: list[str], yes: bool = False, tier: str = "") -> Answer:
+    """Delete the data of all services, or of those named, after showing a plan.
+
+    Example: invoke reset -s redis --yes
+    """
+    from infra import lifecycle, stack
+
+    active = choose(run, quiet=True).tier
+    lifecycle.known_services(words(service), active)
+    with stack.lock(run.stack, "reset"):
+        removals = active.removals(run.context, words(service))
+        if not removals:
+            return Answer({"removed": []}, lines=("there is no data to delete",))
+        plan = ["This deletes for ever:"]
+        plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.path}" for r in removals]
+        plan += ["It also stops the platform first."] if active.running(run.context) else []
+        confirm(run, plan, yes)
+        _stop_everything(run)
+        active.remove(run.context, removals)
+    names = tuple(r.service for r in removals)
+    return Answer({"removed": [vars(r) for r in removals]}, lines=(f"deleted: {', '.join(names)}", "Next: invoke up"))
+
+
+def _stop_everything(run: Run) -> None:
+    from infra import lifecycle
+    from infra.training import service as training
+
+    training.stop_worker(run.stack)
+    lifecycle.choose(run.context).tier.stop(run.context)
+
+
+def env(run: Run, shell: str = "", write: str = "", yes: bool = False, tier: str = "") -> Answer | None:
+    """Print the .env contract for applications.
+
+    Example: eval "$(invoke env --shell sh)"
+    """
+    from infra.endpoints import contract
+    from infra.tasks import show
+
+    if shell and shell not in SHELLS:
+        raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
+    active = choose(run, quiet=True).tier
+    values = contract(active.endpoints(run.context))
+    if write:
+        return show.written(run, values, write, yes)
+    run.console.shell = shell
+    if run.console.output == "table":
+        run.console.output = "env"
+    run.console.secrets = ()  # the contract is for programs: it carries its passwords
+    return Answer(values, env=values, names=tuple(values))
+
+
+def doctor(run: Run, obs: bool = False, strict: bool = False, tier: str = "") -> Answer:
+    """Check this machine, the settings and what runs; exit 4 when something fails.
+
+    Example: invoke doctor
+    """
+    from infra import doctor as checks
+
+    choice = choose(run)
+    found = checks.checks(run.context, choice.tier, obs)
+    marks = {"ok": "good", "warn": "warn", "fail": "bad"}
+    stdout = run.console.stdout
+    rows = [(run.console.symbol(marks[c.status], stdout), c.status.upper(), c.id, c.text) for c in found]
+    remedies = tuple(f"  next for {c.id}: {c.remedy}" for c in found if c.remedy and c.status != "ok")
+    bad = checks.worst(found) in (("fail", "warn") if strict else ("fail",))
+    code = ExitCode.PREFLIGHT if bad else ExitCode.OK
+    data = {"checks": [vars(c) for c in found], "worst": checks.worst(found)}
+    return Answer(data, Table(("", "", "", ""), tuple(rows)), remedies, exit=int(code))
+
+
+def version(run: Run, tier: str = "") -> Answer:
+    """Versions of this tool, of Python and of the programs of the tier.
+
+    Example: invoke version --json
+    """
+    from infra.tasks import show
+
+    return show.versions(run, choose(run, quiet=True).tier)
+
+
+BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
+    (
+        up,
+        {"help": {"obs": "also MLflow (and Prometheus where it is on PATH)", "timeout": "seconds for all, 0: budgets"}},
+    ),
+    (down, {}),
+    (restart, {"help": {"service": SERVICE}, "iterable": ("service",)}),
+    (status, {"help": {"why": "only the cause of the trouble", "show_secrets": "show passwords"}, "log": False}),
+    (
+        logs,
+        {
+            "help": {"service": SERVICE, "tail": "last lines of each", "follow": "go on"},
+            "iterable": ("service",),
+            "log": False,
+        },
+    ),
+    (wait, {"help": {"service": SERVICE, "timeout": "seconds, 0: budgets"}, "iterable": ("service",), "log": False}),
+    (reset, {"help": {"service": SERVICE, "yes": "do not ask"}, "iterable": ("service",)}),
+    (
+        env,
+        {
+            "help": {"shell": f"as commands of {', '.join(SHELLS)}", "write": "to a file", "yes": "overwrite it"},
+            "log": False,
+        },
+    ),
+    (doctor, {"help": {"obs": "check for --obs too", "strict": "warnings count as failures"}, "log": False}),
+    (version, {"log": False}),
+)
+
+
+def tasks(tier: str = "") -> tuple[invoke.Task[Any], ...]:
+    """The verbs as tasks; with a tier, fixed to it."""
+    made = []
+    for body, options in BODIES:
+        texts = {"tier": TIER, **options.get("help", {})}
+        made.append(command(**{**options, "help": texts}, tier=tier)(body))
+    return tuple(made)
