@@ -1,0 +1,1 @@
+"""Figures of the platform as ratios against the bare programs, measured in one run: `nox -s bench`."""

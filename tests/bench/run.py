@@ -1,0 +1,197 @@
+"""Measure and print: each figure as a ratio against the bare programs (or with its goal), in turn in one run.
+
+`python -m tests.bench.run [--rounds N] [--skip-clone]` writes `.platform-tests/bench.json` and prints a table.
+Nothing here fails for being slow: the figures are for people; tests never assert time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from infra import catalog
+from infra.console import Table
+from infra.settings import ROOT
+from infra.tiers import supervise
+
+RESULTS = ROOT / ".platform-tests" / "bench.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure: its value and unit, what it is compared with, the goal, and whether that is met."""
+
+    name: str
+    value: float
+    unit: str
+    compared: str
+    goal: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the value is within the goal."""
+        return self.value <= self.goal
+
+
+def staged(home: Path) -> dict[str, str]:
+    """An environment for a stack of its own: its directory and free ports."""
+    names = [s.name for s in catalog.SETTINGS.values() if s.kind == "port"]
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {n: str(h.getsockname()[1]) for n, h in zip(names, held, strict=True)}
+    for listener in held:
+        listener.close()
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
+    return {**clean, **ports, "PLATFORM_STATE_DIR": str(home), "PLATFORM_S3_SERVER": "rclone", "CI": "true"}
+
+
+def invoke(env: Mapping[str, str], *words: str, cwd: Path = ROOT) -> float:
+    """Seconds that a task takes, as a whole process."""
+    began = time.perf_counter()
+    argv = [sys.executable, "-m", "invoke", *words]
+    subprocess.run(argv, cwd=cwd, env=dict(env), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def bare(env: Mapping[str, str], home: Path) -> float:
+    """Seconds until the programs started by hand are ready, as a whole process."""
+    began = time.perf_counter()
+    argv = [sys.executable, "-m", "tests.bench.bare", str(home)]
+    child = subprocess.Popen(argv, cwd=ROOT, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    said = child.stdout.readline()
+    seconds = time.perf_counter() - began
+    child.communicate("stop\n", timeout=60)
+    if not said.startswith("ready"):
+        raise RuntimeError("the bare programs did not start")
+    return seconds
+
+
+def up_against_bare(rounds: int, work: Path) -> list[Figure]:
+    """`up` of the core, cold and warm, against the bare programs, in turn."""
+    ratios: dict[str, list[float]] = {"cold": [], "warm": []}
+    again: list[float] = []
+    for number in range(rounds):
+        ours, theirs = work / f"ours-{number}", work / f"bare-{number}"
+        theirs.mkdir(parents=True)
+        theirs.chmod(0o755)
+        env = staged(ours)
+        for temperature in ("cold", "warm"):
+            hand = bare(env, theirs)
+            mine = invoke(env, "up")
+            if temperature == "warm":
+                again.append(invoke(env, "up"))
+            invoke(env, "down")
+            ratios[temperature].append(mine / hand)
+    against = "the same programs by hand (Popen and polling)"
+    figures = [Figure(f"up, {t}", statistics.median(r), "x", against, 1.2) for t, r in ratios.items()]
+    return [*figures, Figure("up, already running", statistics.median(again), "s", "", 1.0)]
+
+
+def of_a_running_stack(rounds: int, work: Path) -> list[Figure]:
+    """`status`, and memory as proportional set size (PSS) of every process of the stack."""
+    home = work / "running"
+    env = staged(home)
+    invoke(env, "up")
+    try:
+        status = statistics.median(invoke(env, "status") for _ in range(rounds))
+        services, supervisor = memory(home / "native")
+    finally:
+        invoke(env, "down")
+    return [
+        Figure("status of a running stack", status, "s", "", 0.5),
+        Figure("memory of the core services and their supervisor", services + supervisor, "MB", "", 350.0),
+        Figure("memory of the supervisor", supervisor, "MB", "", 30.0),
+    ]
+
+
+def memory(home: Path) -> tuple[float, float]:
+    """PSS in MB of all services with their children, and of the supervisor (Linux; elsewhere USS)."""
+    from infra.tiers import process
+
+    total = 0.0
+    for state in supervise.states(home).values():
+        live = state.identity.process() if state.identity else None
+        total += sum(_pss(p.pid) for p in process.tree(live)) if live else 0.0
+    own = supervise.supervisor_identity(home)
+    return total, _pss(own.pid) if own else 0.0
+
+
+def _pss(pid: int) -> float:
+    import psutil
+
+    info = psutil.Process(pid).memory_full_info()
+    return float(getattr(info, "pss", info.uss)) / 1e6
+
+
+def list_against_empty(rounds: int, work: Path) -> list[Figure]:
+    """`invoke --list` against Invoke with a tasks.py that holds one empty task."""
+    empty = work / "empty"
+    empty.mkdir()
+    (empty / "tasks.py").write_text("from invoke import task\n\n@task\ndef nothing(c):\n    '''Nothing.'''\n")
+    pairs = [(invoke(os.environ, "--list"), invoke(os.environ, "--list", cwd=empty)) for _ in range(2 * rounds)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return [Figure("invoke --list", ratio, "x", "invoke --list with an empty tasks.py", 1.5)]
+
+
+def clone_to_training(work: Path) -> list[Figure]:
+    """Fresh clone, one-command start (packages from the local cache) and a finished training, in seconds."""
+    clone, env = work / "clone", staged(work / "clone-state")
+    began = time.perf_counter()
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    start = [str(clone / "scripts" / "start-infra.sh")]
+    python = clone / ".venv" / "bin" / "python"
+    try:
+        subprocess.run(start, cwd=clone, env=env, check=True, stdout=subprocess.DEVNULL)
+        train = [str(python), "-m", "invoke", "train.run"]
+        subprocess.run(train, cwd=clone, env=env, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - began
+    finally:
+        subprocess.run([*start, "--stop"], cwd=clone, env=env, check=False, stdout=subprocess.DEVNULL)
+    return [Figure("fresh clone to finished training", seconds, "s", "packages from the local cache", 60.0)]
+
+
+def report(figures: list[Figure]) -> None:
+    """Write the JSON and print the table."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(f) | {"met": f.met} for f in figures], indent=1) + "\n")
+    rows = [
+        (f.name, f"{f.value:.2f} {f.unit}", f"<= {f.goal:g} {f.unit}", "met" if f.met else "MISSED", f.compared)
+        for f in figures
+    ]
+    print("\n".join(Table(("figure", "median", "goal", "", "against"), tuple(rows)).lines()))
+
+
+def main() -> int:
+    """Measure everything that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skip-clone", action="store_true", help="leave out the fresh clone")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
+    work.chmod(0o755)
+    parts: list[Callable[[], list[Figure]]] = [
+        lambda: list_against_empty(options.rounds, work),
+        lambda: up_against_bare(options.rounds, work),
+        lambda: of_a_running_stack(options.rounds, work),
+        *([] if options.skip_clone else [lambda: clone_to_training(work)]),
+    ]
+    try:
+        report([figure for part in parts for figure in part()])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
