@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,10 +96,20 @@ class Console:
         return _SYMBOLS[style][0 if unicode_ok(stream or self.stderr) else 1]
 
     def mask(self, text: str) -> str:
-        """The text without the secrets of the settings."""
+        """The text without the secrets of the settings, as they are and as they stand in URLs."""
+        if self.secrets:
+            from urllib.parse import quote
         for secret in self.secrets:
-            text = text.replace(secret, MASK)
+            text = text.replace(secret, MASK).replace(quote(secret, safe=""), MASK)
         return text
+
+    def _masked(self, value: Any) -> Any:
+        """Data without secrets; done before it is written as JSON, where quotes and the like look different."""
+        if isinstance(value, str):
+            return self.mask(value)
+        if isinstance(value, dict):
+            return {key: self._masked(part) for key, part in value.items()}
+        return [self._masked(part) for part in value] if isinstance(value, list) else value
 
     def say(self, text: str = "", style: str = "") -> None:
         """One line of progress for people, on stderr."""
@@ -131,16 +142,15 @@ class Console:
         for line in block(error, self):
             self.say(line, "bad" if line.startswith(self.symbol("bad")) else "")
         if self.output in ("json", "yaml"):
-            self.stdout.write(self._structured(self._envelope(None, error)) + "\n")
-            self.stdout.flush()
+            write_line(self.stdout, self._structured(self._envelope(None, error)))
 
     def _structured(self, envelope: Mapping[str, object]) -> str:
+        unicode = unicode_ok(self.stdout)
         if self.output == "json":
-            return self.mask(json.dumps(envelope, indent=2, default=str, ensure_ascii=not unicode_ok(self.stdout)))
+            return json.dumps(envelope, indent=2, ensure_ascii=not unicode)
         import yaml
 
-        plain = json.loads(json.dumps(envelope, default=str))
-        return self.mask(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip())
+        return str(yaml.safe_dump(envelope, sort_keys=False, allow_unicode=unicode)).rstrip()
 
     def _envelope(self, data: object, error: PlatformError | None) -> dict[str, object]:
         return {
@@ -149,10 +159,20 @@ class Console:
             "tier": self.tier,
             "stack": self.stack,
             "status": "error" if error else "ok",
-            "data": data,
+            "data": self._masked(_plain(data)),
             "warnings": self.warnings,
-            "error": _error_data(error) if error else None,
+            "error": self._error_data(error) if error else None,
         }
+
+    def _error_data(self, error: PlatformError) -> dict[str, Any]:
+        said = {
+            "message": error.what,
+            "why": error.why,
+            "retryable": error.kind.retryable,
+            "details": error.details,
+            "actions": [{"id": str(i), "command": step} for i, step in enumerate(error.steps, 1)],
+        }
+        return {"code": error.code, "category": error.exit.name.lower(), **self._masked(_plain(said))}
 
     def open_log(self, directory: Path) -> None:
         """Also write what is said to `<directory>/<utc>-<task>.log`; keep the newest 20. Silent if it cannot."""
@@ -206,30 +226,45 @@ def block(error: PlatformError, console: Console) -> list[str]:
     return [*lines, f"  code: {error.code} (exit {int(error.exit)}), see {DOCS}"]
 
 
-def _error_data(error: PlatformError) -> dict[str, Any]:
-    return {
-        "code": error.code,
-        "category": error.exit.name.lower(),
-        "message": error.what,
-        "why": error.why,
-        "retryable": error.kind.retryable,
-        "details": error.details,
-        "actions": [{"id": str(i), "command": step} for i, step in enumerate(error.steps, 1)],
-    }
+def _plain(data: object) -> Any:
+    """Data as JSON has it: paths and the like become text."""
+    return json.loads(json.dumps(data, default=str))
 
 
+# PowerShell ends a text at typographic quotes, too.
+_POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 _QUOTES = {
-    "": lambda n, v: f"{n}={_posix(v)}",
+    "": lambda n, v: f"{n}={_dotenv(v)}",
     "sh": lambda n, v: f"export {n}={_posix(v)}",
     "fish": lambda n, v: "set -gx {} '{}'".format(n, v.replace("\\", "\\\\").replace("'", "\\'")),
-    "powershell": lambda n, v: "$Env:{} = '{}'".format(n, v.replace("'", "''")),
-    "cmd": lambda n, v: 'set "{}={}"'.format(n, v.replace("%", "%%")),
+    "powershell": lambda n, v: f"$Env:{n} = '{_POWERSHELL_QUOTES.sub(_twice, v)}'",
+    "cmd": lambda n, v: f'set "{n}={_cmd(v)}"',
 }
 SHELLS = tuple(s for s in _QUOTES if s)
 
 
+def _twice(found: re.Match[str]) -> str:
+    return found[0] * 2
+
+
 def _posix(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _dotenv(value: str) -> str:
+    """Quoted so that shells and the readers of .env files agree, which they do on no single way for all values."""
+    if not {"'", "\\"} & set(value) or {"$", "`"} & set(value):
+        return _posix(value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _cmd(value: str) -> str:
+    """For a batch file: a quote in the value turns quoting off, and then special characters need a caret."""
+    quoted, parts = True, []
+    for character in value.replace("%", "%%"):
+        quoted ^= character == '"'
+        parts.append(f"^{character}" if character in "&|<>^()" and not quoted else character)
+    return "".join(parts)
 
 
 def env_lines(variables: Mapping[str, str], shell: str = "") -> list[str]:

@@ -79,6 +79,8 @@ CODES: Mapping[str, Kind] = {
     "DATA_INCOMPATIBLE": Kind(ExitCode.INCOMPATIBLE, "the data was written by another version; untouched"),
     "NOT_RUNNING": Kind(ExitCode.NOTHING, "the platform, or the service, does not run"),
     "NOT_FOUND": Kind(ExitCode.NOTHING, "there is no such job or object"),
+    "BACKUP_FAILED": Kind(ExitCode.BACKUP, "a backup could not be made; earlier ones are untouched"),
+    "BACKUP_DAMAGED": Kind(ExitCode.BACKUP, "a backup is incomplete or damaged; it was not used"),
     "PARTIAL": Kind(ExitCode.PARTIAL, "done, except the items named"),
     "LOCKED": Kind(ExitCode.LOCKED, "another run is at work on this stack", retryable=True),
     "INTERRUPTED": Kind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from infra import catalog, probes
 from infra.endpoints import Endpoints
@@ -26,7 +27,7 @@ def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "pl
     if service == "redis":
         return {"kind": "redis", **where, "password": endpoints.redis_password}
     if service == "temporal":
-        path = f"/api/v1/namespaces/{endpoints.temporal_namespace}"
+        path = f"/api/v1/namespaces/{quote(endpoints.temporal_namespace, safe='')}"
         return {"kind": "http", **where, "port": endpoints.port(service, "ui"), "path": path}
     if entry.login == catalog.STORE_LOGIN:
         keys = {"access_key": endpoints.store.user, "secret_key": endpoints.store.password}
@@ -38,7 +39,8 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
     """The questions at the end of `up`: also each database, and put, get, delete in each bucket."""
     questions: dict[str, dict[str, Any]] = {}
     for service in endpoints.services:
-        questions[service] = probe(endpoints, service, psql)
+        # PostgreSQL itself is asked apart from our databases, which may be missing and can be made.
+        questions[service] = probe(endpoints, service, psql, database="postgres")
     for database in catalog.DATABASES:
         questions[f"database {database.name}"] = probe(endpoints, "postgres", psql, database=database.name)
     for bucket in buckets(endpoints):

@@ -137,7 +137,7 @@ def raise_on_failures(checks: Sequence[Check]) -> None:
     raise PlatformError(
         failed[0].code or "PREFLIGHT_FAILED",
         "nothing was started: " + "; ".join(c.text for c in failed),
-        steps=(*remedies[:3], "invoke doctor"),
+        steps=(*remedies, "invoke doctor"),
         details={"checks": [vars(c) for c in failed]},
     )
 

@@ -36,7 +36,7 @@ def check(probe: Probe, limit: float = 2.0) -> Finding:
     """
     try:
         return _KINDS[probe["kind"]](probe, limit)
-    except (OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
         return Finding(False, _reason(error))
 
 
@@ -83,8 +83,14 @@ def _redis(probe: Probe, limit: float) -> Finding:
             link.sendall(_resp(command))
             answer = link.recv(512).decode("utf-8", "replace").strip()
             if answer.startswith("-") and not answer.startswith("-LOADING"):
-                return Finding(False, answer[1:], fatal=answer.startswith(("-NOAUTH", "-WRONGPASS", "-ERR")))
-    return Finding(answer == "+PONG", "" if answer == "+PONG" else answer.lstrip("-"))
+                return Finding(False, answer[1:], fatal=_refused(answer))
+    return Finding(answer == "+PONG", "" if answer == "+PONG" else answer.lstrip("-") or "it hung up")
+
+
+def _refused(answer: str) -> bool:
+    """Whether Redis refused the login; old versions say so with a plain error."""
+    old = answer.startswith("-ERR") and ("AUTH" in answer or "password" in answer)
+    return old or answer.startswith(("-NOAUTH", "-WRONGPASS"))
 
 
 def _resp(command: tuple[str, ...]) -> bytes:
@@ -93,7 +99,8 @@ def _resp(command: tuple[str, ...]) -> bytes:
 
 
 def _sql(probe: Probe, limit: float) -> Finding:
-    login = {"PGPASSWORD": probe["password"], "PGCONNECT_TIMEOUT": str(max(2, int(limit)))}
+    # LC_ALL: the messages that are looked for below must not be translated.
+    login = {"PGPASSWORD": probe["password"], "PGCONNECT_TIMEOUT": str(max(2, int(limit))), "LC_ALL": "C"}
     where = f"host={probe['host']} port={probe['port']} user={_quoted(probe['user'])} dbname={probe['database']}"
     done = subprocess.run(
         [probe["psql"], "-X", "-A", "-t", "-q", "-w", "-d", where, "-c", "select 1"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _PREFIX = "PLATFORM_"
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
 _BAD_IN_URL = frozenset(" \t\r\n\0")
+_BAD_IN_ACCESS_KEY = frozenset(",/=")
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,17 @@ def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
             raise PlatformError(
                 "SETTINGS_UNREADABLE",
                 f"{path}, line {line} is not NAME=value",
-                why=binding.original.string.strip()[:40].split("=")[0],
+                why=_beginning(binding.original.string),
                 steps=("write NAME=value, one a line; invoke doctor lists the names",),
             )
         if binding.key:
             yield binding.key, binding.value or "", line
+
+
+def _beginning(line: str) -> str:
+    """Which setting a line seems to mean; nothing else of it is shown, since it may hold a password."""
+    found = re.match(r"\s*(?:export\s+)?(\w+)", line)
+    return f"it begins with {found[1]}" if found and found[1] in catalog.SETTINGS else ""
 
 
 def _unknown(name: str, origin: str) -> PlatformError:
@@ -169,7 +177,8 @@ def _check(setting: catalog.Setting, value: Value) -> None:
 
 def _problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "port":
-        return "" if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
+        digits = text.isascii() and text.isdigit() and len(text) <= 5
+        return "" if digits and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
     if setting.kind == "choice":
         return "" if text in ("", *setting.choices) else f"is none of {', '.join(setting.choices)}"
     if setting.kind == "list":
@@ -179,17 +188,33 @@ def _problem(setting: catalog.Setting, text: str) -> str:
 
 
 def _text_problem(setting: catalog.Setting, text: str) -> str:
-    if "\0" in text or "\n" in text:
+    if {"\0", "\n", "\r"} & set(text):
         return "has a line break in it"
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return "is not UTF-8"
+    if setting.kind in ("path", "program") and _unknown_home(text):
+        return "names the home of a user who does not exist"
+    if setting.name == "MINIO_ROOT_USER" and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
+        return "has a character that S3 signatures cannot carry: only ASCII, and none of , / ="
     if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
         return "is shorter than 8 characters, which object stores refuse"
     if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
         return "is shorter than 3 characters, which object stores refuse"
+    if setting.name == "MINIO_ROOT_PASSWORD" and "," in text:
+        return "has a comma in it, which rclone takes for the end of the key"
     if setting.kind in ("text", "secret") and setting.default and not text:
         return "is empty"
     if setting.kind == "text" and _BAD_IN_URL & set(text):
         return "has a blank in it"
     return ""
+
+
+def _unknown_home(text: str) -> bool:
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _check_ports_differ(values: Mapping[str, Value]) -> None:

@@ -74,7 +74,7 @@ def run(
             check=False,
             **identity(user),
         )
-    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+    except OSError as error:
         raise _cannot_start(argv, error) from error
     except subprocess.TimeoutExpired as error:
         raise _too_long(argv, limit) from error

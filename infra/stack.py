@@ -106,8 +106,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def remember(stack: Stack, **facts: object) -> None:
-    """Keep facts (such as the tier) for later runs."""
-    write_atomic(stack.memory, json.dumps((read_json(stack.memory) or {}) | facts, indent=1) + "\n")
+    """Keep facts (such as the tier) for later runs. Raises PlatformError STATE_UNWRITABLE."""
+    try:
+        write_atomic(stack.memory, json.dumps((read_json(stack.memory) or {}) | facts, indent=1) + "\n")
+    except OSError as error:
+        raise unwritable(stack.home, error) from error
 
 
 def remembered(stack: Stack, fact: str) -> str:
@@ -148,7 +151,8 @@ def _sign(file: IO[str], command: str) -> None:
 
 def _held(path: Path) -> PlatformError:
     holder = read_json(path) or {}
-    since = time.strftime("%H:%M:%S", time.localtime(holder["since"])) if "since" in holder else "?"
+    began = holder.get("since")
+    since = time.strftime("%H:%M:%S", time.localtime(began)) if isinstance(began, float) else "?"
     who = f"pid {holder.get('pid', '?')} (`{holder.get('command', '?')}`), since {since}"
     return PlatformError(
         "LOCKED",

@@ -76,12 +76,15 @@ class Wait:
 
     def _raise_if_hopeless(self, items: Sequence[Item], start: float) -> None:
         now = self.clock()
-        for item in items:
-            if item.state == FAILED or item.fatal:
-                raise failure(item, "LOGIN_REFUSED" if item.fatal else "SERVICE_FAILED", self.retry)
+        failed = [i for i in items if i.state == FAILED or i.fatal]
+        if failed:
+            blamed = culprit(failed)
+            raise failure(blamed, "LOGIN_REFUSED" if blamed.fatal else "SERVICE_FAILED", self.retry)
         late = [i for i in items if i.state != READY and now - self.began.get(i.name, now) > i.budget]
         if late:
-            raise failure(late[0], "WAIT_TIMEOUT", self.retry, now - self.began[late[0].name])
+            needed = {n for item in late for n in item.needs}
+            blamed = culprit([i for i in items if i in late or i.name in needed])
+            raise failure(blamed, "WAIT_TIMEOUT", self.retry, now - self.began.get(blamed.name, start))
         if self.timeout is not None and now - start > self.timeout:
             raise failure(culprit(items), "WAIT_TIMEOUT", self.retry, now - start)
 
@@ -136,6 +139,7 @@ def _line(item: Item, elapsed: float) -> str:
 def live_table(items: Sequence[Item], began: dict[str, float], now: float, console: Console) -> Any:
     """The table that a terminal shows while waiting: service, state, elapsed time, what it waits for."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     styles = {READY: ("good", "green"), FAILED: ("bad", "red"), "backoff": ("warn", "yellow")}
@@ -143,17 +147,19 @@ def live_table(items: Sequence[Item], began: dict[str, float], now: float, conso
         mark, color = styles.get(item.state, ("dim", "cyan"))
         elapsed = human_seconds(now - began[item.name]) if item.name in began and item.state != READY else ""
         detail = "" if item.state == READY else item.detail[:80]
-        table.add_row(console.symbol(mark, console.stderr), item.name, f"[{color}]{item.state}[/]", elapsed, detail)
+        cells = (console.symbol(mark, console.stderr), item.name, elapsed, detail)
+        symbol, name, age, rest = (Text(cell) for cell in cells)  # not as they are: brackets would be markup
+        table.add_row(symbol, name, Text(item.state, color), age, rest)
     return table
 
 
 def culprit(items: Sequence[Item]) -> Item:
-    """The item to blame: failed first, else the first one whose own needs are met."""
-    open_items = [i for i in items if i.state != READY]
-    waiting = {i.name for i in open_items}
-    failed = [i for i in open_items if i.state == FAILED or i.fatal]
-    roots = [i for i in open_items if not waiting & set(i.needs)]
-    return (failed or roots or open_items or list(items))[0]
+    """The item to blame: of the failed ones, else of all that are not ready, the first whose own needs are not open."""
+    unready = [i for i in items if i.state != READY]
+    blamed = [i for i in unready if i.state == FAILED or i.fatal] or unready
+    names = {i.name for i in blamed}
+    roots = [i for i in blamed if not names & set(i.needs)]
+    return (roots or blamed or list(items))[0]
 
 
 def last_lines(log: Path | None, count: int = LAST_LINES) -> list[str]:

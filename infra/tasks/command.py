@@ -106,6 +106,7 @@ def _execute(
         console.fail(error)
         return int(error.exit)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the message off
         console.fail(_interrupted())
         return int(ExitCode.INTERRUPTED)
     except Exception as error:  # the last resort: a defect still gets one block and exit 1

@@ -77,13 +77,19 @@ NEXT = (
 
 def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
     lines = [""]
-    missing = list(catalog.gaps(outcome.tier.name))
-    if missing and "mlflow" in outcome.endpoints.services:
-        lines += ["Not on this tier:", *(f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in missing), ""]
+    if "mlflow" in outcome.endpoints.services:
+        missing = [f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in catalog.gaps(outcome.tier.name)]
+        lines += ["Not on this tier:", *missing, *_not_found(outcome), ""]
     store = engines.get("minio-datasets", "")
     if catalog.gaps(store):
         lines += [f"The object stores are run by {store}; `invoke doctor` says what it cannot do.", ""]
     return (*lines, "Next:", *(f"  {line}" for line in NEXT))
+
+
+def _not_found(outcome: Started) -> list[str]:
+    """Services that this tier would run if it found their program."""
+    absent = [s for s in catalog.offered(outcome.tier.name) if s.name not in outcome.endpoints.services]
+    return [f"  {s.name}: its program was not found; install it, or set PLATFORM_{s.name.upper()}" for s in absent]
 
 
 def _where(context: Context, ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, object]:

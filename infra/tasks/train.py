@@ -227,7 +227,8 @@ def _await_end(run: Run, contract: Contract, job: str) -> None:
 
 
 def _left(code: str, job: str) -> PlatformError:
-    return PlatformError(code, f"{job} goes on without us", steps=(f"invoke train.show {job}", f"train.cancel {job}"))
+    steps = (f"invoke train.show {job}", f"invoke train.cancel {job}")
+    return PlatformError(code, f"{job} goes on without us", steps=steps)
 
 
 def _outcome(run: Run, contract: Contract, name: str) -> Answer:

@@ -154,7 +154,8 @@ class Native:
 
     def _items(self, home: Path, names: Sequence[str]) -> list[Item]:
         supervise.start_supervisor(home)
-        states = supervise.states(home)
+        # What a supervisor that was killed wrote last is no news.
+        states = supervise.states(home) if supervise.supervisor_identity(home) else {}
         specs = [s for s in supervise.desired(home) if not names or s.name in names]
         return [_item(spec, states.get(spec.name)) for spec in specs]
 
@@ -221,6 +222,8 @@ def _item(spec: supervise.Spec, state: supervise.State | None) -> Item:
     name, needs, budget, log = facts
     if state is None or state.fingerprint != spec.fingerprint:
         return Item(name, "waiting", "for the supervisor", needs, budget, log=log)
+    if state.state == "ready" and not (state.identity and state.identity.process()):
+        return Item(name, "starting", "its process has just ended", needs, budget, log=log)
     return Item(name, state.state, state.detail, needs, budget, state.fatal, log, state.restarts)
 
 

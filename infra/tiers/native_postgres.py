@@ -122,7 +122,8 @@ def check_version(place_: Place) -> None:
     """
     if not place_.initialised:
         return
-    data_major = (place_.data / "PG_VERSION").read_text(encoding="ascii").strip()
+    text = (place_.data / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
+    data_major = text if re.fullmatch(r"\d+(\.\d+)?", text) else "of an unknown version (its PG_VERSION is damaged)"
     major = program_major(place_)
     if data_major != major:
         raise PlatformError(

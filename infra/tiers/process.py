@@ -22,25 +22,40 @@ _FOREIGN = ("PG", "MINIO_", "RCLONE_", "TEMPORAL_", "MLFLOW_", "RUSTFS_", "PYTHO
 
 @dataclass(frozen=True)
 class Identity:
-    """A process that cannot be mistaken for another: its pid and its start time (seconds since 1970)."""
+    """A process that cannot be mistaken for another: its pid and its start time (as `start_time` gives it)."""
 
     pid: int
     create_time: float
 
     def process(self) -> psutil.Process | None:
         """The live process, or None when it has ended or the pid now belongs to another."""
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.create_time) < 0.02
+            same = abs(start_time(process) - self.create_time) < 0.02
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         return None
 
 
 def identify(pid: int) -> Identity | None:
     """The identity of a running process; None when there is none."""
-    with contextlib.suppress(psutil.Error):
-        return Identity(pid, psutil.Process(pid).create_time())
+    with contextlib.suppress(psutil.Error, OSError):
+        return Identity(pid, start_time(psutil.Process(pid)))
     return None
+
+
+def start_time(process: psutil.Process) -> float:
+    """When a process started: seconds since 1970, on Linux since the system's start.
+
+    There the time since 1970 changes, for processes that run, whenever the clock is set or corrected.
+
+    Raises:
+        psutil.Error or OSError: the process has ended.
+    """
+    if sys.platform != "linux":
+        return process.create_time()
+    with open(f"/proc/{process.pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22: proc_pid_stat(5)
 
 
 def environment(added: Mapping[str, str], base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -110,8 +125,8 @@ def session_members(leader: Identity) -> list[psutil.Process]:
 
 
 def _recycled(identity: Identity) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return abs(psutil.Process(identity.pid).create_time() - identity.create_time) >= 0.02
+    with contextlib.suppress(psutil.Error, OSError):
+        return abs(start_time(psutil.Process(identity.pid)) - identity.create_time) >= 0.02
     return False
 
 
@@ -167,14 +182,14 @@ def in_directory(directory: Path, program: str) -> Identity | None:
     for process in found:
         with contextlib.suppress(psutil.Error):
             if process.ppid() not in {p.pid for p in found}:
-                return Identity(process.pid, process.create_time())
+                return identify(process.pid)
     return None
 
 
 def wait_gone(process: psutil.Process, limit: float, child: subprocess.Popen[bytes] | None = None) -> bool:
     """Wait until a process has ended, at most `limit` seconds; reaps it when it is a child of ours."""
     end = time.monotonic() + limit
-    identity = Identity(process.pid, process.create_time()) if process.is_running() else None
+    identity = identify(process.pid) if process.is_running() else None
     while identity is not None and identity.process() is not None:
         if child is not None and child.poll() is not None:
             return True

@@ -92,15 +92,19 @@ def forget(home: Path) -> None:
 def ensure(home: Path, specs: Sequence[Spec]) -> None:
     """Ask for exactly these services; start the supervisor when none runs. Returns at once.
 
-    A service that runs with the same fingerprint is left alone; another is restarted; one that is no longer
-    wanted is stopped.
+    A service that runs with the same fingerprint is left alone; another, or one that failed, is restarted; one
+    that is no longer wanted is stopped.
 
     Raises:
         OSError: the directory cannot be written.
     """
     home.mkdir(parents=True, exist_ok=True)
     generations = {spec.name: spec.generation for spec in desired(home)}
-    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0))) for s in specs]
+    # A new generation, so that nobody takes the old failure for the outcome of this try.
+    failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
+    wanted = [
+        replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs
+    ]
     _write(home, wanted, shutdown=False)
     start_supervisor(home)
 
@@ -147,7 +151,7 @@ def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
 def running(home: Path) -> bool:
     """Whether a supervisor holds this directory."""
     try:
-        with open(home / LOCK, "a+b") as file:
+        with open(home / LOCK, "r+b") as file:  # a question leaves nothing behind: the file is not made
             return not try_lock(file)
     except OSError:
         return False

@@ -128,8 +128,8 @@ class Runner(threading.Thread):
         return True
 
     def _alive(self) -> bool:
-        if self.child is not None and self.child.poll() is not None:
-            return False
+        if self.child is not None:
+            return self.child.poll() is None
         return self.identity is not None and self.identity.process() is not None
 
     def _await_ready(self) -> bool:

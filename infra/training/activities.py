@@ -125,7 +125,7 @@ class Activities:
     def _program(self, request: Request, step: Step, log: Path) -> Program:
         return Program(
             argv=step.argv,
-            cwd=Path(request.cwd) if request.command else ROOT,
+            cwd=Path(request.cwd) if request.command else self._logs,
             env={**environment(os.environ, built_in=request.built_in), **self._contract.values, **step.env},
             log=log,
             pid_file=log.with_suffix(".pid.json"),
@@ -224,9 +224,9 @@ def _is_number(value: object) -> bool:
 def environment(base: Mapping[str, str], *, built_in: bool) -> dict[str, str]:
     """The worker's environment without the platform's own settings: a training knows the contract only."""
     mine = {name for name in base if name in catalog.SETTINGS or name.startswith(("PLATFORM_", "TRAINING_"))}
-    kept = {name: value for name, value in base.items() if name not in mine}
-    # The path to our own code is for our own programs.
-    return {**kept, "PYTHONUTF8": "1"} if built_in else {k: v for k, v in kept.items() if k != "PYTHONPATH"}
+    # The path to our own code is for our own programs only.
+    kept = {name: value for name, value in base.items() if name not in mine and name != "PYTHONPATH"}
+    return {**kept, "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} if built_in else kept
 
 
 def _training(request: Request, attempt: int) -> list[str]:

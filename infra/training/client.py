@@ -163,6 +163,21 @@ def newest(contract: Contract, limit: int) -> list[Job]:
             return []
 
 
+def unfinished(contract: Contract) -> int:
+    """How many jobs have not ended; 0 before the first training.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED.
+    """
+    import psycopg
+
+    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        try:
+            return jobs.unfinished()
+        except psycopg.errors.UndefinedTable:
+            return 0
+
+
 def find(contract: Contract, name: str) -> Job:
     """The job of that id, brought up to date when its workflow is gone.
 

@@ -65,6 +65,20 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
     )
 
 
+def resume_unfinished(stack: Stack, contract_env: Mapping[str, str]) -> int:
+    """Start the worker when trainings were interrupted by the platform's stop; how many there are.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, STATE_UNWRITABLE.
+    """
+    from infra.training import client, contract
+
+    waiting = client.unfinished(contract.read(contract_env))
+    if waiting:
+        ensure_worker(stack, contract_env)
+    return waiting
+
+
 def stop_worker(stack: Stack) -> bool:
     """Stop the worker and its trainings (they go on when a worker runs again); True when one ran."""
     from infra.tiers import supervise

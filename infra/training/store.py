@@ -83,10 +83,12 @@ def put_all(store: Store, bucket: str, objects: Iterable[tuple[str, bytes]], con
 
 
 def _temporary(error: Exception) -> bool:
-    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+    from botocore.exceptions import ConnectionError as NoConnection
 
     if isinstance(error, ClientError):
         status: Any = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status in _TEMPORARY_STATUS
     # Connection refused, closed, reset, or too slow; also in the middle of a body.
-    return isinstance(error, (HTTPClientError, ConnectionError, TimeoutError))
+    away = (NoConnection, HTTPClientError, IncompleteReadError, ConnectionError, TimeoutError)
+    return isinstance(error, away)

@@ -1,0 +1,323 @@
+"""Backups on disk: a directory is a backup once its manifest is there, and the manifest is written last.
+
+Layout of a target: `<target>/<sequence>-<utc>/` with the files of the backup and `manifest.json`. A backup that is being
+written has a name that begins with `.part-`. Everything is private (0600 in 0700) and never reached over a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.errors import PlatformError
+from infra.locks import try_lock
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+PART = ".part-"
+FORMAT = 1
+"""Version of the layout; a newer one is refused."""
+CHUNK = 1 << 20
+_NAME = re.compile(r"^(\d{6})-(\d{8}T\d{6}Z)$")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a backup: path below its directory, size in bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A published backup; `problem` says why it cannot be used ('' when its manifest is whole)."""
+
+    path: Path
+    kind: str
+    sequence: int
+    created: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    problem: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether it was restored into a scratch place and compared."""
+        return not self.problem and (self.path / "verified.json").is_file()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass
+class Draft:
+    """A backup that is being written; nothing of it counts before `publish`."""
+
+    directory: Path
+    files: list[File] = field(default_factory=list)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the backup goes; its directory is made."""
+        target = self.directory / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return target
+
+    def add(self, name: str) -> File:
+        """Hash, sync and note a file that has been written."""
+        target = self.directory / name
+        os.chmod(target, 0o600)
+        with open(target, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        noted = File(name, target.stat().st_size, digest)
+        self.files.append(noted)
+        return noted
+
+
+@contextlib.contextmanager
+def locked(target: Path, command: str) -> Iterator[None]:
+    """Hold the lock of a target; the kernel frees it when the process dies.
+
+    Raises:
+        PlatformError: LOCKED with the holder; BACKUP_TARGET when the directory cannot be written.
+    """
+    file = _open_lock(target)
+    with file:
+        if not try_lock(file):
+            file.seek(0)
+            raise PlatformError(
+                "LOCKED",
+                f"another run is at work on {target}",
+                why=file.read(200).strip(),
+                steps=("wait until it is done, or stop that process",),
+            )
+        file.seek(0)
+        file.truncate()
+        file.write(f"pid {os.getpid()} (`{command}`), since {time.strftime('%H:%M:%S')}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.truncate()
+
+
+def _open_lock(target: Path) -> Any:
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        return os.fdopen(os.open(target / LOCK, flags, 0o600), "r+", encoding="utf-8")
+    except OSError as error:
+        raise no_space_or_access(target, error) from error
+
+
+def no_space_or_access(target: Path, error: OSError, needed: int = 0) -> PlatformError:
+    """The error for a target that takes no writes."""
+    full = error.errno == 28
+    need = f"; about {needed / 1e6:.0f} MB are needed" if needed else ""
+    what = f"no space left in {target}{need}" if full else f"{target} cannot be written"
+    steps = ("free space, or name another directory with --to", "earlier backups are untouched")
+    return PlatformError("BACKUP_FAILED", what, why=error.strerror or str(error), steps=steps)
+
+
+@contextlib.contextmanager
+def publishing(target: Path, kind: str) -> Iterator[tuple[Draft, dict[str, Any]]]:
+    """Write a backup: files go through the draft, facts into the dictionary; published when the block ends well.
+
+    The caller holds the lock of the target. Leftovers of earlier runs that died are swept first.
+
+    Raises:
+        PlatformError: BACKUP_FAILED when the disk is full or refuses to sync.
+    """
+    sweep(target)
+    sequence = next_sequence(target)
+    name = f"{sequence:06d}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    draft = Draft(target / f"{PART}{name}")
+    facts: dict[str, Any] = {"name": name}
+    try:
+        draft.directory.mkdir(mode=0o700)
+        yield draft, facts
+        facts |= {"name": name, "path": str(target / name)}
+        _seal(draft, kind, sequence, facts)
+        os.rename(draft.directory, target / name)
+        sync_directory(target)
+    except OSError as error:
+        raise no_space_or_access(target, error) from error
+    finally:
+        shutil.rmtree(draft.directory, ignore_errors=True)
+
+
+def _seal(draft: Draft, kind: str, sequence: int, facts: Mapping[str, Any]) -> None:
+    body = {
+        "format": FORMAT,
+        "kind": kind,
+        "sequence": sequence,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "facts": {k: v for k, v in facts.items() if k not in ("path", "name")},
+        "files": [vars(file) for file in draft.files],
+    }
+    write_private(draft.directory / MANIFEST, json.dumps({**body, "sha256": digest_of(body)}, indent=1) + "\n")
+    for directory, _, _ in os.walk(draft.directory):
+        sync_directory(Path(directory))
+
+
+def digest_of(body: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its own digest, over its canonical JSON."""
+    plain = {k: v for k, v in body.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new 0600 file and sync it; never through a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable (a no-op where directories cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def next_sequence(target: Path) -> int:
+    """One more than the highest sequence in the target: order does not depend on the clock."""
+    names = [_NAME.match(entry.name) for entry in target.iterdir()]
+    return max((int(m.group(1)) for m in names if m), default=0) + 1
+
+
+def sweep(target: Path) -> None:
+    """Remove what runs that died have left; the caller holds the lock, so none of it is alive."""
+    for entry in target.iterdir():
+        if entry.name.startswith(PART) and entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def catalogue(target: Path, kind: str) -> list[Backup]:
+    """Every backup of a kind in a target, oldest first; broken ones with their problem."""
+    if not target.is_dir():
+        return []
+    names = sorted(e.name for e in target.iterdir() if _NAME.match(e.name) and not e.is_symlink())
+    found = [load(target / name) for name in names]
+    return [b for b in found if b.kind in (kind, "")]
+
+
+def load(path: Path) -> Backup:
+    """Read a backup's manifest; never raises: what is wrong is in `problem`."""
+    match = _NAME.match(path.name)
+    sequence, created = (int(match.group(1)), match.group(2)) if match else (0, "")
+    try:
+        body = json.loads(_read_private(path / MANIFEST))
+        return _parsed(path, body)
+    except FileNotFoundError:
+        problem = "it has no manifest: not a complete backup"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"not a complete backup: its manifest cannot be read ({type(error).__name__})"
+    return Backup(path, "", sequence, created, problem=problem)
+
+
+def _parsed(path: Path, body: Mapping[str, Any]) -> Backup:
+    if body["format"] > FORMAT:
+        problem = f"it needs a version of this tool that reads format {body['format']} (this one reads {FORMAT})"
+        return Backup(path, str(body.get("kind", "")), int(body.get("sequence", 0)), "", problem=problem)
+    problem = "" if body["sha256"] == digest_of(body) else "its manifest is damaged (checksum)"
+    files = tuple(File(**entry) for entry in body["files"])
+    return Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem)
+
+
+def _read_private(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        return file.read()
+
+
+def open_file(backup: Backup, file: File) -> int:
+    """A read-only descriptor of a backup's file, reached below the backup's directory and over no link.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the path.
+    """
+    parts = Path(file.path).parts
+    if not parts or ".." in parts or Path(file.path).is_absolute():
+        raise damaged(backup, file.path, "points out of the backup")
+    current = backup.path
+    for part in parts:
+        current = current / part
+        if current.is_symlink():
+            raise damaged(backup, file.path, "is a link")
+    try:
+        descriptor = os.open(current, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        raise damaged(backup, file.path, error.strerror or str(error)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damaged(backup, file.path, "is no plain file")
+    return descriptor
+
+
+def check_files(backup: Backup) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the first file that differs, or the manifest's problem.
+    """
+    require_whole(backup)
+    for file in backup.files:
+        with os.fdopen(open_file(backup, file), "rb") as stream:
+            if os.fstat(stream.fileno()).st_size != file.size:
+                raise damaged(backup, file.path, "has another size than its manifest says")
+            if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+                raise damaged(backup, file.path, "has another content than its manifest says (SHA-256)")
+
+
+def require_whole(backup: Backup) -> None:
+    """Refuse a backup whose manifest is missing, damaged or too new. Raises PlatformError BACKUP_DAMAGED."""
+    if backup.problem:
+        raise damaged(backup, MANIFEST, backup.problem)
+
+
+def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
+    """The error for a backup that must not be restored."""
+    steps = ("use another backup (the list shows which are whole)", "make a new one while the data is still there")
+    details = {"path": str(backup.path), "file": name}
+    return PlatformError("BACKUP_DAMAGED", f"{backup.path}: {name} {reason}", steps=steps, details=details)
+
+
+def prune(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
+    """Remove old backups, so that `keep` verified ones stay; returns what was removed and why more stayed.
+
+    The newest is never removed, and broken or unverified backups never count as kept ones. The caller holds the lock.
+    """
+    found = catalogue(target, kind)
+    verified = [b for b in found if b.verified]
+    if len(verified) < keep or keep < 1:
+        return [], f"only {len(verified)} of {len(found)} are verified, {keep} shall stay: nothing was removed"
+    oldest_kept = verified[-keep].sequence
+    doomed = [b for b in found if b.sequence < oldest_kept and b is not found[-1]]
+    for backup in doomed:
+        # Renamed first: a removal that is cut short leaves no backup that looks whole.
+        part = backup.path.with_name(f"{PART}{backup.path.name}")
+        os.rename(backup.path, part)
+        shutil.rmtree(part, ignore_errors=True)
+    return doomed, ""

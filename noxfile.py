@@ -1,0 +1,82 @@
+"""Test and maintenance sessions: `nox --list`. They run in the environment that Nox itself is in (.venv).
+
+That environment is installed from the lock files, so no session makes one of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests", "drift"]
+
+RESULTS = Path(__file__).parent / ".platform-tests"
+
+
+def _python(session: nox.Session, *arguments: str) -> None:
+    session.run(sys.executable, "-m", *arguments, *session.posargs)
+
+
+def _pytest(session: nox.Session, *arguments: str) -> None:
+    _python(session, "pytest", f"--junit-xml={RESULTS / session.name}.xml", *arguments)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    _python(session, "ruff", "check", ".")
+    _python(session, "ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    _python(session, "mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit tests: fast, offline, nothing started."""
+    _pytest(session, "tests/unit")
+
+
+@nox.session
+def drift(session: nox.Session) -> None:
+    """The catalogue against the files written by hand and the generated tables."""
+    _pytest(session, "tests/drift")
+
+
+@nox.session(name="smoke-native")
+def smoke_native(session: nox.Session) -> None:
+    """The contract suite against a native platform of its own (temporary state, free ports)."""
+    junit = f"--junit-xml={RESULTS / session.name}.xml"
+    _python(session, "tests.smoke.stage", "--tier", "native", "--", junit, "tests/smoke")
+
+
+@nox.session(name="faults-native")
+def faults_native(session: nox.Session) -> None:
+    """Bad input and faults against native platforms of their own."""
+    _pytest(session, "tests/faults")
+
+
+@nox.session
+def walkthrough(session: nox.Session) -> None:
+    """The commands of README.md in a fresh clone of HEAD."""
+    _pytest(session, "tests/walkthrough")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure start, memory and command times; writes .platform-tests/bench.json."""
+    _python(session, "tests.bench.run")
+
+
+@nox.session(name="update-pins")
+def update_pins(session: nox.Session) -> None:
+    """Lock requirements/*.in again, with hashes, for every system; --upgrade takes new versions."""
+    for source in sorted(Path("requirements").glob("*.in")):
+        locked = ["-o", str(source.with_suffix(".txt")), "--custom-compile-command", "nox -s update-pins"]
+        _python(session, "uv", "pip", "compile", "--universal", "--generate-hashes", str(source), *locked)

@@ -1,0 +1,1 @@
+"""What the start scripts call, and programs for maintainers."""

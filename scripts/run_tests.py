@@ -1,0 +1,180 @@
+"""Run every test session that this machine can run and say how it went: `python -m scripts.run_tests [options]`.
+
+Needs nothing but Python's standard library: it makes `.venv` first and calls Nox there, once per session, so a
+failure does not keep the next one from running. Counts come from the JUnit files that the sessions write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+from infra import catalog
+from infra.console import Table, human_seconds
+from infra.errors import ExitCode
+from scripts import make_env
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / ".platform-tests"
+PLANNED_TIERS = ("native", "compose", "kind")
+NOT_YET = "not part of this version"
+SESSIONS = (
+    "lint",
+    "types",
+    "tests",
+    "drift",
+    *(f"smoke-{tier}" for tier in PLANNED_TIERS),
+    "faults-native",
+    "walkthrough",
+)
+WITHOUT_JUNIT = ("lint", "types")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session went: counts, why tests failed or were skipped, seconds."""
+
+    session: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def from_junit(session: str, path: Path, code: int) -> Outcome:
+    """The outcome that a JUnit file and the session's exit code tell; a failure without a failed test counts as one."""
+    try:
+        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return Outcome(session, failed=1, why=(f"ended with {code} and no result file",))
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    skipped = [c for c in cases if c.find("skipped") is not None and c not in failed]
+    names = Counter(f"failed: {c.get('classname')}::{c.get('name')}" for c in failed)
+    reasons = Counter(f"skipped: {_reason(c)}" for c in skipped)
+    outcome = Outcome(
+        session, len(cases) - len(failed) - len(skipped), len(failed), len(skipped), _told(names, reasons)
+    )
+    if code and not failed:
+        return replace(outcome, failed=1, why=(f"ended with {code}, though no test failed", *outcome.why))
+    return outcome
+
+
+def _reason(case: ElementTree.Element) -> str:
+    skipped = case.find("skipped")
+    return (skipped.get("message") or "no reason given") if skipped is not None else ""
+
+
+def _told(*counters: Counter[str]) -> tuple[str, ...]:
+    return tuple(f"{text} (x{n})" if n > 1 else text for counter in counters for text, n in counter.items())
+
+
+def from_exit(session: str, code: int) -> Outcome:
+    """The outcome of a session that is one check."""
+    return Outcome(session, failed=1, why=(f"ended with {code}",)) if code else Outcome(session, passed=1)
+
+
+def unavailable(session: str) -> str:
+    """Why a session cannot run at all; '' when it can."""
+    tier = session.removeprefix("smoke-")
+    return NOT_YET if tier in PLANNED_TIERS and tier not in catalog.TIERS else ""
+
+
+def run(session: str, python: Path) -> Outcome:
+    """Run one session through Nox, or say why not."""
+    reason = unavailable(session)
+    if reason:
+        return Outcome(session, skipped=1, why=(f"skipped: {reason}",))
+    result = RESULTS / f"{session}.xml"
+    result.unlink(missing_ok=True)
+    begin = time.monotonic()
+    code = subprocess.call([str(python), "-m", "nox", "--session", session], cwd=ROOT)
+    outcome = from_exit(session, code) if session in WITHOUT_JUNIT else from_junit(session, result, code)
+    return replace(outcome, seconds=round(time.monotonic() - begin, 1))
+
+
+def demand(outcomes: Sequence[Outcome], required: Sequence[str]) -> list[Outcome]:
+    """The outcomes, with a failure for each required tier whose smoke session did not run or passed nothing."""
+    known = {o.session: o for o in outcomes}
+    for tier in required:
+        session = f"smoke-{tier}"
+        found = known.get(session, Outcome(session, why=("not among the sessions of this run",)))
+        if not found.passed:
+            why = (f"failed: --require {tier}", *found.why)
+            found = replace(found, failed=found.failed + 1, skipped=0, why=why)
+        known[session] = found
+    return list(known.values())
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """One row per session; further reasons on rows of their own."""
+    rows: list[tuple[str, ...]] = []
+    for o in outcomes:
+        counts = (str(o.passed), str(o.failed), str(o.skipped))
+        spent = human_seconds(o.seconds) if o.seconds else "-"
+        rows.append((o.session, *counts, spent, o.why[0] if o.why else ""))
+        rows += [("", "", "", "", "", why) for why in o.why[1:]]
+    return Table(("session", "passed", "failed", "skipped", "time", "why"), tuple(rows))
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Sums over all sessions."""
+    return {key: sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped")}
+
+
+def finish(outcomes: Sequence[Outcome]) -> int:
+    """Write results.json, print the table and the last line, and return the exit code."""
+    totals = summary(outcomes)
+    RESULTS.mkdir(exist_ok=True)
+    report = json.dumps({"sessions": [asdict(o) for o in outcomes], **totals}, indent=1)
+    (RESULTS / "results.json").write_text(report + "\n", encoding="utf-8")
+    print("", *table(outcomes).lines(), "", sep="\n")
+    print(", ".join(f"{number} {key}" for key, number in totals.items()), flush=True)
+    return int(ExitCode.FAILED) if totals["failed"] else 0
+
+
+def _tiers(text: str) -> list[str]:
+    tiers = [word.strip() for word in text.split(",") if word.strip()]
+    for tier in tiers:
+        if tier not in PLANNED_TIERS:
+            raise argparse.ArgumentTypeError(f"unknown tier {tier!r}; use {', '.join(PLANNED_TIERS)}")
+    return tiers
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options; wrong ones end the program with 2."""
+    parser = argparse.ArgumentParser("run-tests", description="Run every test session that this machine can run.")
+    require = os.environ.get("PLATFORM_REQUIRE", "")
+    what = "tiers, with commas between: a smoke session of theirs that does not run is a failure"
+    parser.add_argument("--require", type=_tiers, default=require, metavar="TIERS", help=what)
+    parser.add_argument("--only", action="append", choices=SESSIONS, metavar="NAME", help=", ".join(SESSIONS))
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the environment, run the sessions, report."""
+    options = parse(argv)
+    env = make_env.Environment(ROOT)
+    code = make_env.report(lambda: make_env.make(env, "dev", make_env.say))
+    if code:
+        return code
+    RESULTS.mkdir(exist_ok=True)
+    try:
+        outcomes = [run(session, env.python) for session in options.only or SESSIONS]
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    return finish(demand(outcomes, options.require))
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,25 @@
+"""Write what is generated from the catalogue: `python -m scripts.write_docs`, or `nox -s update-docs`."""
+
+from __future__ import annotations
+
+import sys
+
+from infra import documents
+from infra.settings import ROOT
+
+
+def main() -> int:
+    """Write the files that differ and name them."""
+    readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.READMES}
+    for name, text in documents.rendered(readmes).items():
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"wrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

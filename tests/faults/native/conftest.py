@@ -1,0 +1,87 @@
+"""Fixtures of the fault tests of the native tier."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import TIER, Victim
+from tests.faults.native import tools
+from tests.faults.native.tools import Deposit
+from tests.smoke.stage import stage
+
+Mount = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _posix() -> None:
+    """These tests speak of signals and sessions."""
+    if sys.platform == "win32":
+        pytest.skip("needs POSIX signals")
+
+
+@pytest.fixture(scope="session")
+def _shared() -> Iterator[Victim]:
+    with stage(TIER) as made:
+        yield Victim(made)
+
+
+@pytest.fixture
+def running(_shared: Victim) -> Victim:
+    """A running platform that many tests share: each finds it whole, whatever the one before did."""
+    if not tools.whole(_shared):
+        _shared.up()
+    return _shared
+
+
+@pytest.fixture
+def stopped(_shared: Victim) -> Victim:
+    """The shared platform, with its data, stopped in order."""
+    if tools.roots(_shared):
+        _shared.invoke("down", check=True)
+    tools.assert_nothing_runs(_shared)
+    return _shared
+
+
+@pytest.fixture
+def unused() -> Iterator[Victim]:
+    """A platform that was never started."""
+    with stage(TIER) as made:
+        yield Victim(made)
+
+
+@pytest.fixture
+def deposit(running: Victim) -> Deposit:
+    """Rows, keys, objects and a workflow in the shared platform, all acknowledged."""
+    return Deposit(running).put()
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Mount a small file system in memory; unmounted at the end, whatever happens."""
+    made: list[Path] = []
+
+    def tmpfs(name: str, *options: str) -> Path:
+        point = tmp_path / name
+        point.mkdir()
+        _mounted("mount", "-t", "tmpfs", "-o", ",".join(("mode=0755", *options)), "tmpfs", str(point))
+        made.append(point)
+        return point
+
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)  # PostgreSQL drops to another user, who must get in
+    yield tmpfs
+    for point in reversed(made):
+        subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+def _mounted(*command: str) -> None:
+    if not tools.is_root():
+        pytest.skip("only root can mount a file system")
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")

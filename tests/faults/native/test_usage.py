@@ -1,0 +1,98 @@
+"""What nobody knows: tasks, options, services, settings. Exit 2, the nearest name, and nothing done."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import ROOT
+from tests.faults.conftest import Victim
+from tests.faults.native import tools
+from tests.smoke.stage import Completed, run
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the checkout with a `.env` of its own; in a path with a blank and other letters."""
+    copy = tmp_path_factory.mktemp("check out 한글")
+    shutil.copytree(ROOT / "infra", copy / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tasks.py", copy)
+    yield copy
+    shutil.rmtree(copy)
+
+
+def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Completed:
+    (checkout / ".env").write_text(dotenv, encoding="utf-8")
+    env = {k: v for k, v in victim.env.items() if k != "REDIS_PORT"}
+    return run([sys.executable, "-m", "invoke", *arguments], checkout, env, tools.HANG)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("upp",), ("upp", "did you mean up?", "invoke --list")),
+        (("native.dwon",), ("native.dwon", "did you mean native.down?")),
+        (("up", "--timout", "5"), ("up has no option --timout", "did you mean --timeout?", "invoke --help up")),
+        (("up", "--tier", "nativ"), ("PLATFORM_TIER", "nativ", "native")),
+        (("status", "--output", "jsn"), ("jsn", "json")),
+        (("logs", "-s", "temporl"), ("temporl", "did you mean temporal?", "the services are")),
+        (("restart", "-s", "postgress"), ("postgress",)),
+        (("reset", "-s", "rediss", "--yes"), ("rediss", "did you mean redis?")),
+        (("env", "--shell", "tcsh"), ("tcsh", "fish")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) and len(value) < 5 else None,
+)
+def test_unknown_words_on_the_command_line(unused: Victim, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    code = 9 if arguments[0] == "restart" else 2  # a restart first asks whether anything runs
+    tools.refused(unused.invoke(*arguments), code, *(() if code == 9 else words))
+    assert not (unused.stack_home / "native").exists()
+
+
+def test_an_unknown_service_of_a_running_platform(running: Victim) -> None:
+    before = tools.pids(running)
+    tools.refused(running.invoke("restart", "-s", "postgress"), 2, "postgress", "did you mean postgres?")
+    tools.refused(running.invoke("wait", "-s", "grafana"), 2, "grafana", "container")
+    assert tools.pids(running) == before
+
+
+@pytest.mark.parametrize("task", ["up", "down", "status", "reset", "doctor"])
+def test_an_unknown_setting_in_the_environment_stops_every_task(unused: Victim, task: str) -> None:
+    wrong = tools.with_settings(unused, PLATFORM_STATEDIR="/tmp")
+    tools.refused(wrong.invoke(task), 2, "PLATFORM_STATEDIR", "the environment", "did you mean PLATFORM_STATE_DIR?")
+    assert not (unused.stack_home / "native").exists()
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "words"),
+    [
+        ("# ports\n\nREDIS_PROT=6380\n", ("REDIS_PROT", "line 3", "did you mean REDIS_PORT?", ".env")),
+        ("REDIS_PORT=70000\n", ("REDIS_PORT", "70000", "line 1", "1 to 65535")),
+        ("A sentence.\n", (".env", "line 1", "NAME=value")),
+        ("DATABASE_URL=x\n", ("DATABASE_URL", "invoke env", "POSTGRES_PORT")),
+        ("POSTGRES_PASSWORD=\n", ("POSTGRES_PASSWORD", "is empty", "line 1")),
+        ("MINIO_ROOT_PASSWORD=hush\n", ("MINIO_ROOT_PASSWORD", "8 characters", "line 1")),
+    ],
+    ids=["unknown name", "no port", "no assignment", "an answer", "empty password", "short password"],
+)
+def test_a_wrong_line_in_the_env_file(unused: Victim, checkout: Path, dotenv: str, words: tuple[str, ...]) -> None:
+    said = tools.refused(_in(checkout, unused, dotenv, "up"), 2, *words, str(checkout))
+    assert "hush" not in said
+    assert not (unused.stack_home / "native").exists()
+
+
+def test_an_env_file_that_is_no_text(unused: Victim, checkout: Path) -> None:
+    _in(checkout, unused, "", "version")
+    (checkout / ".env").write_bytes(b"REDIS_PORT=\xff\xfe\n")
+    env = {k: v for k, v in unused.env.items() if k != "REDIS_PORT"}
+    done = run([sys.executable, "-m", "invoke", "up"], checkout, env, tools.HANG)
+    tools.refused(done, 2, str(checkout / ".env"), "UTF-8")
+
+
+def test_a_program_that_is_not_there(unused: Victim) -> None:
+    wrong = tools.with_settings(unused, PLATFORM_REDIS_SERVER="/no/such/redis")
+    tools.refused(wrong.invoke("up"), 5, "PLATFORM_REDIS_SERVER", "/no/such/redis", "the environment")
+    assert not (unused.stack_home / "native").exists()

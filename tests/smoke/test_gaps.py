@@ -1,0 +1,117 @@
+"""What an engine is said not to do: tried for real, so that the catalogue is neither too proud nor too modest."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from infra import catalog
+from tests.smoke.platform import Platform
+
+MIB = 1024 * 1024
+ELSEWHERE = {"s3-console": "tried by the tests of the consoles, not of the API"}
+
+
+def conditional_write(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A create-only write does not overwrite."""
+    s3.put_object(Bucket=bucket, Key="once", Body=b"first")
+    with contextlib.suppress(ClientError):
+        s3.put_object(Bucket=bucket, Key="once", Body=b"second", IfNoneMatch="*")
+    return bool(s3.get_object(Bucket=bucket, Key="once")["Body"].read() == b"first")
+
+
+def metadata_durable(s3: Any, bucket: str, platform: Platform) -> bool:
+    """User metadata and content types outlive a restart of the store."""
+    s3.put_object(Bucket=bucket, Key="labelled", Body=b"x", Metadata={"who": "smoke"}, ContentType="text/x-smoke")
+    done = platform.invoke("restart", "--service", "minio-results")
+    assert done.returncode == 0, done.stderr
+    head = s3.head_object(Bucket=bucket, Key="labelled")
+    kept = {k.lower(): v for k, v in head["Metadata"].items()}
+    return kept == {"who": "smoke"} and head["ContentType"] == "text/x-smoke"
+
+
+def versioning(s3: Any, bucket: str, platform: Platform) -> bool:
+    """An overwritten object can still be read."""
+    try:
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        first = s3.put_object(Bucket=bucket, Key="kept", Body=b"first")["VersionId"]
+        s3.put_object(Bucket=bucket, Key="kept", Body=b"second")
+        old = s3.get_object(Bucket=bucket, Key="kept", VersionId=first)["Body"].read()
+    except (ClientError, KeyError):
+        return False
+    return bool(old == b"first")
+
+
+def upload_part_copy(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A part of a multipart upload can be copied from another object."""
+    s3.put_object(Bucket=bucket, Key="source", Body=b"s" * 5 * MIB)
+    where = {"Bucket": bucket, "Key": "target"}
+    upload = s3.create_multipart_upload(**where)["UploadId"]
+    try:
+        source = {"Bucket": bucket, "Key": "source"}
+        part = s3.upload_part_copy(**where, UploadId=upload, PartNumber=1, CopySource=source)["CopyPartResult"]
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
+    except (ClientError, KeyError):
+        s3.abort_multipart_upload(**where, UploadId=upload)
+        return False
+    return bool(s3.get_object(**where)["Body"].read() == b"s" * 5 * MIB)
+
+
+def key_file_and_prefix(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A key and keys below it live side by side."""
+    try:
+        for key in ("a", "a/b"):
+            s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+        return all(s3.get_object(Bucket=bucket, Key=k)["Body"].read() == k.encode() for k in ("a", "a/b"))
+    except ClientError:
+        return False
+
+
+TRIES: Mapping[str, Callable[[Any, str, Platform], bool]] = {
+    "s3-conditional-write": conditional_write,
+    "s3-metadata-durable": metadata_durable,
+    "s3-versioning": versioning,
+    "s3-upload-part-copy": upload_part_copy,
+    "s3-key-file-and-prefix": key_file_and_prefix,
+}
+
+
+@pytest.fixture
+def bucket(platform: Platform) -> Iterator[str]:
+    """A bucket in the results store for this test alone."""
+    s3, name = platform.storage("INTERNAL"), f"smoke-{uuid.uuid4()}"
+    s3.create_bucket(Bucket=name)
+    yield name
+    _remove(s3, name)
+
+
+def _remove(s3: Any, bucket: str) -> None:
+    try:
+        found = s3.list_object_versions(Bucket=bucket)
+        keys = [(e["Key"], e["VersionId"]) for kind in ("Versions", "DeleteMarkers") for e in found.get(kind, [])]
+    except (ClientError, KeyError):
+        keys = [(e["Key"], "") for e in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    for key, version in keys:
+        s3.delete_object(Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
+    s3.delete_bucket(Bucket=bucket)
+
+
+@pytest.mark.parametrize("feature", TRIES)
+def test_feature_is_there_or_declared_as_missing(platform: Platform, bucket: str, feature: str) -> None:
+    works = TRIES[feature](platform.storage("INTERNAL"), bucket, platform)
+    reason = platform.gap(feature)
+    if reason:
+        assert not works, f"the catalogue says that {feature} does not work here ({reason}), but it does"
+        pytest.skip(f"{feature}: {reason}")
+    assert works, f"{feature} does not work here, and the catalogue does not say so"
+
+
+def test_every_declared_gap_of_a_store_is_tried() -> None:
+    declared = {g.feature for g in catalog.GAPS if g.feature.startswith("s3-")}
+    assert declared - set(ELSEWHERE) <= set(TRIES)

@@ -1,0 +1,61 @@
+"""MLflow: a run with parameter, metric and artifact, by its REST interface; where its data goes."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from infra import catalog
+from tests.smoke.platform import Platform
+
+
+@pytest.fixture
+def mlflow(platform: Platform) -> str:
+    """The address of MLflow."""
+    if platform.service("mlflow") is None:
+        pytest.skip("mlflow does not run: start the platform with --obs")
+    return platform.contract["MLFLOW_TRACKING_URI"]
+
+
+def call(uri: str, path: str, **body: object) -> Any:
+    """POST to the REST interface and return the answer."""
+    answer = requests.post(f"{uri}/api/2.0/mlflow/{path}", json=body, timeout=30)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def test_run_with_parameter_metric_and_artifact(platform: Platform, mlflow: str) -> None:
+    experiment = call(mlflow, "experiments/create", name=f"smoke-{uuid.uuid4()}")["experiment_id"]
+    info = call(mlflow, "runs/create", experiment_id=experiment, start_time=int(time.time() * 1000))["run"]["info"]
+    run = {"run_id": info["run_id"]}
+    call(mlflow, "runs/log-parameter", **run, key="epochs", value="3")
+    call(mlflow, "runs/log-metric", **run, key="accuracy", value=0.5, timestamp=int(time.time() * 1000), step=1)
+    path = f"{experiment}/{info['run_id']}/artifacts/sub/naïve.txt"
+    url = f"{mlflow}/api/2.0/mlflow-artifacts/artifacts/{path}"
+    assert requests.put(url, data=b"artifact", timeout=30).status_code == 200
+    call(mlflow, "runs/update", **run, status="FINISHED")
+    _check(platform, mlflow, info["run_id"], url, path)
+    call(mlflow, "experiments/delete", experiment_id=experiment)
+
+
+def _check(platform: Platform, mlflow: str, run: str, url: str, path: str) -> None:
+    found = requests.get(f"{mlflow}/api/2.0/mlflow/runs/get", params={"run_id": run}, timeout=30).json()["run"]
+    assert found["info"]["status"] == "FINISHED"
+    assert [(p["key"], p["value"]) for p in found["data"]["params"]] == [("epochs", "3")]
+    assert [(m["key"], m["value"]) for m in found["data"]["metrics"]] == [("accuracy", 0.5)]
+    assert requests.get(url, timeout=30).content == b"artifact"
+    bucket = catalog.OBS_BUCKETS[0].name
+    keys = [e["Key"] for e in platform.storage("INTERNAL").list_objects_v2(Bucket=bucket).get("Contents", [])]
+    assert [k for k in keys if k.endswith(path)]
+
+
+def test_tables_live_in_a_schema_of_their_own(platform: Platform, mlflow: str) -> None:
+    with psycopg.connect(platform.contract["DATABASE_URL"]) as connection:
+        query = "select schemaname from pg_tables where tablename in ('runs', 'alembic_version')"
+        schemas = {row[0] for row in connection.execute(query)}
+    assert schemas == {catalog.MLFLOW_SCHEMA}
