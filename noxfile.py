@@ -14,6 +14,8 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "drift"]
 
 RESULTS = Path(__file__).parent / ".platform-tests"
+LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header")
+)
 
 
 def _python(session: nox.Session, *arguments: str) -> None:
@@ -77,6 +79,14 @@ def bench(session: nox.Session) -> None:
 @nox.session(name="update-pins")
 def update_pins(session: nox.Session) -> None:
     """Lock requirements/*.in again, with hashes, for every system; --upgrade takes new versions."""
-    for source in sorted(Path("requirements").glob("*.in")):
-        locked = ["-o", str(source.with_suffix(".txt")), "--custom-compile-command", "nox -s update-pins"]
-        _python(session, "uv", "pip", "compile", "--universal", "--generate-hashes", str(source), *locked)
+    excluded = {"mlflow": ["--excludes", "requirements/mlflow.exclude"]}
+    for name in ("platform", "dev", "mlflow"):  # in this order: the others are held to what platform.txt says
+        source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
+        _python(session, "uv", "pip", "compile", *LOCKED, "--fork-strategy=fewest", *excluded.get(name, []), str(source), "-o", str(target))
+        target.write_text("# locked by: nox -s update-pins\n" + target.read_text())
+
+
+@nox.session(name="update-docs")
+def update_docs(session: nox.Session) -> None:
+    """Write what is made from the catalogue: tables of the READMEs, .env.example, docs/errors.md."""
+    _python(session, "scripts.write_docs")

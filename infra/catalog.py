@@ -6,7 +6,7 @@ Nothing here knows how a tier runs a service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TIERS = ("native",)
@@ -248,6 +248,15 @@ def service(name: str) -> Service:
         if candidate.name == name:
             return candidate
     raise KeyError(f"no service {name}")
+
+
+def with_needs(names: Sequence[str]) -> tuple[str, ...]:
+    """Services and everything they need, in the order of the catalogue."""
+    wanted = set(names)
+    for entry in reversed(SERVICES):  # a service stands behind what it needs
+        if entry.name in wanted:
+            wanted |= set(entry.needs)
+    return tuple(s.name for s in SERVICES if s.name in wanted)
 
 
 def gaps(*where: str) -> tuple[Gap, ...]:

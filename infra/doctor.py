@@ -17,7 +17,7 @@ def checks(context: Context, tier: Tier, obs: bool) -> list[Check]:
     """All findings, those of the machine first; never raises for a failed check."""
     found = [_python(), *_settings(context)]
     try:
-        found += tier.preflight(context, obs)
+        found += tier.preflight(context, tier.selection(context, obs, ()))
     except PlatformError as error:
         found.append(Check(error.code.lower(), "fail", error.what, "; ".join(error.steps), error.code))
         return found

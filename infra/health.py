@@ -41,7 +41,7 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
     for service in endpoints.services:
         # PostgreSQL itself is asked apart from our databases, which may be missing and can be made.
         questions[service] = probe(endpoints, service, psql, database="postgres")
-    for database in catalog.DATABASES:
+    for database in catalog.DATABASES if "postgres" in endpoints.services else ():
         questions[f"database {database.name}"] = probe(endpoints, "postgres", psql, database=database.name)
     for bucket in buckets(endpoints):
         question = probe(endpoints, bucket.store, psql)
@@ -50,8 +50,9 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
 
 
 def buckets(endpoints: Endpoints) -> tuple[catalog.Bucket, ...]:
-    """The buckets that shall exist: those of observability only where MLflow runs."""
-    return catalog.BUCKETS + (catalog.OBS_BUCKETS if "mlflow" in endpoints.services else ())
+    """The buckets that shall exist: of stores that run, and those of observability only where MLflow does."""
+    known = catalog.BUCKETS + (catalog.OBS_BUCKETS if "mlflow" in endpoints.services else ())
+    return tuple(b for b in known if b.store in endpoints.services)
 
 
 def ask(questions: dict[str, dict[str, Any]], limit: float = 5.0) -> dict[str, probes.Finding]:

@@ -93,8 +93,13 @@ class Started:
     changed: bool
 
 
-def up(context: Context, choice: Choice, obs: bool, timeout: float | None) -> Started:
+def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = ()) -> Started:
     """Bring the platform up and prove that it works; a second call changes nothing.
+
+    Args:
+        obs: also the observability services that the tier has.
+        timeout: seconds for each wait; None leaves it to the services' budgets.
+        only: start just these services and what they need.
 
     Raises:
         PlatformError: LOCKED, PREFLIGHT_FAILED, PORT_TAKEN, WAIT_TIMEOUT, SERVICE_FAILED and what tiers raise.
@@ -103,8 +108,9 @@ def up(context: Context, choice: Choice, obs: bool, timeout: float | None) -> St
     tier = choice.tier
     with stack.lock(context.stack, "up"):
         before = _processes(tier, context)
-        raise_on_failures(tier.preflight(context, obs))
-        tier.start(context, obs, timeout)
+        names = tier.selection(context, obs, only)
+        raise_on_failures(tier.preflight(context, names))
+        tier.start(context, names, timeout)
         ends = tier.endpoints(context)
         for made in heal(ends, psql(context.settings)):
             context.console.say(f"  made the missing {made}")
@@ -222,7 +228,7 @@ def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[s
     """State and detail of one service for people: a process that does not answer is `unhealthy`."""
     finding = findings.get(service.name)
     if service.state == "ready" and finding is not None and not finding.ok:
-        return "unhealthy", finding.detail
+        return "unhealthy", service.detail or finding.detail
     return service.state, service.detail
 
 

@@ -96,6 +96,16 @@ def write_atomic(path: Path, text: str, mode: int = 0o644, sync: bool = True) ->
         raise
 
 
+def make_way(path: Path) -> None:
+    """Move a directory aside that is where a file of ours belongs; for paths below the state directory only.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if path.is_dir():
+        os.replace(path, path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None when the file is missing, unreadable or no object."""
     try:
@@ -108,6 +118,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def remember(stack: Stack, **facts: object) -> None:
     """Keep facts (such as the tier) for later runs. Raises PlatformError STATE_UNWRITABLE."""
     try:
+        make_way(stack.memory)
         write_atomic(stack.memory, json.dumps((read_json(stack.memory) or {}) | facts, indent=1) + "\n")
     except OSError as error:
         raise unwritable(stack.home, error) from error
@@ -128,6 +139,7 @@ def lock(stack: Stack, command: str) -> Iterator[None]:
     ensure_home(stack)
     path = stack.home / "lock"
     try:
+        make_way(path)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, also on the error path
     except OSError as error:
         raise unwritable(stack.home, error) from error

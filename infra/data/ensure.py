@@ -14,6 +14,8 @@ def databases(endpoints: Endpoints) -> list[str]:
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED.
     """
+    if "postgres" not in endpoints.services:
+        return []
     import psycopg
     from psycopg import sql
 

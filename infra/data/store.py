@@ -1,7 +1,7 @@
 """Backups on disk: a directory is a backup once its manifest is there, and the manifest is written last.
 
-Layout of a target: `<target>/<sequence>-<utc>/` with the files of the backup and `manifest.json`. A backup that is being
-written has a name that begins with `.part-`. Everything is private (0600 in 0700) and never reached over a link.
+Layout of a target: `<target>/<sequence>-<utc>/` with the files of the backup and `manifest.json`. A backup that is
+being written has a name that begins with `.part-`. All is private (0600 in 0700) and never reached over a link.
 """
 
 from __future__ import annotations

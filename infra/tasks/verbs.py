@@ -29,7 +29,7 @@ def choose(run: Run, *, quiet: bool = False) -> Choice:
     return choice
 
 
-def up(run: Run, obs: bool = False, timeout: float = 0.0, tier: str = "") -> Answer:
+def up(run: Run, service: list[str], obs: bool = False, timeout: float = 0.0, tier: str = "") -> Answer:
     """Start the platform and wait until it works; a second call changes nothing.
 
     Example: invoke up --obs
@@ -38,7 +38,8 @@ def up(run: Run, obs: bool = False, timeout: float = 0.0, tier: str = "") -> Ans
     from infra.tasks import show
 
     choice = choose(run)
-    started = lifecycle.up(run.context, choice, obs, timeout or None)
+    lifecycle.known_services(words(service), choice.tier)
+    started = lifecycle.up(run.context, choice, obs, timeout or None, words(service))
     return show.started(run.context, started)
 
 
@@ -197,7 +198,14 @@ def version(run: Run, tier: str = "") -> Answer:
 BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (
         up,
-        {"help": {"obs": "also MLflow (and Prometheus where it is on PATH)", "timeout": "seconds for all, 0: budgets"}},
+        {
+            "help": {
+                "service": "start only this and what it needs; several times or with commas for more",
+                "obs": "also MLflow (and Prometheus where it is on PATH)",
+                "timeout": "seconds for all, 0: budgets",
+            },
+            "iterable": ("service",),
+        },
     ),
     (down, {}),
     (restart, {"help": {"service": SERVICE}, "iterable": ("service",)}),

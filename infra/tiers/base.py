@@ -86,11 +86,15 @@ class Tier(Protocol):
         """Whether anything of the stack runs on this tier."""
         ...
 
-    def preflight(self, context: Context, obs: bool) -> list[Check]:
+    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+        """The services that `up` shall have running: named ones with what they need, or all; and what runs now."""
+        ...
+
+    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
         """Everything that would make `up` fail, found before anything is started."""
         ...
 
-    def start(self, context: Context, obs: bool, timeout: float | None) -> None:
+    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing and wait until it is ready; deletes nothing."""
         ...
 

@@ -54,7 +54,11 @@ def ensure(root: Path, console: Console) -> Path:
     )
     lock = ["--no-deps", "--require-hashes", "-r", str(root / REQUIREMENTS)]
     python = str(python_of(root))
-    pip = [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
+    pip = (
+        [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        if uv
+        else [python, "-m", "pip", "install", "-q"]
+    )
     try:
         shell.run([*make, str(target)], limit=300)
         shell.run([*pip, *lock], limit=1800, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1"})

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra import catalog, endpoints, ports, stack
@@ -54,8 +54,15 @@ class Native:
 
     def running(self, context: Context) -> bool:
         """Whether a supervisor, or a service that lost its supervisor, runs."""
-        home = self.home(context)
+        home = self._mended(context)
         return supervise.running(home) or bool(supervise.survivors(home))
+
+    def _mended(self, context: Context) -> Path:
+        """The home, with the list of wanted services readable."""
+        home = self.home(context)
+        if supervise.wish(home) is None and (home / supervise.DESIRED).exists():
+            supervise.mend(home, self.builder(context).core())
+        return home
 
     def endpoints(self, context: Context) -> Endpoints:
         """127.0.0.1 and the ports of the settings; the services are those that are wanted, core if none is."""
@@ -67,72 +74,68 @@ class Native:
         store = self.builder(context).programs.store.engine
         return dict.fromkeys(("minio-datasets", "minio-results"), store)
 
-    def preflight(self, context: Context, obs: bool) -> list[Check]:
+    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+        """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
+        overlay = ["mlflow", *(["prometheus"] if providers.prometheus(context.settings) else [])]
+        wanted = set(catalog.with_needs(only)) if only else {*services.CORE, *(overlay if obs else ())}
+        wanted |= {s.name for s in supervise.survivors(self.home(context))}
+        return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted)
+
+    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
         """Programs, data version, ports, disk and memory."""
         builder = self.builder(context)
         postgres.check_version(builder.programs.postgres)
         origin = context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
-        wanted = [*services.CORE, *(self._overlay(context) if obs else ())]
-        alive = {s.name for s in supervise.survivors(self.home(context))}
+        alive = {s.name for s in supervise.survivors(self._mended(context))}
         found = native_checks.programs(builder.programs)
-        claims = builder.claims([s for s in wanted if s not in alive])
+        claims = builder.claims([s for s in names if s not in alive])
         found += native_checks.ports(ports.conflicts(builder.endpoints.host, claims), context.stack.home)
-        return [*found, native_checks.disk(context.stack.home), native_checks.memory(obs)]
+        return [*found, native_checks.disk(context.stack.home), native_checks.memory("mlflow" in names)]
 
-    def _overlay(self, context: Context) -> list[str]:
-        prometheus = providers.prometheus(context.settings)
-        return ["mlflow", *(["prometheus"] if prometheus else [])]
-
-    def start(self, context: Context, obs: bool, timeout: float | None) -> None:
+    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing; a service that already runs as wanted is left alone."""
         from infra import lifecycle
 
-        builder = self.builder(context)
-        home = self.home(context)
-        self._prepare(builder, services.CORE)
-        where = builder.programs.postgres
-        core = builder.core()
-        keep = [s for s in supervise.desired(home) if s.name not in services.CORE and self._kept(home, s.name, obs)]
-        fresh = not where.initialised
+        builder, home = self.builder(context), self.home(context)
+        self._prepare(builder, names)
+        core = [s for s in builder.core() if s.name in names]
+        overlay = [n for n in names if n not in services.CORE]
+        running = [s for s in supervise.desired(home) if s.name in overlay]
+        fresh = "postgres" in names and not builder.programs.postgres.initialised
         if fresh:
             lifecycle.import_early()
             supervise.ensure(home, [s for s in core if s.name != "postgres"])
-            context.console.say("  making the databases' directory")
-            postgres.install(where, builder.programs.postgres_found)
-            login = builder.endpoints.postgres
-            postgres.initialise(where, home, login.user, login.password)
+        if "postgres" in names:
+            self._make_databases(context, builder)
+        supervise.ensure(home, [*core, *running])
+        self.wait(context, [s.name for s in core], timeout)
+        wanted = endpoints.build(context.settings, tuple(names))
+        if fresh or set(overlay) - {s.name for s in running}:
+            lifecycle.ensure_data(wanted)
+        if overlay:
+            supervise.ensure(home, [*core, *self._overlay(context, overlay)])
+            self.wait(context, (), timeout)
+        self._builders.clear()
+
+    def _make_databases(self, context: Context, builder: Builder) -> None:
+        where, login = builder.programs.postgres, builder.endpoints.postgres
         postgres.install(where, builder.programs.postgres_found)
-        supervise.ensure(home, [*core, *keep])
-        self.wait(context, services.CORE, timeout)
-        if fresh:
-            lifecycle.ensure_data(builder.endpoints)
-        if obs:
-            self._start_overlay(context, core, timeout)
+        if not where.initialised:
+            context.console.say("  making the databases' directory")
+            postgres.initialise(where, builder.home, login.user, login.password)
 
-    def _kept(self, home: Path, name: str, obs: bool) -> bool:
-        state = supervise.states(home).get(name)
-        return not obs and state is not None and state.identity is not None
-
-    def _start_overlay(self, context: Context, core: list[supervise.Spec], timeout: float | None) -> None:
-        from infra import lifecycle
-
-        builder, home = self.builder(context), self.home(context)
-        overlay = self._overlay(context)
-        self._prepare(builder, overlay)
-        python = mlflow_env.ensure(context.settings.root, context.console)
-        specs = [builder.mlflow(python)]
+    def _overlay(self, context: Context, names: Sequence[str]) -> list[supervise.Spec]:
+        builder, specs = self.builder(context), []
+        if "mlflow" in names:
+            specs.append(builder.mlflow(mlflow_env.ensure(context.settings.root, context.console)))
         program = providers.prometheus(context.settings)
-        if program:
+        if "prometheus" in names and program:
             metrics = context.settings.port(catalog.TEMPORAL_METRICS_PORT.setting)
             text = services.prometheus_yaml(builder.endpoints, metrics, builder.programs.store.engine)
             stack.write_atomic(builder.prometheus_config, text)
             specs.append(builder.prometheus(program))
-        wanted = endpoints.build(context.settings, (*services.CORE, *overlay))
-        lifecycle.ensure_data(wanted)
-        supervise.ensure(home, [*core, *specs])
-        self.wait(context, (), timeout)
-        self._builders.clear()
+        return specs
 
     def _prepare(self, builder: Builder, names: Sequence[str]) -> None:
         """Directories and private files that the services expect."""
@@ -161,7 +164,7 @@ class Native:
 
     def stop(self, context: Context) -> bool:
         """Stop all services in reverse order, then the supervisor."""
-        return supervise.stop(self.home(context))
+        return supervise.stop(self._mended(context))
 
     def restart(self, context: Context, names: Sequence[str]) -> None:
         """Restart and wait."""
@@ -177,8 +180,18 @@ class Native:
         found = []
         for spec in supervise.desired(home):
             state = states.get(spec.name)
-            found.append(_status(spec, state, supervised, engines.get(spec.name, "")))
+            seen = _status(spec, state, supervised, engines.get(spec.name, ""))
+            moved = self._moved(context, spec) if seen.state == "ready" else ""
+            found.append(replace(seen, detail=moved) if moved else seen)
         return found
+
+    def _moved(self, context: Context, spec: supervise.Spec) -> str:
+        """What to say of a service that was started with other settings than the present ones."""
+        question = self.builder(context).question(spec.name)
+        if question == spec.probe:
+            return ""
+        port = f" (port {spec.probe['port']})" if spec.probe.get("port") != question.get("port") else ""
+        return f"was started with other settings{port}; `invoke up` applies the present ones"
 
     def logs(self, context: Context, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """Lines of the services' log files."""

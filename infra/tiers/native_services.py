@@ -19,6 +19,7 @@ from infra.tiers.process import WINDOWS
 from infra.tiers.providers import Program
 from infra.tiers.supervise import Spec
 
+MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
 
@@ -72,11 +73,14 @@ class Builder:
         return self.home / "logs" / f"{service}.log"
 
     def _spec(self, service: str, argv: Sequence[str], cwd: Path, **more: Any) -> Spec:
-        psql = self.programs.postgres.program("psql")
-        question = health.probe(self.endpoints, service, psql, database="postgres")
+        question = self.question(service)
         entry = catalog.service(service)
         facts = {"probe": question, "needs": list(entry.needs), "budget": entry.budget, **more}
         return Spec(name=service, argv=list(argv), cwd=str(cwd), log=str(self.log(service)), **facts)
+
+    def question(self, service: str) -> dict[str, Any]:
+        """The probe of a service; PostgreSQL is asked apart from our databases, which are made later."""
+        return health.probe(self.endpoints, service, self.programs.postgres.program("psql"), database="postgres")
 
     def run_dir(self, service: str) -> Path:
         """A working directory of the service's own, by which a lost process is recognised."""
@@ -155,21 +159,21 @@ class Builder:
     def mlflow(self, python: Path) -> Spec:
         """MLflow: tables in a schema of its own, artifacts in the results store."""
         ends = self.endpoints
-        user = f"{ends.database_url('platform')}?options=-csearch_path%3D{catalog.MLFLOW_SCHEMA}"
+        store = f"{ends.database_url('platform')}?options=-csearch_path%3D{catalog.MLFLOW_SCHEMA}"
         env = {
-            "MLFLOW_BACKEND_STORE_URI": user.replace("postgresql://", "postgresql+psycopg2://", 1),
+            "MLFLOW_SERVER_STORE": store.replace("postgresql://", "postgresql+psycopg2://", 1),
+            "MLFLOW_SERVER_ARTIFACTS": "s3://mlflow-artifacts",
+            "MLFLOW_SERVER_HOST": ends.host,
+            "MLFLOW_SERVER_PORT": str(ends.port("mlflow")),
+            "MLFLOW_S3_ENDPOINT_URL": ends.store_url("minio-results"),
             "AWS_ACCESS_KEY_ID": ends.store.user,
             "AWS_SECRET_ACCESS_KEY": ends.store.password,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "MLFLOW_S3_ENDPOINT_URL": ends.store_url("minio-results"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "1",
+            "MLFLOW_MODEL_CATALOG_URI": "",  # else a page of its UI waits for a server on the internet
         }
-        listen = ["--host", ends.host, "--port", str(ends.port("mlflow")), "--workers", "1"]
-        artifacts = ["--artifacts-destination", "s3://mlflow-artifacts", "--serve-artifacts"]
-        argv = [str(python), "-m", "mlflow", "server", *listen, *artifacts]
-        return self._spec("mlflow", argv, self.run_dir("mlflow"), env=env)
+        return self._spec("mlflow", [str(python), str(MLFLOW_SERVER)], self.run_dir("mlflow"), env=env)
 
     def prometheus(self, program: Program) -> Spec:
         """Prometheus, scraping what this tier's services expose."""

@@ -6,13 +6,13 @@ A supervisor that dies takes nothing with it: the next one reads both and adopts
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from infra.errors import PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
-from infra.stack import read_json, write_atomic
+from infra.stack import make_way, read_json, write_atomic
 from infra.tiers import process
 
 DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
@@ -49,6 +49,11 @@ class Spec:
     stop_argv: list[str] | None = None
     generation: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for what a damaged file may hold."""
+        if not (isinstance(self.argv, list) and all(isinstance(t, str) for t in (self.name, self.cwd, self.log))):
+            raise TypeError(f"no specification: {self.name}")
+
     @property
     def fingerprint(self) -> str:
         """Changes whenever the running process would have to be another one."""
@@ -72,6 +77,14 @@ class State:
     stop_signal: str = "TERM"
     grace: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for what a damaged file may hold."""
+        numbers = (self.create_time, self.restarts, self.since, self.grace)
+        if not all(isinstance(n, int | float | None) for n in numbers) or not isinstance(self.state, str):
+            raise TypeError(f"no state: {self.name}")
+        if self.pid is not None and not (isinstance(self.pid, int) and 0 < self.pid < 1 << 31):
+            raise TypeError(f"no pid: {self.pid}")
+
     @property
     def identity(self) -> process.Identity | None:
         """The process, where one runs."""
@@ -80,7 +93,15 @@ class State:
 
 def desired(home: Path) -> list[Spec]:
     """The services that shall run, as last asked for; empty after a stop in order."""
-    return [Spec(**entry) for entry in (read_json(home / DESIRED) or {}).get("services", [])]
+    return wish(home) or []
+
+
+def wish(home: Path) -> list[Spec] | None:
+    """The same, but None where nothing was asked for yet or the file is damaged."""
+    try:
+        return [Spec(**entry) for entry in (read_json(home / DESIRED) or {})["services"]]
+    except (KeyError, TypeError):
+        return None
 
 
 def forget(home: Path) -> None:
@@ -102,9 +123,7 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
     generations = {spec.name: spec.generation for spec in desired(home)}
     # A new generation, so that nobody takes the old failure for the outcome of this try.
     failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
-    wanted = [
-        replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs
-    ]
+    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs]
     _write(home, wanted, shutdown=False)
     start_supervisor(home)
 
@@ -128,11 +147,11 @@ def stop(home: Path, timeout: float = 60.0) -> bool:
         return False
     # The list stays in the file: a supervisor whose state file is damaged recognises the processes by it.
     _write(home, desired(home), shutdown=True)
-    start_supervisor(home)
     end = time.monotonic() + timeout
     while running(home) or survivors(home):
         if time.monotonic() > end:
             raise _still_running(home, timeout)
+        start_supervisor(home)
         time.sleep(0.02)
     return True
 
@@ -145,6 +164,7 @@ def _still_running(home: Path, timeout: float) -> PlatformError:
 
 def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
     text = json.dumps({"shutdown": shutdown, "services": [asdict(s) for s in specs]}, indent=1)
+    make_way(home / DESIRED)
     write_atomic(home / DESIRED, text, mode=0o600)
 
 
@@ -159,15 +179,39 @@ def running(home: Path) -> bool:
 
 def survivors(home: Path) -> list[State]:
     """Services that still run, whether or not their supervisor does."""
-    return [s for s in known(home).values() if s.identity and s.identity.process()]
+    return [s for s in known(home).values() if _runs(s)]
 
 
-def known(home: Path) -> dict[str, State]:
-    """The services' states; where the state file is damaged or lost, recognised by their directories."""
+def known(home: Path, supervised: bool | None = None) -> dict[str, State]:
+    """The services' states; processes that nobody wrote down are recognised by their directories.
+
+    That is so where the state file is damaged or lost, or where the supervisor was killed just after a start.
+    `supervised` says whether a supervisor sees to the file (default: find out).
+    """
     found = states(home)
-    if found or _intact(home):
+    if _intact(home) or (found and (running(home) if supervised is None else supervised)):
         return found
-    return {s.name: s for s in map(recognised, desired(home)) if s}
+    lost = [s for s in desired(home) if s.name not in found or not _runs(found[s.name])]
+    return found | {s.name: s for s in map(recognised, lost) if s}
+
+
+def _runs(state: State) -> bool:
+    return state.identity is not None and state.identity.process() is not None
+
+
+def mend(home: Path, specs: Sequence[Spec]) -> None:
+    """Where the list of wanted services is damaged and nobody uses it, take it for this one.
+
+    By it lost processes are recognised. (A running supervisor mends the file itself.)
+    """
+    if (home / DESIRED).exists() and wish(home) is None and not running(home):
+        with contextlib.suppress(OSError):
+            rewrite(home, specs)
+
+
+def rewrite(home: Path, specs: Sequence[Spec]) -> None:
+    """Write the list of wanted services. Raises OSError."""
+    _write(home, specs, shutdown=False)
 
 
 def _intact(home: Path) -> bool:
@@ -194,25 +238,33 @@ def states(home: Path) -> dict[str, State]:
 
 
 def start_supervisor(home: Path) -> None:
-    """Start a detached supervisor for the directory unless one runs (it also checks for itself)."""
-    if running(home):
-        return
-    with open(home / LOG, "ab") as log:
+    """Start a detached supervisor for the directory unless one runs.
+
+    It inherits the lock that is taken here: whoever asks while it wakes up must not start a second one. (Windows
+    hands no locks down; there the first one that wakes up takes it and the others end.)
+    """
+    make_way(home / LOCK)
+    with open(home / LOCK, "a+b") as lock, open(home / LOG, "ab") as log:
+        if not try_lock(lock):
+            return
+        inherited = () if process.WINDOWS else (lock.fileno(),)
         subprocess.Popen(
-            [sys.executable, "-m", "infra.tiers.supervisor", str(home)],
+            [sys.executable, "-m", "infra.tiers.supervisor", *map(str, inherited), str(home)],
             cwd=home,
             env={**process.environment({}), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            **process.spawn_options(os.name == "nt", None),
+            pass_fds=inherited,
+            **process.spawn_options(process.WINDOWS, None),
         )
 
 
 def supervisor_identity(home: Path) -> process.Identity | None:
     """The supervisor's process as it wrote it down, when it is alive."""
-    entry: Mapping[str, Any] = (read_json(home / STATE) or {}).get("supervisor", {})
-    if "pid" not in entry:
+    entry = (read_json(home / STATE) or {}).get("supervisor")
+    try:
+        identity = process.Identity(int(entry["pid"]), float(entry["create_time"]))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
         return None
-    identity = process.Identity(entry["pid"], entry["create_time"])
     return identity if identity.process() else None

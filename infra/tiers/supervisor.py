@@ -1,4 +1,6 @@
-"""The supervisor: keeps the services of one directory running. `python -m infra.tiers.supervisor DIRECTORY`
+"""The supervisor: keeps the services of one directory running. `python -m infra.tiers.supervisor [LOCK] DIRECTORY`
+
+LOCK is the number of an open file that its starter holds the directory's lock with.
 
 One thread a service: wait for what it needs, start, wait until its probe answers, watch, restart with a doubling
 delay, give up visibly. The files it reads and writes are described in `infra.tiers.supervise`.
@@ -22,7 +24,7 @@ from typing import IO, Any
 
 from infra import probes
 from infra.locks import try_lock
-from infra.stack import write_atomic
+from infra.stack import make_way, read_json, write_atomic
 from infra.tiers import process, supervise
 from infra.tiers.process import Identity
 from infra.tiers.supervise import DESIRED, LOCK, STATE, Spec, State, desired
@@ -43,17 +45,20 @@ class Board:
 
     home: Path
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    written: tuple[int, int] | None = (0, 0)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def put(self, name: str, **facts: Any) -> None:
-        """Note facts about a service; a new `state` also notes the time."""
+        """Note facts about a service; a new `state` also notes the time. No news wakes nobody."""
         with self.changed:
-            entry = self.entries.setdefault(name, {"state": "waiting", "restarts": 0, "since": time.time()})
-            if facts.get("state", entry["state"]) != entry["state"]:
+            before = self.entries.get(name, {"state": "waiting", "restarts": 0, "since": time.time()})
+            entry = {**before, **facts}
+            if entry["state"] != before["state"]:
                 entry["since"] = time.time()
-            entry.update(facts)
-            self.save()
-            self.changed.notify_all()
+            if self.entries.get(name) != entry:
+                self.entries[name] = entry
+                self.save()
+                self.changed.notify_all()
 
     def drop(self, name: str) -> None:
         """Forget a service that is no longer wanted."""
@@ -72,9 +77,19 @@ class Board:
         supervisor = {"pid": os.getpid(), "create_time": me.create_time if me else 0.0}
         try:
             text = json.dumps({"supervisor": supervisor, "services": self.entries}, indent=1)
+            make_way(self.home / STATE)
             write_atomic(self.home / STATE, text, sync=False)
+            self.written = _version(self.home / STATE)
         except OSError as error:
-            print(f"cannot write the state file: {error}", flush=True)
+            if self.written is not None:
+                say(f"cannot write the state file: {error}")
+            self.written = None
+
+    def keep(self) -> None:
+        """Write the state file again where that has failed, or where somebody else has spoilt it."""
+        with self.changed:
+            if self.entries and self.written != _version(self.home / STATE):
+                self.save()
 
 
 class Runner(threading.Thread):
@@ -168,7 +183,7 @@ class Runner(threading.Thread):
         self.crashes += 1
         self.identity = self.child = None
         restarts = self.board.entries[self.spec.name].get("restarts", 0) + 1
-        print(f"{self.spec.name}: {reason}", flush=True)
+        say(f"{self.spec.name}: {reason}")
         if self.crashes >= GIVE_UP_AFTER:
             self._put("failed", detail=f"{reason}; gave up after {self.crashes} tries", restarts=restarts)
             self.stopping.wait()
@@ -191,6 +206,8 @@ class Runner(threading.Thread):
     def stop(self) -> None:
         """Stop the service: its own signal, its grace, then its whole session and tree. Blocks until done."""
         self.stopping.set()
+        with self.board.changed:
+            self.board.changed.notify_all()
         self.join()
         live = self.identity.process() if self.identity else None
         if live is not None:
@@ -199,6 +216,8 @@ class Runner(threading.Thread):
             process.wait_gone(live, self.spec.grace, self.child)
             process.end_all([p for p in family if p.is_running()])
         self._sweep()
+        if self.child is not None:
+            self.child.poll()  # reaps it
         self.board.drop(self.spec.name)
 
     def _ask(self, live: Any) -> None:
@@ -207,6 +226,12 @@ class Runner(threading.Thread):
                 subprocess.run(self.spec.stop_argv, stdin=subprocess.DEVNULL, timeout=self.spec.grace, check=False)
         else:
             process.ask_to_stop(live, self.spec.stop_signal)
+
+
+def say(text: str) -> None:
+    """A line in the supervisor's log; a full disk must not end the supervision."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def rotate(log: Path, limit: int = LOG_LIMIT, keep: int = LOG_KEEP) -> None:
@@ -238,9 +263,13 @@ class Supervisor:
     def _known(self) -> dict[str, State]:
         """Services of an earlier supervisor; when its file is damaged, they are recognised by directory."""
         path = self.home / STATE
-        known = supervise.known(self.home)
-        if path.exists() and not supervise.states(self.home):
-            os.replace(path, path.with_name(f"{STATE}.damaged-{int(time.time())}"))
+        known = supervise.known(self.home, supervised=False)
+        if path.exists() and (read_json(path) or {}).get("services") != {} and not supervise.states(self.home):
+            os.replace(path, path.with_name(f"{STATE}.damaged-{time.time_ns()}"))
+        for name, state in known.items():
+            if state.identity:  # or the first word about one service would wipe out what is known of the others
+                self.board.entries[name] = {**vars(state), "state": "starting"}
+                del self.board.entries[name]["name"]
         return known
 
     def reconcile(self) -> None:
@@ -269,6 +298,8 @@ class Supervisor:
         """Services of an earlier supervisor that are not wanted, or not as they run, end here."""
         strays = [n for n, k in self.known.items() if n not in wanted or k.fingerprint != wanted[n].fingerprint]
         in_parallel(partial(_stop_stray, self.known.pop(name)) for name in strays)
+        for name in strays:
+            self.board.drop(name)
 
     def _stop_in_order(self, names: set[str]) -> None:
         """Stop services, those that others need last, independent ones together."""
@@ -282,9 +313,7 @@ class Supervisor:
 
     def shutdown_wanted(self) -> bool:
         """Whether the desired file asks for the end."""
-        with contextlib.suppress(OSError, ValueError):
-            return bool(json.loads((self.home / DESIRED).read_text(encoding="utf-8")).get("shutdown"))
-        return False
+        return (read_json(self.home / DESIRED) or {}).get("shutdown") is True
 
     def serve(self) -> None:
         """Follow the desired file until it, or SIGTERM, asks for the end."""
@@ -292,14 +321,23 @@ class Supervisor:
         while not self.ended and not self.shutdown_wanted():
             now = _version(self.home / DESIRED)
             if now != seen:
-                self.reconcile()
+                self._follow()
                 seen = now
+            self.board.keep()
             time.sleep(0.05)
         self._stop_strays({})
         self._stop_in_order(set(self.runners))
         if self.shutdown_wanted():
             with contextlib.suppress(OSError):
                 supervise.forget(self.home)
+
+    def _follow(self) -> None:
+        """Do what the desired file says; a damaged one says nothing and is written anew."""
+        if supervise.wish(self.home) is not None:
+            self.reconcile()
+        elif self.runners:
+            with contextlib.suppress(OSError):
+                supervise.rewrite(self.home, [r.spec for r in self.runners.values()])
 
     def end(self, *_: object) -> None:
         """Signal handler: stop all services and end."""
@@ -332,17 +370,17 @@ def _version(path: Path) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_ino)
 
 
-def _hold(home: Path) -> IO[bytes] | None:
-    file = open(home / LOCK, "a+b")  # noqa: SIM115 - held until the process ends
+def _hold(home: Path, inherited: str) -> IO[bytes] | None:
+    file = open(int(inherited) if inherited else home / LOCK, "a+b")  # noqa: SIM115 - held until the process ends
     if try_lock(file):
         return file
     file.close()
     return None
 
 
-def main(home: Path) -> int:
+def main(home: Path, inherited: str = "") -> int:
     """Supervise until told to end; 0 also when another supervisor holds the directory."""
-    held = _hold(home)
+    held = _hold(home, inherited)
     if held is None:
         return 0
     supervisor = Supervisor(home)
@@ -353,4 +391,4 @@ def main(home: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[-1]), *sys.argv[1:-1]))

@@ -104,6 +104,12 @@ class MLflow:
         """Set the final status: FINISHED, FAILED or KILLED; `at` in milliseconds since 1970."""
         self._post("runs/update", {"run_id": run.id, "status": status, "end_time": at})
 
+    def close(self) -> None:
+        """Close the connection; the next call would open another."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
     def url(self, run: Run) -> str:
         """The page of a run."""
         return f"{self._uri}/#/experiments/{run.experiment}/runs/{run.id}"

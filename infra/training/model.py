@@ -107,5 +107,5 @@ def from_npz(data: bytes) -> Weights:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: np.asarray(file[name], dtype=np.float64) for name in file.files}
-    except (OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"not a file of weights: {error}") from error

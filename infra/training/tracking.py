@@ -76,6 +76,10 @@ class MLflowBackend:
                 self._server.put_artifact(self._run, name, data)
             self._server.end(self._run, status, at)
 
+    def disconnect(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
     @property
     def run_id(self) -> str:
         """The id of the run, or ''."""

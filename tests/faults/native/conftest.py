@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,22 +63,26 @@ def deposit(running: Victim) -> Deposit:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
+def mount() -> Iterator[Mount]:
     """Mount a small file system in memory; unmounted at the end, whatever happens."""
     made: list[Path] = []
+    # Not tmp_path: PostgreSQL drops to another user, who must get in, and pytest keeps that private.
+    base = Path(tempfile.mkdtemp(prefix="platform-mount-")).resolve()
+    base.chmod(0o755)
 
     def tmpfs(name: str, *options: str) -> Path:
-        point = tmp_path / name
+        point = base / name
         point.mkdir()
         _mounted("mount", "-t", "tmpfs", "-o", ",".join(("mode=0755", *options)), "tmpfs", str(point))
         made.append(point)
         return point
 
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)  # PostgreSQL drops to another user, who must get in
-    yield tmpfs
-    for point in reversed(made):
-        subprocess.run(["umount", "--lazy", str(point)], check=True)
+    try:
+        yield tmpfs
+    finally:
+        for point in reversed(made):
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+        shutil.rmtree(base)
 
 
 def _mounted(*command: str) -> None:

@@ -120,7 +120,8 @@ def test_a_disk_that_fills_while_running_loses_nothing(unused: Victim, mount: Mo
         assert re.search(r"FAIL +disk", done.stdout), done.stdout
         tools.refused(victim.invoke("up"), 4, str(where), "No space left")
         supervisor = tools.process_of(victim, "supervisor")
-        tools.kill_all(victim, "postgres", "redis", "temporal", "minio-results")
+        # Not Redis: what it took last is in its memory until there is room (that is what `everysec` means).
+        tools.kill_all(victim, "postgres", "temporal", "minio-results")
         assert victim.invoke("status").returncode == 7
         big.unlink()
         victim.up()

@@ -94,5 +94,5 @@ def test_an_env_file_that_is_no_text(unused: Victim, checkout: Path) -> None:
 
 def test_a_program_that_is_not_there(unused: Victim) -> None:
     wrong = tools.with_settings(unused, PLATFORM_REDIS_SERVER="/no/such/redis")
-    tools.refused(wrong.invoke("up"), 5, "PLATFORM_REDIS_SERVER", "/no/such/redis", "the environment")
+    tools.refused(wrong.invoke("up"), 5, "PLATFORM_REDIS_SERVER", "/no/such/redis")
     assert not (unused.stack_home / "native").exists()

@@ -138,7 +138,7 @@ def whole(victim: Victim) -> bool:
 def roots(victim: Victim) -> list[psutil.Process]:
     """The supervisors and services that run: processes of the stack that no other service has started."""
     found = {p.pid: p for p in victim.stage.left_over()}
-    supervisors = {pid for pid, p in found.items() if _is_supervisor(p)}
+    supervisors = {pid for pid, p in found.items() if is_supervisor(p)}
     return [p for p in found.values() if _parent(p) in supervisors or _parent(p) not in found]
 
 
@@ -148,7 +148,8 @@ def _parent(process: psutil.Process) -> int:
     return 0
 
 
-def _is_supervisor(process: psutil.Process) -> bool:
+def is_supervisor(process: psutil.Process) -> bool:
+    """Whether a process is a supervisor."""
     with contextlib.suppress(psutil.Error):
         return "infra.tiers.supervisor" in process.cmdline()
     return False

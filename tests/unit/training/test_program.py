@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.tiers import process
 from infra.training import program
 from infra.training.program import Program, Tail
 
@@ -20,7 +22,9 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("child", child.pid, flush=True)
 time.sleep(600)
 """
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
+)
 
 
 class Enough(Exception):
@@ -40,6 +44,12 @@ def until(lines: list[str], word: str) -> Callable[[], None]:
             raise Enough
 
     return beat
+
+
+def started(pid: int) -> float:
+    found = process.identify(pid)
+    assert found
+    return found.create_time
 
 
 def gone(pid: int) -> bool:
@@ -106,20 +116,21 @@ def test_children_that_outlive_the_program_are_ended(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_try_left_is_ended_first(tmp_path: Path) -> None:
-    left = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     pid_file = tmp_path / "job.pid.json"
-    pid_file.write_text(json.dumps({"processes": [[left.pid, left.create_time()]]}))
+    pid_file.write_text(json.dumps({"processes": [[left.pid, started(left.pid)]]}))
     assert program.run(plan(tmp_path, "pass"), print, lambda: None) == 0
-    assert left.wait(timeout=5) != 0
+    assert gone(left.pid)
+    left.wait(timeout=5)
 
 
 def test_a_recycled_pid_is_left_alone(tmp_path: Path) -> None:
-    stranger = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     pid_file = tmp_path / "job.pid.json"
-    pid_file.write_text(json.dumps({"processes": [[stranger.pid, stranger.create_time() - 100]]}))
+    pid_file.write_text(json.dumps({"processes": [[stranger.pid, started(stranger.pid) - 100]]}))
     try:
         assert program.end_stale(pid_file) == 0
-        assert stranger.is_running()
+        assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()

@@ -76,7 +76,11 @@ def test_a_whole_training(stage: Stage) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
 def test_an_interrupted_training_ends_with_the_same_weights(
-    stage: Stage, published: MemoryStore, monkeypatch: pytest.MonkeyPatch, epoch: int, capsys: pytest.CaptureFixture[str]
+    stage: Stage,
+    published: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = Stage(published)
     whole.train()

@@ -1,0 +1,49 @@
+"""MLflow's server in one process. Run by the Python of MLflow's own environment, not by ours.
+
+`mlflow server` keeps a parent process that has loaded everything too: 370 MB and 4.2 s instead of 203 MB and 2.4 s
+(measured with 3.17.2), and a kill of the parent leaves a child that holds the port. What this does is what its
+`_run_server` does, with that version's names; a new version of MLflow must pass the smoke suite with it.
+Host, port and the address of the database come by environment: the password must not be on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+
+import uvicorn
+from mlflow.server import constants
+
+ARTIFACT_ROOT = "mlflow-artifacts:/"
+
+
+def main() -> None:
+    """Prepare the tables, then serve; the port opens when MLflow can answer."""
+    uri = os.environ["MLFLOW_SERVER_STORE"]
+    os.environ.update(
+        {
+            constants.BACKEND_STORE_URI_ENV_VAR: uri,
+            constants.REGISTRY_STORE_URI_ENV_VAR: uri,
+            constants.ARTIFACT_ROOT_ENV_VAR: ARTIFACT_ROOT,
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: os.environ["MLFLOW_SERVER_ARTIFACTS"],
+            "_MLFLOW_IN_JOB_EXECUTOR": "false",
+            "_MLFLOW_SGI_NAME": "uvicorn",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_WORKSPACES": "false",
+        }
+    )
+    from mlflow.server import _UVICORN_LOG_CONFIG, handlers
+
+    # Before the port opens: concurrent first requests to an empty schema would make the tables twice, and block.
+    handlers.initialize_backend_stores(uri, uri, ARTIFACT_ROOT)
+    uvicorn.run(
+        "mlflow.server.fastapi_app:app",
+        host=os.environ["MLFLOW_SERVER_HOST"],
+        port=int(os.environ["MLFLOW_SERVER_PORT"]),
+        log_config=str(_UVICORN_LOG_CONFIG),
+        timeout_graceful_shutdown=5,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The command line killed, interrupted or terminated in the middle; two of them at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Victim
+from tests.faults.native import tools
+from tests.faults.native.tools import Deposit
+
+RANDOM_KILLS = 5
+
+
+def _holder(victim: Victim) -> dict[str, object]:
+    try:
+        found = json.loads((victim.stack_home / "lock").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _locked_by(victim: Victim, process: subprocess.Popen[str]) -> bool:
+    return _holder(victim).get("pid") == process.pid or process.poll() is not None
+
+
+def _native(victim: Victim) -> Path:
+    return victim.stack_home / "native"
+
+
+def _initdb_at_work(victim: Victim) -> bool:
+    """Files appear in the directory that is going to be PostgreSQL's."""
+    return any((_native(victim) / "data").glob(".postgres-new*/PG_VERSION"))
+
+
+# Moments of a first `up`, in their order.
+MOMENTS: dict[str, Callable[[Victim], object]] = {
+    "it has the lock": _holder,
+    "the supervisor has started": lambda v: (_native(v) / "supervisor.lock").exists(),
+    "initdb is at work": _initdb_at_work,
+    "the data directory is there": lambda v: (_native(v) / "data" / "postgres" / "PG_VERSION").exists(),
+    "PostgreSQL starts": lambda v: v.state().get("services", {}).get("postgres", {}).get("pid"),
+    "PostgreSQL is ready": lambda v: tools.is_ready(v, "postgres"),
+}
+
+
+def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
+    data = _native(victim) / "data" / "postgres"
+    # initdb writes the control file's directory early and its own last words late: global/pg_filenode.map is late.
+    assert not data.exists() or (data / "global" / "pg_control").stat().st_size == 8192
+
+
+def test_up_killed_at_every_stage_of_a_first_start_is_repaired_by_the_next_up(unused: Victim) -> None:
+    for moment, reached in MOMENTS.items():
+        process = tools.start(unused, "up")
+        tools.until(moment, lambda check=reached, p=process: check(unused) or p.poll() is not None)
+        process.kill()
+        done = tools.ended(process)
+        assert done.returncode in (0, -signal.SIGKILL), f"{moment}: {done.stderr}"
+        _assert_data_directory_whole_or_absent(unused)
+    unused.up()
+    tools.assert_runs_once(unused)
+    Deposit(unused).put().check()
+    assert unused.invoke("status").returncode == 0
+
+
+def test_up_killed_at_random_moments_of_a_later_start_is_repaired_by_the_next_up(stopped: Victim) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(RANDOM_KILLS):
+        process = tools.start(stopped, "up")
+        time.sleep(chance.uniform(0, 2))
+        process.kill()
+        done = tools.ended(process)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        if chance.random() < 0.4:
+            stopped.invoke("down", check=True)
+            tools.assert_nothing_runs(stopped)
+    stopped.up()
+    tools.assert_runs_once(stopped)
+    Deposit(stopped).put().check()
+
+
+def test_down_killed_in_the_middle_is_finished_by_the_next_one(running: Victim, deposit: Deposit) -> None:
+    process = tools.start(running, "down")
+    tools.until("the lock", lambda: _locked_by(running, process))
+    process.kill()
+    tools.ended(process)
+    running.invoke("down", check=True)
+    tools.assert_nothing_runs(running)
+    running.up()
+    deposit.check()
+
+
+@pytest.mark.parametrize("moment", ["initdb is at work", "PostgreSQL starts"])
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_ctrl_c_in_a_first_up_ends_it_cleanly(unused: Victim, moment: str, times: int) -> None:
+    process = tools.start(unused, "up")
+    tools.until(moment, lambda: MOMENTS[moment](unused) or process.poll() is not None)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+    done = tools.ended(process)
+    tools.refused(done, 130, "interrupted", "run the same command again")
+    _assert_data_directory_whole_or_absent(unused)
+    unused.up()
+    tools.assert_runs_once(unused)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5], ids=["once", "twice", "in anger"])
+def test_ctrl_c_in_a_later_up_ends_it_cleanly(stopped: Victim, times: int) -> None:
+    process = tools.start(stopped, "up")
+    tools.until("the lock", lambda: _locked_by(stopped, process))
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.01)
+    done = tools.ended(process)
+    tools.refused(done, 130, "interrupted", "run the same command again")
+    assert "KeyboardInterrupt" not in done.stderr
+    stopped.up()
+    tools.assert_runs_once(stopped)
+
+
+def test_sigterm_in_up_ends_it_with_its_own_code(stopped: Victim) -> None:
+    process = tools.start(stopped, "up")
+    tools.until("the lock", lambda: _locked_by(stopped, process))
+    process.terminate()
+    tools.refused(tools.ended(process), 143, "terminated", "run the same command again")
+    stopped.up()
+    tools.assert_runs_once(stopped)
+
+
+def test_ctrl_c_in_json_still_answers_with_one_object(stopped: Victim) -> None:
+    process = tools.start(stopped, "up", "--json")
+    tools.until("the lock", lambda: _locked_by(stopped, process))
+    os.killpg(process.pid, signal.SIGINT)
+    done = tools.ended(process)
+    assert done.returncode == 130
+    assert json.loads(done.stdout)["error"]["code"] == "INTERRUPTED"
+
+
+def test_of_two_ups_at_once_the_second_is_told_who_is_at_work(stopped: Victim) -> None:
+    first = tools.start(stopped, "up")
+    tools.until("the lock", lambda: _locked_by(stopped, first))
+    said = tools.refused(stopped.invoke("up"), 12, f"pid {first.pid}", "`up`", "since", "LOCKED")
+    assert "wait until it is done" in said
+    assert tools.ended(first).returncode == 0
+    tools.assert_runs_once(stopped)
+
+
+def test_many_ups_at_once_start_everything_once(stopped: Victim) -> None:
+    several = [tools.start(stopped, "up") for _ in range(4)]
+    codes = sorted(tools.ended(process).returncode for process in several)
+    assert codes[0] == 0
+    assert set(codes) <= {0, 12}
+    tools.assert_runs_once(stopped)
+
+
+@pytest.mark.parametrize("second", [("up",), ("down",), ("restart",), ("reset", "--yes")], ids=" ".join)
+def test_nothing_gets_in_between_while_down_is_at_work(running: Victim, second: tuple[str, ...]) -> None:
+    first = tools.start(running, "down")
+    tools.until("the lock", lambda: _locked_by(running, first))
+    tools.refused(running.invoke(*second), 12, f"pid {first.pid}", "`down`", "LOCKED")
+    assert tools.ended(first).returncode == 0
+    tools.assert_nothing_runs(running)

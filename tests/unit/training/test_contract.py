@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from infra import catalog, endpoints, settings
+from infra.errors import PlatformError
+from infra.training import contract
+
+
+def values() -> dict[str, str]:
+    return endpoints.contract(endpoints.build(settings.load(environ={}), ("postgres", "mlflow")))
+
+
+def test_it_is_read_from_the_environment_and_nothing_else_is() -> None:
+    found = contract.read({**values(), "PLATFORM_TIER": "native", "POSTGRES_PASSWORD": "x"})
+    assert set(found.values) == set(catalog.CONTRACT_NAMES)
+    assert found.datasets.endpoint.endswith(":9000")
+    assert found.results.endpoint.endswith(":9002")
+    assert found.backends == ("database", "mlflow")
+
+
+def test_missing_names_are_all_named() -> None:
+    given = values()
+    del given["REDIS_URL"], given["TEMPORAL_HOST"]
+    with pytest.raises(PlatformError, match="REDIS_URL, TEMPORAL_HOST") as caught:
+        contract.read(given)
+    assert caught.value.code == "USAGE"
+
+
+def test_secrets_are_not_in_its_repr() -> None:
+    given = {**values(), "INTERNAL_STORAGE_SECRET_KEY": "hush-hush"}
+    found = contract.read(given)
+    assert "hush" not in repr(found) + repr(found.results)
