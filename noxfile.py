@@ -15,7 +15,6 @@ nox.options.sessions = ["lint", "types", "tests", "drift"]
 
 RESULTS = Path(__file__).parent / ".platform-tests"
 LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header")
-)
 
 
 def _python(session: nox.Session, *arguments: str) -> None:
@@ -82,7 +81,8 @@ def update_pins(session: nox.Session) -> None:
     excluded = {"mlflow": ["--excludes", "requirements/mlflow.exclude"]}
     for name in ("platform", "dev", "mlflow"):  # in this order: the others are held to what platform.txt says
         source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
-        _python(session, "uv", "pip", "compile", *LOCKED, "--fork-strategy=fewest", *excluded.get(name, []), str(source), "-o", str(target))
+        options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]
+        _python(session, "uv", "pip", "compile", *options, str(source), "-o", str(target))
         target.write_text("# locked by: nox -s update-pins\n" + target.read_text())
 
 

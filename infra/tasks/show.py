@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from infra.tasks.command import Run
 
 STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
-_MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "backoff": "warn", "stopped": "bad"}
+_MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "backoff": "warn", "unsupervised": "warn", "stopped": "bad"}
 WRITTEN_BY_US = "# written by `invoke env --write`"
 
 

@@ -244,11 +244,11 @@ def _status(spec: supervise.Spec, state: supervise.State | None, supervised: boo
     live = state.identity.process() if state and state.identity else None
     if state is None or (live is None and state.state in ("ready", "starting")):
         return ServiceStatus(spec.name, "stopped", engine=engine, log=spec.log)
-    detail = state.detail or ("" if supervised else "runs without its supervisor: invoke up")
+    alone = live is not None and not supervised
     return ServiceStatus(
         spec.name,
-        state.state,
-        detail,
+        "unsupervised" if alone else state.state,
+        "nobody would restart it: its supervisor has ended, invoke up starts another" if alone else state.detail,
         state.pid if live else None,
         _memory(state.identity) if live else None,
         state.restarts,

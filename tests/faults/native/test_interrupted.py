@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ MOMENTS: dict[str, Callable[[Victim], object]] = {
 }
 
 
+def _reached(victim: Victim, moment: str, process: subprocess.Popen[str]) -> bool:
+    return bool(MOMENTS[moment](victim)) or process.poll() is not None
+
+
 def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
     data = _native(victim) / "data" / "postgres"
     # initdb writes the control file's directory early and its own last words late: global/pg_filenode.map is late.
@@ -59,9 +64,9 @@ def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
 
 
 def test_up_killed_at_every_stage_of_a_first_start_is_repaired_by_the_next_up(unused: Victim) -> None:
-    for moment, reached in MOMENTS.items():
+    for moment in MOMENTS:
         process = tools.start(unused, "up")
-        tools.until(moment, lambda check=reached, p=process: check(unused) or p.poll() is not None)
+        tools.until(moment, partial(_reached, unused, moment, process))
         process.kill()
         done = tools.ended(process)
         assert done.returncode in (0, -signal.SIGKILL), f"{moment}: {done.stderr}"
@@ -105,7 +110,7 @@ def test_down_killed_in_the_middle_is_finished_by_the_next_one(running: Victim, 
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_ctrl_c_in_a_first_up_ends_it_cleanly(unused: Victim, moment: str, times: int) -> None:
     process = tools.start(unused, "up")
-    tools.until(moment, lambda: MOMENTS[moment](unused) or process.poll() is not None)
+    tools.until(moment, partial(_reached, unused, moment, process))
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
     done = tools.ended(process)
