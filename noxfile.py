@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "drift"]
 
 RESULTS = Path(__file__).parent / ".platform-tests"
-LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header")
+LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "-q")
 
 
 def _python(session: nox.Session, *arguments: str) -> None:

@@ -42,7 +42,7 @@ def test_a_newer_database_is_refused() -> None:
 def test_wrong_names_are_a_defect(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("select 1")
-    with pytest.raises(ValueError, match="sql|numbers"):
+    with pytest.raises(ValueError, match=r"sql|numbers"):
         migrate.known(tmp_path)
 
 

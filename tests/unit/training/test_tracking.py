@@ -166,7 +166,7 @@ class FakeTask:
 
 def test_clearml_gets_a_task_and_a_resumed_training_continues_it(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeTask.made, FakeTask.told = [], []
-    monkeypatch.setitem(sys.modules, "clearml", SimpleNamespace(Task=FakeTask))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "clearml", SimpleNamespace(Task=FakeTask))
     for status in ("KILLED", "FINISHED"):
         found = Tracking([tracking.ClearMLBackend()], SUBJECT)
         found.start()
