@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,11 +118,6 @@ def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only:
     return Started(tier, ends, time.monotonic() - began, changed)
 
 
-def import_early() -> None:
-    """Load the database client while the servers start: it takes as long as they do."""
-    threading.Thread(target=__import__, args=("psycopg",), daemon=True).start()
-
-
 def _processes(tier: Tier, context: Context) -> set[tuple[str, int | None]]:
     if not tier.running(context):
         return set()
@@ -148,18 +142,6 @@ def raise_on_failures(checks: Sequence[Check]) -> None:
     )
 
 
-def ensure_data(endpoints: Endpoints) -> list[str]:
-    """Make missing databases and buckets, side by side; returns what was made. Idempotent."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from infra.data import ensure
-
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(ensure.databases, endpoints), pool.submit(ensure.buckets, endpoints)]
-        databases, buckets = (job.result() for job in jobs)
-    return [f"database {name}" for name in databases] + [f"bucket {name}" for name in buckets]
-
-
 def heal(endpoints: Endpoints, client: Path) -> list[str]:
     """Ask every functional question; make the databases and buckets that are missing, and ask those again.
 
@@ -168,11 +150,13 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
     Raises:
         PlatformError: SERVICE_FAILED naming what does not work although its process runs.
     """
+    from infra.data import ensure
+
     questions = health.thorough(endpoints, client)
     bad = _unanswered(questions)
     made: list[str] = []
     if bad and not set(bad) & set(endpoints.services):
-        made = ensure_data(endpoints)
+        made = ensure.everything(endpoints)
         bad = _unanswered({name: questions[name] for name in bad})
     if bad:
         name, finding = next(iter(bad.items()))

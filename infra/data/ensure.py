@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 from infra import catalog, health
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.sigv4 import Store
+
+
+def preload() -> None:
+    """Load the database client in the background: it takes as long as the servers' start."""
+    threading.Thread(target=__import__, args=("psycopg",), daemon=True).start()
+
+
+def everything(endpoints: Endpoints) -> list[str]:
+    """Make missing databases and buckets, side by side; returns what was made. Idempotent.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, or SERVICE_FAILED for a store that makes no bucket.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(databases, endpoints), pool.submit(buckets, endpoints)]
+        made, stored = (job.result() for job in jobs)
+    return [f"database {name}" for name in made] + [f"bucket {name}" for name in stored]
 
 
 def databases(endpoints: Endpoints) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra import catalog, endpoints, ports, stack
+from infra.data import ensure
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
@@ -84,7 +85,7 @@ class Native:
     def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
         """Programs, data version, ports, disk and memory."""
         builder = self.builder(context)
-        postgres.check_version(builder.programs.postgres)
+        postgres.check_version(builder.programs.postgres, builder.programs.postgres_found)
         origin = context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
         alive = {s.name for s in supervise.survivors(self._mended(context))}
@@ -95,8 +96,6 @@ class Native:
 
     def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing; a service that already runs as wanted is left alone."""
-        from infra import lifecycle
-
         builder, home = self.builder(context), self.home(context)
         self._prepare(builder, names)
         core = [s for s in builder.core() if s.name in names]
@@ -104,7 +103,7 @@ class Native:
         running = [s for s in supervise.desired(home) if s.name in overlay]
         fresh = "postgres" in names and not builder.programs.postgres.initialised
         if fresh:
-            lifecycle.import_early()
+            ensure.preload()
             supervise.ensure(home, [s for s in core if s.name != "postgres"])
         if "postgres" in names:
             self._make_databases(context, builder)
@@ -112,7 +111,7 @@ class Native:
         self.wait(context, [s.name for s in core], timeout)
         wanted = endpoints.build(context.settings, tuple(names))
         if fresh or set(overlay) - {s.name for s in running}:
-            lifecycle.ensure_data(wanted)
+            ensure.everything(wanted)
         if overlay:
             supervise.ensure(home, [*core, *self._overlay(context, overlay)])
             self.wait(context, (), timeout)
@@ -221,13 +220,18 @@ class Native:
             # Renamed first: a removal that is cut short leaves no half directory under the real name.
             doomed = removal.path.with_name(f".{removal.path.name}-removed-{time.time_ns()}")
             os.rename(removal.path, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-            shutil.rmtree(home / "cache" / removal.service, ignore_errors=True)
+            for litter in (doomed, *_unfinished(removal.path), home / "cache" / removal.service):
+                shutil.rmtree(litter, ignore_errors=True)
             if removal.service == "postgres":
                 (home / "postgres-data").unlink(missing_ok=True)
         if not any((home / "data" / s.name).exists() for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN):
             (home / "store-engine").unlink(missing_ok=True)
         self._builders.clear()
+
+
+def _unfinished(data: Path) -> list[Path]:
+    """What an initdb, or a removal, that was killed has left beside a data directory."""
+    return [p for kind in ("new", "removed") for p in data.parent.glob(f".{data.name}-{kind}-*")]
 
 
 def _item(spec: supervise.Spec, state: supervise.State | None) -> Item:
