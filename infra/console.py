@@ -5,6 +5,7 @@ A pipe that reads stdout gets the answer and nothing else; in JSON it is exactly
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -185,6 +186,13 @@ class Console:
             for old in sorted(directory.glob("*Z-*.log"))[:-KEEP_LOGS]:
                 old.unlink(missing_ok=True)
         except OSError:
+            self.log = None
+
+    def close(self) -> None:
+        """End the log."""
+        if self.log is not None:
+            with contextlib.suppress(OSError):
+                self.log.close()
             self.log = None
 
     def _log(self, text: str) -> None:

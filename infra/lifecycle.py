@@ -16,6 +16,7 @@ from infra.probes import Finding
 from infra.settings import Settings
 from infra.stack import Stack
 from infra.tiers.base import Availability, Check, Context, ServiceStatus, Tier
+from infra.waiting import login_steps
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
     Returns what had to be made.
 
     Raises:
-        PlatformError: SERVICE_FAILED naming what does not work although its process runs.
+        PlatformError: SERVICE_FAILED or LOGIN_REFUSED, naming what does not work although its process runs.
     """
     from infra.data import ensure
 
@@ -160,11 +161,12 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
         bad = _unanswered({name: questions[name] for name in bad})
     if bad:
         name, finding = next(iter(bad.items()))
+        refused = finding.fatal and name in endpoints.services
         raise PlatformError(
-            "SERVICE_FAILED",
-            f"started, but {name} does not work",
+            "LOGIN_REFUSED" if refused else "SERVICE_FAILED",
+            f"{name} runs, but refuses our login" if refused else f"started, but {name} does not work",
             why=finding.detail,
-            steps=("invoke status", "invoke doctor"),
+            steps=(*(login_steps(name) if refused else ()), "invoke status", "invoke doctor"),
             details={"failed": {n: f.detail for n, f in bad.items()}},
         )
     return made
@@ -205,7 +207,8 @@ def _overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) ->
         return "stopped"
     if all(s.state == "ready" and findings[s.name].ok for s in found):
         return "ready"
-    return "starting" if all(s.state in ("ready", "starting", "waiting") for s in found) else "degraded"
+    on_the_way = all(s.state in ("starting", "waiting") or (s.state == "ready" and findings[s.name].ok) for s in found)
+    return "starting" if on_the_way else "degraded"
 
 
 def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[str, str]:

@@ -86,6 +86,16 @@ def listeners() -> Mapping[int, Holder]:
     return found
 
 
+def listening(pid: int) -> set[int]:
+    """The TCP ports that a process listens on; none where the system does not tell."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        links = psutil.Process(pid).net_connections("tcp")
+        return {link.laddr.port for link in links if link.status == psutil.CONN_LISTEN}
+    return set()
+
+
 def _holder(pid: int | None) -> Holder:
     import psutil
 

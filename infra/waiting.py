@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra import catalog
 from infra.console import Console, human_seconds
 from infra.errors import PlatformError
 
@@ -177,6 +178,15 @@ def last_lines(log: Path | None, count: int = LAST_LINES) -> list[str]:
     return ["".join(c for c in line if c.isprintable() or c == "\t")[:400] for line in lines[-count:]]
 
 
+def login_steps(service: str) -> tuple[str, ...]:
+    """What to do when a service refuses the user or the password of the settings."""
+    names = next((s.login for s in catalog.SERVICES if s.name == service and s.login), ("its user", "its password"))
+    return (
+        f"its data was made with another user or password: set {names[0]} and {names[1]} in .env to the old ones",
+        f"or remove its data: invoke reset -s {service}",
+    )
+
+
 def failure(item: Item, code: str, retry: str, waited: float = 0.0) -> PlatformError:
     """The error for a service that failed, refused our login, or was not ready in time."""
     what = {
@@ -184,11 +194,8 @@ def failure(item: Item, code: str, retry: str, waited: float = 0.0) -> PlatformE
         "SERVICE_FAILED": f"{item.name} failed",
         "WAIT_TIMEOUT": f"{item.name} was not ready within {human_seconds(waited)}",
     }[code]
-    steps = (f"invoke logs -s {item.name}", "mend the cause, then: " + retry)
+    steps: tuple[str, ...] = (f"invoke logs -s {item.name}", "mend the cause, then: " + retry)
     if code == "LOGIN_REFUSED":
-        steps = (
-            "its data was made with another user or password: set the old one in .env",
-            f"or remove its data: invoke reset -s {item.name}",
-        )
+        steps = login_steps(item.name)
     details = {"service": item.name, "state": item.state, "log": last_lines(item.log), "path": str(item.log or "")}
     return PlatformError(code, what, why=item.detail, steps=steps, details=details)

@@ -304,20 +304,32 @@ def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
     return PlatformError("BACKUP_DAMAGED", f"{backup.path}: {name} {reason}", steps=steps, details=details)
 
 
-def prune(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
-    """Remove old backups, so that `keep` verified ones stay; returns what was removed and why more stayed.
+def prunable(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
+    """What `prune` would remove, and why nothing when it must not; nothing is touched.
 
-    The newest is never removed, and broken or unverified backups never count as kept ones. The caller holds the lock.
+    The newest is never removed, and broken or unverified backups never count as kept ones.
     """
     found = catalogue(target, kind)
     verified = [b for b in found if b.verified]
     if len(verified) < keep or keep < 1:
         return [], f"only {len(verified)} of {len(found)} are verified, {keep} shall stay: nothing was removed"
     oldest_kept = verified[-keep].sequence
-    doomed = [b for b in found if b.sequence < oldest_kept and b is not found[-1]]
+    return [b for b in found if b.sequence < oldest_kept and b is not found[-1]], ""
+
+
+def prune(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
+    """Remove old backups, so that `keep` verified ones stay; returns what was removed and why more stayed.
+
+    The caller holds the lock.
+    """
+    doomed, why = prunable(target, kind, keep)
     for backup in doomed:
-        # Renamed first: a removal that is cut short leaves no backup that looks whole.
-        part = backup.path.with_name(f"{PART}{backup.path.name}")
-        os.rename(backup.path, part)
-        shutil.rmtree(part, ignore_errors=True)
-    return doomed, ""
+        remove(backup)
+    return doomed, why
+
+
+def remove(backup: Backup) -> None:
+    """Remove a backup; renamed first, so that a removal that is cut short leaves none that looks whole."""
+    part = backup.path.with_name(f"{PART}{backup.path.name}")
+    os.rename(backup.path, part)
+    shutil.rmtree(part, ignore_errors=True)

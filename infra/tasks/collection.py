@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,29 +26,55 @@ def check_command_line(tasks: invoke.Collection) -> None:
     Raises:
         invoke.Exit: with code 2.
     """
-    program = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
-    if program not in ("invoke", "inv", "__main__.py") or "--complete" in sys.argv:
+    program = Path(sys.argv[0] if sys.argv else "")
+    called = program.name.removesuffix(".exe") if program.name != "__main__.py" else program.parent.name
+    if called not in ("invoke", "inv") or "--complete" in sys.argv:
         return
     try:
-        _parse(tasks.to_contexts(), sys.argv[1:])
+        _parse(_contexts(tasks), sys.argv[1:])
     except PlatformError as error:
-        wants_json = any(a in ("--json", "--output=json", "-ojson") for a in sys.argv)
-        Console(output="json" if wants_json else "table", command="invoke").fail(error)
+        Console(output=_format(sys.argv), command="invoke").fail(error)
         raise invoke.Exit(code=int(error.exit)) from error
 
 
+def _contexts(tasks: invoke.Collection) -> list[ParserContext]:
+    """What Invoke parses by; making it takes the help out of the tasks, so it is put back for Invoke's own turn."""
+    kept = [(task, dict(task.help)) for task in (tasks[name] for name in tasks.task_names)]
+    contexts = tasks.to_contexts()
+    for task, texts in kept:
+        task.help = texts
+    return list(contexts)
+
+
+def _format(words: list[str]) -> str:
+    """The format that a command line asks for, although it could not be parsed."""
+    if "--json" in words:
+        return "json"
+    pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
+    found = re.search(r"(?:^|\n)(?:--output[= ]|-o[= ]?)(json|yaml)(?:\n|$)", "\n".join([*words, *pairs]))
+    return found[1] if found else "table"
+
+
 def _parse(contexts: list[ParserContext], words: list[str]) -> None:
-    program = invoke.Program()
-    initial = program.initial_context
-    parser = Parser(initial=initial, contexts=contexts)
-    try:
-        parser.parse_argv(list(words))
+    initial = invoke.Program().initial_context
+    try:  # in two steps, as Invoke does it: `--help up` must not be taken for a call of up
+        core = Parser(initial=initial, ignore_unknown=True).parse_argv(list(words))
+        Parser(initial=initial, contexts=contexts).parse_argv(core.unparsed)
     except invoke.ParseError as error:
         raise _usage(str(error), error, contexts, words) from error
+    except ValueError as error:  # a word where an option wants a number
+        raise PlatformError("USAGE", str(error), steps=("invoke --list, invoke --help TASK",)) from error
+    asked = core[0].args.help.value
+    known = _names(contexts)
+    if isinstance(asked, str) and asked not in known:
+        raise PlatformError("USAGE", f"there is no task {asked!r}", steps=(*_near(asked, known), "invoke --list"))
+
+
+def _names(contexts: list[ParserContext]) -> list[str]:
+    return [str(name) for c in contexts for name in (c.name, *c.aliases)]
 
 
 def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str]) -> PlatformError:
-    known = [str(name) for c in contexts for name in (c.name, *c.aliases)]
     unknown = next((w for w in words if repr(w) in text), "")
     current = getattr(error, "context", None)
     if unknown.startswith("-") and current is not None and current.name:
@@ -57,7 +85,7 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
             steps=(*_near(unknown.split("=")[0], flags), f"invoke --help {current.name}"),
         )
     if unknown:
-        hint = _near(unknown, known) or _service_hint(unknown, current)
+        hint = _service_hint(unknown, current) or _near(unknown, _names(contexts))
         return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, "invoke --list"))
     return PlatformError("USAGE", text.strip().rstrip("."), steps=("invoke --list",))
 
@@ -70,17 +98,18 @@ def _near(word: str, known: list[str]) -> tuple[str, ...]:
 def _service_hint(word: str, current: Any) -> tuple[str, ...]:
     from infra import catalog
 
-    if current is not None and current.name and word in {s.name for s in catalog.SERVICES}:
+    takes_service = current is not None and "--service" in current.flags
+    if takes_service and word in {s.name for s in catalog.SERVICES}:
         return (f"a service is named by an option: invoke {current.name} -s {word}",)
     return ()
 
 
 def collect() -> invoke.Collection:
     """All tasks of this version; ends the program when the command line does not fit them."""
-    from infra.tasks import native, root, train
+    from infra.tasks import db, minio, native, root, train
 
     tasks = invoke.Collection(*root.TASKS)
-    for module in (native, train):
+    for module in (db, native, minio, train):
         tasks.add_collection(_namespace(module))
     check_command_line(tasks)
     return tasks

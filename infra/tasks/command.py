@@ -88,8 +88,11 @@ def _signature(body: Callable[..., Any], drop: str) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     context = inspect.Parameter("context", kind)
     plain = [inspect.Parameter(p.name, kind, default=p.default) for p in own]
+    required = [p for p in plain if p.default is p.empty]
+    optional = [p for p in plain if p.default is not p.empty]
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
-    return inspect.Signature([context, *plain, *common])
+    # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
+    return inspect.Signature([context, *required, *common[:2], *optional, *common[2:]])
 
 
 def _execute(
@@ -114,6 +117,8 @@ def _execute(
             _traceback(console)
         console.fail(_internal(error))
         return int(ExitCode.FAILED)
+    finally:
+        console.close()
 
 
 def _answered(console: Console, body: Callable[..., Answer | None], options: dict[str, Any], log: bool) -> int:

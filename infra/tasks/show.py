@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from infra.tasks.command import Run
 
 STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
-_MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "backoff": "warn", "unsupervised": "warn", "stopped": "bad"}
+_MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "stopped": "bad"}
+_MARKS |= {"backoff": "warn", "unsupervised": "warn"}
 WRITTEN_BY_US = "# written by `invoke env --write`"
 
 
@@ -110,8 +111,9 @@ def status(context: Context, choice: Choice, found: Report, why: bool, reveal: b
         mark = console.symbol(_MARKS.get(str(entry["state"]), "dim"), console.stdout)
         memory = human_bytes(entry["memory"]) if entry["memory"] else ""
         state = f"{mark} {entry['state']}"
-        rows.append((str(entry["name"]), state, "  ".join(entry["urls"]), memory, _age(entry), _note(entry)))
-    table = Table(("service", "state", "address", "memory", "up", ""), tuple(rows))
+        secret = (str(entry["login"]),) if reveal else ()
+        rows.append((str(entry["name"]), state, "  ".join(entry["urls"]), *secret, memory, _age(entry), _note(entry)))
+    table = Table(("service", "state", "address", *(("login",) if reveal else ()), "memory", "up", ""), tuple(rows))
     data = {"state": found.state, "services": entries, "engines": engines, "gaps": _gaps(choice.tier, engines)}
     code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
     lines = _causes(entries) if why else _advice(found.state, choice.tier.name)
@@ -181,17 +183,17 @@ def logs(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
         if console.output == "json" and follow:
             event = {"ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "type": "log", "service": line.service}
             write_line(console.stdout, json.dumps({**event, "state": "", "text": text}))
-        elif console.output == "json":
+        elif console.output in ("json", "yaml") and not follow:
             seen.append({"service": line.service, "text": text})
         else:
             write_line(console.stdout, f"{console.paint(f'{line.service:<16}', 'dim', console.stdout)} {text}")
-    return Answer({"lines": seen}) if console.output == "json" and not follow else None
+    return Answer({"lines": seen}) if console.output in ("json", "yaml") and not follow else None
 
 
 def written(run: Run, values: Mapping[str, str], target: str, yes: bool) -> Answer:
     """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
-    if path == (run.settings.root / ".env").absolute():
+    if path.resolve() == (run.settings.root / ".env").resolve():
         steps = ("write it into your application's directory, e.g. invoke env --write ../app/.env",)
         raise PlatformError("USAGE", f"{path} holds this platform's own settings", steps=steps)
     lines = []

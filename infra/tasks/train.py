@@ -202,6 +202,8 @@ def _bar(console: Console) -> Iterator[Any]:
 def _progress(glimpse: Glimpse) -> str:
     if glimpse.note:
         return f"{glimpse.state}: {glimpse.note}"
+    if glimpse.state == "queued":
+        return "queued: it begins when there is room for it"
     if glimpse.state != "running" or not glimpse.epoch:
         return glimpse.state
     of = f"/{glimpse.epochs}" if glimpse.epochs else ""

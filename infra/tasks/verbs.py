@@ -81,6 +81,8 @@ def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = 
 
     choice = choose(run, quiet=True)
     found = lifecycle.report(run.context, choice.tier)
+    if show_secrets:
+        run.console.secrets = ()
     return show.status(run.context, choice, found, why, show_secrets)
 
 

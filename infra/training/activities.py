@@ -25,7 +25,7 @@ from infra.training.jobs import Jobs, Superseded
 from infra.training.patience import BUDGET, EXIT_TEMPORARY, Unavailable
 from infra.training.program import Program
 from infra.training.progress import Progress
-from infra.training.workflow import Ending, Request
+from infra.training.request import Ending, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 # Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from infra.errors import PlatformError
+from infra.training import temporal_client
 from infra.training.config import TrainingConfig
 from infra.training.contract import Contract, connect_redis
 from infra.training.jobs import Job, Jobs
-from infra.training.patience import Unavailable, patiently
+from infra.training.patience import Unavailable
 from infra.training.progress import channel
-
-if TYPE_CHECKING:
-    from temporalio.client import Client
-
-T = TypeVar("T")
+from infra.training.request import Request
 
 PATIENCE = 20.0
 """Seconds to wait for a server that is away, when ordering or asking."""
@@ -94,58 +90,17 @@ def start(contract: Contract, order: Order) -> str:
         jobs.migrate()
         jobs.add(job, order.experiment, order.shown or None, config, epochs)
         try:
-            _temporal(contract, lambda client: _start_workflow(client, job, order))
-        except Unavailable as error:
+            temporal_client.start(contract, _request(job, order))
+        except (Unavailable, PlatformError) as error:
             jobs.finish(job, "failed", str(error))
             raise
     return job
 
 
-async def _start_workflow(client: Client, job: str, order: Order) -> None:
-    from temporalio.common import WorkflowIDConflictPolicy
-
-    from infra.training import workflow
-
-    built_in = not order.command
-    request = workflow.Request(
-        job,
-        order.config.epochs if built_in else 0,
-        order.config.dataset if built_in else "",
-        list(order.command),
-        order.cwd,
-    )
-    await client.start_workflow(
-        workflow.TrainingWorkflow.run,
-        request,
-        id=_workflow_id(job),
-        task_queue=workflow.QUEUE,
-        # A start whose answer was lost is simply made again.
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-    )
-
-
-def _workflow_id(job: str) -> str:
-    return f"training-{job}"
-
-
-def _temporal(contract: Contract, call: Callable[[Client], Awaitable[T]], budget: float = PATIENCE) -> T:
-    async def connected() -> T:
-        from temporalio.client import Client
-
-        client = await Client.connect(contract["TEMPORAL_HOST"], namespace=contract["TEMPORAL_NAMESPACE"])
-        return await call(client)
-
-    name = f"Temporal at {contract['TEMPORAL_HOST']}"
-    return patiently(lambda: asyncio.run(connected()), _temporal_away, name, budget)
-
-
-def _temporal_away(error: Exception) -> bool:
-    from temporalio.service import RPCError, RPCStatusCode
-
-    if isinstance(error, RPCError):
-        return error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
-    # Client.connect raises a bare RuntimeError when nobody answers.
-    return isinstance(error, RuntimeError)
+def _request(job: str, order: Order) -> Request:
+    if order.command:
+        return Request(job, command=list(order.command), cwd=order.cwd)
+    return Request(job, order.config.epochs, order.config.dataset)
 
 
 def newest(contract: Contract, limit: int) -> list[Job]:
@@ -207,25 +162,13 @@ def _reconciled(contract: Contract, job: Job) -> Job:
     """The job, marked as failed when its workflow has gone without doing so (terminated, or its data removed)."""
     fresh = (datetime.now(UTC) - job.created_at).total_seconds() < 60
     with contextlib.suppress(Unavailable):
-        status = _temporal(contract, lambda client: _status(client, job.id), budget=2.0)
-        if status == "RUNNING" or (status == "NOT_FOUND" and fresh):
+        status = temporal_client.status(contract, job.id)
+        if status == "RUNNING" or (status == temporal_client.NOT_FOUND and fresh):
             return job
         with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
             jobs.finish(job.id, "failed", f"its workflow is gone ({status.lower().replace('_', ' ')})")
             return jobs.get(job.id) or job
     return job
-
-
-async def _status(client: Client, job: str) -> str:
-    from temporalio.service import RPCError, RPCStatusCode
-
-    try:
-        found = await client.get_workflow_handle(_workflow_id(job)).describe()
-    except RPCError as error:
-        if error.status == RPCStatusCode.NOT_FOUND:
-            return "NOT_FOUND"
-        raise
-    return found.status.name if found.status else "RUNNING"
 
 
 def artifacts(contract: Contract, job: str) -> list[str]:
@@ -252,14 +195,10 @@ def cancel(contract: Contract, job: str) -> None:
     """Ask for a cancellation; `follow` shows when it is done.
 
     Raises:
-        PlatformError: UNREACHABLE.
+        PlatformError: UNREACHABLE, PROGRAM_FAILED.
     """
-
-    async def ask(client: Client) -> None:
-        await client.get_workflow_handle(_workflow_id(job)).cancel()
-
     with answering():
-        _temporal(contract, ask)
+        temporal_client.cancel(contract, job)
 
 
 def follow(contract: Contract, job: str) -> Iterator[Glimpse]:

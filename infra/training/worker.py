@@ -49,12 +49,12 @@ async def connect(found: Contract) -> Client:
 
 
 def workers(client: Client, activities: Activities, threads: ThreadPoolExecutor) -> list[Worker]:
-    """Two workers: workflows and database writes, and the programs."""
+    """Two workers: one for workflows and their endings, one for programs."""
     short = Worker(
         client,
         task_queue=workflow.QUEUE,
         workflows=[TrainingWorkflow],
-        activities=[activities.set_preparing, activities.finish],
+        activities=[activities.finish],
         activity_executor=threads,
         max_concurrent_activities=4,
         max_cached_workflows=20,
@@ -62,7 +62,7 @@ def workers(client: Client, activities: Activities, threads: ThreadPoolExecutor)
     long = Worker(
         client,
         task_queue=workflow.PROGRAM_QUEUE,
-        activities=[activities.prepare, activities.run, activities.evaluate],
+        activities=[activities.set_preparing, activities.prepare, activities.run, activities.evaluate],
         activity_executor=threads,
         max_concurrent_activities=PROGRAMS,
         # A cancellation comes as the answer to a heartbeat, so these must not be held back for long.

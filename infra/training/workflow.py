@@ -1,17 +1,18 @@
 """The life of a training as a Temporal workflow: prepare, run, evaluate, and always a final state.
 
-It runs in Temporal's sandbox: only temporalio and the standard library may be imported here.
+It runs in Temporal's sandbox: only temporalio, the standard library and plain data may be imported here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
+
+from infra.training.request import Ending, Request
 
 QUEUE = "training"
 # Programs have a queue of their own: many long trainings must not keep a short one from being marked as cancelled.
@@ -27,32 +28,6 @@ TRIES = RetryPolicy(
     maximum_attempts=20,
 )  # fmt: skip
 UNTIL_IT_WORKS = RetryPolicy(initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=5))
-
-
-@dataclass(frozen=True)
-class Request:
-    """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory."""
-
-    job: str
-    epochs: int = 0
-    dataset: str = ""
-    command: list[str] = field(default_factory=list)
-    cwd: str = ""
-
-    @property
-    def built_in(self) -> bool:
-        """Whether it is the built-in training."""
-        return not self.command
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a training ended: succeeded, failed or cancelled; the reason and the program's last lines."""
-
-    job: str
-    state: str
-    error: str = ""
-    lines: list[str] = field(default_factory=list)
 
 
 @workflow.defn(name="training")
@@ -75,8 +50,13 @@ class TrainingWorkflow:
         return ending.state
 
     async def _work(self, request: Request) -> None:
+        # On the programs' queue: until there is room for a program, the job stays queued.
         await workflow.execute_activity(
-            SET_PREPARING, request, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+            SET_PREPARING,
+            request,
+            task_queue=PROGRAM_QUEUE,
+            start_to_close_timeout=timedelta(minutes=2),
+            retry_policy=UNTIL_IT_WORKS,
         )
         if request.built_in:
             await self._program(PREPARE, request, timedelta(minutes=30))
@@ -85,6 +65,9 @@ class TrainingWorkflow:
             await self._program(EVALUATE, request, timedelta(minutes=30))
 
     async def _program(self, name: str, request: Request, limit: timedelta) -> None:
+        # A program that ended well just before it was told to stop has swallowed the cancellation.
+        if workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError
         await workflow.execute_activity(
             name,
             request,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import invoke
 from invoke.parser import Parser, ParserContext
@@ -57,7 +60,8 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     for node in _at_import(tree) if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import hides where it leads"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -110,7 +114,8 @@ def namespace() -> invoke.Collection:
     """The tasks as `tasks.py` has them."""
     from infra.tasks.collection import collect
 
-    return collect()
+    with patch.object(sys, "argv", ["drift"]):  # it also looks at the command line, which is pytest's here
+        return collect()
 
 
 @cache
@@ -131,18 +136,23 @@ def parse(words: Sequence[str] | str) -> list[ParserContext]:
     return list(Parser(contexts=namespace().to_contexts()).parse_argv(core.unparsed))
 
 
+def examples() -> list[tuple[str, str]]:
+    """Name and `Example:` line of every task; a task without one is a failure."""
+    tasks = {name: namespace()[name] for name in task_names()}
+    found = {name: re.search(r"^\s*Example: (.+)$", task.__doc__ or "", re.MULTILINE) for name, task in tasks.items()}
+    assert [name for name, match in found.items() if match is None] == []
+    # The namespace of a tier has the verbs of the root, with their texts.
+    return [(n if n in m[1] else n.split(".")[-1], m[1]) for n, m in found.items() if m]
+
+
 def listed_by_invoke() -> list[str]:
     """The names that `invoke --list` really prints."""
-    import sys
-
     argv = [sys.executable, "-m", "invoke", "--list-format=json", "--list"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, encoding="utf-8", check=True, timeout=60)
     return sorted(_names(done.stdout))
 
 
 def _names(listing: str) -> Iterator[str]:
-    import json
-
     def walk(part: dict[str, object], prefix: str) -> Iterator[str]:
         for task in part["tasks"]:  # type: ignore[attr-defined]
             yield prefix + task["name"]

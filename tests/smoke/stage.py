@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -160,9 +161,12 @@ def _is_free(port: int) -> bool:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without anything that steers the platform."""
-    ours = {*catalog.SETTINGS, *catalog.CONTRACT_NAMES}
-    return {k: v for k, v in os.environ.items() if k not in ours and not k.startswith("PLATFORM_")}
+    """The environment without what steers the platform, save which programs it is to use."""
+    programs = {name for name, setting in catalog.SETTINGS.items() if setting.kind == "program"}
+    kept = programs | {"PLATFORM_PYTHON", "PLATFORM_POSTGRES_BIN"}
+    dropped = {*catalog.SETTINGS, *catalog.CONTRACT_NAMES} - kept
+    strange = {k for k in os.environ if k.startswith("PLATFORM_")} - kept
+    return {k: v for k, v in os.environ.items() if k not in dropped | strange}
 
 
 @contextlib.contextmanager
@@ -199,6 +203,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tier", default="native")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args(argv)
+    # So that a run that is terminated still stops what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with stage(options.tier, **ODD_LOGINS) as made:
         code = _tested(made, options.pytest)
         if code:

@@ -25,7 +25,7 @@ def test_all_names_and_no_other(platform: Platform) -> None:
 
 def test_stdout_holds_variables_only(platform: Platform) -> None:
     done = platform.invoke("env")
-    names = [re.fullmatch(r"([A-Z_]+)='.*'", line) for line in done.stdout.splitlines()]
+    names = [re.fullmatch(r"([A-Z_]+)=(['\"]).+\2", line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert [m and m[1] for m in names] == list(catalog.CONTRACT_NAMES)
 

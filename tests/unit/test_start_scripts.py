@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import ROOT
+from scripts import make_env
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the scripts for Windows are .ps1 files")
 
@@ -229,3 +230,12 @@ def test_a_wrong_platform_python_is_named(checkout: Checkout, python: str) -> No
     done = checkout.start(PLATFORM_PYTHON=python)
     assert done.returncode == 5
     assert f"PLATFORM_PYTHON={python}" in done.stderr
+
+
+def test_a_python_without_ensurepip_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.make_env.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(make_env.EnvironmentProblem) as problem:
+        list(make_env._with_pip(make_env.Environment(Path("/nowhere")), "platform"))
+    assert int(problem.value.code) == 5
+    assert "apt install python3-venv" in "\n".join(problem.value.lines())
+    assert "uv" in "\n".join(problem.value.lines())

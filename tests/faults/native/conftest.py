@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,19 @@ from tests.faults.native.tools import Deposit
 from tests.smoke.stage import stage
 
 Mount = Callable[..., Path]
+
+_BROKEN = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test has failed: it may have left the shared platform in pieces."""
+    report = yield
+    if report.failed:
+        item.session.stash[_BROKEN] = True
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +46,19 @@ def _shared() -> Iterator[Victim]:
 
 
 @pytest.fixture
-def running(_shared: Victim) -> Victim:
+def running(_shared: Victim, request: pytest.FixtureRequest) -> Victim:
     """A running platform that many tests share: each finds it whole, whatever the one before did."""
-    if not tools.whole(_shared):
+    if request.session.stash.get(_BROKEN, False) or not tools.whole(_shared):
         _shared.up()
+        request.session.stash[_BROKEN] = False
     return _shared
 
 
 @pytest.fixture
 def stopped(_shared: Victim) -> Victim:
     """The shared platform, with its data, stopped in order."""
+    if not (_shared.stack_home / "native" / "data" / "postgres" / "PG_VERSION").exists():
+        _shared.up()
     if tools.roots(_shared):
         _shared.invoke("down", check=True)
     tools.assert_nothing_runs(_shared)

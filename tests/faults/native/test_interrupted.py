@@ -59,7 +59,6 @@ def _reached(victim: Victim, moment: str, process: subprocess.Popen[str]) -> boo
 
 def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
     data = _native(victim) / "data" / "postgres"
-    # initdb writes the control file's directory early and its own last words late: global/pg_filenode.map is late.
     assert not data.exists() or (data / "global" / "pg_control").stat().st_size == 8192
 
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(supervisor, "GIVE_UP_AFTER", 3)
 
 
 def known(home: Path, name: str) -> State:
@@ -79,6 +80,7 @@ def test_a_service_that_crashes_again_and_again_is_given_up_visibly(tmp_path: Pa
 
 def test_the_delay_doubles_up_to_a_limit_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(supervisor, "GIVE_UP_AFTER", 4)
     told: list[str] = []
     real = Board.put
 
@@ -90,7 +92,7 @@ def test_the_delay_doubles_up_to_a_limit_and_is_told(tmp_path: Path, monkeypatch
     with supervised(tmp_path, [spec(tmp_path, "bad", FAILING)]):
         reach(tmp_path, "failed", "bad")
     delays = [line.rpartition("; next try in ")[2] for line in told]
-    assert delays == ["0.01 s", "0.02 s", "0.02 s", "0.02 s"]
+    assert delays == ["0.01 s", "0.02 s", "0.02 s"]
 
 
 def test_a_service_that_is_killed_says_by_which_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +149,8 @@ def test_asking_again_for_a_failed_service_tries_again(tmp_path: Path, monkeypat
 
 
 def test_a_service_that_is_late_says_what_is_missing_and_goes_on(tmp_path: Path) -> None:
-    with supervised(tmp_path, [listening(tmp_path, "job", free_port(), budget=0.0)]) as made:
-        made.runners["job"].spec.probe["port"] = free_port()
+    probe = {"kind": "tcp", "host": "127.0.0.1", "port": free_port()}
+    with supervised(tmp_path, [spec(tmp_path, "job", probe=probe, budget=0.0)]):
         eventually(lambda: "connection refused (not ready after 0 s)" in detail(tmp_path, "job"))
         assert known(tmp_path, "job").state == "starting"
 

@@ -1,0 +1,114 @@
+"""Which keys may become files of a plain tree, and why others may not.
+
+S3 keys are arbitrary text; paths are not. A key that would leave the tree, or fall together with another one, is
+refused by name and never written under a changed name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+PART = ".part-"
+"""How names of files begin that are being written; such keys are refused, such files are no objects."""
+LONGEST = 255
+"""Bytes of one name that common file systems take."""
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in "123456789¹²³")}
+_WINDOWS_BAD = frozenset('<>:"|?*')
+
+Fold = Callable[[str], str]
+"""How a file system takes names for equal."""
+
+
+def exact(name: str) -> str:
+    """Every name differs from every other one."""
+    return name
+
+
+def case_folded(name: str) -> str:
+    """`File` and `file` are one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def composed(name: str) -> str:
+    """The two ways of writing é are one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def problem(key: str) -> str:
+    """Why a key cannot be a path below a directory, on any system; '' when it can."""
+    if key.startswith("/"):
+        return "begins with /: an absolute path"
+    if key.endswith("/"):
+        return "ends with /: a directory cannot hold content"
+    if "\\" in key:
+        return "has a backslash, which separates directories on Windows"
+    if any("\ud800" <= c <= "\udfff" for c in key):
+        return "is not UTF-8"
+    return next((found for name in key.split("/") if (found := _name_problem(name))), "")
+
+
+def _name_problem(name: str) -> str:
+    if name in (".", ".."):
+        return f"has the part {name}, which leads to another place"
+    if not name:
+        return "has two / in a row"
+    if name.startswith(PART):
+        return f"has a part that begins with {PART}, as files do that are being written"
+    if any(ord(c) < 32 or c == "\x7f" for c in name):
+        return "has a control character"
+    if _WINDOWS_BAD & set(name):
+        return "has a character that Windows does not allow in names"
+    if name.split(".")[0].rstrip(" ").casefold() in _RESERVED:
+        return "has a name that is reserved on Windows"
+    if name[-1] in ". ":
+        return "has a part that ends with a dot or a blank, which Windows leaves off"
+    return "has a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=12).digest()
+
+
+@dataclass
+class Sieve:
+    """Finds keys that would fall together; keeps 12 bytes of each path, so that 100,000 keys need little memory."""
+
+    fold: Fold = exact
+    _files: dict[bytes, int] = field(default_factory=dict)
+    _directories: dict[bytes, bytes] = field(default_factory=dict)
+    _split: set[bytes] = field(default_factory=set)
+
+    def add(self, key: str) -> None:
+        """Take note of a key (all of them, before the first question)."""
+        if problem(key):
+            return
+        name = _digest(self.fold(key))
+        self._files[name] = self._files.get(name, 0) + 1
+        for path in _above(key):
+            folded, verbatim = _digest(self.fold(path)), _digest(path)
+            if self._directories.setdefault(folded, verbatim) != verbatim:
+                self._split.add(folded)
+
+    def problem(self, key: str) -> str:
+        """Why a key is refused; '' when it may be written."""
+        if found := problem(key):
+            return found
+        name = _digest(self.fold(key))
+        if name in self._directories:
+            return "is also the beginning of other keys: a file cannot be a directory"
+        if self._files.get(name, 0) > 1:
+            return "is the same file as another key here (upper and lower case, or the way accents are written)"
+        if any(_digest(self.fold(path)) in self._split for path in _above(key)):
+            return "lies in a directory that is the same as another one here (upper and lower case, or accents)"
+        return ""
+
+
+def _above(key: str) -> Iterator[str]:
+    """The directories of a key."""
+    at = key.find("/")
+    while at >= 0:
+        yield key[:at]
+        at = key.find("/", at + 1)

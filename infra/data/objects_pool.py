@@ -1,0 +1,114 @@
+"""The contents that all object backups of a target share: `objects/<first two of sha256>/<sha256>`.
+
+A file there is complete from its first moment (written beside, synced, renamed), and its name says what is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from infra.data import store
+
+DIRECTORY = "objects"
+_NAME = re.compile(r"^[0-9a-f]{64}$")
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class Pool:
+    """The contents of one target; nothing in it is ever reached over a link."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.root = target / DIRECTORY
+        self._known: set[Path] = set()
+
+    def path(self, sha256: str) -> Path:
+        """Where a content is kept. Raises ValueError for what is no SHA-256 in hex."""
+        if not _NAME.match(sha256):
+            raise ValueError(f"{sha256[:80]!r} is no SHA-256")
+        return self.root / sha256[:2] / sha256
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Whether the content is there with its whole size (bytes); it is not read."""
+        try:
+            path = self.path(sha256)
+            found = path.lstat()
+            return stat.S_ISREG(found.st_mode) and found.st_size == size and self._direct(path.parent)
+        except (OSError, ValueError):
+            return False
+
+    def adopt(self, part: Path, sha256: str) -> None:
+        """Take in a file that is written and synced. An older copy is replaced, which heals a damaged one.
+
+        Raises:
+            OSError: the directory cannot be written, or is a link.
+        """
+        path = self.path(sha256)
+        for directory in (self.root, path.parent):
+            if directory not in self._known:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not self._direct(directory):
+                    raise OSError(errno.ELOOP, "is a link, which is not followed", str(directory))
+                self._known.add(directory)
+        os.replace(part, path)
+
+    def open(self, sha256: str) -> int:
+        """A read-only descriptor of a content.
+
+        Raises:
+            OSError: it is missing, a link, reached over a link, or no plain file.
+        """
+        path = self.path(sha256)
+        if not self._direct(path.parent):
+            raise OSError(errno.ELOOP, "is reached over a link, which is not followed", str(path))
+        descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _BINARY)
+        if path.is_symlink() or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.ELOOP, "is a link or no plain file", str(path))
+        return descriptor
+
+    def problem(self, sha256: str, size: int) -> str:
+        """What is wrong with a content ('' when it is whole); reads all of it."""
+        try:
+            with os.fdopen(self.open(sha256), "rb") as file:
+                if os.fstat(file.fileno()).st_size != size:
+                    return "has another size than its manifest says"
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return "has another content than its name says (SHA-256)"
+        except FileNotFoundError:
+            return "is missing"
+        except (OSError, ValueError) as error:
+            return getattr(error, "strerror", None) or str(error)
+        return ""
+
+    def _direct(self, directory: Path) -> bool:
+        """Whether a directory of the pool is a real one; asked once for each that is."""
+        if directory in self._known:
+            return True
+        direct = not directory.is_symlink() and not self.root.is_symlink() and directory.is_dir()
+        if direct:
+            self._known.add(directory)
+        return direct
+
+    def sync(self, prefixes: Iterable[str]) -> None:
+        """Make the entries of these directories (first two hex digits) durable."""
+        touched = sorted(set(prefixes))
+        for prefix in touched:
+            store.sync_directory(self.root / prefix)
+        if touched:
+            store.sync_directory(self.root)
+
+    def contents(self) -> Iterator[Path]:
+        """Every content in the pool; links and foreign files are left out."""
+        if self.root.is_symlink() or not self.root.is_dir():
+            return
+        for directory in sorted(self.root.iterdir()):
+            if directory.is_dir() and not directory.is_symlink():
+                yield from (f for f in sorted(directory.iterdir()) if _NAME.match(f.name) and not f.is_symlink())

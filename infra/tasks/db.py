@@ -1,0 +1,365 @@
+"""Databases: back up, list, verify, restore, prune, a shell, the way to a new major version."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.console import Answer, Table, human_bytes, human_seconds, write_line
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command, confirm, words
+
+if TYPE_CHECKING:
+    from infra.data.postgres_backup import Event
+    from infra.data.postgres_clients import Server
+    from infra.data.store import Backup
+
+TIER = "tier to use"
+TARGET = "directory of the backups (default: backups/db of the stack)"
+FROM = "path or name of a backup, or latest"
+STREAM = "events as JSON, one a line, instead of the answer"
+DATABASE = "a database; give it several times or with commas for more"
+
+
+def _server(run: Run, tier: str, at_least: int = 0) -> Server:
+    from infra import lifecycle
+    from infra.data import postgres_clients
+
+    return postgres_clients.find_server(lifecycle.running_endpoints(run, tier), run.settings, at_least)
+
+
+def _target(run: Run, to: str) -> Path:
+    from infra.data import postgres_backup
+
+    return Path(to).expanduser().absolute() if to else postgres_backup.default_target(run.stack)
+
+
+def _work(run: Run) -> Path:
+    return run.stack.home / "scratch"
+
+
+@contextlib.contextmanager
+def _events(run: Run, stream: bool) -> Iterator[Event]:
+    """What happens, as NDJSON on stdout where that was asked for; a failure is an event, too."""
+
+    def event(kind: str, facts: dict[str, Any]) -> None:
+        if stream:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_line(
+                run.console.stdout, run.console.mask(json.dumps({"ts": now, "type": kind, **facts}, default=str))
+            )
+
+    try:
+        yield event
+    except PlatformError as error:
+        event("error", {"code": error.code, "message": error.what})
+        raise
+
+
+def _ended(event: Event, stream: bool, answer: Answer) -> Answer:
+    """The answer, which is the last event of a stream."""
+    if not stream:
+        return answer
+    event("result", {"data": answer.data})
+    return Answer(answer.data, exit=answer.exit)
+
+
+@command(
+    iterable=("database",),
+    help={
+        "to": TARGET,
+        "database": DATABASE,
+        "fence": "hold up writers for a moment, so that no transaction lies between the databases",
+        "verify": "restore it at once into scratch databases and compare",
+        "keep": "then remove old ones, so that this many verified ones stay",
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+)
+def backup(
+    run: Run,
+    database: list[str],
+    to: str = "",
+    fence: bool = False,
+    verify: bool = False,
+    keep: int = 0,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Back up all databases, or those named, as one consistent set.
+
+    Example: invoke db.backup --verify --keep 7
+    """
+    from infra.data import postgres_backup, postgres_verify, store
+
+    if keep < 0:
+        raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
+    server, target = _server(run, tier), _target(run, to)
+    with _events(run, json_stream) as event, store.locked(target, run.console.command):
+        order = postgres_backup.Order(target, words(database), fence)
+        made = postgres_backup.backup(server, run.console, order, event)
+        event("published", {"path": str(made.path)})
+        checked = postgres_verify.verify(server, made, _work(run), event) if verify else None
+        removed, why = store.prune(target, postgres_backup.KIND, keep) if keep else ([], "")
+        postgres_backup.write_metrics(target)
+        if why:
+            run.console.say(f"  {why}")
+        return _ended(event, json_stream, _made(run, made, checked, [str(b.path) for b in removed]))
+
+
+def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
+    facts = made.facts
+    fence = facts["snapshots"]["fence"]
+    missed = fence["asked"] and not fence["held"]
+    if missed:
+        run.console.warn(f"no fence: {fence['why_not']}; the snapshots are {facts['snapshots']['window_ms']} ms apart")
+    if not facts["role_passwords"]:
+        run.console.warn("the roles are saved without passwords: only a superuser may read them")
+    data = {
+        "path": str(made.path),
+        "bytes": made.size,
+        "seconds": facts["seconds"],
+        "databases": _rows(made),
+        "snapshots": facts["snapshots"],
+        "verified": vars(checked) if checked else None,
+        "removed": removed,
+    }
+    raw = sum(int(t["bytes"]) for d in facts["databases"].values() for t in d["tables"].values())
+    seconds = max(float(facts["seconds"]), 1e-3)
+    lines = [
+        f"{made.path}",
+        f"{human_bytes(made.size)} of {human_bytes(raw)} in {human_seconds(seconds)} ({human_bytes(raw / seconds)}/s)",
+        _words(checked),
+        *(f"removed: {path}" for path in removed),
+        "Next: invoke db.restore --from " + made.path.name if checked else "Next: invoke db.verify",
+    ]
+    heading = ("DATABASE", "TABLES", "ROWS")
+    table = Table(heading, tuple((n, str(d["tables"]), str(d["rows"])) for n, d in data["databases"].items()))
+    code = ExitCode.PARTIAL if missed else ExitCode.OK
+    return Answer(data, table, tuple(line for line in lines if line), names=(str(made.path),), exit=int(code))
+
+
+def _words(checked: Any) -> str:
+    if not checked:
+        return ""
+    return (
+        f"verified: loaded in {human_seconds(checked.load_seconds)}, compared in {human_seconds(checked.check_seconds)}"
+    )
+
+
+def _rows(made: Backup) -> dict[str, Any]:
+    return {
+        name: {"tables": len(d["tables"]), "rows": sum(int(t["rows"]) for t in d["tables"].values())}
+        for name, d in made.facts["databases"].items()
+    }
+
+
+@command("list", log=False, help={"to": TARGET})
+def list_(run: Run, to: str = "") -> Answer:
+    """List the backups, the newest last; broken ones as broken.
+
+    Example: invoke db.list
+    """
+    from infra.data import postgres_backup
+
+    target = _target(run, to)
+    found = postgres_backup.listing(target)
+    data = [_listed(b) for b in found]
+    rows = tuple(
+        (b.path.name, _age(b), human_bytes(b.size), _state(b), ", ".join(d["databases"]))
+        for b, d in zip(found, data, strict=True)
+    )
+    broken = tuple(f"{b.path.name}: {b.problem}" for b in found if b.problem)
+    lines = broken if found else (f"no backup in {target}; make one: invoke db.backup --verify",)
+    heading = ("BACKUP", "AGE", "SIZE", "STATE", "DATABASES")
+    return Answer(data, Table(heading, rows), lines, names=tuple(b.path.name for b in found if not b.problem))
+
+
+def _listed(found: Backup) -> dict[str, Any]:
+    return {
+        "path": str(found.path),
+        "sequence": found.sequence,
+        "created": found.created,
+        "bytes": found.size,
+        "verified": found.verified,
+        "problem": found.problem or None,
+        "databases": [] if found.problem else list(found.facts["databases"]),
+    }
+
+
+def _state(found: Backup) -> str:
+    return "BROKEN" if found.problem else "verified" if found.verified else "not verified"
+
+
+def _age(found: Backup) -> str:
+    from infra.data import postgres_backup
+
+    made = postgres_backup.created(found)
+    return human_seconds(max(0.0, time.time() - made)) if made and not found.problem else "?"
+
+
+@command(help={"from_": FROM, "to": TARGET, "json_stream": STREAM, "tier": TIER})
+def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = False, tier: str = "") -> Answer:
+    """Check the files of a backup, restore it into scratch databases and compare.
+
+    Example: invoke db.verify --from latest
+    """
+    from infra.data import postgres_backup, postgres_verify, store
+
+    found = postgres_backup.find(_target(run, to), from_)
+    store.check_files(found)
+    server = _server(run, tier, postgres_verify.client_needed(found))
+    with _events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
+        done = postgres_verify.verify(server, found, _work(run), event)
+        postgres_backup.write_metrics(found.path.parent)
+        rows = tuple((n, str(d["tables"]), str(d["rows"])) for n, d in done.databases.items())
+        lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
+        answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "TABLES", "ROWS"), rows), lines)
+        return _ended(event, json_stream, answer)
+
+
+@command(
+    iterable=("database",),
+    help={
+        "from_": FROM,
+        "database": DATABASE,
+        "to": "another name for the database that is restored",
+        "dry_run": "only say what would be done",
+        "yes": "do not ask",
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+)
+def restore(
+    run: Run,
+    database: list[str],
+    from_: str = "",
+    to: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Restore databases from a backup; the present ones are kept under another name.
+
+    Example: invoke db.restore --from latest --database platform --yes
+    """
+    from infra.data import postgres_backup, postgres_restore, postgres_verify
+
+    if not from_:
+        raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
+    found = postgres_backup.find(_target(run, ""), from_)
+    server = _server(run, tier, postgres_verify.client_needed(found))
+    plan = postgres_restore.plan(server, found, words(database), to)
+    postgres_restore.check_files(plan)
+    if dry_run:
+        return Answer(plan.data(), lines=tuple(plan.lines()))
+    confirm(run, plan.lines(), yes)
+    with _events(run, json_stream) as event:
+        done = postgres_restore.restore(server, plan, _work(run), event)
+        rows = tuple((d["database"], str(d["rows"]), d["old"] or "") for d in done.databases.values())
+        lines = (
+            f"loaded in {human_seconds(done.load_seconds)}, compared in {human_seconds(done.check_seconds)}, "
+            f"swapped in {done.swap_ms:.0f} ms",
+            "Next: look at it, then drop the old ones: invoke db.shell",
+        )
+        answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
+        return _ended(event, json_stream, answer)
+
+
+@command(help={"keep": "how many verified backups stay", "to": TARGET, "yes": "do not ask"})
+def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
+    """Remove old backups; as many verified ones as asked for stay.
+
+    Example: invoke db.prune --keep 7 --yes
+    """
+    from infra.data import postgres_backup, store
+
+    target = _target(run, to)
+    with store.locked(target, run.console.command):
+        doomed, why = store.prunable(target, postgres_backup.KIND, keep)
+        if not doomed:
+            return Answer({"removed": [], "why": why}, lines=(why or "there is nothing to remove",))
+        plan = ["This removes for ever:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
+        confirm(run, plan, yes)
+        removed, _ = store.prune(target, postgres_backup.KIND, keep)
+        postgres_backup.write_metrics(target)
+    names = tuple(b.path.name for b in removed)
+    return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))
+
+
+@command(log=False, help={"database": "the database to open", "tier": TIER})
+def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None:
+    """Open psql on a database.
+
+    Example: invoke db.shell users
+    """
+    from infra.data import postgres_clients, postgres_dump
+
+    server = _server(run, tier)
+    program = server.clients.program("psql")
+    if not os.path.isfile(program):
+        raise PlatformError("PROGRAM_MISSING", f"there is no psql in {server.clients.directory}")
+    code = subprocess.call([program, postgres_dump.quoted(database)], env=postgres_clients.login(server.endpoints))
+    return Answer(None, exit=code) if code else None
+
+
+@command(
+    help={
+        "old_bin": "directory with the programs of the old version, where they are not found",
+        "back": "go back to the directory that the last upgrade has kept",
+        "yes": "do not ask",
+        "tier": TIER,
+    }
+)
+def upgrade(run: Run, old_bin: str = "", back: bool = False, yes: bool = False, tier: str = "") -> Answer:
+    """Move the databases to the major version of the programs; the old directory is kept.
+
+    Example: invoke db.upgrade --yes
+    """
+    from infra import lifecycle, stack
+    from infra.data import postgres_backup, postgres_upgrade
+    from infra.tiers import native_postgres, providers
+
+    chosen = lifecycle.choose(run.context).tier
+    if chosen.name != "native":
+        steps = ("invoke db.backup, then restore it into a new server",)
+        raise PlatformError("USAGE", f"db.upgrade cannot move the storage of the tier {chosen.name}", steps=steps)
+    found = providers.postgres_bin(run.settings)
+    present = native_postgres.place(run.settings, run.stack.tier_home(chosen.name), found, run.stack.name)
+    with stack.lock(run.stack, run.console.command):
+        if back:
+            return _back(run, chosen, present.data, yes)
+        plan = postgres_upgrade.plan(run.settings, present, found, old_bin)
+        if plan is None:
+            return Answer({"upgraded": False}, lines=("nothing to do: the data is of the programs' version",))
+        confirm(run, plan.lines(), yes)
+        ends = chosen.endpoints(run.context)
+        chosen.stop(run.context)
+        target = postgres_backup.default_target(run.stack)
+        made = postgres_upgrade.upgrade(run.settings, ends, run.console, plan, target, _work(run))
+    data = {"upgraded": True, "from": plan.old_major, "to": plan.new_major, "kept": str(plan.kept), "path": str(made)}
+    lines = (f"PostgreSQL {plan.new_major}; the old directory is {plan.kept}", "Next: invoke up")
+    return Answer(data, lines=(*lines, "the way back: invoke down, invoke db.upgrade --back"))
+
+
+def _back(run: Run, chosen: Any, data: Path, yes: bool) -> Answer:
+    from infra.data import postgres_upgrade
+
+    found = postgres_upgrade.kept(data)
+    plan = [f"This puts {found[-1]} back in the place of {data}; the present one is kept."] if found else []
+    if found:
+        confirm(run, plan, yes)
+        chosen.stop(run.context)
+    place, away, major = postgres_upgrade.back(data)
+    steps = f"Next: set PLATFORM_POSTGRES_BIN to the programs of PostgreSQL {major}, then invoke up"
+    return Answer({"path": str(place), "kept": str(away), "major": major}, lines=(f"{away} is kept", steps))
+
+
+TASKS = (backup, list_, verify, restore, prune, shell, upgrade)

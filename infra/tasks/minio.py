@@ -1,0 +1,515 @@
+"""Objects: buckets and keys, verified backups, restores, plain trees."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.console import Answer, Console, Table, human_bytes, human_seconds
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command, confirm, words
+
+if TYPE_CHECKING:
+    from infra.data import store
+    from infra.data.objects_client import Client
+    from infra.data.objects_restore import BucketPlan
+
+HEARTBEAT = 15.0
+"""Seconds between lines of progress where nobody watches; a terminal gets one each second."""
+NAMED = 20
+"""Items that a message names; the JSON has them all."""
+
+TO = "directory of the backups (default: backups/objects in the stack's state directory)"
+FROM = "a backup's directory or name, or `latest`"
+BUCKET = "only this bucket; give it several times or with commas for more"
+TIER = "tier to use"
+STREAM = "progress and the answer as one JSON object a line on stdout"
+
+
+@dataclass
+class Progress:
+    """Says every now and then how far a run is."""
+
+    console: Console
+    verb: str
+    stream: bool = False
+    began: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, objects: int, size: int) -> None:
+        """So many objects and bytes are done; says so when it is time."""
+        now = time.monotonic()
+        if now - self.last < (1.0 if self.stream or self.console.live else HEARTBEAT):
+            return
+        self.last = now
+        rate = size / max(now - self.began, 1e-6)
+        if self.stream:
+            facts = {"verb": self.verb, "objects": objects, "bytes": size, "bytesPerSecond": round(rate)}
+            emit({"event": "progress", **facts})
+        took = human_seconds(now - self.began)
+        self.console.say(f"  {self.verb}: {objects} objects, {human_bytes(size)}, {human_bytes(rate)}/s, {took}", "dim")
+
+
+def emit(event: dict[str, Any]) -> None:
+    """One line of a stream of JSON."""
+    sys.stdout.write(json.dumps(event, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def _answer(run: Run, answer: Answer, stream: bool) -> Answer:
+    """The answer, as the last line of the stream where one was asked for."""
+    if not stream:
+        return answer
+    run.console.output = "name"
+    event = {"event": "answer", "exit": int(answer.exit), "data": answer.data, "warnings": run.console.warnings}
+    return Answer(answer.data, names=(json.dumps(event, default=str),), exit=answer.exit)
+
+
+def _target(run: Run, to: str) -> Path:
+    return Path(to).expanduser().absolute() if to else run.stack.home / "backups" / "objects"
+
+
+@contextlib.contextmanager
+def _clients(run: Run) -> Iterator[dict[str, Client]]:
+    """Clients of both stores of the running platform."""
+    from infra import lifecycle
+    from infra.data import objects_backup, objects_client
+
+    ends = lifecycle.running_endpoints(run)
+    clients = objects_backup.connect(objects_client.login_of(ends, name) for name in objects_client.STORES)
+    try:
+        yield clients
+    finally:
+        for client in clients.values():
+            client.close()
+
+
+@command(
+    help={
+        "to": TO,
+        "bucket": BUCKET,
+        "versions": "every version and delete marker, not only what is current",
+        "keep": "afterwards verify it and remove old backups, so that N verified ones stay",
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+    iterable=("bucket",),
+)
+def backup(
+    run: Run,
+    bucket: list[str],
+    to: str = "",
+    versions: bool = False,
+    keep: int = 0,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Back up all buckets, or those named; what has not changed since the last backup is not read again.
+
+    Example: invoke minio.backup --keep 7
+    """
+    from infra.data import objects_backup, store
+
+    if keep < 0:
+        raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke minio.backup --keep 7",))
+    target, missing, began = _target(run, to), list[str](), time.monotonic()
+    progress = Progress(run.console, "read", json_stream)
+    tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
+    with store.locked(target, "minio.backup"), _clients(run) as clients:
+        found = objects_backup.sources(clients, words(bucket), missing)
+        made = objects_backup.backup(clients, target, found, versions, tally)
+        kept = _keep(run, target, made, keep) if keep else {}
+    return _answer(run, _backed_up(run, made, tally, missing, kept, time.monotonic() - began), json_stream)
+
+
+def _keep(run: Run, target: Path, made: store.Backup, keep: int) -> dict[str, Any]:
+    """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
+    from infra.data import objects_verify
+
+    objects_verify.check(made, tick=Progress(run.console, "verified"))
+    objects_verify.mark_verified(made)
+    try:
+        pruned = objects_verify.prune(target, keep)
+    except PlatformError as error:
+        run.console.warn(f"{error.what}: {error.why}")
+        return {"verified": True, "pruned": [], "why": error.what, "incomplete": True}
+    if pruned.why:
+        run.console.say(f"  {pruned.why}", "dim")
+    return {"verified": True, "pruned": [b.path.name for b in pruned.backups], "freed": pruned.size, "why": pruned.why}
+
+
+def _backed_up(
+    run: Run, made: store.Backup, tally: Any, missing: list[str], kept: dict[str, Any], seconds: float
+) -> Answer:
+    partial = _named(run, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up")
+    data = {
+        "path": str(made.path),
+        "objects": tally.objects,
+        "bytes": tally.size,
+        "read": tally.new,
+        "bytesRead": tally.read,
+        "vanished": tally.gone,
+        "buckets": made.facts["buckets"],
+        "missing": missing,
+        "failed": tally.failed,
+        "seconds": round(seconds, 3),
+        **kept,
+    }
+    rate = human_bytes(tally.read / max(seconds, 1e-6))
+    lines = (
+        f"{made.path}",
+        f"{tally.objects} objects, {human_bytes(tally.size)}; {tally.new} of them read anew"
+        f" ({human_bytes(tally.read)}, {rate}/s) in {human_seconds(seconds)}",
+        f"Next: invoke minio.verify --from {made.path}",
+    )
+    code = ExitCode.PARTIAL if partial or kept.get("incomplete") else ExitCode.OK
+    return Answer(data, lines=lines, names=(str(made.path),), exit=int(code))
+
+
+def _named(run: Run, items: list[str], what: str) -> bool:
+    """Name items that are left out as a warning; whether there are any."""
+    from infra.data.objects_verify import shown
+
+    for item in items[:NAMED]:
+        run.console.warn(f"{what}: {shown(item)}")
+    if len(items) > NAMED:
+        run.console.warn(f"{what}: {len(items) - NAMED} more (--json has them all)")
+    return bool(items)
+
+
+@command("list", log=False, help={"to": TO})
+def list_(run: Run, to: str = "") -> Answer:
+    """List the backups, oldest first; broken ones with what is wrong.
+
+    Example: invoke minio.list --json
+    """
+    from infra.data import objects_records, store
+
+    found = store.catalogue(_target(run, to), objects_records.KIND)
+    rows = tuple(_row(b) for b in found)
+    heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
+    lines = () if found else ("no backup yet; make one: invoke minio.backup",)
+    return Answer(
+        [_backup_data(b) for b in found], Table(heading, rows), lines, names=tuple(str(b.path) for b in found)
+    )
+
+
+def _row(backup: store.Backup) -> tuple[str, ...]:
+    state = backup.problem or ("verified" if backup.verified else "complete")
+    facts = backup.facts
+    if backup.problem:
+        return backup.path.name, backup.created, "", "", "", f"broken: {state}"
+    size = human_bytes(facts.get("bytes", 0))
+    return (
+        backup.path.name, backup.created, str(len(facts.get("buckets", []))), str(facts.get("objects", "")), size, state
+    )  # fmt: skip
+
+
+def _backup_data(backup: store.Backup) -> dict[str, Any]:
+    known = {"path": str(backup.path), "created": backup.created, "sequence": backup.sequence}
+    return {**known, "verified": backup.verified, "problem": backup.problem, **backup.facts}
+
+
+@command(help={"from_": FROM, "to": TO, "json_stream": STREAM})
+def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
+    """Read every object of a backup and compare it with its SHA-256; exit 10 naming what is damaged.
+
+    Example: invoke minio.verify --from latest
+    """
+    from infra.data import objects_verify
+
+    began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
+    try:
+        objects_verify.check(found, tick=Progress(run.console, "verified", json_stream))
+    except PlatformError:
+        objects_verify.unmark_verified(found)
+        raise
+    with contextlib.suppress(OSError):  # a backup on a read-only disk is whole, too
+        objects_verify.mark_verified(found)
+    seconds = time.monotonic() - began
+    data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
+    text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
+    return _answer(run, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)), json_stream)
+
+
+@command(
+    help={
+        "from_": FROM,
+        "bucket": BUCKET,
+        "to": TO,
+        "exact": "also remove objects that the backup does not have (they are backed up first)",
+        "versions": "all versions and delete markers that the backup has",
+        "dry_run": "show the plan and change nothing",
+        "yes": "do not ask",
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+    iterable=("bucket",),
+)
+def restore(
+    run: Run,
+    bucket: list[str],
+    from_: str = "",
+    to: str = "",
+    exact: bool = False,
+    versions: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Bring the objects of a backup back; what it would overwrite is backed up first, the rest stays.
+
+    Example: invoke minio.restore --from latest --bucket model-weights --yes
+    """
+    from infra.data import objects_restore, objects_verify, store
+
+    if not from_:
+        raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
+    found = objects_verify.located(_target(run, to), from_)
+    objects_verify.check(found, words(bucket), Progress(run.console, "checked", json_stream))
+    with _clients(run) as clients:
+        plans = objects_restore.plan(clients, found, words(bucket))
+        if dry_run:
+            return _answer(run, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))), json_stream)
+        confirm(run, _plan(found, plans, exact), yes)
+        with store.locked(found.path.parent, "minio.restore"):
+            answer = _restored(run, clients, found, plans, exact, versions, json_stream)
+    return _answer(run, answer, json_stream)
+
+
+_LIST = "invoke minio.list shows the backups"
+
+
+def _plan(found: store.Backup, plans: list[BucketPlan], exact: bool) -> list[str]:
+    lines = [f"This restores {found.path}:"]
+    for p in plans:
+        extra = f", {p.extra} {'REMOVED' if exact else 'others stay'}" if p.extra else ""
+        what = f"{p.missing} missing, {p.different} OVERWRITTEN" if p.different else f"{p.missing} missing"
+        made = " (the bucket is made)" if p.new else ""
+        lines.append(f"  {p.source.name:<24} {what}, {p.same} there{extra}; {human_bytes(p.size)}{made}")
+    if any(p.overwrites or (exact and p.extra) for p in plans):
+        lines.append("What is overwritten or removed is backed up beside it first.")
+    return lines
+
+
+def _plan_data(found: store.Backup, plans: list[BucketPlan]) -> dict[str, Any]:
+    named = [{**vars(p), "source": p.source.name, "store": p.source.store} for p in plans]
+    return {"path": str(found.path), "dryRun": True, "plan": named}
+
+
+def _restored(
+    run: Run,
+    clients: dict[str, Client],
+    found: store.Backup,
+    plans: list[BucketPlan],
+    exact: bool,
+    versions: bool,
+    stream: bool,
+) -> Answer:
+    from infra.data import objects_backup, objects_restore
+    from infra.data.objects_upload import Uploads
+
+    began, progress = time.monotonic(), Progress(run.console, "restored", stream)
+    tally = objects_backup.Tally(tick=lambda t: Progress(run.console, "kept", stream)(t.objects, t.read))
+    why = f"before a restore of {found.path.name}"
+    again = objects_backup.connect(client.login for client in clients.values())
+    back = objects_restore.way_back(again, found.path.parent, plans, exact, tally, why)
+    if back:
+        run.console.say(f"  the way back: invoke minio.restore --from {back.path} --yes")
+    done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
+    uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
+    order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)
+    objects_restore.restore(order, done)
+    partial = _named(run, [f"{name}: {why}" for name, why in done.refused.items()], "not restored")
+    data = {
+        "path": str(found.path),
+        "written": done.written,
+        "unchanged": done.same,
+        "removed": done.removed,
+        "bytes": done.size,
+        "refused": done.refused,
+        "wayBack": str(back.path) if back else "",
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    text = f"{done.written} objects restored ({human_bytes(done.size)}), {done.same} were there"
+    text += f", {done.removed} removed" if done.removed else ""
+    return Answer(data, lines=(text,), exit=int(ExitCode.PARTIAL if partial else ExitCode.OK))
+
+
+@command(help={"keep": "verified backups that stay", "to": TO, "yes": "do not ask"})
+def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
+    """Remove old backups, so that N verified ones stay, and the objects that no backup needs any more.
+
+    Example: invoke minio.prune --keep 7 --yes
+    """
+    from infra.data import objects_verify, store
+
+    if keep < 1:
+        raise PlatformError("USAGE", "--keep N is missing or less than 1", steps=("invoke minio.prune --keep 7 --yes",))
+    target = _target(run, to)
+    if not target.is_dir():
+        raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke minio.backup",))
+    confirm(run, [f"This removes the oldest backups in {target} for ever; {keep} verified ones stay."], yes)
+    with store.locked(target, "minio.prune"):
+        pruned = objects_verify.prune(target, keep)
+    names = [b.path.name for b in pruned.backups]
+    data = {"removed": names, "contents": pruned.contents, "freed": pruned.size, "why": pruned.why}
+    text = f"removed {len(names)} backups and {pruned.contents} objects ({human_bytes(pruned.size)})"
+    return Answer(data, lines=(text, *((pruned.why,) if pruned.why else ())), names=tuple(names))
+
+
+@command(
+    help={
+        "to": "write a plain tree to this directory",
+        "from_": "read a plain tree from this directory; its first directories are the buckets",
+        "bucket": BUCKET,
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+    iterable=("bucket",),
+)
+def mirror(
+    run: Run, bucket: list[str], to: str = "", from_: str = "", json_stream: bool = False, tier: str = ""
+) -> Answer:
+    """Write the buckets as a plain tree of files, or read one in; unsafe keys are named, nothing is deleted.
+
+    Example: invoke minio.mirror --to /data/export --bucket model-weights
+    """
+    from infra.data import objects_mirror
+
+    if bool(to) == bool(from_):
+        raise PlatformError(
+            "USAGE",
+            "minio.mirror needs either --to DIR or --from DIR",
+            steps=("invoke minio.mirror --to DIR writes files", "invoke minio.mirror --from DIR reads them"),
+        )
+    began, progress = time.monotonic(), Progress(run.console, "copied", json_stream)
+    done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
+    path, missing = Path(to or from_).expanduser().absolute(), list[str]()
+    with _clients(run) as clients:
+        if to:
+            _export(clients, path, words(bucket), missing, done)
+        else:
+            _import(run, clients, path, words(bucket), done)
+    return _answer(run, _mirrored(run, path, done, missing, time.monotonic() - began), json_stream)
+
+
+def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], missing: list[str], done: Any) -> None:
+    from infra.data import objects_backup, objects_mirror, store
+
+    with store.locked(path, "minio.mirror"):
+        objects_mirror.export(clients, path, objects_backup.sources(clients, named, missing), done)
+
+
+def _import(run: Run, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:
+    from infra import catalog
+    from infra.data import objects_mirror, objects_restore
+    from infra.data.objects_upload import Uploads
+
+    homes = {b.name: b.store for b in catalog.BUCKETS + catalog.OBS_BUCKETS}
+    homes |= {bucket: name for name, client in clients.items() for bucket in client.buckets()}
+    uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
+    objects_mirror.read_in(clients, path, named, homes, uploads, done)
+
+
+def _mirrored(run: Run, path: Path, done: Any, missing: list[str], seconds: float) -> Answer:
+    gone = [f"{name}: there is no such bucket" for name in missing]
+    partial = _named(run, gone + [f"{key} {why}" for key, why in done.refused.items()], "left out")
+    data = {
+        "path": str(path),
+        "copied": done.copied,
+        "unchanged": done.same,
+        "bytes": done.size,
+        "refused": done.refused,
+        "missing": missing,
+        "seconds": round(seconds, 3),
+    }
+    text = f"{path}: {done.copied} copied ({human_bytes(done.size)}), {done.same} were there"
+    return Answer(data, lines=(text,), exit=int(ExitCode.PARTIAL if partial else ExitCode.OK))
+
+
+@command(
+    log=False,
+    help={
+        "bucket": "the bucket; without it all buckets are listed",
+        "prefix": "only keys that begin so",
+        "limit": "how many keys at most",
+        "tier": TIER,
+    },
+)
+def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: str = "") -> Answer:
+    """List the objects of a bucket, or the buckets.
+
+    Example: invoke minio.ls --bucket training-checkpoints --prefix digits
+    """
+    import itertools
+
+    from infra.data import objects_backup, objects_verify
+
+    with _clients(run) as clients:
+        if not bucket:
+            return _buckets(clients)
+        where = objects_backup.sources(clients, (bucket,), [])[0]
+        listing = clients[where.store].listing(bucket, prefix)
+        found = list(itertools.islice(listing, max(limit, 1) + 1))
+    more = len(found) > limit
+    rows = tuple((objects_verify.shown(e.key), human_bytes(e.size), e.modified) for e in found[:limit])
+    data = [{"key": e.key, "size": e.size, "etag": e.etag, "modified": e.modified} for e in found[:limit]]
+    lines = (f"there are more; see them with --limit {limit * 10}",) if more else ()
+    return Answer(data, Table(("KEY", "SIZE", "MODIFIED"), rows), lines, names=tuple(e.key for e in found[:limit]))
+
+
+@command(log=False, help={"tier": TIER})
+def buckets(run: Run, tier: str = "") -> Answer:
+    """List the buckets of both stores.
+
+    Example: invoke minio.buckets
+    """
+    with _clients(run) as clients:
+        return _buckets(clients)
+
+
+def _buckets(clients: dict[str, Client]) -> Answer:
+    found = [(bucket, name) for name, client in clients.items() for bucket in client.buckets()]
+    data = [{"bucket": bucket, "store": name} for bucket, name in found]
+    return Answer(data, Table(("BUCKET", "STORE"), tuple(found)), names=tuple(bucket for bucket, _ in found))
+
+
+@command(help={"tier": TIER})
+def init(run: Run, tier: str = "") -> Answer:
+    """Make the platform's buckets that are missing; the others stay as they are.
+
+    Example: invoke minio.init
+    """
+    from infra import lifecycle
+    from infra.data import ensure
+
+    made = ensure.buckets(lifecycle.running_endpoints(run))
+    text = f"made: {', '.join(made)}" if made else "all buckets are there"
+    return Answer({"made": made}, lines=(text,), names=tuple(made))
+
+
+@command(log=False, help={"tier": TIER})
+def url(run: Run, tier: str = "") -> Answer:
+    """Print the addresses of the stores' APIs and consoles.
+
+    Example: invoke minio.url
+    """
+    from infra import lifecycle
+    from infra.data.objects_client import STORES
+
+    ends = lifecycle.running_endpoints(run)
+    data = {name: {"api": ends.url(name, "api"), "console": ends.url(name, "console")} for name in STORES}
+    rows = tuple((name, found["api"], found["console"]) for name, found in data.items())
+    lines = ("the console answers where the engine has one: invoke status",)
+    return Answer(data, Table(("STORE", "API", "CONSOLE"), rows), lines, names=tuple(f["api"] for f in data.values()))
+
+
+TASKS = (backup, list_, verify, restore, prune, mirror, ls, buckets, init, url)

@@ -1,0 +1,31 @@
+"""What a training's workflow is given, and how it ended: plain data, for both sides of Temporal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory."""
+
+    job: str
+    epochs: int = 0
+    dataset: str = ""
+    command: list[str] = field(default_factory=list)
+    cwd: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is the built-in training."""
+        return not self.command
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended: succeeded, failed or cancelled; the reason and the program's last lines."""
+
+    job: str
+    state: str
+    error: str = ""
+    lines: list[str] = field(default_factory=list)

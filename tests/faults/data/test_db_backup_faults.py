@@ -1,0 +1,303 @@
+"""Faults while databases are backed up: nothing is published by halves, nothing earlier is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.data import store
+from tests.faults.conftest import Victim
+from tests.faults.data.db_tools import NAMES, Site, refused, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and modes")
+
+
+@pytest.fixture
+def site(platform: Victim, tmp_path: Path) -> Site:
+    made = Site(platform, tmp_path / "backups")
+    made.fill()
+    return made
+
+
+def _hashes(site: Site) -> dict[str, str]:
+    import hashlib
+
+    files = [p for p in sorted(site.target.rglob("*")) if p.is_file() and p.name not in (".lock", "db_backup.prom")]
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "infra.data.postgres_snapshot._export after",
+        "infra.data.postgres_digest.pack after",
+        "infra.data.postgres_backup._write_roles before",
+        "infra.data.store._seal before",
+        "infra.data.store._seal after",
+    ],
+)
+def test_1_kill_9_of_the_backup_leaves_no_backup_and_the_next_run_sweeps(site: Site, step: str) -> None:
+    first = site.backup()
+    before = _hashes(site)
+    site.killed(step, "db.backup", "--to", str(site.target))
+    assert site.published() == [first.name]
+    assert site.parts()
+    assert {k: v for k, v in _hashes(site).items() if ".part-" not in k} == before
+    second = site.backup()
+    assert site.published() == [first.name, second.name]
+    assert not site.parts()
+    assert not site.clients()
+    store.check_files(store.load(first))
+
+
+def test_2_kill_9_of_pg_dump_ends_with_10_and_what_it_said(site: Site) -> None:
+    site.backup()
+    before = _hashes(site)
+    with site.locked_table():
+        process = site.start("db.backup", "--to", str(site.target))
+        wait_for("pg_dump to stand still", lambda: _dumps(process.pid))
+        time.sleep(0.5)
+        for child in _dumps(process.pid):
+            child.send_signal(signal.SIGKILL)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 10, err + out
+    assert "pg_dump was killed by signal 9" in err
+    assert _hashes(site) == before
+    assert not site.parts()
+
+
+def _dumps(pid: int) -> list[psutil.Process]:
+    return [p for p in psutil.Process(pid).children(recursive=True) if p.name() == "pg_dump"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    point = tmp_path / "small"
+    point.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", str(point)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+def test_3_a_full_disk_is_said_with_what_is_needed_and_retention_does_not_run(site: Site, small_disk: Path) -> None:
+    first = site.backup("--verify", to=small_disk)
+    with site.link("platform") as link:
+        link.execute("create table big as select n, md5(n::text) as t from generate_series(1, 200000) n")
+    done = site.invoke("db.backup", "--to", str(small_disk), "--keep", "1")
+    refused(done, 10, "no space left in", "MB are needed", "BACKUP_FAILED")
+    assert [e.name for e in small_disk.iterdir() if e.is_dir()] == [first.name]
+    store.check_files(store.load(first))
+
+
+def test_6_a_wrong_password_ends_with_5_quickly_and_is_never_shown(site: Site) -> None:
+    began = time.monotonic()
+    done = site.invoke("db.backup", "--to", str(site.target), POSTGRES_PASSWORD="not-this-one-9173")
+    assert time.monotonic() - began < 5
+    refused(done, 5, "LOGIN_REFUSED", f"admin@{site.ends.address('postgres')}")
+    logs = "".join(p.read_text(errors="replace") for p in (site.victim.stack_home / "logs").glob("*.log"))
+    assert "not-this-one-9173" not in done.stderr + done.stdout + logs
+
+
+def test_7_a_server_that_is_silent_or_gone_ends_with_5(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        closed = str(silent.getsockname()[1])
+        began = time.monotonic()
+        done = site.invoke("db.backup", "--to", str(site.target), POSTGRES_PORT=closed)
+        assert time.monotonic() - began < 15
+    refused(done, 5, "UNREACHABLE")
+    began = time.monotonic()
+    refused(site.invoke("db.backup", "--to", str(site.target), POSTGRES_PORT=closed), 5, "UNREACHABLE")
+    assert time.monotonic() - began < 5
+    assert not site.published()
+
+
+def test_13_the_second_backup_ends_with_12_and_the_lock_dies_with_its_holder(site: Site) -> None:
+    with site.locked_table():
+        holder = site.start("db.backup", "--to", str(site.target))
+        wait_for("the dump", lambda: _dumps(holder.pid))
+        done = site.invoke("db.backup", "--to", str(site.target))
+        refused(done, 12, "LOCKED", f"pid {holder.pid}", "since ")
+        holder.kill()
+        holder.communicate(timeout=10)
+    site.backup()
+    assert not site.parts()
+
+
+def test_14_order_is_by_sequence_whatever_the_clock_says(site: Site, tmp_path: Path) -> None:
+    names = [site.backup("--database", "users").name for _ in range(2)]
+    assert [n[:6] for n in names] == ["000001", "000002"]
+    late = site.target / "000003-20200101T000000Z"  # a clock that was six years back
+    os.rename(site.target / names[1], late)
+    done = site.invoke("db.list", "--to", str(site.target), "--json")
+    assert [Path(b["path"]).name for b in json.loads(done.stdout)["data"]] == [names[0], late.name]
+    assert site.backup("--database", "users").name.startswith("000004-")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_23_ctrl_c_and_sigterm_end_it_within_two_seconds(site: Site, number: int, code: int) -> None:
+    for delay in (0.6, 1.0, 1.5):
+        with site.locked_table():
+            process = site.start("db.backup", "--to", str(site.target))
+            wait_for("the dump", lambda: _dumps(process.pid))  # noqa: B023
+            time.sleep(delay - 0.6)
+            children = _dumps(process.pid)
+            began = time.monotonic()
+            os.kill(process.pid, number)
+            _, err = process.communicate(timeout=30)
+            assert time.monotonic() - began < 2
+            assert process.returncode == code, err
+            assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+        assert not site.parts()
+    assert not site.published()
+    site.backup("--database", "users")
+
+
+def test_24_the_end_of_the_server_is_no_success(site: Site) -> None:
+    first = site.backup()
+    with site.locked_table():
+        process = site.start("db.backup", "--to", str(site.target))
+        wait_for("the dump", lambda: _dumps(process.pid))
+        site.victim.kill("postgres")
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (5, 10), err
+    site.victim.up()
+    assert site.published() == [first.name]
+    assert not site.parts()
+
+
+def test_24_a_pg_dump_that_gets_no_memory_is_no_success(site: Site) -> None:
+    wrapper = site.target.parent / "bin"
+    wrapper.mkdir()
+    from infra import settings
+    from infra.tiers import providers
+
+    real = providers.postgres_bin(settings.load(environ=site.victim.env)).path
+    for program in ("postgres", "initdb", "pg_restore", "pg_dumpall", "psql"):
+        (wrapper / program).symlink_to(real / program)
+    script = f"#!{sys.executable}\nimport os, resource, sys\n"
+    script += "if '--version' not in sys.argv: resource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))\n"
+    script += f"os.execv({str(real / 'pg_dump')!r}, ['pg_dump', *sys.argv[1:]])\n"
+    (wrapper / "pg_dump").write_text(script)
+    (wrapper / "pg_dump").chmod(0o755)
+    done = site.invoke("db.backup", "--to", str(site.target), PLATFORM_POSTGRES_BIN=str(wrapper))
+    refused(done, 10, "BACKUP_FAILED", "pg_dump")
+    assert not site.published()
+    assert not site.parts()
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_26_files_are_private_and_the_password_is_in_no_command_line(site: Site, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with site.locked_table():
+            process = site.start("db.backup", "--to", str(site.target))
+            wait_for("the dump", lambda: _dumps(process.pid))
+            commands = " ".join(" ".join(p.cmdline()) for p in psutil.Process(process.pid).children(recursive=True))
+        process.communicate(timeout=60)
+    finally:
+        os.umask(before)
+    assert site.ends.postgres.password not in commands
+    loose = [p for p in [site.target, *site.target.rglob("*")] if stat.S_IMODE(p.lstat().st_mode) not in (0o600, 0o700)]
+    assert not loose
+    assert all(stat.S_IMODE(p.lstat().st_mode) == 0o600 for p in site.target.rglob("*") if p.is_file())
+
+
+def test_27_a_target_that_takes_no_writes_or_no_sync_is_a_failed_backup(site: Site) -> None:
+    blocked = site.target / "file"
+    site.target.mkdir()
+    blocked.write_text("x")
+    refused(site.invoke("db.backup", "--to", str(blocked)), 10, "BACKUP_FAILED", "cannot be written")
+    code = (
+        "import os, sys; sys.argv = ['invoke', 'db.backup', '--to', sys.argv[1]]\n"
+        "def broken(descriptor): raise OSError(5, 'Input/output error')\n"
+        "os.fsync = broken\n"
+        "from invoke.main import program; program.run()\n"
+    )
+    done = site._run([sys.executable, "-c", code, str(site.target)], {})
+    refused(done, 10, "BACKUP_FAILED", "Input/output error")
+    assert not site.published()
+    assert not site.parts()
+
+
+def test_29_a_fence_that_cannot_be_had_is_said_and_the_snapshots_are_taken_together(site: Site) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with site.locked_table():
+            held.set()
+            release.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    process = site.start("db.backup", "--fence", "--to", str(site.target), "--json")
+    time.sleep(9)
+    release.set()
+    holder.join()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 11, err
+    data = json.loads(out)["data"]
+    fence = store.load(Path(data["path"])).facts["snapshots"]["fence"]
+    assert fence["asked"]
+    assert not fence["held"]
+    assert "lock" in fence["why_not"]
+
+
+def test_a_fence_is_short_and_the_databases_are_in_step(site: Site) -> None:
+    for name in NAMES:
+        with site.link(name) as link:
+            link.execute("create table step (n int); insert into step values (0)")
+    stop = threading.Event()
+    failed: list[Exception] = []
+
+    def write() -> None:
+        links = [site.link(name) for name in NAMES]
+        number = 0
+        try:
+            while not stop.is_set():
+                number += 1
+                for link in links:
+                    link.execute("update step set n = %s", (number,))
+        except Exception as error:  # said by the test
+            failed.append(error)
+        for link in links:
+            link.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        path = site.backup("--fence")
+    finally:
+        stop.set()
+        writer.join()
+    assert not failed
+    fence = store.load(path).facts["snapshots"]["fence"]
+    assert fence["held"]
+    done = site.invoke("db.restore", "--from", str(path), "--yes")
+    assert done.returncode == 0, done.stderr
+    steps = []
+    for name in NAMES:
+        with site.link(name) as link:
+            row = link.execute("select n from step").fetchone()
+            assert row is not None
+            steps.append(row[0])
+    assert steps[0] > 0
+    # One writer goes from database to database: at most the step it was in lies between them.
+    assert steps == sorted(steps, reverse=True)
+    assert steps[0] - steps[-1] <= 1
+    site.drop_kept()

@@ -1,0 +1,111 @@
+"""S3 engines as plain processes, each in a directory of its own on a free port, and gone after the block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infra.data.objects_client import Client, Login
+from infra.errors import PlatformError
+from infra.tiers import object_store, providers
+from infra.tiers.object_store import StorePlan
+
+ACCESS, SECRET = "rig-access-key", "rig-secret-key-0123"
+STARTED_WITHIN = 30.0
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def engine(name: str, home: Path) -> Iterator[Login]:
+    """An engine that the native tier knows (`rclone`, `minio`), empty or with what the directory holds.
+
+    Raises:
+        FileNotFoundError: the program is not installed.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    port, console = free_port(), free_port()
+    program = _program(name)
+    plan = StorePlan("minio-datasets", "127.0.0.1", port, console, ACCESS, SECRET, home / "data", home / "cache")
+    for directory in object_store.directories(program, plan):
+        directory.mkdir(parents=True, exist_ok=True)
+    command = object_store.command(program, plan)
+    with running(command.argv, home, command.env):
+        login = Login("minio-datasets", "127.0.0.1", port, ACCESS, SECRET)
+        answering(login)
+        yield login
+
+
+def _program(name: str) -> providers.Program:
+    if name == "rclone":
+        return _bundled()
+    path = shutil.which(name)
+    if path is None:
+        raise FileNotFoundError(name)
+    return providers.Program(Path(path), name, "PATH")
+
+
+def _bundled() -> providers.Program:
+    from tests.unit.helpers import settings_of
+
+    return providers.s3_server(settings_of(Path.cwd(), PLATFORM_S3_SERVER="rclone"))
+
+
+@contextlib.contextmanager
+def running(argv: list[str], home: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program for the block, with its output in `log`."""
+    with open(home / "log", "ab") as log:
+        child = subprocess.Popen(argv, cwd=home, env={**os.environ, **(env or {})}, stdout=log, stderr=log)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def answering(login: Login) -> None:
+    """Wait until a server lists its buckets. Raises TimeoutError after `STARTED_WITHIN` seconds."""
+    end = time.monotonic() + STARTED_WITHIN
+    while not _answers(login):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{login.shown} did not start")
+        time.sleep(0.05)
+
+
+def _answers(login: Login) -> bool:
+    client = Client(login)
+    try:
+        client.buckets()
+    except PlatformError:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+def boto(login: Login) -> Any:
+    """The reference client: boto3, set so that it gets along with every engine."""
+    import boto3
+    from botocore.config import Config
+
+    checks = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+    config = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, **checks)
+    keys = {"aws_access_key_id": login.access_key, "aws_secret_access_key": login.secret_key}
+    where = {"endpoint_url": f"http://{login.host}:{login.port}", "region_name": "us-east-1"}
+    return boto3.client("s3", config=config, **where, **keys)

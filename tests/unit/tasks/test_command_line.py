@@ -1,0 +1,229 @@
+"""The real command line, as a user calls it, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import invoke
+import pytest
+
+from infra.settings import ROOT
+from infra.tasks import collection
+
+# Not yaml: Invoke itself loads it.
+HEAVY = ("boto3", "psycopg", "temporalio", "sklearn", "numpy", "rich", "psutil", "redis", "PIL")
+
+VERBS = ("doctor", "down", "env", "logs", "reset", "restart", "status", "up", "version", "wait")
+GOLDEN = {
+    *VERBS,
+    *(f"native.{verb}" for verb in VERBS),
+    *(f"train.{name}" for name in ("cancel", "list", "run", "show")),
+}
+"""The tasks at the root and of the namespaces that are as old as this list."""
+
+
+def _collected() -> invoke.Collection:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["invoke"])
+        return collection.collect()
+
+
+COLLECTION = _collected()
+TASKS: dict[str, invoke.Task[Any]] = {str(name): COLLECTION[name] for name in COLLECTION.task_names}
+ARGUMENTS = {name: task.get_arguments() for name, task in TASKS.items()}
+
+CALLS: dict[str, list[str]] = {
+    "list": ["--list"],
+    "help": ["--help", "up"],
+    "unknown task": ["sttus", "--json"],
+    "status": ["status", "--json"],
+    "down": ["native.down", "--json"],
+    "wait": ["wait", "--json"],
+}
+Results = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory that is not there yet."""
+    return tmp_path_factory.mktemp("state") / "a b"
+
+
+@pytest.fixture(scope="module")
+def results(home: Path) -> Results:
+    """Calls in processes of their own, side by side, where nothing runs and nothing is."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
+    env |= {"PLATFORM_STATE_DIR": str(home), "PYTHONUTF8": "1"}
+
+    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "invoke", *words]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8", check=False)
+
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        return dict(zip(CALLS, pool.map(run, CALLS.values()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [("list", 0), ("help", 0), ("unknown task", 2), ("status", 9), ("down", 0), ("wait", 9)],
+)
+def test_exit_codes(results: Results, call: str, code: int) -> None:
+    assert results[call].returncode == code, results[call].stderr
+    assert "Traceback" not in results[call].stderr
+    assert "\x1b" not in results[call].stdout + results[call].stderr
+
+
+@pytest.mark.parametrize("call", ["unknown task", "status", "down", "wait"])
+def test_exactly_one_object_on_stdout(results: Results, call: str) -> None:
+    found = json.loads(results[call].stdout)
+    assert (found["error"] is None) == (call in ("status", "down"))
+
+
+def test_help_of_a_task_shows_its_example_and_explains_its_options(results: Results) -> None:
+    assert "Example: invoke up" in results["help"].stdout
+    assert re.search(r"--obs +also MLflow", results["help"].stdout)
+
+
+def test_the_list_has_every_task_with_its_line_of_help(results: Results) -> None:
+    listed = set(re.findall(r"^  (\S+)  +\S", results["list"].stdout, re.MULTILINE))
+    assert {name for name in listed if "." not in name or name.startswith(("native.", "train."))} == GOLDEN
+    assert listed == set(TASKS)
+
+
+def test_questions_leave_nothing_behind(results: Results, home: Path) -> None:
+    assert results["status"].returncode == 9
+    assert sorted(p.name for p in home.iterdir()) == [".gitignore", "lock", "logs"], "made by `down` alone"
+
+
+# --- command lines that fit no task
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
+    """The exit code with which a command line is refused; 0 when it is none of that check's business."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/invoke", *words.split()])
+    try:
+        collection.check_command_line(COLLECTION)
+    except invoke.Exit as end:
+        return end.code
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("sttus", "did you mean status?"),
+        ("native.sttus", "did you mean native.status?"),
+        ("--help upp", "did you mean up?"),
+        ("status --tail 5", "invoke --help status"),
+        ("up --ob", "did you mean --obs?"),
+        ("up --obss=1", "did you mean --obs?"),
+        ("logs redis", "invoke logs -s redis"),
+        ("up --timeout soon", "'soon'"),
+        ("up --timeout", "timeout"),
+        ("status zzzz", "there is no task 'zzzz'"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, hint: str
+) -> None:
+    assert checked(monkeypatch, words) == 2
+    out, err = capsys.readouterr()
+    assert hint in err
+    assert err.count("code: USAGE (exit 2)") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "--list", "--help", "--help up", "up --help", "up --obs -o json", "status version", "logs -s a -s b,c -f"],
+)
+def test_a_command_line_that_fits_is_left_to_invoke(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert checked(monkeypatch, words) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", ["--json", "-o json", "-ojson", "-o=json", "--output json", "--output=json"])
+def test_json_is_honoured_however_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    checked(monkeypatch, f"status {words} --bogus")
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "USAGE"
+
+
+def test_yaml_is_honoured_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    checked(monkeypatch, "status --bogus -o yaml")
+    assert "code: USAGE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/pytest", "/x/pytest/__main__.py", "nox", ""])
+def test_other_programs_may_load_the_tasks(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "no", "tasks"])
+    collection.check_command_line(COLLECTION)
+
+
+@pytest.mark.parametrize("program", ["invoke", "/x/inv", "C:/x/invoke.exe", "/x/invoke/__main__.py"])
+def test_invoke_is_recognised_however_it_is_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "no", "tasks"])
+    with pytest.raises(invoke.Exit):
+        collection.check_command_line(COLLECTION)
+    assert "there is no task 'no'" in capsys.readouterr().err
+
+
+# --- what holds for all tasks
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_is_explained(name: str) -> None:
+    task = TASKS[name]
+    text = (task.__doc__ or "").strip()
+    first, _, rest = text.partition("\n")
+    assert first.endswith(".")
+    assert len(first) <= 110
+    assert "Example: " in rest
+    assert f"invoke {name.removeprefix('native.')}" in rest
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_option_of_a_task_is_explained(name: str) -> None:
+    assert [a.name for a in ARGUMENTS[name] if not a.help] == []
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_short_options_that_all_tasks_share(name: str) -> None:
+    short = {n: a.name for a in ARGUMENTS[name] for n in a.names if len(n) == 1}
+    assert short["o"] == "output"
+
+
+_LIST = """
+import sys
+sys.argv = ["invoke", "--list"]
+from invoke.main import program
+program.run(exit=False)
+print("LOADED", *(name for name in sys.argv_heavy if name in sys.modules), file=sys.stderr)
+"""
+
+
+def test_the_list_loads_nothing_heavy() -> None:
+    code = f"import sys; sys.argv_heavy = {HEAVY!r}\n{_LIST}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["LOADED"]
+    assert "status" in done.stdout
+
+
+# --- the namespaces that are there, by the modules that make them
+
+
+def test_each_namespace_has_its_own_line_of_help() -> None:
+    for name, inner in COLLECTION.collections.items():
+        assert inner.__doc__, name

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import doctor, health, lifecycle
+from infra.errors import PlatformError
+from infra.probes import Finding
+from infra.tiers.base import Check, Context
+from tests.unit.helpers import context_of
+from tests.unit.test_lifecycle import FakeTier
+
+
+def test_the_worst_finding_decides() -> None:
+    ok, warn, fail = (Check("x", status, "") for status in ("ok", "warn", "fail"))
+    assert [doctor.worst(c) for c in ([], [ok], [ok, warn], [warn, fail, ok])] == ["ok", "ok", "warn", "fail"]
+
+
+def test_settings_that_were_changed_are_told_with_their_origin_but_not_their_value(tmp_path: Path) -> None:
+    context = context_of(tmp_path, POSTGRES_PASSWORD="geheim")
+    found = {c.id: c for c in doctor.checks(context, FakeTier(), obs=False)}
+    assert found["settings"].text == "POSTGRES_PASSWORD (the environment)"
+    assert found["python"].status == "ok"
+
+
+def test_an_old_python_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    found = {c.id: c for c in doctor.checks(context_of(tmp_path), FakeTier(), obs=False)}
+    assert found["python"].status == "fail"
+
+
+def test_a_check_that_raises_is_a_finding_and_no_crash(tmp_path: Path) -> None:
+    class Refusing(FakeTier):
+        def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+            raise PlatformError("DATA_INCOMPATIBLE", "data of 16, program 18", steps=("do this",))
+
+    found = doctor.checks(context_of(tmp_path), Refusing(), obs=False)
+    assert (found[-1].status, found[-1].text, found[-1].remedy) == ("fail", "data of 16, program 18", "do this")
+
+
+def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(questions: dict[str, Any], limit: float = 5.0) -> dict[str, Finding]:
+        return {name: Finding(name != "bucket model-weights", "HTTP 404") for name in questions}
+
+    monkeypatch.setattr(health, "ask", ask)
+    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    found = {c.id: c.status for c in doctor.checks(context_of(tmp_path), FakeTier(runs=True), obs=False)}
+    assert found["answer.redis"] == "ok"
+    assert found["answer.bucket model-weights"] == "fail"

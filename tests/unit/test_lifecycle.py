@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import endpoints, health, lifecycle, stack
+from infra.data import ensure
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.lifecycle import Choice, choose, raise_on_failures
+from infra.probes import Finding
+from infra.settings import Settings
+from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
+from tests.unit.helpers import Said, context_of
+
+CORE = ("postgres", "redis", "temporal", "minio-datasets", "minio-results")
+
+
+@dataclass
+class FakeTier:
+    """A tier that does nothing and notes what it was asked."""
+
+    name: str = "native"
+    can: bool = True
+    runs: bool = False
+    found: list[ServiceStatus] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def available(self, settings: Settings) -> Availability:
+        self.asked.append("available")
+        return Availability(self.can, f"{self.name} is {'fine' if self.can else 'not here'}")
+
+    def running(self, context: Context) -> bool:
+        return self.runs
+
+    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+        return tuple(only) or CORE
+
+    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+        self.asked.append("preflight")
+        return self.checks
+
+    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+        self.asked.append("start")
+        if not self.runs:
+            self.runs, self.found = True, [ServiceStatus(n, "ready", pid=i + 1) for i, n in enumerate(names)]
+
+    def stop(self, context: Context) -> bool:
+        return self.runs
+
+    def restart(self, context: Context, services: Sequence[str]) -> None:
+        self.asked.append("restart")
+
+    def status(self, context: Context) -> list[ServiceStatus]:
+        return self.found
+
+    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+        self.asked.append("wait")
+
+    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+        yield from ()
+
+    def endpoints(self, context: Context) -> Endpoints:
+        return endpoints.build(context.settings, CORE)
+
+    def engines(self, context: Context) -> dict[str, str]:
+        return {}
+
+    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+        return []
+
+    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+        self.asked.append("remove")
+
+
+def chosen(root: Path, *tiers: FakeTier, remembered: str = "", **values: str) -> Choice:
+    """The choice among these tiers, best first."""
+    context = context_of(root, **values)
+    if remembered:
+        stack.ensure_home(context.stack)
+        stack.remember(context.stack, tier=remembered)
+    return choose(context, {t.name: t for t in tiers})
+
+
+# --- which tier
+
+
+@pytest.mark.parametrize("origin", ["the environment", "the command line"])
+def test_a_named_tier_is_taken_whatever_runs(tmp_path: Path, origin: str) -> None:
+    other = FakeTier("compose", runs=True)
+    context = context_of(tmp_path)
+    values = {
+        **context.settings.values,
+        "PLATFORM_TIER": type(context.settings.values["PLATFORM_TIER"])("native", origin),
+    }
+    named = Context(Settings(values, tmp_path), context.stack, context.console)
+    choice = choose(named, {"compose": other, "native": FakeTier()})
+    assert (choice.tier.name, choice.reason, choice.named) == ("native", f"asked for by {origin}", True)
+
+
+def test_a_named_tier_that_cannot_run_here_is_an_error_and_no_other_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError) as caught:
+        chosen(tmp_path, FakeTier("compose", runs=True), FakeTier(can=False), PLATFORM_TIER="native")
+    assert (caught.value.code, caught.value.exit) == ("TIER_UNAVAILABLE", 5)
+    assert caught.value.why == "native is not here"
+
+
+def test_what_runs_comes_before_what_is_best_or_was_used_last(tmp_path: Path) -> None:
+    best, running = FakeTier("compose"), FakeTier("native", runs=True)
+    choice = chosen(tmp_path, best, running, remembered="compose")
+    assert (choice.tier.name, choice.reason, choice.named) == ("native", "it runs", False)
+
+
+def test_what_runs_is_taken_even_if_it_could_not_be_started_now(tmp_path: Path) -> None:
+    assert chosen(tmp_path, FakeTier("native", can=False, runs=True)).tier.name == "native"
+
+
+def test_what_was_used_last_comes_before_what_is_best(tmp_path: Path) -> None:
+    choice = chosen(tmp_path, FakeTier("compose"), FakeTier("native"), remembered="native")
+    assert (choice.tier.name, choice.reason) == ("native", "it was used last")
+
+
+@pytest.mark.parametrize("remembered", ["native", "gone", "", "\n"])
+def test_else_the_best_one_with_the_reason(tmp_path: Path, remembered: str) -> None:
+    choice = chosen(tmp_path, FakeTier("compose"), FakeTier("native", can=False), remembered=remembered)
+    assert (choice.tier.name, choice.reason, choice.named) == ("compose", "compose is fine", False)
+
+
+def test_a_fall_back_says_why_the_better_one_was_not_taken(tmp_path: Path) -> None:
+    choice = chosen(tmp_path, FakeTier("compose", can=False), FakeTier("native"))
+    assert choice.tier.name == "native"
+    assert choice.reason == "native is fine; compose: compose is not here"
+
+
+def test_no_tier_at_all(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError) as caught:
+        chosen(tmp_path, FakeTier("compose", can=False), FakeTier("native", can=False))
+    assert caught.value.code == "TIER_UNAVAILABLE"
+    assert "compose is not here" in caught.value.why
+    assert "native is not here" in caught.value.why
+
+
+def test_the_tiers_of_this_version_can_all_be_named() -> None:
+    from infra.catalog import TIERS
+
+    assert tuple(lifecycle.tiers()) == TIERS
+
+
+# --- checks before a start
+
+
+def test_checks_that_pass_or_warn_stop_nothing() -> None:
+    raise_on_failures([Check("a", "ok", "fine"), Check("b", "warn", "hm", "do that")])
+
+
+def test_all_failures_are_named_at_once_with_their_remedies() -> None:
+    checks = [
+        Check("port.1", "fail", "port 1 is taken", "set A", "PORT_TAKEN"),
+        Check("memory", "warn", "little memory", "close programs"),
+        Check("port.2", "fail", "port 2 is taken", "set B", "PORT_TAKEN"),
+        Check("port.3", "fail", "port 3 is taken", "set B", "PORT_TAKEN"),
+    ]
+    with pytest.raises(PlatformError) as caught:
+        raise_on_failures(checks)
+    error = caught.value
+    assert (error.code, error.exit) == ("PORT_TAKEN", 4)
+    assert all(f"port {n} is taken" in error.what for n in (1, 2, 3))
+    assert "little memory" not in error.what
+    assert error.steps == ("set A", "set B", "invoke doctor")
+    details = error.details["checks"]
+    assert isinstance(details, list)
+    assert [c["id"] for c in details] == ["port.1", "port.2", "port.3"]
+
+
+def test_a_failure_without_a_code_of_its_own() -> None:
+    with pytest.raises(PlatformError) as caught:
+        raise_on_failures([Check("disk", "fail", "the disk is full")])
+    assert (caught.value.code, caught.value.exit) == ("PREFLIGHT_FAILED", 4)
+
+
+# --- up
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
+    """What the functional questions find; everything works unless a test says otherwise."""
+    found: dict[str, Finding] = {}
+
+    def ask(questions: dict[str, Any], limit: float = 5.0) -> dict[str, Finding]:
+        return {name: found.get(name, Finding(True)) for name in questions}
+
+    monkeypatch.setattr(health, "ask", ask)
+    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    return found
+
+
+def up(context: Context, tier: FakeTier) -> lifecycle.Started:
+    return lifecycle.up(context, Choice(tier, "test", named=False), obs=False, timeout=None)
+
+
+def test_up_checks_starts_proves_and_remembers(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    first = up(context, tier)
+    assert tier.asked == ["preflight", "start"]
+    assert stack.remembered(context.stack, "tier") == "native"
+    assert first.changed
+    assert not up(context, tier).changed
+
+
+def test_up_that_fails_its_checks_starts_nothing_and_forgets_nothing(
+    tmp_path: Path, answers: dict[str, Finding]
+) -> None:
+    context = context_of(tmp_path)
+    tier = FakeTier(checks=[Check("port.1", "fail", "taken", code="PORT_TAKEN")])
+    with pytest.raises(PlatformError, match="nothing was started: taken"):
+        up(context, tier)
+    assert tier.asked == ["preflight"]
+    assert stack.remembered(context.stack, "tier") == ""
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    with stack.lock(context.stack, "down"), pytest.raises(PlatformError) as caught:
+        up(context, tier)
+    assert caught.value.code == "LOCKED"
+    assert tier.asked == []
+
+
+def test_up_is_not_done_while_something_does_not_work(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    answers["redis"] = Finding(False, "no answer in time")
+    context = context_of(tmp_path)
+    with pytest.raises(PlatformError) as caught:
+        up(context, FakeTier())
+    assert (caught.value.code, caught.value.exit) == ("SERVICE_FAILED", 7)
+    assert caught.value.what == "started, but redis does not work"
+    assert caught.value.why == "no answer in time"
+    assert stack.remembered(context.stack, "tier") == ""
+
+
+def test_a_missing_bucket_heals(tmp_path: Path, answers: dict[str, Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers["bucket model-weights"] = Finding(False, "HTTP 404")
+
+    def everything(ends: Endpoints) -> list[str]:
+        answers.clear()
+        return ["bucket model-weights"]
+
+    monkeypatch.setattr(ensure, "everything", everything)
+    context = context_of(tmp_path)
+    up(context, FakeTier())
+    assert isinstance(context.console, Said)
+    assert "made the missing bucket model-weights" in context.console.err
+
+
+# --- status
+
+
+def state_of(*found: tuple[str, str, bool]) -> str:
+    services = [ServiceStatus(name, state) for name, state, _ in found]
+    findings = {name: Finding(ok) for name, state, ok in found if state in ("ready", "starting")}
+    return lifecycle._overall(services, findings)
+
+
+@pytest.mark.parametrize(
+    ("found", "overall"),
+    [
+        ([], "stopped"),
+        ([("a", "stopped", False), ("b", "stopped", False)], "stopped"),
+        ([("a", "ready", True), ("b", "ready", True)], "ready"),
+        ([("a", "ready", True), ("b", "starting", False)], "starting"),
+        ([("a", "ready", True), ("b", "waiting", False)], "starting"),
+        ([("a", "ready", True), ("b", "ready", False)], "degraded"),
+        ([("a", "ready", False), ("b", "starting", False)], "degraded"),
+        ([("a", "ready", True), ("b", "backoff", False)], "degraded"),
+        ([("a", "ready", True), ("b", "failed", False)], "degraded"),
+        ([("a", "ready", True), ("b", "stopped", False)], "degraded"),
+        ([("a", "ready", True), ("b", "unsupervised", False)], "degraded"),
+    ],
+)
+def test_the_state_of_the_whole(found: list[tuple[str, str, bool]], overall: str) -> None:
+    assert state_of(*found) == overall
+
+
+def test_a_process_that_runs_but_does_not_answer_is_unhealthy(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    tier = FakeTier(runs=True, found=[ServiceStatus("redis", "ready"), ServiceStatus("postgres", "backoff", "exit 1")])
+    answers["redis"] = Finding(False, "no answer in time")
+    found = lifecycle.report(context_of(tmp_path), tier)
+    assert found.state == "degraded"
+    states = [lifecycle.state_of(s, found.findings) for s in found.services]
+    assert states == [("unhealthy", "no answer in time"), ("backoff", "exit 1")]
+
+
+def test_of_what_does_not_run_nothing_is_asked(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    found = lifecycle.report(context_of(tmp_path), FakeTier())
+    assert (found.state, found.services, found.findings) == ("stopped", [], {})
+
+
+def test_what_needs_a_running_platform_says_how_to_start_it(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError) as caught:
+        lifecycle.require_running(context_of(tmp_path), Choice(FakeTier(), "", named=False))
+    assert (caught.value.code, caught.value.exit) == ("NOT_RUNNING", 9)
+    assert "invoke up" in caught.value.steps
+
+
+# --- names of services
+
+
+def test_known_services_pass() -> None:
+    lifecycle.known_services(CORE, FakeTier())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("postgrs", "postgres"), ("minio-dataset", "minio-datasets"), ("temporl", "temporal")]
+)
+def test_an_unknown_service_gets_the_nearest_name(wrong: str, meant: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        lifecycle.known_services(["redis", wrong], FakeTier())
+    assert (caught.value.code, caught.value.exit) == ("USAGE", 2)
+    assert caught.value.steps[0] == f"did you mean {meant}?"
+    assert "redis" in caught.value.steps[-1]
+
+
+def test_a_service_that_the_tier_lacks_says_why() -> None:
+    with pytest.raises(PlatformError) as caught:
+        lifecycle.known_services(["loki"], FakeTier())
+    assert "container" in caught.value.why
+
+
+def test_a_name_like_nothing_gets_no_false_hint() -> None:
+    with pytest.raises(PlatformError) as caught:
+        lifecycle.known_services(["zzzz"], FakeTier())
+    assert not any("did you mean" in step for step in caught.value.steps)

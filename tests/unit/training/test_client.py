@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.errors import PlatformError
+from infra.training import client
+from infra.training.patience import Unavailable
+
+NOW = datetime(2026, 11, 23, 23, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "label"),
+    [("digits", "digits"), ("My Nets / v2!", "my-nets-v2"), ("한글", "job"), ("x" * 90, "x" * 24), ("-a-", "a")],
+)
+def test_ids_are_short_and_readable(experiment: str, label: str) -> None:
+    found = client.new_id(experiment, NOW)
+    assert found.startswith(f"{label}-20261123-")
+    assert len(found) == len(label) + 16
+
+
+def test_ids_differ() -> None:
+    assert len({client.new_id("digits", NOW) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("digits-20261123-1a2b3d", "did you mean digits-20261123-1a2b3c?"),
+        ("1a2b3c", "did you mean digits-20261123-1a2b3c?"),
+        ("nothing-like-it", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_job_and_the_nearest_one(name: str, hint: str | None) -> None:
+    error = client._unknown(name, ["digits-20261123-1a2b3c", "nets-20261101-ffffff"])
+    assert (error.code, int(error.exit)) == ("NOT_FOUND", 9)
+    assert error.steps[0] == (hint or "invoke train.list")
+
+
+def test_servers_that_do_not_answer_are_named() -> None:
+    with pytest.raises(PlatformError, match="Temporal does not answer") as caught, client.answering():
+        raise Unavailable("Temporal does not answer: refused")
+    assert caught.value.code == "UNREACHABLE"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [('FATAL: password authentication failed for user "admin"', "LOGIN_REFUSED"), ("no such database", "UNREACHABLE")],
+)
+def test_a_refused_login(text: str, code: str) -> None:
+    import psycopg
+
+    with pytest.raises(PlatformError) as caught, client.answering():
+        raise psycopg.OperationalError(text)
+    assert caught.value.code == code

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from infra.console import Console
+from infra.errors import PlatformError
+from infra.tasks import train
+from infra.training.client import Glimpse
+from infra.training.jobs import Job
+
+CREATED = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def job(**changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "id": "digits-20261123-1a2b3c",
+        "experiment": "digits",
+        "state": "succeeded",
+        "command": None,
+        "config": {},
+        "attempt": 1,
+        "epochs": 15,
+        "error": None,
+        "last_lines": None,
+        "val_accuracy": 1.0,
+        "heldout_accuracy": 0.969,
+        "weights": "model-weights/x/weights.npz",
+        "report": "training-results/x/report.json",
+        "tracking": {"mlflow": {"state": "ok", "url": "http://mlflow/run"}},
+        "created_at": CREATED,
+        "started_at": CREATED,
+        "finished_at": CREATED + timedelta(seconds=12.3),
+        "epoch": 15,
+    }
+    return Job(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "experiment", "command", "code"),
+    [
+        (0, "", "", "USAGE"),
+        (-3, "", "", "USAGE"),
+        (1_000_000, "", "", "USAGE"),
+        (1, "x" * 101, "", "USAGE"),
+        (1, "a\nb", "", "USAGE"),
+        (1, "", "python 'x", "USAGE"),
+        (1, "", "no-such-program-here", "PROGRAM_MISSING"),
+    ],
+)
+def test_wrong_orders_are_refused_before_anything_is_asked(
+    epochs: int, experiment: str, command: str, code: str
+) -> None:
+    with pytest.raises(PlatformError) as caught:
+        train._order(epochs, experiment, command)
+    assert caught.value.code == code
+
+
+def test_orders() -> None:
+    assert train._order(3, "", "").experiment == "digits"
+    assert train._order(3, "", "").config.epochs == 3
+    own = train._order(15, "", f"'{sys.executable}' -c pass")
+    assert own.command[1:] == ("-c", "pass")
+    assert (own.experiment, own.cwd) == ("command", os.getcwd())
+
+
+def test_the_answer_for_programs() -> None:
+    data = train._data(job())
+    wanted = {"job", "state", "heldout_accuracy", "val_accuracy", "epochs", "seconds", "weights", "report", "mlflow"}
+    assert wanted <= data.keys()
+    assert (data["seconds"], data["mlflow"]) == (12.3, "http://mlflow/run")
+
+
+def test_a_failure_carries_the_reason_and_the_last_lines() -> None:
+    error = train._failure(job(state="failed", error="exit status 3", last_lines="one\ntwo"), "/logs/x.log")
+    assert (error.code, int(error.exit), error.why) == ("TASK_FAILED", 1, "exit status 3")
+    assert error.details["log"] == ["one", "two"]
+
+
+def test_a_cancelled_training_is_no_success() -> None:
+    error = train._failure(job(state="cancelled", error="cancelled"), "/logs/x.log")
+    assert (error.code, error.what) == ("TASK_FAILED", "digits-20261123-1a2b3c has been cancelled")
+
+
+def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
+    stream = io.StringIO()
+    metrics = {"train_loss": 0.25, "val_accuracy": 0.9, "epoch_seconds": 0.1}
+    with train._lines(Console(stderr=stream)) as show:
+        for glimpse in (
+            Glimpse("queued"),
+            Glimpse("queued"),
+            Glimpse("running"),
+            Glimpse("running", 1, 15, metrics),
+            Glimpse("running", 1, 15, metrics),
+            Glimpse("running", 1, 15, metrics, "PostgreSQL does not answer"),
+            Glimpse("running", 2, 0, {}),
+        ):
+            show(glimpse)
+    assert stream.getvalue().splitlines() == [
+        "queued: it begins when there is room for it",
+        "running",
+        "epoch 1/15  train_loss 0.25  val_accuracy 0.9",
+        "running: PostgreSQL does not answer",
+        "epoch 2",
+    ]
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Screen()
+    with train._bar(Console(stderr=stream)) as show:
+        show(Glimpse("running", 3, 15, {"loss": 0.5}))
+    assert "loss 0.5" in stream.getvalue()
+    assert "3/15" in stream.getvalue()
+
+
+def test_listing_the_tasks_imports_nothing_heavy() -> None:
+    heavy = ("boto3", "botocore", "psycopg", "redis", "temporalio", "sklearn", "numpy", "rich", "requests", "psutil")
+    code = f"import sys, infra.tasks.train; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("task", train.TASKS)
+def test_every_task_has_help_and_an_example(task: Any) -> None:
+    assert "Example: invoke train." in (task.__doc__ or "")
