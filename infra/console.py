@@ -98,11 +98,13 @@ class Console:
 
     def mask(self, text: str) -> str:
         """The text without the secrets of the settings, as they are and as they stand in URLs."""
-        if self.secrets:
-            from urllib.parse import quote
-        for secret in self.secrets:
-            text = text.replace(secret, MASK).replace(quote(secret, safe=""), MASK)
-        return text
+        if not self.secrets:
+            return text
+        from urllib.parse import quote
+
+        known = sorted({form for s in self.secrets for form in (s, quote(s, safe=""))}, key=len, reverse=True)
+        # Not inside a longer word: the password `other` must not garble `another`.
+        return re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)", MASK, text)
 
     def _masked(self, value: Any) -> Any:
         """Data without secrets; done before it is written as JSON, where quotes and the like look different."""
@@ -227,6 +229,9 @@ def block(error: PlatformError, console: Console) -> list[str]:
     lines = [f"{console.symbol('bad')} {error.what}"]
     if error.why:
         lines.append(f"  why:  {error.why}")
+    several = error.details.get("problems")
+    if isinstance(several, Sequence):
+        lines += [f"  - {line}" for line in several]
     log = error.details.get("log")
     if isinstance(log, Sequence) and log:
         lines += ["  last lines of its log:", *(f"    | {line}" for line in log)]

@@ -62,20 +62,22 @@ def _usable(tier: Tier, settings: Settings) -> Tier:
             "TIER_UNAVAILABLE",
             f"the tier {tier.name} cannot run here",
             why=found.reason,
-            steps=("invoke doctor", "or leave the choice to us: run it without --tier"),
+            steps=(*found.steps, "or leave the choice to us: run it without --tier"),
         )
     return tier
 
 
 def _best(known: Mapping[str, Tier], settings: Settings) -> Choice:
     refused: list[str] = []
+    steps: list[str] = []
     for tier in known.values():
         found: Availability = tier.available(settings)
         if found.ok:
             because = f"{found.reason}; {'; '.join(refused)}" if refused else found.reason
             return Choice(tier, because, named=False)
         refused.append(f"{tier.name}: {found.reason}")
-    raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=("invoke doctor",))
+        steps += found.steps
+    raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=tuple(steps))
 
 
 def context_of(settings: Settings, home: Stack, console: Console) -> Context:
@@ -116,7 +118,20 @@ def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only:
             context.console.say(f"  made the missing {made}")
         stack.remember(context.stack, tier=tier.name)
         changed = before != _processes(tier, context)
+        if changed:
+            _resume_trainings(context, ends)
     return Started(tier, ends, time.monotonic() - began, changed)
+
+
+def _resume_trainings(context: Context, ends: Endpoints) -> None:
+    """Trainings that the last stop interrupted go on; asked only where there were trainings."""
+    from infra.endpoints import contract
+    from infra.training import service
+
+    if service.home(context.stack).exists() and {"postgres", "temporal"} <= set(ends.services):
+        waiting = service.resume_unfinished(context.stack, contract(ends))
+        if waiting:
+            context.console.say(f"  {waiting} interrupted training{'s go' if waiting > 1 else ' goes'} on")
 
 
 def _processes(tier: Tier, context: Context) -> set[tuple[str, int | None]]:
@@ -135,11 +150,12 @@ def raise_on_failures(checks: Sequence[Check]) -> None:
     if not failed:
         return
     remedies = tuple(dict.fromkeys(c.remedy for c in failed if c.remedy))
+    several = [c.text for c in failed] if len(failed) > 1 else []
     raise PlatformError(
         failed[0].code or "PREFLIGHT_FAILED",
-        "nothing was started: " + "; ".join(c.text for c in failed),
+        f"nothing was started: {f'{len(failed)} checks failed' if several else failed[0].text}",
         steps=(*remedies, "invoke doctor"),
-        details={"checks": [vars(c) for c in failed]},
+        details={"checks": [vars(c) for c in failed], "problems": several},
     )
 
 
@@ -215,8 +231,14 @@ def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[s
     """State and detail of one service for people: a process that does not answer is `unhealthy`."""
     finding = findings.get(service.name)
     if service.state == "ready" and finding is not None and not finding.ok:
-        return "unhealthy", service.detail or finding.detail
-    return service.state, service.detail
+        return "unhealthy", one_line(service.detail or finding.detail)
+    return service.state, one_line(service.detail)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """A server's message, fit for a table."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else f"{flat[:limit]}..."
 
 
 def require_running(context: Context, choice: Choice) -> Tier:

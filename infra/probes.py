@@ -82,7 +82,7 @@ def _redis(probe: Probe, limit: float) -> Finding:
         for command in commands:
             link.sendall(_resp(command))
             answer = link.recv(512).decode("utf-8", "replace").strip()
-            if answer.startswith("-") and not answer.startswith("-LOADING"):
+            if answer.startswith("-"):
                 return Finding(False, answer[1:], fatal=_refused(answer))
     return Finding(answer == "+PONG", "" if answer == "+PONG" else answer.lstrip("-") or "it hung up")
 

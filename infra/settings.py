@@ -135,7 +135,7 @@ def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
                 "SETTINGS_UNREADABLE",
                 f"{path}, line {line} is not NAME=value",
                 why=_beginning(binding.original.string),
-                steps=("write NAME=value, one a line; invoke doctor lists the names",),
+                steps=("write NAME=value, one a line; .env.example has all names",),
             )
         if binding.key:
             yield binding.key, binding.value or "", line
@@ -171,7 +171,7 @@ def _check(setting: catalog.Setting, value: Value) -> None:
             "SETTING_INVALID",
             f"{setting.name}: {shown} {problem}",
             why=f"it comes from {value.origin}",
-            steps=(f"set {setting.name} to another value, e.g. {setting.default or 'remove it'}",),
+            steps=(f"set {setting.name} to another value (default: {setting.default or 'none'}), or remove it",),
         )
 
 
@@ -180,7 +180,9 @@ def _problem(setting: catalog.Setting, text: str) -> str:
         digits = text.isascii() and text.isdigit() and len(text) <= 5
         return "" if digits and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
     if setting.kind == "choice":
-        return "" if text in ("", *setting.choices) else f"is none of {', '.join(setting.choices)}"
+        return (
+            "" if text in ("", *setting.choices) else f"is none of those in this version: {', '.join(setting.choices)}"
+        )
     if setting.kind == "list":
         unknown = [w for w in text.split(",") if w.strip() not in ("", *setting.choices)]
         return f"names {unknown[0].strip()!r}, which is none of {', '.join(setting.choices)}" if unknown else ""

@@ -57,9 +57,15 @@ class Tally:
         self.read += size
 
 
-def connect(logins: Iterable[Login]) -> dict[str, Client]:
-    """Clients by the names of their stores."""
-    return {login.name: Client(login) for login in logins}
+@contextlib.contextmanager
+def connected(logins: Iterable[Login]) -> Iterator[dict[str, Client]]:
+    """Clients by the names of their stores, for the block."""
+    clients = {login.name: Client(login) for login in logins}
+    try:
+        yield clients
+    finally:
+        for client in clients.values():
+            client.close()
 
 
 def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list[str]) -> list[Source]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STORES = ("minio-datasets", "minio-results")
 CONNECT_LIMIT = 5.0
-READ_LIMIT = 12.0
+READ_LIMIT = 10.0
 """Seconds without a byte after which a server counts as gone."""
 LIST_LIMIT = 60.0
 """Seconds for one page of a listing, for which some engines read a whole directory."""

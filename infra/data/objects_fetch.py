@@ -99,15 +99,23 @@ def fetch(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch
         except Changed:
             newer = again(client, item)
             if newer is None:
-                return _noted(item, gone=True)
+                return _absent(client, item)
             item = newer
         except S3Error as error:
-            return _noted(item, gone=True) if error.status == 404 else _noted(item, failed=str(error))
+            return _absent(client, item) if error.status == 404 else _noted(item, failed=str(error))
     return _noted(item, failed=f"it changed {CHANGES} times while it was read")
 
 
 def _noted(item: Item, **facts: object) -> Record:
     return {"store": item.store, "bucket": item.bucket, "key": item.key, **facts}
+
+
+def _absent(client: Client, item: Item) -> Record:
+    """An object that is not found: deleted since, unless the server goes on listing what it cannot give."""
+    found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
+    if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
+        return _noted(item, failed="the server lists it, but does not find it")
+    return _noted(item, gone=True)
 
 
 def again(client: Client, item: Item) -> Item | None:

@@ -83,15 +83,17 @@ def find_server(endpoints: Endpoints, settings: Settings, at_least: int = 0) -> 
 
 
 def find_clients(settings: Settings, needed: int) -> Clients:
-    """The first client programs whose major version is at least that of `needed`.
+    """The client programs of the major version of `needed`, else the first newer ones.
+
+    The same version is best: pg_restore from 17 on sets a parameter that servers before 17 do not know.
 
     Raises:
         PlatformError: PROGRAM_MISSING, or DATA_INCOMPATIBLE with both versions.
     """
     found = [c for directory in directories(settings) if (c := _clients(directory))]
-    for clients in found:
-        if clients.number // 10000 >= needed // 10000:
-            return clients
+    fitting = [c for c in found if c.number // 10000 >= needed // 10000]
+    if fitting:
+        return next((c for c in fitting if c.number // 10000 == needed // 10000), fitting[0])
     if not found:
         raise PlatformError("PROGRAM_MISSING", "pg_dump was not found", steps=("install PostgreSQL's client programs",))
     newest = max(found, key=lambda c: c.number)
@@ -129,7 +131,7 @@ def _clients(directory: Path) -> Clients | None:
     if not all((directory / f"{name}{EXE}").is_file() for name in ("pg_dump", "pg_restore")):
         return None
     said = shell.run([str(directory / f"pg_dump{EXE}"), "--version"], limit=20, check=False).out
-    found = re.search(r"(\d+)\.?(\d*)", said.split(")")[-1])
+    found = re.search(r"\) (\d+)\.?(\d*)", said)
     return Clients(directory, int(found[1]) * 10000 + int(found[2] or 0)) if found else None
 
 
@@ -147,6 +149,10 @@ def connected(endpoints: Endpoints, database: str = MAINTENANCE, name: str = "")
             yield link
     except psycopg.OperationalError as error:
         raise unreachable(endpoints, error) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        said = str(error).splitlines()[0]
+        steps = ("use a superuser, or the owner of the databases: POSTGRES_USER in .env",)
+        raise PlatformError("LOGIN_REFUSED", f"{_who(endpoints)} may not do this", why=said, steps=steps) from error
 
 
 def open_connection(endpoints: Endpoints, database: str, name: str = "") -> psycopg.Connection[Any]:

@@ -26,7 +26,7 @@ select d.datname as name, pg_get_userbyid(d.datdba) as owner, d.datacl::text[] a
        coalesce((select json_agg(json_build_array(coalesce(r.rolname, ''), s.setconfig) order by 1)
                  from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole
                  where s.setdatabase = d.oid), '[]') as settings,
-       pg_database_size(d.oid) as size
+       case when has_database_privilege(d.oid, 'connect') then pg_database_size(d.oid) else 0 end as size
 from pg_database d where not d.datistemplate and d.datallowconn order by d.datname
 """
 _ROLES = """

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import psycopg
 
 SWAP_TRIES = 5
+_SIZES = """
+select datname, case when has_database_privilege(oid, 'connect') then pg_database_size(oid) else 0 end from pg_database
+"""
 CLOSE_LIMIT = 5.0
 """Seconds for the clients of a database to be gone once they were ended."""
 
@@ -95,7 +98,7 @@ def plan(server: Server, backup: Backup, names: Sequence[str] = (), rename: str 
     chosen = _chosen(backup, names, rename)
     roles = _saved_roles(backup)
     with clients.connected(server.endpoints) as link:
-        sizes = dict(link.execute("select datname, pg_database_size(oid) from pg_database").fetchall())
+        sizes = dict(link.execute(_SIZES).fetchall())
         there = {row[0] for row in link.execute("select rolname from pg_roles")}
     if rename in sizes:
         steps = ("name another one with --to, or leave --to out to put it in the place of the present one",)

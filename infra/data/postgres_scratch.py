@@ -92,7 +92,8 @@ def sweep(link: psycopg.Connection[Any]) -> list[str]:
     from psycopg import sql
 
     rows = link.execute(
-        "select datname, shobj_description(oid, 'pg_database'), pg_database_size(oid), datallowconn, "
+        "select datname, shobj_description(oid, 'pg_database'), "
+        "case when has_database_privilege(oid, 'connect') then pg_database_size(oid) else 1 << 30 end, datallowconn, "
         "(select pg_database_size(oid) from pg_database where datname = 'template1') from pg_database"
     ).fetchall()
     closed = {name for name, _, _, allowed, _ in rows if not allowed}
@@ -212,13 +213,14 @@ def load(server: Server, children: Children, directory: Path, name: str) -> None
 
 
 def check(
-    server: Server, children: Children, entry: Mapping[str, Any], directory: Path, name: str, raw: Path
+    server: Server, children: Children, backup: Backup, database: str, directory: Path, name: str, raw: Path
 ) -> Loaded:
     """Compare a filled database with the manifest: objects, rows and digest of every table.
 
     The copy is dumped again; where a table's text differs, its rows may have another order, which is looked into.
     """
-    saved = postgres_dump.from_summary(entry)
+    saved = postgres_dump.from_summary(backup.facts["databases"][database])
+    same_version = backup.facts["client"]["number"] // 10000 == server.clients.number // 10000
     known = {c.digest for c in saved.tables.values()}
     sums: dict[postgres_dump.Content, tuple[int, int]] = {}
 
@@ -231,7 +233,7 @@ def check(
     found = postgres_dump.dump(server, children, name, raw, take)
     shutil.rmtree(raw, ignore_errors=True)
     files = {label: n for n, label in postgres_dump.list_entries(server, children, directory).items()}
-    wrong = postgres_dump.other_objects(saved, found)
+    wrong = postgres_dump.other_objects(saved, found, same_version)
     for label in postgres_dump.different(saved, found):
         now, file = found.tables.get(label), directory / f"{files.get(label, '')}.dat"
         if now is None or now not in sums or not file.is_file() or digest.unordered(file) != sums[now]:
@@ -259,7 +261,7 @@ def filled(
     directory = unpacked(backup, entry, work, children)
     load(server, children, directory, name)
     middle = time.monotonic()
-    found = check(server, children, entry, directory, name, work / "again")
+    found = check(server, children, backup, database, directory, name, work / "again")
     shutil.rmtree(directory, ignore_errors=True)
     seconds = (round(middle - began, 3), round(time.monotonic() - middle, 3))
     return Loaded(name, found.archive, found.differences, *seconds)

@@ -39,6 +39,7 @@ def check_versions(backup: Backup, server: Server) -> None:
     """
     made_by = int(backup.facts.get("server", {}).get("number", 0))
     if made_by // 10000 <= server.number // 10000:
+        _check_clients(server)
         return
     ours, theirs = clients.version_text(server.number), clients.version_text(made_by)
     raise PlatformError(
@@ -47,6 +48,23 @@ def check_versions(backup: Backup, server: Server) -> None:
         why="data goes to the same or a newer major version only; nothing was touched",
         steps=(f"restore it to PostgreSQL {made_by // 10000} or newer",),
         details={"backup": theirs, "server": ours, "path": str(backup.path)},
+    )
+
+
+def _check_clients(server: Server) -> None:
+    """pg_restore from 17 on cannot fill a server before 17: it sets a parameter that such a server does not know."""
+    if server.clients.number < 170000 or server.number >= 170000:
+        return
+    ours, theirs = clients.version_text(server.number), clients.version_text(server.clients.number)
+    raise PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"pg_restore {theirs} cannot fill a server of PostgreSQL {ours}",
+        why="from 17 on it sets transaction_timeout, which older servers do not know; nothing was touched",
+        steps=(
+            f"install the client programs of PostgreSQL {server.number // 10000} and make the backup with them",
+            "or restore it to PostgreSQL 17 or newer",
+        ),
+        details={"client": theirs, "server": ours},
     )
 
 

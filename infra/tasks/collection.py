@@ -75,7 +75,7 @@ def _names(contexts: list[ParserContext]) -> list[str]:
 
 
 def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str]) -> PlatformError:
-    unknown = next((w for w in words if repr(w) in text), "")
+    unknown = next((w for word in words for w in (word, word.split("=")[0]) if repr(w) in text), "")
     current = getattr(error, "context", None)
     if unknown.startswith("-") and current is not None and current.name:
         flags = [f for f in current.flags if f.startswith("--")]
@@ -87,7 +87,15 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
     if unknown:
         hint = _service_hint(unknown, current) or _near(unknown, _names(contexts))
         return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, "invoke --list"))
-    return PlatformError("USAGE", text.strip().rstrip("."), steps=("invoke --list",))
+    return PlatformError("USAGE", _plain(text), steps=("invoke --list, invoke --help TASK",))
+
+
+def _plain(text: str) -> str:
+    """Invoke's own words for what is missing, without its names for its objects."""
+    flag = re.search(r"Flag <Argument: (\w+).*needed value", text)
+    if flag:
+        return f"the option --{flag[1].replace('_', '-')} needs a value"
+    return text.strip().rstrip(".")
 
 
 def _near(word: str, known: list[str]) -> tuple[str, ...]:

@@ -298,7 +298,7 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
 def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None:
     """Open psql on a database.
 
-    Example: invoke db.shell users
+    Example: invoke db.shell --database users
     """
     from infra.data import postgres_clients, postgres_dump
 

@@ -82,12 +82,8 @@ def _clients(run: Run) -> Iterator[dict[str, Client]]:
     from infra.data import objects_backup, objects_client
 
     ends = lifecycle.running_endpoints(run)
-    clients = objects_backup.connect(objects_client.login_of(ends, name) for name in objects_client.STORES)
-    try:
+    with objects_backup.connected(objects_client.login_of(ends, name) for name in objects_client.STORES) as clients:
         yield clients
-    finally:
-        for client in clients.values():
-            client.close()
 
 
 @command(
@@ -319,8 +315,9 @@ def _restored(
     began, progress = time.monotonic(), Progress(run.console, "restored", stream)
     tally = objects_backup.Tally(tick=lambda t: Progress(run.console, "kept", stream)(t.objects, t.read))
     why = f"before a restore of {found.path.name}"
-    again = objects_backup.connect(client.login for client in clients.values())
-    back = objects_restore.way_back(again, found.path.parent, plans, exact, tally, why)
+    # A crew stops its clients when it is done, so it gets some of its own.
+    with objects_backup.connected(client.login for client in clients.values()) as others:
+        back = objects_restore.way_back(others, found.path.parent, plans, exact, tally, why)
     if back:
         run.console.say(f"  the way back: invoke minio.restore --from {back.path} --yes")
     done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,15 +83,25 @@ def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tu
     if "mlflow" in outcome.endpoints.services:
         missing = [f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in catalog.gaps(outcome.tier.name)]
         lines += ["Not on this tier:", *missing, *_not_found(outcome), ""]
-    store = engines.get("minio-datasets", "")
+    stores = [engines[name] for name in outcome.endpoints.services if name in engines]
+    store = stores[0] if stores else ""
     if catalog.gaps(store):
         lines += [f"The object stores are run by {store}; `invoke doctor` says what it cannot do.", ""]
-    return (*lines, "Next:", *(f"  {line}" for line in NEXT))
+    return (*lines, "Next:", *(f"  {line}" for line in (*_activation(), *NEXT)))
+
+
+def _activation() -> tuple[str, ...]:
+    """How to get `invoke` on PATH, where it is not."""
+    if shutil.which("invoke"):
+        return ()
+    posix, windows = "source .venv/bin/activate", r".venv\Scripts\Activate.ps1"
+    return (f"{windows if os.name == 'nt' else posix}   first, once in each terminal: it has `invoke`",)
 
 
 def _not_found(outcome: Started) -> list[str]:
     """Services that this tier would run if it found their program."""
-    absent = [s for s in catalog.offered(outcome.tier.name) if s.name not in outcome.endpoints.services]
+    known = [s for s in catalog.offered(outcome.tier.name) if s.overlay == catalog.OVERLAY_OBS]
+    absent = [s for s in known if s.name not in outcome.endpoints.services]
     return [f"  {s.name}: its program was not found; install it, or set PLATFORM_{s.name.upper()}" for s in absent]
 
 
@@ -176,6 +188,15 @@ def _advice(state: str, tier: str) -> tuple[str, ...]:
 
 def logs(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
     """Print log lines as they come; NDJSON where the output is JSON and the log is followed."""
+    try:
+        return _printed(run, lines, follow)
+    except KeyboardInterrupt:
+        if follow:  # the usual way to end it: nothing went wrong
+            raise SystemExit(int(ExitCode.INTERRUPTED)) from None
+        raise
+
+
+def _printed(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
     console = run.console
     seen = []
     for line in lines:

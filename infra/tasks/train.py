@@ -174,7 +174,7 @@ def _lines(console: Console) -> Iterator[Any]:
         nonlocal last, told
         text, now = _progress(glimpse), time.monotonic()
         if text != last or now - told > HEARTBEAT:
-            console.say(text if text != last else f"{text} (for {human_seconds(now - began)})")
+            console.say(text if text != last else f"{text} (for {human_seconds(now - began)}){_reason(glimpse)}")
             last, told = text, now
 
     yield show
@@ -202,12 +202,14 @@ def _bar(console: Console) -> Iterator[Any]:
 def _progress(glimpse: Glimpse) -> str:
     if glimpse.note:
         return f"{glimpse.state}: {glimpse.note}"
-    if glimpse.state == "queued":
-        return "queued: it begins when there is room for it"
     if glimpse.state != "running" or not glimpse.epoch:
         return glimpse.state
     of = f"/{glimpse.epochs}" if glimpse.epochs else ""
     return f"epoch {glimpse.epoch}{of}  {_numbers(glimpse)}".rstrip()
+
+
+def _reason(glimpse: Glimpse) -> str:
+    return ": other trainings run first (invoke train.list)" if glimpse.state == "queued" else ""
 
 
 def _numbers(glimpse: Glimpse) -> str:

@@ -28,6 +28,7 @@ class Availability:
 
     ok: bool
     reason: str
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Native:
         try:
             services.programs(settings, settings.state_dir / NAME, "")
         except PlatformError as error:
-            return Availability(False, error.what)
+            return Availability(False, f"{error.what}; {error.why}".removesuffix("; "), error.steps)
         return Availability(True, "needs nothing but this Python environment")
 
     def home(self, context: Context) -> Path:
@@ -232,6 +232,8 @@ class Native:
                 shutil.rmtree(litter, ignore_errors=True)
             if removal.service == "postgres":
                 (home / "postgres-data").unlink(missing_ok=True)
+            if home not in removal.path.parents:
+                _remove_if_empty(removal.path.parent)
         if not any((home / "data" / s.name).exists() for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN):
             (home / "store-engine").unlink(missing_ok=True)
         self._builders.clear()
@@ -240,6 +242,11 @@ class Native:
 def _unfinished(data: Path) -> list[Path]:
     """What an initdb, or a removal, that was killed has left beside a data directory."""
     return [p for kind in ("new", "removed") for p in data.parent.glob(f".{data.name}-{kind}-*")]
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _item(spec: supervise.Spec, state: supervise.State | None) -> Item:

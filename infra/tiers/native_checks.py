@@ -54,10 +54,13 @@ def _port(conflict: Conflict, own_home: Path) -> Check:
     return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
 
 
+_UNSEEN = " by a process that cannot be seen: another user's, or a connection that is about to end"
+
+
 def _by(holder: Holder, foreign: bool) -> str:
     if foreign:
         return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
-    return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else " by a process of another user"
+    return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else _UNSEEN
 
 
 def disk(home: Path) -> Check:
@@ -77,5 +80,5 @@ def memory(obs: bool) -> Check:
 
     free = psutil.virtual_memory().available
     needed = MEMORY_NEEDED[obs]
-    text = f"{human_bytes(free)} of memory available, about {human_bytes(needed)} are used"
+    text = f"{human_bytes(free)} of memory available, about {human_bytes(needed)} are needed"
     return Check("memory", "ok" if free >= needed else "warn", text, "close other programs" if free < needed else "")

@@ -318,9 +318,11 @@ class Supervisor:
     def serve(self) -> None:
         """Follow the desired file until it, or SIGTERM, asks for the end."""
         seen: tuple[int, int] | None = None
-        while not self.ended and not self.shutdown_wanted():
+        while not self.ended:
             now = _version(self.home / DESIRED)
-            if now != seen:
+            if now != seen:  # read only when it was written: this loop runs all day
+                if self.shutdown_wanted():
+                    break
                 self._follow()
                 seen = now
             self.board.keep()

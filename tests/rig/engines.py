@@ -109,3 +109,14 @@ def boto(login: Login) -> Any:
     keys = {"aws_access_key_id": login.access_key, "aws_secret_access_key": login.secret_key}
     where = {"endpoint_url": f"http://{login.host}:{login.port}", "region_name": "us-east-1"}
     return boto3.client("s3", config=config, **where, **keys)
+
+
+def open_uploads(login: Login, bucket: str) -> list[str]:
+    """Keys of the uploads in parts that are neither complete nor given up."""
+    client = boto(login)
+    try:
+        return [upload["Key"] for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchUpload":  # which is how rclone says that there is none
+            raise
+        return []

@@ -124,6 +124,8 @@ def _belongs(process: psutil.Process, home: str, mark: str) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
+        if not process.cmdline():  # it is just ending
+            return False
         if home in _command_line(process) or process.cwd().startswith(home):
             return True
         return bool(mark) and process.environ().get("PLATFORM_STATE_DIR") == mark

@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime
 import socket
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 from botocore import auth, awsrequest, credentials
@@ -73,9 +73,9 @@ def test_the_request_that_is_sent_carries_path_headers_and_body() -> None:
         link.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngone")
 
     with serving(handle) as port:
-        reply = Store("127.0.0.1", port, "k", "s").request("PUT", "/b/두 단어", b"body")
+        reply = Store("127.0.0.1", port, "k", "s").request("PUT", "/b/두 단어+", b"body")
     assert (reply.status, reply.body) == (404, b"gone")
-    assert unquote(seen[0].splitlines()[0]) == "PUT /b/두 단어 HTTP/1.1"
+    assert seen[0].splitlines()[0] == "PUT /b/%EB%91%90%20%EB%8B%A8%EC%96%B4%2B HTTP/1.1"
     assert f"\r\nhost: 127.0.0.1:{port}\r\n" in seen[0].lower()
     assert seen[0].lower().count("\r\nhost:") == 1
 

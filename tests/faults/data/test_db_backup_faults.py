@@ -190,7 +190,7 @@ def test_24_a_pg_dump_that_gets_no_memory_is_no_success(site: Site) -> None:
     for program in ("postgres", "initdb", "pg_restore", "pg_dumpall", "psql"):
         (wrapper / program).symlink_to(real / program)
     script = f"#!{sys.executable}\nimport os, resource, sys\n"
-    script += "if '--version' not in sys.argv: resource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))\n"
+    script += "if '--version' not in sys.argv: resource.setrlimit(resource.RLIMIT_AS, (4 << 20, 4 << 20))\n"
     script += f"os.execv({str(real / 'pg_dump')!r}, ['pg_dump', *sys.argv[1:]])\n"
     (wrapper / "pg_dump").write_text(script)
     (wrapper / "pg_dump").chmod(0o755)

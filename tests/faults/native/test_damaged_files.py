@@ -90,8 +90,6 @@ def test_a_damaged_state_file_under_a_running_supervisor(running: Victim, damage
     before = tools.pids(running)
     damage(_state(running))
     tools.until("the supervisor to write it again", lambda: tools.whole(running))
-    assert _status(running) == (0, before)
-    running.up()
     assert tools.pids(running) == before
     tools.assert_runs_once(running)
 
@@ -108,14 +106,26 @@ def test_a_damaged_state_file_without_a_supervisor(running: Victim, damage: Call
 
 
 @pytest.mark.parametrize("damage", WISH_DAMAGE.values(), ids=WISH_DAMAGE)
-@pytest.mark.parametrize("supervised", [True, False], ids=["supervised", "unsupervised"])
-def test_a_damaged_list_of_wanted_services(running: Victim, damage: Callable[[Path], object], supervised: bool) -> None:
-    before = tools.pids(running)
-    if not supervised:
-        tools.kill_all(running, "supervisor")
+def test_a_damaged_list_of_wanted_services_under_a_running_supervisor(
+    running: Victim, damage: Callable[[Path], object]
+) -> None:
+    before, wanted = tools.pids(running), _wish(running).read_bytes()
     damage(_wish(running))
-    code, found = _status(running)
-    assert (code, found) == (0 if supervised else 7, before)
+    tools.until("it to be written again", lambda: _wish(running).is_file() and _wish(running).read_bytes() == wanted)
+    assert _wish(running).stat().st_mode & 0o077 == 0
+    assert tools.whole(running)
+    assert tools.pids(running) == before
+    tools.assert_runs_once(running)
+
+
+@pytest.mark.parametrize("damage", WISH_DAMAGE.values(), ids=WISH_DAMAGE)
+def test_a_damaged_list_of_wanted_services_without_a_supervisor(
+    running: Victim, damage: Callable[[Path], object]
+) -> None:
+    before = tools.pids(running)
+    tools.kill_all(running, "supervisor")
+    damage(_wish(running))
+    assert _status(running) == (7, before)
     running.up()
     assert tools.pids(running) == before
     assert _wish(running).stat().st_mode & 0o077 == 0
@@ -134,10 +144,17 @@ def test_both_files_damaged_and_no_supervisor(running: Victim, deposit: Deposit)
     tools.assert_runs_once(running)
 
 
-@pytest.mark.parametrize("names", [("state.json",), ("desired.json",), ("state.json", "desired.json")], ids=" ".join)
-@pytest.mark.parametrize("supervised", [True, False], ids=["supervised", "unsupervised"])
+@pytest.mark.parametrize(
+    ("supervised", "names"),
+    [
+        (True, ("state.json", "desired.json")),
+        (False, ("state.json", "desired.json")),
+        (False, ("state.json",)),
+    ],
+    ids=["supervised, both", "unsupervised, both", "unsupervised, one"],
+)
 def test_down_finds_everything_in_spite_of_damaged_files(
-    running: Victim, names: tuple[str, ...], supervised: bool
+    running: Victim, supervised: bool, names: tuple[str, ...]
 ) -> None:
     if not supervised:
         tools.kill_all(running, "supervisor")
@@ -149,7 +166,7 @@ def test_down_finds_everything_in_spite_of_damaged_files(
     assert running.invoke("status").returncode == 9
 
 
-@pytest.mark.parametrize("damage", ["garbage", "a list", "a directory", "empty"])
+@pytest.mark.parametrize("damage", ["garbage", "a directory"])
 @pytest.mark.parametrize("name", ["stack.json", "lock", "native/supervisor.lock"])
 def test_other_damaged_files_do_no_harm(running: Victim, name: str, damage: str) -> None:
     before = tools.pids(running)

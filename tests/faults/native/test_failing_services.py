@@ -76,20 +76,6 @@ def test_a_directory_in_place_of_temporals_database_is_reported(running: Victim,
     deposit.check()
 
 
-def test_a_missing_configuration_of_postgresql_is_reported(running: Victim, deposit: Deposit) -> None:
-    running.invoke("down", check=True)
-    configuration = tools.data_directories(running)["postgres"] / "postgresql.conf"
-    aside = configuration.with_name("aside")
-    configuration.rename(aside)
-    try:
-        done = running.invoke("up")
-    finally:
-        aside.rename(configuration)
-    tools.refused(done, 7, "postgres failed", "postgresql.conf", "invoke logs -s postgres")
-    running.up()
-    deposit.check()
-
-
 def test_a_service_that_fails_later_is_given_up_visibly_and_up_takes_it_up_again(
     running: Victim, deposit: Deposit
 ) -> None:

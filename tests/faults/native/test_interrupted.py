@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def _native(victim: Victim) -> Path:
     return victim.stack_home / "native"
 
 
-def _initdb_at_work(victim: Victim) -> bool:
-    """Files appear in the directory that is going to be PostgreSQL's."""
-    return any((_native(victim) / "data").glob(".postgres-new*/PG_VERSION"))
+def _initdb_at_work(victim: Victim, seen: Set[Path] = frozenset()) -> bool:
+    """Files appear in a directory, none of those `seen`, that is going to be PostgreSQL's."""
+    return any(p.parent not in seen for p in _native(victim).glob("data/.postgres-new*/PG_VERSION"))
 
 
 # Moments of a first `up`, in their order.
@@ -53,8 +53,9 @@ MOMENTS: dict[str, Callable[[Victim], object]] = {
 }
 
 
-def _reached(victim: Victim, moment: str, process: subprocess.Popen[str]) -> bool:
-    return bool(MOMENTS[moment](victim)) or process.poll() is not None
+def _reached(victim: Victim, moment: str, process: subprocess.Popen[str], seen: Set[Path]) -> bool:
+    there = _initdb_at_work(victim, seen) if moment == "initdb is at work" else MOMENTS[moment](victim)
+    return bool(there) or process.poll() is not None
 
 
 def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
@@ -65,7 +66,8 @@ def _assert_data_directory_whole_or_absent(victim: Victim) -> None:
 def test_up_killed_at_every_stage_of_a_first_start_is_repaired_by_the_next_up(unused: Victim) -> None:
     for moment in MOMENTS:
         process = tools.start(unused, "up")
-        tools.until(moment, partial(_reached, unused, moment, process))
+        seen = set(_native(unused).glob("data/.postgres-new*"))
+        tools.until(moment, partial(_reached, unused, moment, process, seen))
         process.kill()
         done = tools.ended(process)
         assert done.returncode in (0, -signal.SIGKILL), f"{moment}: {done.stderr}"
@@ -105,46 +107,52 @@ def test_down_killed_in_the_middle_is_finished_by_the_next_one(running: Victim, 
     deposit.check()
 
 
-@pytest.mark.parametrize("moment", ["initdb is at work", "PostgreSQL starts"])
-@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-def test_ctrl_c_in_a_first_up_ends_it_cleanly(unused: Victim, moment: str, times: int) -> None:
-    process = tools.start(unused, "up")
-    tools.until(moment, partial(_reached, unused, moment, process))
-    for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)
-    done = tools.ended(process)
-    tools.refused(done, 130, "interrupted", "run the same command again")
-    _assert_data_directory_whole_or_absent(unused)
+def test_ctrl_c_in_a_first_up_once_or_twice_ends_it_cleanly(unused: Victim) -> None:
+    for moment, times in (("initdb is at work", 1), ("initdb is at work", 2), ("PostgreSQL starts", 2)):
+        process = tools.start(unused, "up")
+        seen = set(_native(unused).glob("data/.postgres-new*"))
+        tools.until(moment, partial(_reached, unused, moment, process, seen))
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+        tools.refused(tools.ended(process), 130, "interrupted", "run the same command again")
+        _assert_data_directory_whole_or_absent(unused)
     unused.up()
     tools.assert_runs_once(unused)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5], ids=["once", "twice", "in anger"])
-def test_ctrl_c_in_a_later_up_ends_it_cleanly(stopped: Victim, times: int) -> None:
-    process = tools.start(stopped, "up")
-    tools.until("the lock", lambda: _locked_by(stopped, process))
+def test_ctrl_c_in_a_later_up_ends_it_cleanly(running: Victim, times: int) -> None:
+    process = tools.start(running, "up")
+    tools.until("the lock", lambda: _locked_by(running, process))
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.01)
     done = tools.ended(process)
     tools.refused(done, 130, "interrupted", "run the same command again")
     assert "KeyboardInterrupt" not in done.stderr
-    stopped.up()
-    tools.assert_runs_once(stopped)
+    tools.assert_runs_once(running)
 
 
-def test_sigterm_in_up_ends_it_with_its_own_code(stopped: Victim) -> None:
+def test_ctrl_c_in_a_start_is_made_good_by_the_next_up(stopped: Victim) -> None:
     process = tools.start(stopped, "up")
     tools.until("the lock", lambda: _locked_by(stopped, process))
-    process.terminate()
-    tools.refused(tools.ended(process), 143, "terminated", "run the same command again")
+    os.killpg(process.pid, signal.SIGINT)
+    tools.refused(tools.ended(process), 130, "interrupted")
     stopped.up()
     tools.assert_runs_once(stopped)
 
 
-def test_ctrl_c_in_json_still_answers_with_one_object(stopped: Victim) -> None:
-    process = tools.start(stopped, "up", "--json")
-    tools.until("the lock", lambda: _locked_by(stopped, process))
+def test_sigterm_in_up_ends_it_with_its_own_code(running: Victim) -> None:
+    process = tools.start(running, "up")
+    tools.until("the lock", lambda: _locked_by(running, process))
+    process.terminate()
+    tools.refused(tools.ended(process), 143, "terminated", "run the same command again")
+    tools.assert_runs_once(running)
+
+
+def test_ctrl_c_in_json_still_answers_with_one_object(running: Victim) -> None:
+    process = tools.start(running, "up", "--json")
+    tools.until("the lock", lambda: _locked_by(running, process))
     os.killpg(process.pid, signal.SIGINT)
     done = tools.ended(process)
     assert done.returncode == 130
@@ -168,10 +176,11 @@ def test_many_ups_at_once_start_everything_once(stopped: Victim) -> None:
     tools.assert_runs_once(stopped)
 
 
-@pytest.mark.parametrize("second", [("up",), ("down",), ("restart",), ("reset", "--yes")], ids=" ".join)
-def test_nothing_gets_in_between_while_down_is_at_work(running: Victim, second: tuple[str, ...]) -> None:
+def test_nothing_gets_in_between_while_down_is_at_work(running: Victim) -> None:
     first = tools.start(running, "down")
     tools.until("the lock", lambda: _locked_by(running, first))
-    tools.refused(running.invoke(*second), 12, f"pid {first.pid}", "`down`", "LOCKED")
+    others = [tools.start(running, *words) for words in (("up",), ("down",), ("restart",), ("reset", "--yes"))]
+    for other in others:
+        tools.refused(tools.ended(other), 12, f"pid {first.pid}", "`down`", "LOCKED")
     assert tools.ended(first).returncode == 0
     tools.assert_nothing_runs(running)

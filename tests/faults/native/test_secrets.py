@@ -38,7 +38,7 @@ class Watcher(threading.Thread):
         self.seen: set[str] = set()
 
     def run(self) -> None:
-        while not self.done.wait(0.002):
+        while not self.done.wait(0.02):
             self.look()
 
     def look(self) -> None:
@@ -56,9 +56,12 @@ def guarded() -> Iterator[tuple[Victim, Watcher, str]]:
     with stage("native", **ODD) as made:
         victim = Victim(made)
         watcher.start()
-        done = victim.up()
+        try:
+            done = victim.up()
+        finally:
+            watcher.done.set()
+            watcher.join()
         yield victim, watcher, done.stdout + done.stderr
-        watcher.done.set()
 
 
 Guarded = tuple[Victim, Watcher, str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -124,14 +123,5 @@ def test_new_keys_of_the_object_stores_work_at_once_and_the_old_ones_no_more(run
     replace(deposit, victim=moved).check()
     bucket = catalog.BUCKETS[0]
     assert deposit.store(bucket).request("GET", f"/{bucket.name}/{deposit.mark}").status == 403
-    running.up()
-    deposit.check()
-
-
-def test_another_temporal_namespace_is_made(running: Victim, deposit: Deposit) -> None:
-    moved = tools.with_settings(running, TEMPORAL_NAMESPACE="elsewhere")
-    moved.up()
-    client = asyncio.run(replace(deposit, victim=moved).client())
-    assert client.namespace == "elsewhere"
     running.up()
     deposit.check()

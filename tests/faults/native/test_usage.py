@@ -12,7 +12,14 @@ import pytest
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
-from tests.smoke.stage import Completed, run
+from tests.smoke.stage import Completed, run, stage
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Iterator[Victim]:
+    """A platform that no test of this module starts."""
+    with stage("native") as made:
+        yield Victim(made)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +53,12 @@ def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Complet
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) and len(value) < 5 else None,
 )
-def test_unknown_words_on_the_command_line(unused: Victim, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_unknown_words_on_the_command_line(
+    untouched: Victim, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     code = 9 if arguments[0] == "restart" else 2  # a restart first asks whether anything runs
-    tools.refused(unused.invoke(*arguments), code, *(() if code == 9 else words))
-    assert not (unused.stack_home / "native").exists()
+    tools.refused(untouched.invoke(*arguments), code, *(() if code == 9 else words))
+    assert not (untouched.stack_home / "native").exists()
 
 
 def test_an_unknown_service_of_a_running_platform(running: Victim) -> None:
@@ -60,10 +69,10 @@ def test_an_unknown_service_of_a_running_platform(running: Victim) -> None:
 
 
 @pytest.mark.parametrize("task", ["up", "down", "status", "reset", "doctor"])
-def test_an_unknown_setting_in_the_environment_stops_every_task(unused: Victim, task: str) -> None:
-    wrong = tools.with_settings(unused, PLATFORM_STATEDIR="/tmp")
+def test_an_unknown_setting_in_the_environment_stops_every_task(untouched: Victim, task: str) -> None:
+    wrong = tools.with_settings(untouched, PLATFORM_STATEDIR="/tmp")
     tools.refused(wrong.invoke(task), 2, "PLATFORM_STATEDIR", "the environment", "did you mean PLATFORM_STATE_DIR?")
-    assert not (unused.stack_home / "native").exists()
+    assert not (untouched.stack_home / "native").exists()
 
 
 @pytest.mark.parametrize(
@@ -78,21 +87,21 @@ def test_an_unknown_setting_in_the_environment_stops_every_task(unused: Victim, 
     ],
     ids=["unknown name", "no port", "no assignment", "an answer", "empty password", "short password"],
 )
-def test_a_wrong_line_in_the_env_file(unused: Victim, checkout: Path, dotenv: str, words: tuple[str, ...]) -> None:
-    said = tools.refused(_in(checkout, unused, dotenv, "up"), 2, *words, str(checkout))
+def test_a_wrong_line_in_the_env_file(untouched: Victim, checkout: Path, dotenv: str, words: tuple[str, ...]) -> None:
+    said = tools.refused(_in(checkout, untouched, dotenv, "up"), 2, *words, str(checkout))
     assert "hush" not in said
-    assert not (unused.stack_home / "native").exists()
+    assert not (untouched.stack_home / "native").exists()
 
 
-def test_an_env_file_that_is_no_text(unused: Victim, checkout: Path) -> None:
-    _in(checkout, unused, "", "version")
+def test_an_env_file_that_is_no_text(untouched: Victim, checkout: Path) -> None:
+    _in(checkout, untouched, "", "version")
     (checkout / ".env").write_bytes(b"REDIS_PORT=\xff\xfe\n")
-    env = {k: v for k, v in unused.env.items() if k != "REDIS_PORT"}
+    env = {k: v for k, v in untouched.env.items() if k != "REDIS_PORT"}
     done = run([sys.executable, "-m", "invoke", "up"], checkout, env, tools.HANG)
     tools.refused(done, 2, str(checkout / ".env"), "UTF-8")
 
 
-def test_a_program_that_is_not_there(unused: Victim) -> None:
-    wrong = tools.with_settings(unused, PLATFORM_REDIS_SERVER="/no/such/redis")
+def test_a_program_that_is_not_there(untouched: Victim) -> None:
+    wrong = tools.with_settings(untouched, PLATFORM_REDIS_SERVER="/no/such/redis")
     tools.refused(wrong.invoke("up"), 5, "PLATFORM_REDIS_SERVER", "/no/such/redis")
-    assert not (unused.stack_home / "native").exists()
+    assert not (untouched.stack_home / "native").exists()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from infra.training.store import S3Store
 from tests.faults.conftest import WORKER, Victim
-from tests.faults.training.tools import EPOCHS, Training, start, until
+from tests.faults.training.tools import EPOCHS, Training, start
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +77,10 @@ def test_down_in_the_middle_and_up_again(platform: Victim, undisturbed: str) -> 
 
 
 def test_a_damaged_checkpoint_is_passed_over(platform: Victim, undisturbed: str) -> None:
-    from infra.training import contract
-    from infra.training.store import S3Store
-
     training = running(platform)
     process = training.trainers()[0]
     process.suspend()
-    until(lambda: training.row().epoch is not None, "the database")
-    store = S3Store(contract.read(platform.contract).results)
+    store = S3Store(training.contract.results)
     newest = max(k for k in store.listing("training-checkpoints", f"{training.id}/") if k.endswith(".npz"))
     store.put("training-checkpoints", newest, b"damaged")
     process.kill()

@@ -7,16 +7,18 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import psutil
 import psycopg
 
 from infra.training import contract
+from infra.training.contract import Contract
 from infra.training.jobs import Job, Jobs
 from infra.training.store import S3Store
 from tests.faults.conftest import Victim
 
-EPOCHS = 60
+EPOCHS = 40
 """Long enough to be hit in the middle, short enough to wait for."""
 LIMIT = 300.0
 """Seconds after which a training counts as hanging; nothing is measured by it."""
@@ -29,16 +31,21 @@ class Training:
     victim: Victim
     id: str
 
+    @cached_property
+    def contract(self) -> Contract:
+        """The `.env` contract; asked for once, since that starts a program."""
+        return contract.read(self.victim.contract)
+
     def row(self) -> Job:
         """The job as the database knows it now; waits while PostgreSQL is away."""
-        with contextlib.closing(Jobs(contract.read(self.victim.contract))) as jobs:
+        with contextlib.closing(Jobs(self.contract)) as jobs:
             found = jobs.get(self.id)
         assert found is not None
         return found
 
     def epochs(self) -> list[int]:
         """The epochs that have a validation accuracy."""
-        with contextlib.closing(Jobs(contract.read(self.victim.contract))) as jobs:
+        with contextlib.closing(Jobs(self.contract)) as jobs:
             return [m.epoch for m in jobs.metrics(self.id) if m.name == "val_accuracy"]
 
     def log(self) -> str:
@@ -52,7 +59,7 @@ class Training:
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights it has stored."""
-        store = S3Store(contract.read(self.victim.contract).results)
+        store = S3Store(self.contract.results)
         about = store.get("model-weights", f"{self.id}/weights.json")
         assert about is not None
         return str(json.loads(about)["sha256"])

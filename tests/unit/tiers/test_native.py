@@ -19,7 +19,7 @@ from infra.tiers.native import Native
 from infra.tiers.native_services import CORE
 from infra.tiers.providers import Program
 from infra.tiers.supervise import Spec, State
-from tests.unit.helpers import context_of, free_port, script
+from tests.unit.helpers import context_of, eventually, free_port, script
 from tests.unit.tiers.services import SLEEP, listening, pids, spec, up
 
 pytestmark = [
@@ -275,8 +275,10 @@ def test_a_wait_for_what_is_late_names_it_with_its_log(context: Context) -> None
     home = context.stack.tier_home("native")
     late = listening(home, "redis", free_port(), budget=0.3)
     silent = replace(late, argv=[*late.argv[:3], f"print('loading', flush=True); {SLEEP}"])
-    with up(home, [silent, spec(home, "temporal")], ready=False), pytest.raises(PlatformError) as caught:
-        Native().wait(context, (), None)
+    with up(home, [silent, spec(home, "temporal")], ready=False):
+        eventually(lambda: "connection refused" in (supervise.states(home).get("redis") or State("", "")).detail)
+        with pytest.raises(PlatformError) as caught:
+            Native().wait(context, (), None)
     assert caught.value.code == "WAIT_TIMEOUT"
     assert caught.value.why.startswith("connection refused")
     assert (caught.value.details["service"], caught.value.details["log"]) == ("redis", ["loading"])

@@ -30,9 +30,11 @@ def spawned(directory: Path, argv: list[str]) -> Iterator[subprocess.Popen[bytes
     with child:
         identity = process.identify(child.pid)
         assert identity is not None
-        yield child
-        process.end_all(process.session_members(identity), grace=0)
-        child.kill()
+        try:
+            yield child
+        finally:
+            process.end_all(process.session_members(identity), grace=0)
+            child.kill()
 
 
 def identity_of(child: subprocess.Popen[bytes]) -> Identity:

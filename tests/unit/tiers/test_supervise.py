@@ -403,8 +403,10 @@ def stranger(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         argv = [sys.executable, "-S", "-c", SLEEP]
         child = process.spawn(argv, cwd=tmp_path, log=log, env=process.environment({}))
     with child:
-        yield child
-        child.kill()
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_a_stranger_that_got_an_old_pid_is_left_alone(home: Path, stranger: subprocess.Popen[bytes]) -> None:

@@ -103,12 +103,21 @@ def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
         ):
             show(glimpse)
     assert stream.getvalue().splitlines() == [
-        "queued: it begins when there is room for it",
+        "queued",
         "running",
         "epoch 1/15  train_loss 0.25  val_accuracy 0.9",
         "running: PostgreSQL does not answer",
         "epoch 2",
     ]
+
+
+def test_a_long_wait_says_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(train, "HEARTBEAT", 0)
+    with train._lines(Console(stderr=stream)) as show:
+        show(Glimpse("queued"))
+        show(Glimpse("queued"))
+    assert stream.getvalue().splitlines()[1] == "queued (for 0.0 s): other trainings run first (invoke train.list)"
 
 
 class Screen(io.StringIO):

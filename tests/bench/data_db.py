@@ -1,0 +1,293 @@
+"""Backups and restores of databases against plain pg_dump and pg_restore, on one server, in turn.
+
+`python -m tests.bench.data_db [--rounds N] [--scale F] [--zstd-clients DIR]`: scale 1 is 1.6 GB in three databases.
+The bundled pg_dump is built without zstd. The plain dump to compare with comes from client programs that have it, where
+a directory with some is named; else from the bundled one through the program zstd, which does the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from infra import endpoints, settings
+from infra.data import postgres_clients, postgres_digest, store
+from infra.data.postgres_clients import Server
+from infra.endpoints import Endpoints
+from infra.settings import ROOT
+from tests.bench import run as bench
+from tests.bench.run import Figure
+
+ROWS = {"platform": 5_000_000, "users": 1_800_000, "labeler": 1_800_000}
+# Seeded by the row's number: the same data in every run.
+MAKE = {
+    "platform": """
+create table metrics (id bigint, job text, step int, loss double precision, at timestamptz);
+insert into metrics select i, 'job-' || (i % 500), i % 1000, exp(-(i % 1000) / 300.0) + ((i * 7919) % 1000) / 10000.0,
+  timestamptz '2026-01-01' + i * interval '1 second' from generate_series(1::bigint, {rows}) i;
+alter table metrics add primary key (id)""",
+    "users": """
+create table accounts (id uuid, name text, mail text, active boolean, made timestamptz, note text);
+insert into accounts select md5('u' || i)::uuid, 'User ' || i, 'user' || i || '@example.org', i % 7 <> 0,
+  timestamptz '2025-01-01' + i * interval '1 minute', md5(i::text) || md5((i + 1)::text)
+  from generate_series(1::bigint, {rows}) i;
+alter table accounts add primary key (id);
+create index on accounts (mail)""",
+    "labeler": """
+create table annotations (id uuid, image text, body jsonb, at timestamptz);
+insert into annotations select md5('a' || i)::uuid, 'images/' || md5(i::text) || '.png',
+  jsonb_build_object('label', (array['car', 'person', 'dog', 'tree'])[1 + i % 4],
+    'score', ((i * 7919) % 10000) / 10000.0,
+    'box', jsonb_build_array(i % 640, (i * 3) % 480, (i * 7) % 640, (i * 11) % 480), 'by', md5((i % 300)::text)),
+  timestamptz '2026-01-01' + i * interval '1 second' from generate_series(1::bigint, {rows}) i;
+alter table annotations add primary key (id);
+create index on annotations (image)""",
+}
+STEP = "create table step (n bigint); insert into step values (0)"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running stack with large databases."""
+
+    env: Mapping[str, str]
+    work: Path
+    server: Server
+    zstd: Path | None
+
+    @property
+    def ends(self) -> Endpoints:
+        """Where the server is."""
+        return self.server.endpoints
+
+    def invoke(self, *words: str) -> tuple[float, dict[str, Any]]:
+        """Seconds that a task takes as a whole process, and its data."""
+        began = time.perf_counter()
+        argv = [sys.executable, "-m", "invoke", *words, "--json"]
+        done = subprocess.run(argv, cwd=ROOT, env=dict(self.env), capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return seconds, json.loads(done.stdout)["data"]
+
+    def plain(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        """Start a client program as it is."""
+        return subprocess.Popen(argv, env=postgres_clients.login(self.ends), stdout=subprocess.PIPE)
+
+    def size(self) -> int:
+        """Bytes of the three databases."""
+        with postgres_clients.connected(self.ends) as link:
+            row = link.execute(
+                "select sum(pg_database_size(datname)) from pg_database where datname = any(%s)", (list(ROWS),)
+            )
+            return int((row.fetchone() or (0,))[0])
+
+
+def fill(ends: Endpoints, scale: float) -> None:
+    """Make the data, with a row to step in each database."""
+    for name, text in MAKE.items():
+        with psycopg.connect(ends.database_url(name), autocommit=True) as link:
+            link.execute("set synchronous_commit to off; set maintenance_work_mem to '256MB'")
+            link.execute((text.format(rows=int(ROWS[name] * scale)) + ";" + STEP).encode())
+            link.execute("vacuum analyze")
+            link.execute("checkpoint")
+
+
+def plain_dumps(bench_: Bench, number: int) -> float:
+    """Seconds for parallel plain dumps of the same databases, compressed by zstd:1."""
+    began = time.perf_counter()
+    waits = [_plain_dump(bench_, name, bench_.work / f"plain-{number}-{name}") for name in ROWS]
+    for wait in waits:
+        wait()
+    return time.perf_counter() - began
+
+
+def _plain_dump(bench_: Bench, name: str, target: Path) -> Callable[[], None]:
+    directory = bench_.zstd or bench_.server.clients.directory
+    argv = [str(directory / "pg_dump"), "-Fc", "-d", name]
+    if bench_.zstd:
+        processes = [bench_.plain([*argv, "--compress=zstd:1", "-f", str(target)])]
+    else:
+        first = bench_.plain([*argv, "--compress=0"])
+        with open(target, "wb") as out:
+            processes = [first, subprocess.Popen(["zstd", "-q", "-1"], stdin=first.stdout, stdout=out)]
+
+    def wait() -> None:
+        if any(p.wait() for p in processes):
+            raise RuntimeError(f"the plain dump of {name} failed")
+
+    return wait
+
+
+def backups(bench_: Bench, rounds: int) -> list[Figure]:
+    """`db.backup` of all three against parallel plain dumps, in turn."""
+    ratios, ours, theirs = [], [], []
+    for number in range(rounds):
+        theirs.append(plain_dumps(bench_, number))
+        seconds, _ = bench_.invoke("db.backup", "--to", str(bench_.work / f"ours-{number}"))
+        ours.append(seconds)
+        ratios.append(seconds / theirs[-1])
+        for path in (*bench_.work.glob("plain-*"), *bench_.work.glob("ours-*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    what = "pg_dump -Fc --compress=zstd:1" if bench_.zstd else "the bundled pg_dump -Fc | zstd -1"
+    both = f"{statistics.median(ours):.1f} s against {statistics.median(theirs):.1f} s"
+    text = f"{what} in parallel, {bench_.size() / 1e9:.2f} GB, {os.cpu_count()} cores: {both}"
+    return [Figure("db.backup of three databases", statistics.median(ratios), "x", text, 1.15)]
+
+
+def skews(bench_: Bench, rounds: int) -> list[Figure]:
+    """How far apart the databases are under a writer that steps from one to the next."""
+    found: dict[str, list[tuple[float, float]]] = {"plain": [], "fence": []}
+    stop = threading.Event()
+    writer = threading.Thread(target=_step, args=(bench_.ends, stop))
+    writer.start()
+    try:
+        for number in range(rounds):
+            for kind, words in (("plain", ()), ("fence", ("--fence",))):
+                _, data = bench_.invoke("db.backup", "--to", str(bench_.work / f"skew-{kind}-{number}"), *words)
+                taken = data["snapshots"]
+                time_ = taken["fence"]["ms"] if kind == "fence" else taken["window_ms"]
+                found[kind].append((time_, _out_of_step(bench_, Path(data["path"]))))
+                shutil.rmtree(bench_.work / f"skew-{kind}-{number}")
+    finally:
+        stop.set()
+        writer.join()
+    return [
+        Figure(
+            "skew, time between the snapshots", max(w for w, _ in found["plain"]), "ms", "worst of all rounds", 10.0
+        ),
+        Figure("skew, steps of a writer", max(s for _, s in found["plain"]), "steps", "worst of all rounds", 10.0),
+        Figure("skew with --fence", max(s for _, s in found["fence"]), "steps", "worst of all rounds", 0.0),
+        Figure("fence", statistics.median(w for w, _ in found["fence"]), "ms", "writers wait that long", 50.0),
+    ]
+
+
+def _step(ends: Endpoints, stop: threading.Event) -> None:
+    links = [psycopg.connect(ends.database_url(name), autocommit=True) for name in ROWS]
+    number = 0
+    while not stop.is_set():
+        number += 1
+        for link in links:
+            link.execute("update step set n = %s", (number,))
+    for link in links:
+        link.close()
+
+
+def _out_of_step(bench_: Bench, path: Path) -> int:
+    """Steps that a backup has in one database, but not in one that was written before; or the other way round."""
+    steps = []
+    made = store.load(path)
+    for name in ROWS:
+        entry = made.facts["databases"][name]
+        label = next(k for k in entry["tables"] if " step " in k)
+        steps.append(_number_in(made, entry, label, bench_.work / "unpacked"))
+    behind = max(0, *(later - before for before, later in itertools.pairwise(steps)))
+    return max(behind, steps[0] - steps[-1] - 1)
+
+
+def _number_in(made: store.Backup, entry: Mapping[str, Any], label: str, scratch: Path) -> int:
+    size = entry["tables"][label]["bytes"]
+    for file in made.files:
+        if not file.path.startswith(f"{entry['directory']}/") or not file.path.endswith(".zst") or file.size > 1000:
+            continue
+        scratch.unlink(missing_ok=True)
+        if postgres_digest.unpack(store.open_file(made, file), scratch) - 5 == size:
+            return int(scratch.read_bytes().split(b"\n")[0])
+    raise RuntimeError(f"{label} is not in {made.path}")
+
+
+def restores(bench_: Bench, rounds: int, name: str = "labeler") -> list[Figure]:
+    """`db.restore` of the largest database against pg_restore -j2 and ANALYZE; its comparison of content apart."""
+    _, made = bench_.invoke("db.backup", "--to", str(bench_.work / "kept"), "--database", name)
+    archive = bench_.work / "plain.dump"
+    program = bench_.server.clients.program
+    if bench_.plain([program("pg_dump"), "-Fc", "--compress=0", "-f", str(archive), "-d", name]).wait():
+        raise RuntimeError("the plain dump failed")
+    ratios, checks, swaps = [], [], []
+    for _ in range(rounds):
+        hand = _plain_restore(bench_, archive)
+        seconds, data = bench_.invoke("db.restore", "--from", made["path"], "--yes")
+        ratios.append((seconds - data["check_seconds"]) / hand)
+        checks.append(data["check_seconds"])
+        swaps.append(data["swap_ms"])
+        with postgres_clients.connected(bench_.ends) as link:
+            link.execute(f'drop database "{data["databases"][name]["old"]}" with (force)'.encode())
+    text = "createdb, pg_restore -j2 of an uncompressed -Fc, ANALYZE"
+    return [
+        Figure("db.restore without its comparison", statistics.median(ratios), "x", text, 1.05),
+        Figure("comparison of the restored content", statistics.median(checks), "s", "reported apart", float("inf")),
+        Figure("swap", max(swaps), "ms", "worst of all rounds", 100.0),
+    ]
+
+
+def _plain_restore(bench_: Bench, archive: Path) -> float:
+    with postgres_clients.connected(bench_.ends) as link:
+        began = time.perf_counter()
+        link.execute("create database plain_restore template template0")
+        argv = [
+            bench_.server.clients.program("pg_restore"),
+            "-j2",
+            "--exit-on-error",
+            "-d",
+            "plain_restore",
+            str(archive),
+        ]
+        if bench_.plain(argv).wait():
+            raise RuntimeError("pg_restore failed")
+        with postgres_clients.connected(bench_.ends, "plain_restore") as other:
+            other.execute("analyze")
+        seconds = time.perf_counter() - began
+        link.execute("drop database plain_restore with (force)")
+    return seconds
+
+
+def figures(rounds: int, work: Path, scale: float = 1.0, zstd: Path | None = None) -> list[Figure]:
+    """Every figure of the databases, on a stack of their own."""
+    env = bench.staged(work / "state")
+    bench.invoke(env, "up")
+    try:
+        read = settings.load(environ=env)
+        ends = endpoints.build(read, ("postgres",))
+        fill(ends, scale)
+        ready = Bench(env, work, postgres_clients.find_server(ends, read), zstd)
+        return [*backups(ready, rounds), *skews(ready, rounds), *restores(ready, rounds)]
+    finally:
+        bench.invoke(env, "down")
+
+
+def main() -> int:
+    """Measure the databases alone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is 1.6 GB")
+    parser.add_argument("--zstd-clients", type=Path, help="directory of a pg_dump that has zstd")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
+    work.chmod(0o755)
+    try:
+        for figure in figures(options.rounds, work, options.scale, options.zstd_clients):
+            print(
+                f"{figure.name}: {figure.value:.3g} {figure.unit} (goal {figure.goal:g}); {figure.compared}", flush=True
+            )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Rows and digests of COPY text, packing and unpacking, and the files of an archive as they grow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.data import postgres_digest as digest
+from infra.data import postgres_dump
+
+END = b"\\.\n\n\n"
+ROWS = b"".join(b"%d\trow %d\n" % (n, n) for n in range(1000))
+
+
+def _measured(text: bytes, size: int) -> digest.Content:
+    meter = digest.Meter()
+    for start in range(0, len(text), size):
+        meter.feed(text[start : start + size])
+    return meter.content()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 4096, 1 << 20])
+def test_rows_and_digest_do_not_depend_on_how_the_text_arrives(size: int) -> None:
+    found = _measured(ROWS + END, size)
+    assert (found.rows, found.size) == (1000, len(ROWS))
+    assert found == _measured(ROWS + END, 333)
+    assert _measured(END, size).rows == 0
+    assert found.digest != _measured(ROWS.replace(b"row 7\n", b"row 8\n") + END, size).digest
+
+
+def test_a_packed_file_is_private_and_comes_back(tmp_path: Path) -> None:
+    source, packed, again = tmp_path / "1.dat", tmp_path / "1.dat.zst", tmp_path / "again"
+    source.write_bytes(ROWS + END)
+    file, content = digest.pack(source, packed, "d/1.dat.zst", lambda: False)
+    assert content.rows == 1000
+    assert (file.path, file.size) == ("d/1.dat.zst", packed.stat().st_size)
+    assert file.sha256 == hashlib.sha256(packed.read_bytes()).hexdigest()
+    assert digest.unpack(os.open(packed, os.O_RDONLY), again) == len(ROWS + END)
+    assert again.read_bytes() == ROWS + END
+    if os.name != "nt":
+        assert packed.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    source, packed = tmp_path / "1.dat", tmp_path / "1.dat.zst"
+    source.write_bytes(ROWS + END)
+    digest.pack(source, packed, "x", lambda: False)
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 1
+    packed.write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        digest.unpack(os.open(packed, os.O_RDONLY), tmp_path / "again")
+
+
+def test_the_order_of_rows_can_be_left_out_of_account(tmp_path: Path) -> None:
+    one, other, third = (tmp_path / n for n in "abc")
+    one.write_bytes(b"1\n2\n3\n")
+    other.write_bytes(b"3\n1\n2\n")
+    third.write_bytes(b"3\n1\n1\n")
+    assert digest.unordered(one) == digest.unordered(other) != digest.unordered(third)
+
+
+def test_data_files_are_taken_once_and_in_order(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    states = iter([False, False, True, True, True, True, True, True])
+    taken = []
+    raw.mkdir()
+    for number, name in enumerate(["toc.dat", "10.dat", "9.dat", "blobs.toc"]):
+        (raw / name).write_bytes(b"x")
+        os.utime(raw / name, (number, number))
+    for path, growing in postgres_dump.data_files(raw, lambda: next(states)):
+        taken.append((path.name, growing()))
+        path.unlink()
+    assert taken == [("10.dat", False), ("9.dat", False)]
+
+
+def test_names_of_databases_are_no_connection_strings() -> None:
+    assert postgres_dump.quoted("users") == "dbname='users'"
+    assert postgres_dump.quoted("a'b\\ host=x") == "dbname='a\\'b\\\\ host=x'"
+
+
+def test_archives_are_compared_by_object_and_content() -> None:
+    one = postgres_dump.Archive(("TABLE a", "TABLE b"), {"a": digest.Content(1, 2, "x")})
+    other = postgres_dump.Archive(("TABLE a", "TABLE c"), {"a": digest.Content(1, 2, "y")})
+    assert postgres_dump.other_objects(one, other) == ["missing: TABLE b", "unexpected: TABLE c"]
+    assert postgres_dump.other_objects(one, other, same_version=False) == ["missing: TABLE b", "unexpected: TABLE c"]
+    assert postgres_dump.different(one, other) == ["a"]
+    large = postgres_dump.Archive(postgres_dump.objects(["BLOB - 1 me", "TABLE a", "ENCODING ENCODING"]), {})
+    assert large.objects == ("TABLE a",)
+    assert postgres_dump.from_summary(postgres_dump.summary(one)) == one

@@ -1,0 +1,104 @@
+"""Names, rights, settings and locales of databases, and what a manifest says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from infra.data import postgres_facts, postgres_scratch
+from infra.data.postgres_facts import DatabaseFacts
+from infra.errors import PlatformError
+
+FACTS = DatabaseFacts(
+    name="users",
+    owner="o'wner",
+    acl=["=T/admin", '"odd ""role"=C*c/admin'],
+    encoding="UTF8",
+    collate="C",
+    ctype="C",
+    provider="b",
+    locale="C.UTF-8",
+    connections=-1,
+    comment=None,
+    settings=[["", ['search_path="$user", public', "work_mem=5MB"]], ["reader", ["jit=off"]]],
+    size=1,
+)
+
+
+def _text(statements: list[Any]) -> str:
+    return ";\n".join(s.as_string(None) for s in statements)
+
+
+def test_facts_go_through_a_manifest() -> None:
+    assert DatabaseFacts.of(FACTS.data()) == FACTS
+    with pytest.raises(PlatformError) as caught:
+        DatabaseFacts.of({"name": "users"})
+    assert caught.value.code == "BACKUP_DAMAGED"
+
+
+def test_the_acl_becomes_grants() -> None:
+    assert postgres_facts.parse_acl("=Tc/admin") == ("", [("temporary", False), ("connect", False)])
+    assert postgres_facts.parse_acl('"odd ""role"=C*/a') == ('odd "role', [("create", True)])
+    with pytest.raises(ValueError, match="nonsense"):
+        postgres_facts.parse_acl("nonsense")
+
+
+def test_everything_of_a_database_is_set_again() -> None:
+    text = _text(postgres_facts.setting_statements(FACTS, "users"))
+    assert 'alter database "users" owner to "o\'wner"' in text
+    assert "set \"search_path\" to '$user', 'public'" in text
+    assert 'alter role "reader" in database "users" set "jit" to \'off\'' in text
+    assert 'grant create on database "users" to "odd ""role" with grant option' in text
+    assert 'grant temporary on database "users" to public' in text
+
+
+def test_a_database_is_made_with_the_locale_of_the_original() -> None:
+    text = postgres_facts.create_statement(FACTS, "new", 180006).as_string(None)
+    assert text.startswith('create database "new" template template0')
+    assert "locale_provider 'builtin'" in text
+    assert "builtin_locale 'C.UTF-8'" in text
+    assert "locale_provider" not in postgres_facts.create_statement(FACTS, "new", 140001).as_string(None)
+
+
+def test_a_role_is_made_as_it_was() -> None:
+    flags = dict.fromkeys(
+        ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls"), False
+    )
+    role = {"name": "a", **flags, "login": True, "connections": 3, "password": None, "until": None, "member_of": ["b"]}
+    made = [s.as_string(None) for s in postgres_facts.role_statements(role)]
+    assert made[0].startswith('create role "a" with nosuperuser noinherit')
+    assert " login " in made[0]
+    assert "password" not in made[0]
+    assert made[1] == 'grant "b" to "a"'
+
+
+def test_which_databases_are_backed_up() -> None:
+    def named(*names: str) -> list[DatabaseFacts]:
+        return [DatabaseFacts(**{**FACTS.data(), "name": n}) for n in names]
+
+    there = named("labeler", "platform", "postgres", "temporal", "users")
+    assert [d.name for d in postgres_facts.wanted(there, (), False)] == ["labeler", "platform", "temporal", "users"]
+    assert len(postgres_facts.wanted(there, (), True)) == 5
+    assert [d.name for d in postgres_facts.wanted(there, ("users", "users"), False)] == ["users"]
+    with pytest.raises(PlatformError) as caught:
+        postgres_facts.wanted(named("platform"), (), False)
+    assert "users" in caught.value.what
+
+
+def test_names_that_we_make_are_known_again_and_never_too_long() -> None:
+    when = postgres_scratch.stamp()
+    for kind in ("old", "new", "check"):
+        for name in ("users", "ü" * 40):
+            made = postgres_scratch.named(name, kind, when)
+            assert postgres_facts.OURS.search(made)
+            assert len(made.encode()) <= postgres_scratch.LONGEST_NAME
+    assert not postgres_facts.OURS.search("users_old_2026")
+    assert not postgres_facts.OURS.search("my_new_database")
+
+
+def test_only_marked_or_empty_scratch_databases_are_dropped() -> None:
+    assert postgres_scratch._is_ours(postgres_scratch.MARK, 10**9)
+    assert postgres_scratch._is_ours(None, 1000)
+    assert not postgres_scratch._is_ours(None, 10**7)
+    assert not postgres_scratch._is_ours("precious", 0)
