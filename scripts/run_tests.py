@@ -36,6 +36,7 @@ SESSIONS = (
     "faults-native",
     "walkthrough",
 )
+SHOWN_FAILURES = 10
 WITHOUT_JUNIT = ("lint", "types")
 
 
@@ -74,8 +75,11 @@ def _reason(case: ElementTree.Element) -> str:
     return (skipped.get("message") or "no reason given") if skipped is not None else ""
 
 
-def _told(*counters: Counter[str]) -> tuple[str, ...]:
-    return tuple(f"{text} (x{n})" if n > 1 else text for counter in counters for text, n in counter.items())
+def _told(failed: Counter[str], skipped: Counter[str]) -> tuple[str, ...]:
+    """The first failed tests and every reason for a skip, each once with its number."""
+    more = (f"failed: {len(failed) - SHOWN_FAILURES} more",) if len(failed) > SHOWN_FAILURES else ()
+    told = [f"{text} (x{n})" if n > 1 else text for text, n in (*failed.items(), *skipped.items())]
+    return (*told[: min(len(failed), SHOWN_FAILURES)], *more, *told[len(failed) :])
 
 
 def from_exit(session: str, code: int) -> Outcome:

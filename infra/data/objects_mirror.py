@@ -122,6 +122,7 @@ def _copied(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
                 objects_fetch.download(client, item, file, done.watch)
                 _set_time(file, item)
                 os.fsync(file.fileno())
+            _set_time_of(tree.root / item.key, item)
             return "copied"
         except Changed:
             newer = objects_fetch.again(client, item)
@@ -136,6 +137,13 @@ def _set_time(file: IO[bytes], item: Item) -> None:
     stamp = _seconds(item.modified)
     if stamp and os.utime in os.supports_fd:
         os.utime(file.fileno(), (stamp, stamp))
+
+
+def _set_time_of(path: Path, item: Item) -> None:
+    """The same by name, on systems that set no time of an open file (Windows)."""
+    stamp = _seconds(item.modified)
+    if stamp and os.utime not in os.supports_fd:
+        os.utime(path, (stamp, stamp))
 
 
 def _seconds(modified: str) -> float:

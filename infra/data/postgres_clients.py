@@ -25,6 +25,8 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     import psycopg
 
+# How values are written as text must not depend on what a database or role has set: digests would differ.
+_TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base64"
 MAINTENANCE = "postgres"
 """The database that is connected to for work on others."""
 CONNECT_LIMIT = 10
@@ -201,6 +203,7 @@ def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
         "PGPASSWORD": endpoints.postgres.password,
         "PGCONNECT_TIMEOUT": str(CONNECT_LIMIT),
         "PGAPPNAME": name or application(""),
+        "PGOPTIONS": _TEXT,
         "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "C",
     }
     return kept | own

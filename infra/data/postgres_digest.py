@@ -27,11 +27,15 @@ _TRAILER = b"\\.\n\n\n"  # the end mark that pg_dump puts behind the rows of a t
 
 @dataclass(frozen=True)
 class Content:
-    """Rows, bytes of COPY text and digest of a table (for a large object: rows is 0)."""
+    """Rows, bytes of COPY text and digest of a table (for a large object: rows is 0).
+
+    `whole` says that the end mark behind the rows was there.
+    """
 
     rows: int
     size: int
     digest: str
+    whole: bool = field(default=True, compare=False)
 
 
 @dataclass
@@ -61,10 +65,11 @@ class Meter:
 
     def content(self, table: bool = True) -> Content:
         """What has passed."""
-        if not table or self.tail != _TRAILER:
+        whole = self.tail == _TRAILER
+        if not table or not whole:
             self._count(memoryview(self.tail))
         self.tail = b""
-        return Content(self.rows if table else 0, self.size, str(self.hash.hexdigest()))
+        return Content(self.rows if table else 0, self.size, str(self.hash.hexdigest()), whole)
 
 
 def _hash() -> Any:

@@ -60,6 +60,8 @@ def dump(
     for path, growing in data_files(raw, lambda: process.poll() is not None):
         contents[path.name] = take(path, growing)
         path.unlink()
+        if digest.is_table(path) and not contents[path.name].whole and process.poll() in (None, 0):
+            raise PlatformError("BACKUP_FAILED", f"{database}: the rows in {path.name} have no end mark")
     result = children.finish(process)
     if result.code:
         raise clients.failure("BACKUP_FAILED", argv, result, f"{database} could not be dumped")
@@ -98,8 +100,9 @@ def _by_age(raw: Path) -> list[Path]:
 
 
 def _newest(path: Path, raw: Path) -> bool:
+    """Whether no other file was begun after this one was last written to."""
     mine = path.stat().st_mtime_ns
-    return all(other.stat().st_mtime_ns <= mine for other in _by_age(raw))
+    return all(other.stat().st_mtime_ns <= mine for other in _by_age(raw) if other.name != path.name)
 
 
 def _archive(server: Server, children: Children, raw: Path, contents: Mapping[str, Content]) -> Archive:

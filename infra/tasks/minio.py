@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -275,8 +276,10 @@ def restore(
         if dry_run:
             return _answer(run, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))), json_stream)
         confirm(run, _plan(found, plans, exact), yes)
-        with store.locked(found.path.parent, "minio.restore"):
-            answer = _restored(run, clients, found, plans, exact, versions, json_stream)
+        # From a disk that takes no writes nobody can prune, and the way back needs another place.
+        beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(run, "")
+        with store.locked(beside, "minio.restore"):
+            answer = _restored(run, clients, found, plans, beside, exact, versions, json_stream)
     return _answer(run, answer, json_stream)
 
 
@@ -291,7 +294,7 @@ def _plan(found: store.Backup, plans: list[BucketPlan], exact: bool) -> list[str
         made = " (the bucket is made)" if p.new else ""
         lines.append(f"  {p.source.name:<24} {what}, {p.same} there{extra}; {human_bytes(p.size)}{made}")
     if any(p.overwrites or (exact and p.extra) for p in plans):
-        lines.append("What is overwritten or removed is backed up beside it first.")
+        lines.append("What is overwritten or removed is backed up first.")
     return lines
 
 
@@ -305,6 +308,7 @@ def _restored(
     clients: dict[str, Client],
     found: store.Backup,
     plans: list[BucketPlan],
+    beside: Path,
     exact: bool,
     versions: bool,
     stream: bool,
@@ -317,7 +321,7 @@ def _restored(
     why = f"before a restore of {found.path.name}"
     # A crew stops its clients when it is done, so it gets some of its own.
     with objects_backup.connected(client.login for client in clients.values()) as others:
-        back = objects_restore.way_back(others, found.path.parent, plans, exact, tally, why)
+        back = objects_restore.way_back(others, beside, plans, exact, tally, why)
     if back:
         run.console.say(f"  the way back: invoke minio.restore --from {back.path} --yes")
     done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))

@@ -131,6 +131,7 @@ class Native:
         if not where.initialised:
             context.console.say("  making the databases' directory")
             postgres.initialise(where, builder.home, login.user, login.password)
+        postgres.forget_recycled_pid(where)
 
     def _overlay(self, context: Context, names: Sequence[str]) -> list[supervise.Spec]:
         builder, specs = self.builder(context), []

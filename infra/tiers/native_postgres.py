@@ -15,6 +15,7 @@ from pathlib import Path
 from infra import shell, stack
 from infra.errors import PlatformError
 from infra.settings import Settings
+from infra.tiers import process
 from infra.tiers.providers import EXE, Program
 
 SHARED_HOMES = (Path("/var/lib/platform-infra"), Path("/var/tmp/platform-infra"))
@@ -223,6 +224,31 @@ def initdb_argv(place_: Place, data: Path, user: str, password_file: Path) -> li
 def _give(path: Path, user: tuple[int, int] | None) -> None:
     if user and sys.platform != "win32":
         os.chown(path, *user)
+
+
+_NO_PID = (1 << 31) - 1
+"""A number that no system gives to a process."""
+
+
+def forget_recycled_pid(place_: Place) -> None:
+    """Let PostgreSQL start after a power cut although its old pid now belongs to another process.
+
+    It refuses to start while a process of the pid in its lock file runs. A postmaster works in its data directory;
+    where the process of that pid works elsewhere, the pid is replaced by one that nobody has. The rest of the
+    file stays, so PostgreSQL goes on checking that no process uses its old shared memory.
+    """
+    file = place_.data / "postmaster.pid"
+    try:
+        pid, rest = file.read_text(encoding="utf-8").split("\n", 1)
+        if process.directory_of(int(pid)) in (None, place_.data.resolve()):
+            return
+        fresh = file.with_name(".postmaster.pid.new")
+        fresh.write_text(f"{_NO_PID}\n{rest}", encoding="utf-8")
+        fresh.chmod(0o600)
+        _give(fresh, place_.user)
+        os.replace(fresh, file)
+    except (OSError, ValueError):
+        return  # no lock file, or one that only PostgreSQL can judge
 
 
 def server_argv(place_: Place, port: int, host: str) -> list[str]:

@@ -186,6 +186,13 @@ def in_directory(directory: Path, program: str) -> Identity | None:
     return None
 
 
+def directory_of(pid: int) -> Path | None:
+    """The working directory of a process; None where there is no such process, or the system does not tell."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return Path(psutil.Process(pid).cwd()).resolve()
+    return None
+
+
 def wait_gone(process: psutil.Process, limit: float, child: subprocess.Popen[bytes] | None = None) -> bool:
     """Wait until a process has ended, at most `limit` seconds; reaps it when it is a child of ours."""
     end = time.monotonic() + limit

@@ -34,6 +34,16 @@ def test_counts_and_reasons(tmp_path: Path) -> None:
     assert found.why == ("failed: a::bad", "failed: a::broken", "skipped: no git (x2)")
 
 
+def test_only_the_first_failures_are_named(tmp_path: Path) -> None:
+    case = '<testcase classname="a" name="t{}"><failure/></testcase>'
+    cases = "".join(case.format(i) for i in range(run_tests.SHOWN_FAILURES + 3))
+    skipped = '<testcase classname="a" name="s"><skipped message="no git"/></testcase>'
+    path = junit(tmp_path, f"<testsuites><testsuite>{cases}{skipped}</testsuite></testsuites>")
+    found = run_tests.from_junit("tests", path, 1)
+    assert found.failed == run_tests.SHOWN_FAILURES + 3
+    assert found.why[-3:] == (f"failed: a::t{run_tests.SHOWN_FAILURES - 1}", "failed: 3 more", "skipped: no git")
+
+
 @pytest.mark.parametrize("text", ["", "<testsuites><testsuite>"])
 def test_a_missing_or_cut_file_is_a_failure(tmp_path: Path, text: str) -> None:
     path = junit(tmp_path, text) if text else tmp_path / "absent.xml"

@@ -83,6 +83,18 @@ def test_without_consent_nothing_is_touched(site: Site, path: Path) -> None:
     assert (site.state(), site.databases()) == before
 
 
+def test_a_table_of_many_megabytes_is_taken_in_whole_while_it_is_written(site: Site) -> None:
+    with site.link("users") as link:
+        link.execute(
+            "create table a_big as select n, md5(n::text) || repeat('x', n % 900) t from generate_series(1, 150000) n"
+        )
+        link.execute("create table b_small as select n from generate_series(1, 3) n")
+    path = site.backup("--database", "users", "--verify")
+    tables = store.load(path).facts["databases"]["users"]["tables"]
+    assert next(t["rows"] for label, t in tables.items() if "a_big" in label) == 150_000
+    assert next(t["rows"] for label, t in tables.items() if "b_small" in label) == 3
+
+
 def test_what_a_backup_does_not_hold_stays(site: Site, path: Path) -> None:
     refused(site.invoke("db.restore", "--from", str(path), "--database", "nosuch", "--yes"), 9, "nosuch")
     with site.link() as link:
@@ -267,6 +279,9 @@ def test_10_roles_owner_rights_and_settings_come_back(site: Site) -> None:
         link.execute("revoke connect on database users from public; grant connect on database users to reader")
         link.execute("alter database users set search_path to \"$user\", public, 'odd one'")
         link.execute("alter database users set work_mem to '5MB'; alter role reader in database users set jit to off")
+        link.execute(
+            "alter database users set timezone to 'Asia/Seoul'; alter database users set bytea_output to escape"
+        )
         link.execute("comment on database users is 'it''s ours'")
     with site.link("users") as link:
         link.execute('alter table plain owner to "Müller x"; grant select on plain to reader')

@@ -28,6 +28,7 @@ ALLOWED = {
     "tiers.supervisor.rotate": "logs of services that grow over a limit: the oldest lines go",
     "tiers.supervisor.Supervisor._known": "moves a damaged state file aside",
     "tiers.native_postgres._initialise": "the directory of the password file; moves the new data directory into place",
+    "tiers.native_postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
     "tiers.native_postgres.install": "moves the copied programs into place",
     "tasks.show._keep_aside": "this is `env --write --yes`, which keeps the user's file beside the new one",
 }

@@ -81,12 +81,12 @@ def test_a_recycled_pid_in_the_lock_file_keeps_nobody_out(running: Victim) -> No
 
 
 def test_a_pid_in_postgresqls_own_lock_file_that_belongs_to_another(stopped: Victim) -> None:
-    """As after a power cut: PostgreSQL's postmaster.pid names a process that is no PostgreSQL."""
+    """As after a power cut: PostgreSQL's postmaster.pid names a process of its own user that is no PostgreSQL."""
     data = tools.data_directories(stopped)["postgres"]
-    with tools.bystander() as innocent:
+    owner = data.stat()
+    with tools.bystander(owner.st_uid) as innocent:
         file = data / "postmaster.pid"
         file.write_text(f"{innocent.pid}\n{data}\n1700000000\n{stopped.env['POSTGRES_PORT']}\n\n127.0.0.1\n")
-        owner = data.stat()
         os.chown(file, owner.st_uid, owner.st_gid)
         file.chmod(0o600)
         done = stopped.invoke("up")

@@ -173,10 +173,10 @@ def assert_nothing_runs(victim: Victim) -> None:
 
 
 @contextlib.contextmanager
-def bystander() -> Iterator[psutil.Process]:
-    """An innocent process, the leader of a session of its own."""
-    argv = [sys.executable, "-c", "import time; time.sleep(1000)"]
-    with subprocess.Popen(argv, start_new_session=True) as process:
+def bystander(uid: int | None = None) -> Iterator[psutil.Process]:
+    """An innocent process, the leader of a session of its own; of another user where root asks for that."""
+    other = None if uid in (None, os.getuid()) else uid
+    with subprocess.Popen(["sleep", "1000"], cwd="/", start_new_session=True, user=other) as process:
         try:
             yield psutil.Process(process.pid)
         finally:

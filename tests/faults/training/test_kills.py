@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 
 from infra.training.store import S3Store
@@ -53,6 +56,38 @@ def test_kill_of_the_training_process(platform: Victim, undisturbed: str) -> Non
     training = running(platform)
     for process in training.trainers():
         process.kill()
+    ended_well(training, undisturbed)
+    assert training.row().attempt == 2
+    assert "resumed at epoch " in training.log()
+
+
+def test_kill_of_temporal_and_the_worker_at_once(platform: Victim, undisturbed: str) -> None:
+    training = running(platform)
+    platform.kill("temporal")
+    platform.kill(WORKER)
+    ended_well(training, undisturbed)
+
+
+def test_down_in_the_middle_and_up_again(platform: Victim, undisturbed: str) -> None:
+    training = running(platform)
+    platform.invoke("down", check=True)
+    assert training.trainers() == []
+    platform.up()
+    # The next training brings the worker back, which takes up what was left.
+    start(platform, "--command", "python -c pass").until_final()
+    ended_well(training, undisturbed)
+    assert "resumed at epoch " in training.log()
+
+
+def test_a_damaged_checkpoint_is_passed_over(platform: Victim, undisturbed: str) -> None:
+    training = running(platform)
+    process = training.trainers()[0]
+    process.suspend()
+    time.sleep(2)  # for what was on its way when it was suspended
+    store = S3Store(training.contract.results)
+    newest = json.loads(store.get("training-checkpoints", f"{training.id}/latest.json") or b"{}")["key"]
+    store.put("training-checkpoints", newest, b"damaged")
+    process.kill()
     ended_well(training, undisturbed)
     assert training.row().attempt == 2
     assert "resumed at epoch " in training.log()

@@ -77,6 +77,28 @@ def test_data_files_are_taken_once_and_in_order(tmp_path: Path) -> None:
     assert taken == [("10.dat", False), ("9.dat", False)]
 
 
+def test_a_file_that_is_written_to_while_it_is_looked_at_is_not_taken_for_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "10.dat"
+    path.write_bytes(b"x")
+    real = postgres_dump._by_age
+
+    def by_age(raw: Path) -> list[Path]:
+        os.utime(path, (10**9, 10**9 + 5))  # pg_dump writes on, between two looks
+        return real(raw)
+
+    os.utime(path, (10**9, 10**9))
+    monkeypatch.setattr(postgres_dump, "_by_age", by_age)
+    assert postgres_dump._newest(path, tmp_path)
+
+
+def test_rows_without_their_end_mark_are_not_whole() -> None:
+    assert _measured(ROWS + END, 4096).whole
+    assert not _measured(ROWS, 4096).whole
+    assert not _measured((ROWS + END)[:-1], 4096).whole
+
+
 def test_names_of_databases_are_no_connection_strings() -> None:
     assert postgres_dump.quoted("users") == "dbname='users'"
     assert postgres_dump.quoted("a'b\\ host=x") == "dbname='a\\'b\\\\ host=x'"

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from infra.errors import PlatformError
@@ -347,3 +348,41 @@ def test_sizes_of_directories(tmp_path: Path) -> None:
     (tmp_path / "a" / "b" / "y").write_bytes(b"4567")
     (tmp_path / "a" / "dangling").symlink_to("nowhere" * 3)
     assert postgres.sizes([tmp_path / "a", tmp_path / "missing"]) == 7 + len("nowhere" * 3)
+
+
+# --- the lock file of a server that had no time to remove it
+
+
+def locked(root: Path, pid: str) -> tuple[Place, Path]:
+    data = root / "data"
+    data.mkdir()
+    (data / "postmaster.pid").write_text(f"{pid}\n{data}\n1767225600\n5432\n")
+    return place_of(root / "bin", data), data / "postmaster.pid"
+
+
+def test_a_stranger_with_the_old_pid_does_not_keep_the_server_down(tmp_path: Path) -> None:
+    made, file = locked(tmp_path, str(os.getpid()))
+    before = file.read_text().split("\n", 1)
+    postgres.forget_recycled_pid(made)
+    pid, rest = file.read_text().split("\n", 1)
+    assert rest == before[1], "what PostgreSQL checks by itself stays"
+    assert not psutil.pid_exists(int(pid))
+
+
+def test_a_server_that_runs_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, file = locked(tmp_path, str(os.getpid()))
+    monkeypatch.chdir(made.data)
+    before = file.read_text()
+    postgres.forget_recycled_pid(made)
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize("pid", ["", "garbage", "4194305", "-5"])
+def test_a_lock_that_only_postgres_can_judge_is_left_to_it(tmp_path: Path, pid: str) -> None:
+    made, file = locked(tmp_path, pid)
+    before = file.read_text()
+    postgres.forget_recycled_pid(made)
+    assert file.read_text() == before
+    file.unlink()
+    postgres.forget_recycled_pid(made)
+    assert not file.exists()
