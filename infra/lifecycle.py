@@ -269,7 +269,7 @@ def down(context: Context, choice: Choice) -> bool:
     """Stop the training worker and the tier; data stays. False when nothing ran."""
     from infra.training import service
 
-    with stack.lock(context.stack, "down"):
+    with stack.lock(context.stack, "down", writes=False):
         worker = service.stop_worker(context.stack)
         return choice.tier.stop(context) or worker
 

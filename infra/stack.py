@@ -49,7 +49,7 @@ def of(settings: Settings) -> Stack:
 
 
 def ensure_home(stack: Stack) -> None:
-    """Make the stack's directory, private to its user, with a .gitignore.
+    """Make the stack's directory with a .gitignore; what must be private in it (data, logs, passwords) is so itself.
 
     Raises:
         PlatformError: STATE_UNWRITABLE with the reason.
@@ -130,13 +130,20 @@ def remembered(stack: Stack, fact: str) -> str:
 
 
 @contextlib.contextmanager
-def lock(stack: Stack, command: str) -> Iterator[None]:
+def lock(stack: Stack, command: str, *, writes: bool = True) -> Iterator[None]:
     """Hold the stack's lock; the kernel frees it when the process dies.
+
+    Args:
+        writes: False for what must work on a full disk too.
 
     Raises:
         PlatformError: LOCKED with the holder's pid, command and start time; STATE_UNWRITABLE.
     """
-    ensure_home(stack)
+    try:
+        ensure_home(stack)
+    except PlatformError:
+        if writes:
+            raise
     path = stack.home / "lock"
     try:
         make_way(path)
@@ -154,11 +161,11 @@ def lock(stack: Stack, command: str) -> Iterator[None]:
 
 
 def _sign(file: IO[str], command: str) -> None:
-    file.seek(0)
-    file.truncate()
-    if command:
-        file.write(json.dumps({"pid": os.getpid(), "command": command, "since": time.time()}))
-    file.flush()
+    with contextlib.suppress(OSError):  # on a full disk others are not told who holds the lock
+        os.ftruncate(file.fileno(), 0)
+        if command:
+            note = {"pid": os.getpid(), "command": command, "since": time.time()}
+            os.write(file.fileno(), json.dumps(note).encode())
 
 
 def _held(path: Path) -> PlatformError:

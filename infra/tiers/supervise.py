@@ -20,7 +20,7 @@ from typing import Any
 from infra.errors import PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
-from infra.stack import make_way, read_json, write_atomic
+from infra.stack import make_way, read_json, unwritable, write_atomic
 from infra.tiers import process
 
 DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
@@ -141,18 +141,33 @@ def stop(home: Path, timeout: float = 60.0) -> bool:
     Also works when the supervisor was killed: a new one adopts what is left and stops it.
 
     Raises:
-        PlatformError: WAIT_TIMEOUT naming what still runs.
+        PlatformError: WAIT_TIMEOUT naming what still runs; STATE_UNWRITABLE.
     """
     if not running(home) and not survivors(home):
         return False
-    # The list stays in the file: a supervisor whose state file is damaged recognises the processes by it.
-    _write(home, desired(home), shutdown=True)
+    written = _wish_the_end(home)
     end = time.monotonic() + timeout
     while running(home) or survivors(home):
         if time.monotonic() > end:
             raise _still_running(home, timeout)
-        start_supervisor(home)
+        if written:  # else a new one would start everything again
+            start_supervisor(home)
         time.sleep(0.02)
+    return True
+
+
+def _wish_the_end(home: Path) -> bool:
+    """Ask for the end; False when that cannot be written (on a full disk) and the supervisor got a signal instead."""
+    try:
+        # The list stays in the file: a supervisor whose state file is damaged recognises the processes by it.
+        _write(home, desired(home), shutdown=True)
+    except OSError as error:
+        identity = supervisor_identity(home)
+        live = identity.process() if identity else None
+        if live is None or process.WINDOWS:
+            raise unwritable(home, error) from error
+        process.ask_to_stop(live, "TERM")
+        return False
     return True
 
 

@@ -170,11 +170,14 @@ def growth(work: Path, most: int = GROWTH[1]) -> list[Figure]:
 
 def _grown(home: Path, name: str, count: int) -> tuple[float, float]:
     """Seconds and MB of a backup of so many objects on an engine of its own."""
-    directory, target = home / "data" / BUCKET, home / "target"
-    directory.mkdir(parents=True)
+    target = home / "target"
+    home.mkdir(parents=True)
     if name == "rclone":
-        # Files that are there before the server starts are objects of it: many uploads would take an hour.
+        # Files that are there before the server starts are objects of it: many uploads would take an hour. In several
+        # buckets, since the time of its listings grows with the square of what is in one.
         for number in range(count):
+            directory = home / "data" / f"growth-{number // 5000:03}"
+            directory.mkdir(parents=True, exist_ok=True)
             (directory / f"{number:06}").write_bytes(number.to_bytes(8, "big") * 64)
     with engines.engine(name, home) as login:
         if name != "rclone":

@@ -117,6 +117,22 @@ def test_a_lock_in_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 # --- the lock
 
 
+def _full(*_: object, **__: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_does_not_write_can_be_done_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = stack_at(tmp_path)
+    stack.ensure_home(home)
+    for owner, name in ((Path, "write_text"), (os, "write")):
+        monkeypatch.setattr(owner, name, _full)
+    with stack.lock(home, "down", writes=False):
+        assert refused(tmp_path).code == "STATE_UNWRITABLE"
+        with pytest.raises(PlatformError) as caught, stack.lock(home, "down", writes=False):
+            pass
+        assert caught.value.code == "LOCKED"
+
+
 def test_a_second_run_is_told_who_holds_the_lock_since_when(tmp_path: Path) -> None:
     with held(tmp_path) as other:
         error = refused(tmp_path)

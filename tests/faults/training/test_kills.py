@@ -89,35 +89,4 @@ def test_a_damaged_checkpoint_is_passed_over(platform: Victim, undisturbed: str)
     store.put("training-checkpoints", newest, b"damaged")
     process.kill()
     ended_well(training, undisturbed)
-    assert training.row().attempt == 2
-    assert "resumed at epoch " in training.log()
-
-
-def test_kill_of_temporal_and_the_worker_at_once(platform: Victim, undisturbed: str) -> None:
-    training = running(platform)
-    platform.kill("temporal")
-    platform.kill(WORKER)
-    ended_well(training, undisturbed)
-
-
-def test_down_in_the_middle_and_up_again(platform: Victim, undisturbed: str) -> None:
-    training = running(platform)
-    platform.invoke("down", check=True)
-    assert training.trainers() == []
-    platform.up()
-    # The next training brings the worker back, which takes up what was left.
-    start(platform, "--command", "python -c pass").until_final()
-    ended_well(training, undisturbed)
-    assert "resumed at epoch " in training.log()
-
-
-def test_a_damaged_checkpoint_is_passed_over(platform: Victim, undisturbed: str) -> None:
-    training = running(platform)
-    process = training.trainers()[0]
-    process.suspend()
-    store = S3Store(training.contract.results)
-    newest = max(k for k in store.listing("training-checkpoints", f"{training.id}/") if k.endswith(".npz"))
-    store.put("training-checkpoints", newest, b"damaged")
-    process.kill()
-    ended_well(training, undisturbed)
     assert f"checkpoint training-checkpoints/{newest} is not usable" in training.log()

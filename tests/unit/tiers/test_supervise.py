@@ -162,6 +162,32 @@ def test_a_stop_that_takes_too_long_says_what_still_runs(home: Path) -> None:
     assert "deaf" in caught.value.what
 
 
+def test_stop_works_on_a_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with up(home, [spec(home, "job"), spec(home, "other")]):
+        before = pids(home)
+        monkeypatch.setattr(supervise, "write_atomic", full)
+        assert supervise.stop(home)
+        assert not any(map(lives, before.values()))
+        assert not supervise.running(home)
+        assert not supervise.stop(home)
+
+
+def test_stop_that_can_neither_write_nor_ask_anybody_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with up(home, [spec(home, "job")]):
+        kill_supervisor(home)
+        monkeypatch.setattr(supervise, "write_atomic", full)
+        with pytest.raises(PlatformError) as caught:
+            supervise.stop(home)
+        assert caught.value.code == "STATE_UNWRITABLE"
+        assert lives(pids(home)["job"])
+
+
 ORDERED = """
 import signal, sys, time
 def end(*_):
