@@ -59,9 +59,16 @@ def start_time(process: psutil.Process) -> float:
 
 
 def environment(added: Mapping[str, str], base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a service: the present one without what steers servers, plus what is added."""
+    """The environment of a service: the present one without what steers servers, plus what is added.
+
+    Where there is a proxy, it is not asked for this machine's own addresses.
+    """
     base = os.environ if base is None else base
-    return {**{k: v for k, v in base.items() if not k.startswith(_FOREIGN)}, **added}
+    kept = {k: v for k, v in base.items() if not k.startswith(_FOREIGN)}
+    if any(k.upper() in ("HTTP_PROXY", "ALL_PROXY") for k in kept):
+        known = kept.get("NO_PROXY", kept.get("no_proxy", ""))
+        kept |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, (known, "127.0.0.1,localhost"))))
+    return {**kept, **added}
 
 
 def spawn(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from infra import catalog
 from infra.errors import PlatformError
@@ -103,6 +104,11 @@ def connect_redis(contract: Contract, timeout: float = CONNECT_TIMEOUT) -> redis
     )
 
 
+def _is_here(endpoint: str) -> bool:
+    """Whether a store is on this machine, where a company's proxy must not be asked for it."""
+    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
+
+
 def connect_storage(storage: Storage, threads: int = 16) -> Any:
     """A boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads."""
     import boto3
@@ -117,6 +123,7 @@ def connect_storage(storage: Storage, threads: int = 16) -> Any:
         read_timeout=READ_TIMEOUT,
         retries={"max_attempts": 2, "mode": "standard"},
         max_pool_connections=threads,
+        **({"proxies": {}} if _is_here(storage.endpoint) else {}),
     )
     return boto3.client(
         "s3",

@@ -53,7 +53,7 @@ def said(directory: Path) -> str:
 def test_what_steers_servers_is_left_out_of_their_environment() -> None:
     steering = ["PGDATA", "PGPASSWORD", "MINIO_ROOT_USER", "RCLONE_CONFIG", "TEMPORAL_ADDRESS", "MLFLOW_TRACKING_URI"]
     steering += ["PYTHONPATH", "PYTHONHOME", "AWS_PROFILE", "VGW_PORT", "ROOT_ACCESS_KEY", "RUSTFS_ADDRESS"]
-    kept = {"PATH": "/bin", "HOME": "/h", "LANG": "C", "HTTP_PROXY": "x", "LD_LIBRARY_PATH": "/l", "POSTGRES_PORT": "1"}
+    kept = {"PATH": "/bin", "HOME": "/h", "LANG": "C", "HTTPS_PROXY": "x", "LD_LIBRARY_PATH": "/l", "POSTGRES_PORT": "1"}
     assert process.environment({}, {**dict.fromkeys(steering, "x"), **kept}) == kept
 
 
@@ -269,3 +269,9 @@ def test_a_zombie_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         eventually(lambda: zombie.status() == psutil.STATUS_ZOMBIE)
         patch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
         process.end_all([zombie], grace=600)
+
+
+def test_a_proxy_is_not_asked_for_this_machine() -> None:
+    found = process.environment({}, {"HTTP_PROXY": "http://proxy:3128", "no_proxy": "intern"})
+    assert found["NO_PROXY"] == found["no_proxy"] == "intern,127.0.0.1,localhost"
+    assert "NO_PROXY" not in process.environment({}, {"A": "1"})
