@@ -1,6 +1,6 @@
 """Measure and print: each figure as a ratio against the bare programs (or with its goal), in turn in one run.
 
-`python -m tests.bench.run [--rounds N] [--skip-clone]` writes `.platform-tests/bench.json` and prints a table.
+`python -m tests.bench.run [--rounds N] [--skip-clone] [--data]` writes `.platform-tests/bench.json` and prints a table.
 Nothing here fails for being slow: the figures are for people; tests never assert time.
 """
 
@@ -161,6 +161,13 @@ def clone_to_training(work: Path) -> list[Figure]:
     return [Figure("fresh clone to finished training", seconds, "s", "packages from the local cache", 60.0)]
 
 
+def of_the_data(rounds: int, work: Path) -> list[Figure]:
+    """Backups and restores of databases and objects against the bare tools."""
+    from tests.bench import data_db, data_objects
+
+    return [*data_db.figures(rounds, work), *data_objects.figures(rounds, work)]
+
+
 def report(figures: list[Figure]) -> None:
     """Write the JSON and print the table."""
     RESULTS.parent.mkdir(exist_ok=True)
@@ -177,6 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-clone", action="store_true", help="leave out the fresh clone")
+    parser.add_argument("--data", action="store_true", help="also backups and restores (a quarter of an hour, 10 GB)")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
     work.chmod(0o755)
@@ -185,6 +193,7 @@ def main() -> int:
         lambda: up_against_bare(options.rounds, work),
         lambda: of_a_running_stack(options.rounds, work),
         *([] if options.skip_clone else [lambda: clone_to_training(work)]),
+        *([lambda: of_the_data(options.rounds, work)] if options.data else []),
     ]
     try:
         report([figure for part in parts for figure in part()])
