@@ -134,10 +134,11 @@ def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
     seconds = max(float(facts["seconds"]), 1e-3)
     lines = [
         f"{made.path}",
-        f"{human_bytes(made.size)} of {human_bytes(raw)} in {human_seconds(seconds)} ({human_bytes(raw / seconds)}/s)",
+        f"{human_bytes(raw)} of rows in {human_seconds(seconds)} ({human_bytes(raw / seconds)}/s), "
+        f"{human_bytes(made.size)} on disk",
         _words(checked),
         *(f"removed: {path}" for path in removed),
-        "Next: invoke db.restore --from " + made.path.name if checked else "Next: invoke db.verify",
+        "Next: invoke db.list" if checked else "Next: invoke db.verify",
     ]
     heading = ("DATABASE", "TABLES", "ROWS")
     table = Table(heading, tuple((n, str(d["tables"]), str(d["rows"])) for n, d in data["databases"].items()))

@@ -126,12 +126,29 @@ def status(context: Context, choice: Choice, found: Report, why: bool, reveal: b
         secret = (str(entry["login"]),) if reveal else ()
         rows.append((str(entry["name"]), state, "  ".join(entry["urls"]), *secret, memory, _age(entry), _note(entry)))
     table = Table(("service", "state", "address", *(("login",) if reveal else ()), "memory", "up", ""), tuple(rows))
-    data = {"state": found.state, "services": entries, "engines": engines, "gaps": _gaps(choice.tier, engines)}
+    data: dict[str, Any] = {
+        "state": found.state,
+        "services": entries,
+        "engines": engines,
+        "gaps": _gaps(choice.tier, engines),
+    }
     code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
+    data["lastVerifiedBackup"] = verified = _last_verified_backup(context)
     lines = _causes(entries) if why else _advice(found.state, choice.tier.name)
+    if verified is not None and not why:
+        lines = (f"last verified backup of the databases: {human_seconds(time.time() - verified)} ago", *lines)
     shown = None if why or not entries else table
     env = contract(ends)
     return Answer(data, shown, lines, env=env, names=tuple(str(e["name"]) for e in entries), exit=int(code))
+
+
+def _last_verified_backup(context: Context) -> float | None:
+    """When the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
+    if not (context.stack.home / "backups").is_dir():
+        return None
+    from infra.data import postgres_backup
+
+    return postgres_backup.last_verified(context.stack)
 
 
 def _entry(
