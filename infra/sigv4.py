@@ -7,14 +7,18 @@ Source: "Authenticating Requests (AWS Signature Version 4)", Amazon S3 API refer
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import http.client
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
 REGION = "us-east-1"
+_BLANKS = re.compile(r"[ \t]+")
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,38 @@ class Store:
 def sign(store: Store, method: str, encoded_path: str, body: bytes, stamp: str) -> dict[str, str]:
     """Headers that authenticate a request at the time `stamp` (YYYYMMDDThhmmssZ)."""
     digest = hashlib.sha256(body).hexdigest()
-    signed = {"host": f"{store.host}:{store.port}", "x-amz-content-sha256": digest, "x-amz-date": stamp}
-    names = ";".join(signed)
-    lines = [method, encoded_path, "", *(f"{k}:{v}" for k, v in signed.items()), "", names, digest]
-    scope = f"{stamp[:8]}/{REGION}/s3/aws4_request"
-    to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
-    signature = _hmac(_key(store.secret_key, stamp[:8]), to_sign).hex()
-    credential = f"Credential={store.access_key}/{scope}"
-    return {**signed, "Authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={names}, Signature={signature}"}
+    headers = {"host": f"{store.host}:{store.port}", "x-amz-content-sha256": digest, "x-amz-date": stamp}
+    keys = (store.access_key, store.secret_key)
+    return {**headers, "Authorization": authorization(keys, method, encoded_path, "", headers)}
 
 
-def _key(secret: str, day: str) -> bytes:
+def authorization(
+    keys: tuple[str, str], method: str, path: str, query: str, headers: Mapping[str, str], region: str = REGION
+) -> str:
+    """The Authorization header.
+
+    Args:
+        keys: access key and secret key.
+        path: percent-encoded.
+        query: in canonical order, percent-encoded.
+        headers: lower-case; all of them are signed. `x-amz-date` and `x-amz-content-sha256` must be among them.
+    """
+    names = sorted(headers)
+    lines = [name + ":" + _BLANKS.sub(" ", headers[name].strip(" \t")) for name in names]
+    signed = ";".join(names)
+    canonical = "\n".join([method, path, query, *lines, "", signed, headers["x-amz-content-sha256"]])
+    stamp = headers["x-amz-date"]
+    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    # Header values are Latin-1 text, as http.client reads and sends them: the bytes that are signed are those sent.
+    digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+    to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
+    signature = hmac.new(_key(keys[1], stamp[:8], region), to_sign.encode(), hashlib.sha256).hexdigest()
+    return f"AWS4-HMAC-SHA256 Credential={keys[0]}/{scope}, SignedHeaders={signed}, Signature={signature}"
+
+
+@functools.lru_cache(maxsize=4)
+def _key(secret: str, day: str, region: str) -> bytes:
     key = b"AWS4" + secret.encode()
-    for part in (day, REGION, "s3", "aws4_request"):
-        key = _hmac(key, part)
+    for part in (day, region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
     return key
-
-
-def _hmac(key: bytes, text: str) -> bytes:
-    return hmac.new(key, text.encode(), hashlib.sha256).digest()
