@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +15,14 @@ DELETING = {"rmtree", "unlink", "rmdir", "removedirs", "remove", "truncate", "Te
 MOVING = {"rename", "renames", "replace", "move"}
 """What moves data away loses it as well. Only as `os.rename(...)`, `shutil.move(...)`, `path.rename(...)`."""
 
-START = ("tasks.verbs.up", "tiers.native.Native.preflight", "tiers.native.Native.start", "tiers.supervisor.main")
-"""Where the search begins: the task, the methods of the tier (called over a protocol), the supervisor's program."""
+START = (
+    "tasks.verbs.up",
+    "tasks.command._execute",
+    "tiers.native.Native.preflight",
+    "tiers.native.Native.start",
+    "tiers.supervisor.main",
+)
+"""Where the search begins: the task, what runs it, the methods of the tier, the supervisor's program."""
 
 # What `up` can reach and may delete or move, each with its reason.
 ALLOWED = {
@@ -23,14 +30,12 @@ ALLOWED = {
     "stack.ensure_home": "its own file, by which it tried whether the directory can be written",
     "stack.write_atomic": "its own temporary file; and puts the new text in place of the old",
     "stack.make_way": "moves a directory aside that is where a file of this tool belongs; deletes nothing",
-    "stack._sign": "empties the lock file, whose text is only a message",
     "tiers.supervise.forget": "the state file of a platform that was stopped in order",
     "tiers.supervisor.rotate": "logs of services that grow over a limit: the oldest lines go",
     "tiers.supervisor.Supervisor._known": "moves a damaged state file aside",
     "tiers.native_postgres._initialise": "the directory of the password file; moves the new data directory into place",
     "tiers.native_postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
     "tiers.native_postgres.install": "moves the copied programs into place",
-    "tasks.show._keep_aside": "this is `env --write --yes`, which keeps the user's file beside the new one",
 }
 MAY_SAY_DELETE = {"probes._s3_write": "S3: the object that it has put a moment before"}
 DELETES_DATA = "tiers.native.Native.remove"
@@ -59,54 +64,85 @@ def _functions(tree: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
             yield f"{prefix}.{node.name}", node
 
 
-def _imported(tree: ast.AST) -> set[str]:
-    """Modules of infra that are imported, without the prefix `infra.`."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = {name.removeprefix("infra.") for name in found if name.startswith("infra.")}
-    return {name for name in ours if _module(name)}
-
-
-def _used(node: ast.AST) -> set[str]:
-    """Every name that is called or handed on, whatever it is an attribute of."""
-    names = {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
-    return names | {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
-
-
 def _outside_functions(module: str) -> ast.Module:
     body = [n for n in _tree(module).body if not isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
     return ast.Module(body, type_ignores=[])
 
 
+def _imports(tree: ast.AST) -> dict[str, str]:
+    """Name -> what of infra it stands for, as `stack` or `stack.write_atomic`."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "infra":
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}".removeprefix("infra.")
+    return found
+
+
+@dataclass
+class Search:
+    """Follows calls: of functions exactly, of methods by their names alone, so rather too many than too few."""
+
+    modules: set[str] = field(default_factory=set)
+    meant: set[str] = field(default_factory=set)
+    methods: set[str] = field(default_factory=set)
+    reached: dict[str, ast.AST] = field(default_factory=dict)
+
+    def run(self) -> Functions:
+        """Everything that can be reached from START."""
+        self.meant |= set(START)
+        for start in START:
+            self._load(start)
+        while fresh := self._fresh():
+            self.reached |= fresh
+            for name, node in fresh.items():
+                self._read(next(m for m in self.modules if name.startswith(f"{m}.") and _defines(m, name)), node)
+        return self.reached
+
+    def _fresh(self) -> dict[str, ast.AST]:
+        functions = {n: (m, f) for m in self.modules for n, f in _functions(_tree(m), m)}
+        return {n: f for n, (m, f) in functions.items() if n not in self.reached and self._is_meant(n, m)}
+
+    def _is_meant(self, function: str, module: str) -> bool:
+        inside = function.removeprefix(f"{module}.")
+        simple = inside.rsplit(".", 1)[-1]
+        return function in self.meant or ("." in inside and (simple in self.methods or simple.startswith("__")))
+
+    def _load(self, dotted: str) -> None:
+        """Note the module that a name is of; what stands outside its functions is run with it."""
+        parts = dotted.split(".")
+        module = next((m for n in range(len(parts), 0, -1) if _module(m := ".".join(parts[:n]))), "")
+        if not module or module in self.modules:
+            return
+        self.modules.add(module)
+        for imported in _imports(_outside_functions(module)).values():
+            self._load(imported)
+        if module != "tasks.verbs":  # that lists all tasks
+            self._read(module, _outside_functions(module))
+
+    def _read(self, module: str, node: ast.AST) -> None:
+        local = _imports(node)
+        names = _imports(_outside_functions(module)) | local
+        for dotted in local.values():
+            self._load(dotted)
+        for child in ast.walk(node):
+            if isinstance(child, ast.Name):
+                self.meant.add(names.get(child.id, f"{module}.{child.id}"))
+            elif isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name) and child.value.id in names:
+                self.meant.add(f"{names[child.value.id]}.{child.attr}")
+                self.methods |= set() if _module(names[child.value.id]) else {child.attr}
+            elif isinstance(child, ast.Attribute):
+                self.methods.add(child.attr)
+
+
+def _defines(module: str, function: str) -> bool:
+    return any(name == function for name, _ in _functions(_tree(module), module))
+
+
 @cache
 def _reachable() -> Functions:
-    """Every function that `up` may come to: by name, so rather too many than too few."""
-    modules: set[str] = set()
-    reached: dict[str, ast.AST] = {}
-    names = {name.rsplit(".", 1)[-1] for name in START}
-    found = {name.rpartition(".")[0].removesuffix(".Native") for name in START}
-    while found:
-        modules |= found
-        outside = [_outside_functions(m) for m in found]
-        names |= set().union(*(_used(tree) for m, tree in zip(found, outside, strict=True) if m != "tasks.verbs"))
-        universe = {n: f for m in modules for n, f in _functions(_tree(m), m)}
-        while fresh := {n: f for n, f in universe.items() if n not in reached and _is_meant(n, names)}:
-            reached |= fresh
-            names |= set().union(*map(_used, fresh.values()))
-        found = set().union(*map(_imported, (*outside, *reached.values()))) - modules
-    return reached
-
-
-def _is_meant(function: str, names: set[str]) -> bool:
-    """Whether that function may be meant by one of the names; the other tasks are no helpers of `up`."""
-    simple = function.rsplit(".", 1)[-1]
-    if function.startswith("tasks.verbs."):
-        return function in ("tasks.verbs.up", "tasks.verbs.choose")
-    return simple in names or simple.startswith("__")
+    """Every function that `up` may come to."""
+    return Search().run()
 
 
 def _deletes(node: ast.AST) -> set[str]:
@@ -142,7 +178,8 @@ def test_up_does_not_reach_the_function_that_removes_data() -> None:
 
 
 def test_data_is_removed_by_the_task_reset_only() -> None:
-    users = {name for name, node in _functions(_tree("tasks.verbs"), "tasks.verbs") if "remove" in _used(node)}
+    functions = _functions(_tree("tasks.verbs"), "tasks.verbs")
+    users = {n for n, f in functions for c in ast.walk(f) if isinstance(c, ast.Attribute) and c.attr == "remove"}
     assert users == {"tasks.verbs.reset"}
 
 

@@ -21,6 +21,8 @@ import psutil
 import psycopg
 import redis
 from psycopg import sql
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from temporalio import workflow
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -302,7 +304,8 @@ class Deposit:
     def redis(self, **login: Any) -> redis.Redis:
         """A client of Redis; `password` may be another than the one of the settings."""
         asked: dict[str, Any] = {"password": self.ends.redis_password or None, **login}
-        return redis.Redis(host=self.ends.host, port=self.ends.port("redis"), decode_responses=True, **asked)
+        asked |= {"decode_responses": True, "retry": Retry(NoBackoff(), 0)}  # a refusal is an answer too
+        return redis.Redis(host=self.ends.host, port=self.ends.port("redis"), **asked)
 
     def store(self, bucket: catalog.Bucket) -> Store:
         """A client of the store that holds a bucket."""
