@@ -23,6 +23,8 @@ from infra.tiers.native_services import Builder
 from infra.waiting import Item, Wait
 
 NAME = "native"
+STORES = ("postgres", *(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN))
+"""What holds the databases and buckets."""
 READY_STATES = ("ready",)
 
 
@@ -116,9 +118,12 @@ class Native:
         if "postgres" in names:
             self._make_databases(context, builder)
         supervise.ensure(home, [*core, *running])
-        self.wait(context, [s.name for s in core], timeout)
         wanted = endpoints.build(context.settings, tuple(names))
-        if fresh or set(overlay) - {s.name for s in running}:
+        if fresh:  # databases and buckets are made while the others still start
+            self.wait(context, [s.name for s in core if s.name in STORES], timeout)
+            ensure.everything(wanted)
+        self.wait(context, [s.name for s in core], timeout)
+        if not fresh and set(overlay) - {s.name for s in running}:
             ensure.everything(wanted)
         if overlay:
             supervise.ensure(home, [*core, *self._overlay(context, overlay)])

@@ -157,8 +157,9 @@ class Runner(threading.Thread):
             if finding.ok and self._alive():
                 self._put("ready")
                 return True
-            self._note_unready(finding, time.monotonic() - began)
-            delay = min(delay * 1.5, 0.25)
+            waited = time.monotonic() - began
+            self._note_unready(finding, waited)
+            delay = min(delay * 1.5, 0.03 if waited < 5 else 0.25)
         return False
 
     def _note_unready(self, finding: probes.Finding, waited: float) -> None:
