@@ -13,6 +13,7 @@ TIERS = ("native",)
 
 OVERLAY_CORE = "core"
 OVERLAY_OBS = "obs"
+OVERLAY_APPS = "apps"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,37 @@ class Gap:
     feature: str
     reason: str
     instead: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterPort:
+    """Where a port is in a Kubernetes cluster: the setting that moves it elsewhere, Service, namespace, port, NodePort.
+
+    kind/cluster.yaml maps the NodePort to the same number of 127.0.0.1; production has none.
+    """
+
+    setting: str
+    name: str
+    namespace: str
+    port: int
+    node_port: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Helm release, its namespace and its chart: the folder helm/<release>, or an upstream one (`source`).
+
+    `source` is the address of a chart repository, or of the chart itself where it begins with oci://. An upstream
+    chart takes its values from helm/<release>. `needs` are releases that must work before this one can be ready.
+    """
+
+    release: str
+    namespace: str
+    overlay: str
+    needs: tuple[str, ...] = ()
+    source: str = ""
+    chart: str = ""
+    version: str = ""
 
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
@@ -169,6 +201,92 @@ BUCKETS: tuple[Bucket, ...] = (
 OBS_BUCKETS: tuple[Bucket, ...] = (Bucket("mlflow-artifacts", "minio-results"),)
 
 MLFLOW_SCHEMA = "mlflow"
+
+NAMESPACES = ("platform", "observability", "temporal")
+
+CLUSTER_PORTS: tuple[ClusterPort, ...] = (
+    ClusterPort("POSTGRES_PORT", "postgresql", "platform", 5432, 30543),
+    ClusterPort("REDIS_PORT", "redis-master", "platform", 6379, 30679),
+    # One store holds all buckets, so the ports of both lead to it.
+    ClusterPort("MINIO_DATASETS_PORT", "minio", "platform", 9000, 30900),
+    ClusterPort("MINIO_DATASETS_CONSOLE_PORT", "minio", "platform", 9001, 30901),
+    ClusterPort("MINIO_RESULTS_PORT", "minio", "platform", 9000, 30900),
+    ClusterPort("MINIO_RESULTS_CONSOLE_PORT", "minio", "platform", 9001, 30901),
+    ClusterPort("TEMPORAL_PORT", "temporal-frontend", "temporal", 7233, 30700),
+    ClusterPort("TEMPORAL_UI_PORT", "temporal-web", "temporal", 8080, 30233),
+    ClusterPort("MLFLOW_PORT", "mlflow", "platform", 5000, 30500),
+    ClusterPort("PROMETHEUS_PORT", "prometheus-operated", "observability", 9090, 30090),
+    ClusterPort("GRAFANA_PORT", "kube-prometheus-stack-grafana", "observability", 80, 30030),
+    ClusterPort("LOKI_PORT", "loki", "observability", 3100, 30100),
+    ClusterPort("BACKEND_PORT", "platform-backend", "platform", 8000, 30800),
+    ClusterPort("FRONTEND_PORT", "platform-frontend", "platform", 8080, 30880),
+)
+
+CHARTS: tuple[Chart, ...] = (
+    Chart("postgresql", "platform", OVERLAY_CORE),
+    Chart("redis", "platform", OVERLAY_CORE),
+    Chart("minio", "platform", OVERLAY_CORE),
+    Chart("temporal", "temporal", OVERLAY_CORE, needs=("postgresql",)),
+    Chart("mlflow", "platform", OVERLAY_OBS, needs=("postgresql", "minio")),
+    Chart("observability", "observability", OVERLAY_OBS),
+    Chart("platform", "platform", OVERLAY_APPS, needs=("postgresql", "redis", "minio", "temporal")),
+)
+
+UPSTREAM_CHARTS: tuple[Chart, ...] = (
+    Chart(
+        "kube-prometheus-stack",
+        "observability",
+        OVERLAY_OBS,
+        source="oci://ghcr.io/prometheus-community/charts/kube-prometheus-stack",
+        # renovate: datasource=docker depName=ghcr.io/prometheus-community/charts/kube-prometheus-stack
+        version="91.9.0",
+    ),
+    Chart(
+        "loki",
+        "observability",
+        OVERLAY_OBS,
+        source="oci://ghcr.io/grafana-community/helm-charts/loki",
+        # renovate: datasource=docker depName=ghcr.io/grafana-community/helm-charts/loki
+        version="18.13.8",
+    ),
+    Chart(
+        "alloy",
+        "observability",
+        OVERLAY_OBS,
+        needs=("loki",),
+        source="https://grafana.github.io/helm-charts",
+        chart="alloy",
+        # renovate: datasource=helm depName=alloy registryUrl=https://grafana.github.io/helm-charts
+        version="1.11.1",
+    ),
+    Chart(
+        "cert-manager",
+        "cert-manager",
+        OVERLAY_CORE,
+        source="oci://quay.io/jetstack/charts/cert-manager",
+        # renovate: datasource=docker depName=quay.io/jetstack/charts/cert-manager
+        version="v1.20.2",
+    ),
+    Chart(
+        "cloudnative-pg",
+        "cnpg-system",
+        OVERLAY_CORE,
+        source="https://cloudnative-pg.github.io/charts",
+        chart="cloudnative-pg",
+        # renovate: datasource=helm depName=cloudnative-pg registryUrl=https://cloudnative-pg.github.io/charts
+        version="0.29.0",
+    ),
+    Chart(
+        "plugin-barman-cloud",
+        "cnpg-system",
+        OVERLAY_CORE,
+        needs=("cert-manager", "cloudnative-pg"),
+        source="https://cloudnative-pg.github.io/charts",
+        chart="plugin-barman-cloud",
+        # renovate: datasource=helm depName=plugin-barman-cloud registryUrl=https://cloudnative-pg.github.io/charts
+        version="0.7.0",
+    ),
+)
 
 _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("POSTGRES_USER", "admin", "text", "superuser of PostgreSQL"),
