@@ -40,7 +40,7 @@ def _walk(directory: Path) -> Iterator[Path]:
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink() and not _NOT_OURS.match(path.name):
             yield from _walk(path)
-        elif path.is_file() and path.name != ".env" and path.suffix != ".pyc":
+        elif path.is_file() and path.name not in (".env", ".git") and path.suffix != ".pyc":
             yield path
 
 
