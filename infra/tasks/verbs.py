@@ -13,6 +13,7 @@ from infra.tasks.command import Run, command, confirm, words
 
 if TYPE_CHECKING:
     from infra.lifecycle import Choice
+    from infra.tiers.base import Removal, Tier
 
 TIER = "tier to use: native; default: the one that runs, was used last, or is best"
 SERVICE = "a service; give it several times or with commas for more"
@@ -116,27 +117,47 @@ def wait(run: Run, service: list[str], timeout: float = 0.0, tier: str = "") -> 
     return Answer({"ready": list(words(service) or running)}, lines=("ready",))
 
 
-def reset(run: Run, service: list[str], yes: bool = False, tier: str = "") -> Answer:
-    """Delete the data of all services, or of those named, after showing a plan.
+def reset(run: Run, service: list[str], no_backup: bool = False, yes: bool = False, tier: str = "") -> Answer:
+    """Put the data of all services, or of those named, into the trash, after showing a plan.
 
     Example: invoke reset -s redis --yes
     """
     from infra import lifecycle, stack
+    from infra.data import trash
+    from infra.tasks.trash import kept
 
     active = choose(run, quiet=True).tier
     lifecycle.known_services(words(service), active)
     with stack.lock(run.stack, "reset"):
         removals = active.removals(run.context, words(service))
         if not removals:
-            return Answer({"removed": []}, lines=("there is no data to delete",))
-        plan = ["This deletes for ever:"]
-        plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.path}" for r in removals]
-        plan += ["It also stops the platform first."] if active.running(run.context) else []
-        confirm(run, plan, yes)
+            return Answer({"removed": [], "trash": []}, lines=("there is no data to remove",))
+        _consent(run, active, removals, no_backup, yes)
         _stop_everything(run)
-        active.remove(run.context, removals)
-    names = tuple(r.service for r in removals)
-    return Answer({"removed": [vars(r) for r in removals]}, lines=(f"deleted: {', '.join(names)}", "Next: invoke up"))
+        away = [] if no_backup else trash.put(run.context, active, removals, "reset")
+        if no_backup:
+            active.remove(run.context, removals)
+        expired = trash.sweep(run.stack)
+    names = tuple(dict.fromkeys(r.service for r in removals))
+    data = {"removed": [vars(r) for r in removals], "trash": [e.data() for e in away]}
+    lines = (f"{'deleted' if no_backup else 'removed'}: {', '.join(names)}", *kept(away))
+    lines += (f"expired and gone from the trash: {', '.join(e.name for e in expired)}",) if expired else ()
+    return Answer(data, lines=(*lines, "Next: invoke up"))
+
+
+def _consent(run: Run, active: Tier, removals: list[Removal], no_backup: bool, yes: bool) -> None:
+    """Show what a reset does and ask; without a way back a word at the prompt is not enough."""
+    from infra.data import trash
+
+    plan = ["This deletes for ever:" if no_backup else f"This goes into the trash, for {trash.DAYS} days:"]
+    plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
+    plan += ["It also stops the platform first."] if active.running(run.context) else []
+    if no_backup and not yes:
+        for line in plan:
+            run.console.say(line)
+        steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
+        raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
+    confirm(run, plan, yes)
 
 
 def _stop_everything(run: Run) -> None:
@@ -221,7 +242,13 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
         },
     ),
     (wait, {"help": {"service": SERVICE, "timeout": "seconds, 0: budgets"}, "iterable": ("service",), "log": False}),
-    (reset, {"help": {"service": SERVICE, "yes": "do not ask"}, "iterable": ("service",)}),
+    (
+        reset,
+        {
+            "help": {"service": SERVICE, "no_backup": "delete it for good; needs --yes", "yes": "do not ask"},
+            "iterable": ("service",),
+        },
+    ),
     (
         env,
         {

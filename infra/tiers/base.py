@@ -12,6 +12,9 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 from infra.stack import Stack
 
+ELSEWHERE = "elsewhere"
+"""A file in a directory of the trash: the path of what is kept beside its old place, since its disk is another one."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -67,11 +70,20 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Removal:
-    """What a reset would remove: a directory or volume, its size in bytes, and what it holds."""
+    """What a reset would remove: the storage of a service, a directory of this machine or a volume of an engine.
+
+    `size` is in bytes; `volume` is the engine's name for it, and `path` is None then.
+    """
 
     service: str
-    path: Path
+    path: Path | None
     size: int
+    volume: str = ""
+
+    @property
+    def place(self) -> str:
+        """What people call it: the volume's name, or the directory."""
+        return self.volume or str(self.path)
 
 
 class Tier(Protocol):
@@ -133,4 +145,27 @@ class Tier(Protocol):
 
     def remove(self, context: Context, removals: Sequence[Removal]) -> None:
         """Remove exactly that."""
+        ...
+
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        """Move storage into the trash while the stack is stopped; afterwards nothing is in its place any more.
+
+        Args:
+            removal: what to move.
+            into: a private directory that is there and empty. What is kept appears in it whole (by a rename) or not
+                at all; what cannot be kept in it is named there, see ELSEWHERE.
+
+        Raises:
+            PlatformError: it could not be moved; it is in its place then.
+        """
+        ...
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        """Bring back what `stash` has put into the directory `kept`, while the stack is stopped.
+
+        Its place is empty; what is left in `kept` is removed by the caller.
+
+        Raises:
+            PlatformError: NOT_FOUND when nothing whole is kept; DATA_INCOMPATIBLE; it is still in the trash then.
+        """
         ...

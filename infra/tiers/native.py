@@ -15,7 +15,7 @@ from infra.data import ensure
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
-from infra.tiers import mlflow_env, native_checks, object_store, process, providers, supervise
+from infra.tiers import mlflow_env, native_checks, native_trash, object_store, process, providers, supervise
 from infra.tiers import native_postgres as postgres
 from infra.tiers import native_services as services
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
@@ -229,19 +229,35 @@ class Native:
 
     def remove(self, context: Context, removals: Sequence[Removal]) -> None:
         """Remove data directories; what depends on nothing but them (caches) goes too."""
-        home = self.home(context)
         for removal in removals:
+            data = native_trash.directory(removal)
             # Renamed first: a removal that is cut short leaves no half directory under the real name.
-            doomed = removal.path.with_name(f".{removal.path.name}-removed-{time.time_ns()}")
-            os.rename(removal.path, doomed)
-            for litter in (doomed, *_unfinished(removal.path), home / "cache" / removal.service):
-                shutil.rmtree(litter, ignore_errors=True)
-            if removal.service == "postgres":
-                (home / "postgres-data").unlink(missing_ok=True)
-            if home not in removal.path.parents:
-                _remove_if_empty(removal.path.parent)
+            doomed = data.with_name(f".{data.name}-removed-{time.time_ns()}")
+            os.rename(data, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            self._clear(context, removal)
+
+    def _clear(self, context: Context, removal: Removal) -> None:
+        """Remove what was of use only beside data that has gone."""
+        home, data = self.home(context), native_trash.directory(removal)
+        for litter in (*_unfinished(data), home / "cache" / removal.service):
+            shutil.rmtree(litter, ignore_errors=True)
+        if removal.service == "postgres":
+            (home / "postgres-data").unlink(missing_ok=True)
+        if home not in data.parents:
+            _remove_if_empty(data.parent)
         if not any((home / "data" / s.name).exists() for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN):
             (home / "store-engine").unlink(missing_ok=True)
+        self._builders.clear()
+
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        """Rename the directory into the trash; with a store goes the name of the engine that wrote it."""
+        native_trash.stash(self.home(context), removal, into)
+        self._clear(context, removal)
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        """Rename it back."""
+        native_trash.unstash(self.home(context), removal, kept)
         self._builders.clear()
 
 

@@ -168,7 +168,12 @@ def install(place_: Place, found: Program) -> None:
     for path in (temporary, *temporary.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    os.rename(temporary, target)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not place_.bin.exists():
+            raise
+        shutil.rmtree(temporary)  # another stack has put the same copy there meanwhile
 
 
 def _mkdirs(path: Path) -> Path:

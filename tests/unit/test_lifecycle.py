@@ -77,6 +77,12 @@ class FakeTier:
     def remove(self, context: Context, removals: Sequence[Removal]) -> None:
         self.asked.append("remove")
 
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        self.asked.append("stash")
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        self.asked.append("unstash")
+
 
 def chosen(root: Path, *tiers: FakeTier, remembered: str = "", **values: str) -> Choice:
     """The choice among these tiers, best first."""

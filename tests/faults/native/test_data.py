@@ -105,7 +105,7 @@ async def _told(deposit: Deposit, word: str) -> str:
 
 def test_reset_without_consent_deletes_nothing(running: Victim, deposit: Deposit) -> None:
     before = tools.pids(running)
-    said = tools.refused(running.invoke("reset"), 3, "This deletes for ever", "--yes", "CONFIRMATION_NEEDED")
+    said = tools.refused(running.invoke("reset"), 3, "into the trash, for 7 days", "--yes", "CONFIRMATION_NEEDED")
     for name, directory in tools.data_directories(running).items():
         assert name in said
         assert str(directory) in said
@@ -118,13 +118,18 @@ def test_reset_of_one_service_removes_only_its_data(running: Victim, deposit: De
     directories = tools.data_directories(running)
     before = {n: tools.fingerprint(d) for n, d in directories.items() if n != "redis"}
     done = running.invoke("reset", "-s", "redis", "--yes", check=True)
-    assert "deleted: redis" in done.stdout
+    assert "removed: redis" in done.stdout
     assert not directories["redis"].exists()
     assert {n: tools.fingerprint(d) for n, d in directories.items() if n != "redis"} == before
     running.up()
     deposit.check(redis_too=False)
     with deposit.redis() as client:
         assert client.dbsize() == 0
+    running.invoke("trash.restore", "redis", "--yes", check=True)
+    running.up()
+    deposit.check()
+    assert [e["what"].startswith("in the way of") for e in running.stage.data("trash.list")] == [True]
+    running.invoke("trash.empty", "--yes", check=True)
 
 
 def test_reset_of_everything_removes_all_data_and_up_starts_afresh(fresh_platform: Victim) -> None:
@@ -133,9 +138,30 @@ def test_reset_of_everything_removes_all_data_and_up_starts_afresh(fresh_platfor
     fresh_platform.invoke("reset", "--yes", check=True)
     tools.assert_nothing_runs(fresh_platform)
     assert not [d for d in directories.values() if d.exists()]
-    assert "there is no data to delete" in fresh_platform.invoke("reset").stdout
+    assert "there is no data to remove" in fresh_platform.invoke("reset").stdout
     fresh_platform.up()
     Deposit(fresh_platform).put().check()
+
+
+def test_what_reset_has_removed_comes_back_whole(fresh_platform: Victim) -> None:
+    fresh_platform.up()
+    deposit = Deposit(fresh_platform).put()
+    fresh_platform.invoke("reset", "--yes", check=True)
+    fresh_platform.up()
+    names = [e["name"] for e in fresh_platform.stage.data("trash.list")]
+    assert len(names) == 5
+    for name in names:
+        fresh_platform.invoke("trash.restore", name, "--yes", check=True)
+    fresh_platform.up()
+    deposit.check()
+
+
+def test_reset_without_a_way_back(fresh_platform: Victim) -> None:
+    fresh_platform.up()
+    tools.refused(fresh_platform.invoke("reset", "--no-backup"), 3, "deletes for ever", "--no-backup needs --yes")
+    fresh_platform.invoke("reset", "--no-backup", "--yes", check=True)
+    assert fresh_platform.stage.data("trash.list") == []
+    assert not [d for d in tools.data_directories(fresh_platform).values() if d.exists()]
 
 
 def test_down_and_a_refused_up_remove_no_data(running: Victim, deposit: Deposit) -> None:

@@ -35,7 +35,7 @@ ALLOWED = {
     "tiers.supervisor.Supervisor._known": "moves a damaged state file aside",
     "tiers.native_postgres._initialise": "the directory of the password file; moves the new data directory into place",
     "tiers.native_postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
-    "tiers.native_postgres.install": "moves the copied programs into place",
+    "tiers.native_postgres.install": "moves the copied programs into place, or drops its copy where another is there",
 }
 MAY_SAY_DELETE = {"probes._s3_write": "S3: the object that it has put a moment before"}
 DELETES_DATA = "tiers.native.Native.remove"

@@ -33,11 +33,17 @@ class Tier(FakeTier):
 
     def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
         found = [Removal(n, context.stack.home / n, 5) for n in ("redis", "postgres") if not services or n in services]
-        return [r for r in found if r.path.exists()]
+        return [r for r in found if r.path and r.path.exists()]
 
     def remove(self, context: Context, removals: Sequence[Removal]) -> None:
         for removal in removals:
-            removal.path.unlink()
+            Path(removal.place).unlink()
+
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        Path(removal.place).rename(into / "data")
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        (kept / "data").rename(removal.place)
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def test_with_nothing_running(tier: Tier, said: Captured) -> None:
     assert codes == {"status": 9, "down": 0, "wait": 9, "restart": 9, "reset": 0, "env": 0, "version": 0}
     out, err = said()
     assert "nothing was running" in out
-    assert "there is no data to delete" in out
+    assert "there is no data to remove" in out
     assert "Traceback" not in err
 
 
@@ -240,11 +246,27 @@ def test_reset_without_consent_deletes_nothing(up: Tier, data: Path, said: Captu
     assert up.asked == []
 
 
-def test_reset_with_consent_deletes_what_was_named(up: Tier, data: Path, said: Captured) -> None:
-    assert call("reset", service=["redis"], yes=True) == 0
+def test_reset_with_consent_puts_what_was_named_into_the_trash(up: Tier, data: Path, said: Captured) -> None:
+    assert call("reset", service=["redis"], yes=True, json=True) == 0
     assert not (data / "redis").exists()
     assert (data / "postgres").exists()
-    assert "deleted: redis" in said()[0]
+    (entry,) = data_of(said)["trash"]
+    assert (entry["service"], entry["bytes"]) == ("redis", 5)
+    assert (Path(entry["path"]) / "0" / "data").read_text() == "12345"
+
+
+def test_reset_says_the_way_back(up: Tier, data: Path, said: Captured) -> None:
+    assert call("reset", service=["redis"], yes=True) == 0
+    assert "invoke trash.restore" in said()[0]
+
+
+def test_reset_for_good_needs_consent_on_the_command_line(up: Tier, data: Path, said: Captured) -> None:
+    assert call("reset", no_backup=True) == 3
+    assert (data / "redis").exists()
+    assert "deletes for ever" in said()[1]
+    assert call("reset", no_backup=True, yes=True) == 0
+    assert not (data / "redis").exists()
+    assert not (data / "trash").exists()
 
 
 def test_reset_while_another_run_is_at_work(up: Tier, data: Path, said: Captured, tmp_path: Path) -> None:

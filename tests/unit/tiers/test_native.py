@@ -213,7 +213,7 @@ def data(context: Context, *names: str) -> Path:
 def test_the_plan_lists_data_with_its_size_and_deletes_nothing(context: Context) -> None:
     home = data(context, "redis", "minio-datasets", "minio-datasets-versions", "stranger")
     plan = Native().removals(context, ())
-    assert {(r.service, r.path.name, r.size) for r in plan} == {
+    assert {(r.service, Path(r.place).name, r.size) for r in plan} == {
         ("redis", "redis", 5),
         ("minio-datasets", "minio-datasets", 5),
         ("minio-datasets", "minio-datasets-versions", 5),

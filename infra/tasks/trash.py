@@ -1,0 +1,113 @@
+"""The trash: what reset and restores have put away, for a week."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from infra.console import Answer, Table, human_bytes
+from infra.errors import PlatformError
+from infra.tasks.command import Run, command, confirm
+
+if TYPE_CHECKING:
+    from infra.data.trash import Entry
+    from infra.tiers.base import Tier
+
+
+@command("list", log=False)
+def list_(run: Run) -> Answer:
+    """List what is in the trash, with its size and when it expires.
+
+    Example: invoke trash.list
+    """
+    from infra.data import trash
+
+    found = trash.entries(run.stack)
+    rows = tuple((e.name, e.tier, e.service, human_bytes(e.size), _expiry(e), e.problem or e.what) for e in found)
+    heading = ("ENTRY", "TIER", "SERVICE", "SIZE", "EXPIRES", "WHY")
+    lines = ("Next: invoke trash.restore ENTRY",) if found else ("the trash is empty",)
+    return Answer([e.data() for e in found], Table(heading, rows), lines, names=tuple(e.name for e in found))
+
+
+def _expiry(entry: Entry) -> str:
+    from infra.data import trash
+
+    return "?" if entry.problem else "expired" if entry.expired else trash.utc(entry.expires)
+
+
+@command(help={"entry": "an entry of trash.list, or a service for its newest", "yes": "do not ask"})
+def restore(run: Run, entry: str, yes: bool = False) -> Answer:
+    """Put data from the trash back in its place; what is there now goes into the trash.
+
+    Example: invoke trash.restore redis --yes
+    """
+    from infra import stack
+    from infra.data import trash
+
+    with stack.lock(run.stack, run.console.command):
+        found = trash.find(run.stack, entry)
+        tier = _tier(run, found)
+        present = tier.removals(run.context, (found.service,))
+        plan = [f"This puts {found.name} ({human_bytes(found.size)}) back in its place:"]
+        plan += [f"  {item.service:<16} {human_bytes(item.size):>8}  {item.place}" for item in found.items]
+        plan += [f"What is there now ({human_bytes(sum(p.size for p in present))}) goes into the trash."] * bool(
+            present
+        )
+        plan += ["It stops the platform first."] if tier.running(run.context) else []
+        confirm(run, plan, yes)
+        _stop(run, tier)
+        away = trash.bring_back(run.context, tier, found)
+    data = {"restored": found.name, "service": found.service, "tier": tier.name, "trash": [e.data() for e in away]}
+    return Answer(data, lines=(f"{found.service} is back", *kept(away), "Next: invoke up"))
+
+
+def _tier(run: Run, found: Entry) -> Tier:
+    from infra import lifecycle
+
+    known = lifecycle.tiers()
+    if found.tier not in known:
+        raise PlatformError("USAGE", f"{found.name} is of the tier {found.tier!r}, which this version does not have")
+    run.console.tier = found.tier
+    return known[found.tier]
+
+
+def _stop(run: Run, tier: Tier) -> None:
+    from infra.training import service as training
+
+    training.stop_worker(run.stack)
+    tier.stop(run.context)
+
+
+def kept(entries: list[Entry]) -> tuple[str, ...]:
+    """What was put away, in words, each with the way back."""
+    from infra.data import trash
+
+    rows = tuple(
+        (f"  {e.service}", human_bytes(e.size), f"until {trash.utc(e.expires)}", f"invoke trash.restore {e.name}")
+        for e in entries
+    )
+    return ("in the trash, with the way back:", *Table(("", "", "", ""), rows).lines()) if entries else ()
+
+
+@command(help={"expired": "only what has expired", "yes": "do not ask"})
+def empty(run: Run, expired: bool = False, yes: bool = False) -> Answer:
+    """Remove what is in the trash for ever, or only what has expired.
+
+    Example: invoke trash.empty --expired --yes
+    """
+    from infra import stack
+    from infra.data import trash
+
+    with stack.lock(run.stack, run.console.command):
+        doomed = [e for e in trash.entries(run.stack) if e.expired or not expired]
+        if not doomed:
+            return Answer({"removed": [], "bytes": 0}, lines=("there is nothing to remove",))
+        plan = [f"  {e.name}  {human_bytes(e.size)}" for e in doomed]
+        confirm(run, ["This removes for ever:", *plan], yes)
+        for entry in doomed:
+            trash.remove(entry)
+    size = sum(e.size for e in doomed)
+    names = tuple(e.name for e in doomed)
+    return Answer({"removed": list(names), "bytes": size}, lines=(f"removed {human_bytes(size)}",), names=names)
+
+
+TASKS = (list_, restore, empty)
