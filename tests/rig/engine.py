@@ -25,6 +25,11 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=_PATH)
 
 
+def env() -> dict[str, str]:
+    """The environment for dockerd, which must find the programs of the system directories."""
+    return {**os.environ, "PATH": _PATH}
+
+
 def answers() -> bool:
     """Whether an engine answers on the default socket, or on DOCKER_HOST."""
     return cache.output(["docker", "version", "--format", "{{.Server.Version}}"]) is not None
@@ -46,9 +51,9 @@ def install(log: Path) -> None:
         return
     if os.geteuid() != 0 or not find("apt-get"):
         raise cache.RigProblem(f"{', '.join(packages)} must be installed first (this needs root and apt-get)")
-    env = {"DEBIAN_FRONTEND": "noninteractive"}
-    cache.run(["apt-get", "update", "-qq"], log, env=env)
-    cache.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], log, env=env)
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    cache.run(["apt-get", "update", "-qq"], log, env=quiet)
+    cache.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], log, env=quiet)
 
 
 def start(log: Path) -> None:
@@ -66,7 +71,7 @@ def start(log: Path) -> None:
             stdout=out,
             stderr=out,
             start_new_session=True,
-            env={**os.environ, "PATH": _PATH},
+            env=env(),
         )
     (cache.home() / "dockerd.pid").write_text(f"{daemon.pid}\n", encoding="utf-8")
     deadline = time.monotonic() + START_SECONDS
