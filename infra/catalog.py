@@ -314,6 +314,9 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "PLATFORM_S3_SERVER", "", "program", "S3 server: rclone, silo, minio, rustfs, weed or versitygw, or a path"
     ),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
+    Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
+    Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
+    Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
 )
 
 TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
@@ -324,7 +327,39 @@ def _port_settings() -> tuple[Setting, ...]:
     return tuple(Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
 
 
-SETTINGS: Mapping[str, Setting] = {s.name: s for s in (*_port_settings(), *_PLAIN_SETTINGS)}
+IMAGES: Mapping[str, str] = {
+    "POSTGRES_IMAGE": "PostgreSQL",
+    "REDIS_IMAGE": "Valkey or Redis",
+    "MINIO_IMAGE": "the object store",
+    "RUSTFS_IMAGE": "RustFS, the second object store",
+    "BUCKETS_IMAGE": "the one-shot that makes the buckets",
+    "TEMPORAL_IMAGE": "Temporal's server",
+    "TEMPORAL_ADMIN_TOOLS_IMAGE": "Temporal's schema tools",
+    "TEMPORAL_UI_IMAGE": "Temporal's web interface",
+    "TEMPORAL_DEV_IMAGE": "Temporal's development server",
+    "MLFLOW_IMAGE": "MLflow",
+    "LOKI_IMAGE": "Loki",
+    "ALLOY_IMAGE": "Grafana Alloy",
+    "PROMETHEUS_IMAGE": "Prometheus",
+    "GRAFANA_IMAGE": "Grafana",
+    "NODE_EXPORTER_IMAGE": "the exporter of the host's metrics",
+    "POSTGRES_EXPORTER_IMAGE": "the exporter of PostgreSQL's metrics",
+    "REDIS_EXPORTER_IMAGE": "the exporter of Redis' metrics",
+    "CLEARML_IMAGE": "ClearML's server",
+    "ELASTICSEARCH_IMAGE": "Elasticsearch, for ClearML",
+    "MONGO_IMAGE": "MongoDB, for ClearML",
+    "CLEARML_REDIS_IMAGE": "Redis, for ClearML",
+    "BACKEND_IMAGE": "the backend",
+    "FRONTEND_IMAGE": "the frontend",
+}
+"""Settings that replace an image's reference, for mirrors and sites without a network; the files own the default."""
+
+
+def _image_settings() -> tuple[Setting, ...]:
+    return tuple(Setting(name, "", "text", f"image of {what}") for name, what in IMAGES.items())
+
+
+SETTINGS: Mapping[str, Setting] = {s.name: s for s in (*_port_settings(), *_PLAIN_SETTINGS, *_image_settings())}
 
 CONTRACT_NAMES: tuple[str, ...] = (
     "DATABASE_URL",

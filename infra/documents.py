@@ -128,8 +128,10 @@ def _gap_row(gap: Gap, language: Language) -> tuple[str, ...]:
 
 _GROUPS: tuple[tuple[str, Callable[[Setting], bool]], ...] = (
     ("Ports on 127.0.0.1", lambda s: s.kind == "port"),
+    ("Images, instead of those named in compose/ and helm/", lambda s: s.name in catalog.IMAGES),
     ("Users, passwords and names", lambda s: not s.name.startswith("PLATFORM_")),
     ("Tier and directories", lambda s: s.kind in ("choice", "path") and not s.name.endswith("_BIN")),
+    ("Containers", lambda s: s.name in ("PLATFORM_STACK", "PLATFORM_IMAGE_MIRRORS")),
     ("Programs of the native tier", lambda s: True),
 )
 _ENV_HEAD = """\

@@ -5,11 +5,14 @@ Long-running services are started by the supervisor, which shares `find` and not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,57 @@ def run(
     if check and result.code != 0:
         raise _failed(argv, result)
     return result
+
+
+@dataclass
+class Running:
+    """A program at work: its last lines, and whether it has ended."""
+
+    argv: Sequence[str]
+    process: subprocess.Popen[str]
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self.process.poll()
+
+    def stop(self, grace: float = 5.0) -> None:
+        """End it: asked first, killed after `grace` seconds."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as out:
+            for line in out:
+                self.lines.append(line.rstrip())
+
+
+def start(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Running:
+    """Start a program whose end the caller watches; what it says is collected in the background.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise _cannot_start(argv, error) from error
+    running = Running(argv, process)
+    threading.Thread(target=running._read, daemon=True).start()
+    return running
 
 
 def identity(user: tuple[int, int] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "locks", "sigv4", "ports"),
-    *("catalog", "settings", "shell", "stack"),
+    *("catalog", "settings", "shell", "stack", "docker_engine"),
     *("endpoints", "console", "waiting"),
     *("probes", "health"),
     *("data.ensure", "data.migrate"),

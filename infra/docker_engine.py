@@ -1,0 +1,224 @@
+"""Finding a Docker engine that answers, saying which it is, and why there is none.
+
+Order: DOCKER_HOST, else the current context of the `docker` program, else the known sockets of Docker, Docker Desktop,
+Rancher Desktop, Colima, OrbStack, Lima and Podman. Whether an engine answers is asked without the SDK, whose import
+would cost every command a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import shell
+from infra.errors import PlatformError
+
+MINIMUM_API = (1, 41)
+"""Docker 20.10 (December 2020)."""
+NEWEST_API = (1, 44)
+"""What the SDK knows; a newer engine still speaks it."""
+ANSWER_LIMIT = 3
+"""Seconds within which an engine says its version."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an engine may be: its URL, and how we came upon it."""
+
+    url: str
+    found: str
+
+    @property
+    def socket(self) -> Path | None:
+        """The path of a Unix socket; None for other ways."""
+        return Path(self.url.removeprefix("unix://")) if self.url.startswith("unix://") else None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that answers: where, its version and the version of its API."""
+
+    place: Place
+    version: str
+    api: tuple[int, int]
+    product: str = "Docker"
+
+    @property
+    def text(self) -> str:
+        """For people: product, version, how it was found."""
+        return f"{self.product} {self.version}, {self.place.found} ({self.place.url})"
+
+
+def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
+    """The places where engines listen, most usual first; which of them are there is not asked."""
+    if sys.platform == "win32":
+        pipes = {"Docker": "docker_engine", "Docker Desktop": "dockerDesktopLinuxEngine"}
+        pipes |= {"Podman": "podman-machine-default"}
+        return [Place(f"npipe:////./pipe/{pipe}", name) for name, pipe in pipes.items()]
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    paths = {
+        Path("/var/run/docker.sock"): "its usual socket",
+        home / ".docker/run/docker.sock": "Docker Desktop",
+        home / ".docker/desktop/docker.sock": "Docker Desktop",
+        home / ".rd/docker.sock": "Rancher Desktop",
+        home / ".colima/default/docker.sock": "Colima",
+        home / ".config/colima/default/docker.sock": "Colima",
+        home / ".orbstack/run/docker.sock": "OrbStack",
+        home / ".lima/docker/sock/docker.sock": "Lima",
+        runtime / "docker.sock": "rootless Docker",
+        runtime / "podman/podman.sock": "Podman",
+        Path("/run/podman/podman.sock"): "Podman",
+    }
+    return [Place(f"unix://{path}", name) for path, name in paths.items()]
+
+
+def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -> list[Place]:
+    """Where to look, in order; only one place where the user has chosen it (DOCKER_HOST or a context)."""
+    environ = os.environ if environ is None else environ
+    home = home or Path.home()
+    if environ.get("DOCKER_HOST"):
+        return [Place(environ["DOCKER_HOST"], "named by DOCKER_HOST")]
+    chosen = _context(environ, Path(environ.get("DOCKER_CONFIG") or home / ".docker"))
+    if chosen:
+        return [chosen]
+    return [p for p in known_sockets(environ, home) if p.socket is None or p.socket.exists()]
+
+
+def _context(environ: Mapping[str, str], config: Path) -> Place | None:
+    """The engine of the current context (docs.docker.com/engine/manage-resources/contexts); None for the default."""
+    name = environ.get("DOCKER_CONTEXT") or _json(config / "config.json").get("currentContext", "")
+    if not name or name == "default":
+        return None
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    meta = _json(config / "contexts" / "meta" / digest / "meta.json")
+    url = meta.get("Endpoints", {}).get("docker", {}).get("Host", "")
+    return Place(url, f"the current context {name}") if url else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def find(environ: Mapping[str, str] | None = None, home: Path | None = None) -> Engine:
+    """The engine to use.
+
+    Raises:
+        PlatformError: DOCKER_MISSING, DOCKER_STOPPED, DOCKER_REFUSED or DOCKER_TOO_OLD, each with what to do.
+    """
+    troubles: list[tuple[Place, Exception]] = []
+    for place in places(environ, home):
+        try:
+            return _checked(place, ask(place, "/version"))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            troubles.append((place, error))
+    raise _no_engine(troubles)
+
+
+def _checked(place: Place, answer: Mapping[str, Any]) -> Engine:
+    version = str(answer.get("Version", "?"))
+    numbers = [int(n) for n in str(answer["ApiVersion"]).split(".")[:2]]
+    product = "Podman" if "podman" in json.dumps(answer.get("Components", [])).lower() else "Docker"
+    engine = Engine(place, version, (numbers[0], numbers[1]), product)
+    if engine.api < MINIMUM_API:
+        raise PlatformError(
+            "DOCKER_TOO_OLD",
+            f"{engine.text} is too old",
+            why=f"its API is {answer['ApiVersion']}; {MINIMUM_API[0]}.{MINIMUM_API[1]} (Docker 20.10) is needed",
+            steps=("install a newer Docker: https://docs.docker.com/engine/install/", "or use --tier native"),
+        )
+    return engine
+
+
+def ask(place: Place, path: str) -> Any:
+    """The JSON answer of an engine to GET `path`, without the SDK where it listens on a Unix socket.
+
+    Raises:
+        OSError, ValueError, http.client.HTTPException: it does not answer, or not as an engine.
+    """
+    if place.socket is None:
+        return _ask_by_sdk(place)
+    link = http.client.HTTPConnection("localhost", timeout=ANSWER_LIMIT)
+    link.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.sock.settimeout(ANSWER_LIMIT)
+        link.sock.connect(str(place.socket))
+        link.request("GET", path)
+        answer = link.getresponse()
+        body = answer.read()
+    finally:
+        link.close()
+    if answer.status != 200:
+        raise ValueError(f"HTTP {answer.status}: {body[:200].decode('utf-8', 'replace')}")
+    return json.loads(body)
+
+
+def _ask_by_sdk(place: Place) -> Any:
+    import docker
+    import requests
+
+    try:
+        return _sdk(place, "1.41", ANSWER_LIMIT).version(api_version=False)
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise ConnectionError(str(error)) from error
+
+
+def client(engine: Engine, limit: int = 120) -> Any:
+    """A client of the SDK for an engine that answers (docker.APIClient); `limit` in seconds for one answer."""
+    major, minor = min(engine.api, NEWEST_API)
+    return _sdk(engine.place, f"{major}.{minor}", limit)
+
+
+def _sdk(place: Place, version: str, limit: int) -> Any:
+    import docker
+    from docker.utils import kwargs_from_env
+
+    tls = place.url.startswith("tcp://") and bool(os.environ.get("DOCKER_TLS_VERIFY"))
+    options: dict[str, Any] = {**kwargs_from_env()} if tls else {"base_url": place.url}
+    return docker.APIClient(version=version, timeout=limit, **options)
+
+
+def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
+    refused = next((pair for pair in troubles if isinstance(pair[1], PermissionError)), None)
+    if refused:
+        return _refused(*refused)
+    if troubles or shell.find("docker"):
+        return _stopped(troubles)
+    return PlatformError(
+        "DOCKER_MISSING",
+        "Docker is not installed",
+        why="no engine's socket is there, and no program `docker`",
+        steps=("install Docker: https://docs.docker.com/get-started/get-docker/", "or use --tier native: no Docker"),
+    )
+
+
+def _refused(place: Place, error: Exception) -> PlatformError:
+    return PlatformError(
+        "DOCKER_REFUSED",
+        f"this user may not use Docker at {place.url}",
+        why=str(error),
+        steps=("sudo usermod -aG docker $USER, then log in again", "or use --tier native: it needs no rights"),
+    )
+
+
+def _stopped(troubles: list[tuple[Place, Exception]]) -> PlatformError:
+    how = {"darwin": "open Docker Desktop", "win32": "start Docker Desktop"}
+    start = how.get(sys.platform, "sudo systemctl start docker, or open Docker Desktop")
+    why = "; ".join(f"{place.url} ({place.found}): {error}" for place, error in troubles)
+    return PlatformError(
+        "DOCKER_STOPPED",
+        "Docker is installed, but does not run",
+        why=why or "the program `docker` is there, but no engine's socket",
+        steps=(start, "or use --tier native: it needs no Docker"),
+    )
