@@ -1,0 +1,62 @@
+{{- define "minio.secret" -}}
+{{ .Values.auth.existingSecret | default (include "common.name" .) }}
+{{- end }}
+
+{{- define "minio.claim" -}}
+{{ .Values.persistence.existingClaim | default (printf "data-%s" (include "common.name" .)) }}
+{{- end }}
+
+{{- define "minio.endpoint" -}}
+{{- if eq .Values.engine "external" -}}
+{{ required "engine external: set external.endpoint" .Values.external.endpoint }}
+{{- else -}}
+http://{{ include "common.name" . }}:9000
+{{- end -}}
+{{- end }}
+
+{{/* Variables and container of a Job or test that speaks S3 by curl. */}}
+{{- define "minio.client" -}}
+- name: ENDPOINT
+  value: {{ include "minio.endpoint" . | quote }}
+- name: REGION
+  value: {{ .Values.region }}
+- name: BUCKETS
+  value: {{ join " " .Values.buckets.names | quote }}
+# Older curls sign a body, but do not send its checksum.
+- name: UNSIGNED
+  value: "x-amz-content-sha256: UNSIGNED-PAYLOAD"
+- name: ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "minio.secret" . }}
+      key: username
+- name: SECRET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "minio.secret" . }}
+      key: password
+{{- end }}
+
+{{- define "minio.clientImage" -}}
+{{- $own := .Values.buckets.image -}}
+{{- include "common.image" (ternary $own .Values.image (or $own.ref $own.repository | empty | not)) -}}
+{{- end }}
+
+{{/* A signed request: s3 PATH [options of curl]. The keys go by standard input: a command line can be read by others. */}}
+{{- define "minio.request" -}}
+escaped() {
+  text=$1
+  while [ -n "$text" ]; do
+    first=${text%"${text#?}"}
+    text=${text#?}
+    case $first in '"' | '\') printf '\\' ;; esac
+    printf '%s' "$first"
+  done
+}
+s3() {
+  path=$1
+  shift
+  printf 'user = "%s:%s"\n' "$(escaped "$ACCESS_KEY")" "$(escaped "$SECRET_KEY")" |
+    curl --config - --silent --show-error --max-time 10 --aws-sigv4 "aws:amz:$REGION:s3" "$@" "$ENDPOINT/$path"
+}
+{{- end }}

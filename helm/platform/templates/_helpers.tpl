@@ -1,0 +1,69 @@
+{{- define "platform.secret" -}}
+{{ .Values.existingSecret | default (printf "%s-env" (include "common.name" .)) }}
+{{- end }}
+
+{{- define "platform.missing" -}}
+{{- fail (printf "no %s: Secret %s is not in namespace %s. Install that release first, or set %s or existingSecret" (index . 0) (index . 1).secret (index . 1).namespace (index . 2)) }}
+{{- end }}
+
+{{/* The part of the contract that is secret. */}}
+{{- define "platform.logins" -}}
+{{- $cluster := lookup "v1" "Namespace" "" .Release.Namespace }}
+{{- $db := .Values.database }}
+{{- $password := include "common.known" (list $db.password $db.from.namespace $db.from.secret "password") }}
+{{- $redis := include "common.known" (list .Values.redis.password .Values.redis.from.namespace .Values.redis.from.secret "password") }}
+{{- $from := .Values.storage.from }}
+{{- $access := include "common.known" (list .Values.storage.accessKey $from.namespace $from.secret "username") }}
+{{- $key := include "common.known" (list .Values.storage.secretKey $from.namespace $from.secret "password") }}
+{{- if and $cluster (not $password) }}
+{{- include "platform.missing" (list "password for PostgreSQL" $db.from "database.password") }}
+{{- end }}
+{{- if and $cluster (not $key) }}
+{{- include "platform.missing" (list "key for the object store" $from "storage.secretKey") }}
+{{- end }}
+{{- $server := printf "postgresql://%s:%s@%s:%v" (include "common.quoted" $db.username) (include "common.quoted" $password) $db.host $db.port }}
+type: Opaque
+stringData:
+  DATABASE_URL: {{ printf "%s/%s" $server $db.name | quote }}
+  USER_DATABASE_URL: {{ printf "%s/%s" $server $db.usersName | quote }}
+  REDIS_URL: {{ printf "redis://%s%s:%v/0" (ternary (printf ":%s@" (include "common.quoted" $redis)) "" (ne $redis "")) .Values.redis.host .Values.redis.port | quote }}
+  EXTERNAL_STORAGE_ACCESS_KEY: {{ $access | quote }}
+  EXTERNAL_STORAGE_SECRET_KEY: {{ $key | quote }}
+  INTERNAL_STORAGE_ACCESS_KEY: {{ $access | quote }}
+  INTERNAL_STORAGE_SECRET_KEY: {{ $key | quote }}
+{{- end }}
+
+{{/* The part of the contract that is not. */}}
+{{- define "platform.addresses" -}}
+TEMPORAL_HOST: {{ .Values.temporal.host | quote }}
+TEMPORAL_NAMESPACE: {{ .Values.temporal.namespace | quote }}
+EXTERNAL_STORAGE_ENDPOINT: {{ required "set storage.externalEndpoint" .Values.storage.externalEndpoint | quote }}
+INTERNAL_STORAGE_ENDPOINT: {{ required "set storage.internalEndpoint" .Values.storage.internalEndpoint | quote }}
+OBSERVABILITY_BACKENDS: {{ join "," .Values.observabilityBackends | quote }}
+MLFLOW_TRACKING_URI: {{ .Values.mlflow.trackingUri | quote }}
+CLEARML_API_HOST: {{ .Values.clearml.apiHost | quote }}
+CLEARML_WEB_HOST: {{ .Values.clearml.webHost | quote }}
+CLEARML_FILES_HOST: {{ .Values.clearml.filesHost | quote }}
+{{- range $key, $value := .Values.env }}
+{{ $key }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Pods restart when the contract changes. */}}
+{{- define "platform.checksum" -}}
+{{- $logins := ternary "" (include "platform.logins" .) (ne .Values.existingSecret "") -}}
+checksum/env: {{ printf "%s\n%s" (include "platform.addresses" .) $logins | sha256sum | trunc 16 }}
+{{- end }}
+
+{{/* The whole contract as variables. */}}
+{{- define "platform.env" -}}
+envFrom:
+  - configMapRef:
+      name: {{ include "common.name" . }}-env
+  - secretRef:
+      name: {{ include "platform.secret" . }}
+{{- end }}
+
+{{- define "platform.backendImage" -}}
+{{- include "common.reference" .Values.backend.image }}
+{{- end }}

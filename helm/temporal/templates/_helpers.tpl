@@ -1,0 +1,38 @@
+{{- define "temporal.frontend" -}}
+{{ include "common.name" . }}-frontend
+{{- end }}
+
+{{- define "temporal.web" -}}
+{{ include "common.name" . }}-web
+{{- end }}
+
+{{- define "temporal.secret" -}}
+{{ .Values.database.existingSecret | default (printf "%s-database" (include "common.name" .)) }}
+{{- end }}
+
+{{- define "temporal.password" -}}
+{{- with .Values.database -}}
+{{- include "common.known" (list .password .from.namespace .from.secret "password") -}}
+{{- end -}}
+{{- end }}
+
+{{/* Contents of the Secret with the login of the database. */}}
+{{- define "temporal.login" -}}
+{{- $password := include "temporal.password" . }}
+{{- if and (not $password) (lookup "v1" "Namespace" "" .Release.Namespace) }}
+{{- fail (printf "no password for PostgreSQL: Secret %s is not in namespace %s. Install release postgresql first, or set database.password or database.existingSecret" .Values.database.from.secret .Values.database.from.namespace) }}
+{{- end }}
+type: kubernetes.io/basic-auth
+stringData:
+  username: {{ .Values.database.username | quote }}
+  password: {{ $password | quote }}
+{{- end }}
+
+{{/* One key of that Secret as a variable. Call: (list name secret key) */}}
+{{- define "temporal.fromSecret" -}}
+- name: {{ index . 0 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ index . 1 }}
+      key: {{ index . 2 }}
+{{- end }}
