@@ -57,6 +57,12 @@ def smoke_native(session: nox.Session) -> None:
     _python(session, "tests.smoke.stage", "--tier", "native", "--", junit, "tests/smoke")
 
 
+@nox.session
+def apps(session: nox.Session) -> None:
+    """The reference application: its backend over HTTP, its page in Chromium, against a native platform."""
+    _pytest(session, "tests/apps")
+
+
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""
@@ -79,7 +85,12 @@ def bench(session: nox.Session) -> None:
 def update_pins(session: nox.Session) -> None:
     """Lock requirements/*.in again, with hashes, for every system; --upgrade takes new versions."""
     excluded = {"mlflow": ["--excludes", "requirements/mlflow.exclude"]}
-    for name in ("platform", "dev", "mlflow"):  # in this order: the others are held to what platform.txt says
+    for name in (
+        "platform",
+        "dev",
+        "mlflow",
+        "backend",
+    ):  # the others are held to platform.txt
         source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
         options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]
         _python(session, "uv", "pip", "compile", *options, str(source), "-o", str(target))

@@ -288,6 +288,11 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
     ),
 )
 
+BACKEND_IMAGE, FRONTEND_IMAGE = "platform-backend:dev", "platform-frontend:dev"
+"""The images that app.build makes, where the settings of these names are empty."""
+PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
+"""What they are made from."""
+
 _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("POSTGRES_USER", "admin", "text", "superuser of PostgreSQL"),
     Setting("POSTGRES_PASSWORD", "devpass", "secret", "its password"),
@@ -319,11 +324,18 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
 )
 
+APP_PORTS = {
+    "backend": Port("backend", "BACKEND_PORT", 8000, "http"),
+    "frontend": Port("frontend", "FRONTEND_PORT", 8001, "http"),
+}
+"""Of the reference application on the host."""
+
 TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
 
 
 def _port_settings() -> tuple[Setting, ...]:
     ports = [(s.title, p) for s in SERVICES for p in s.ports] + [("Temporal", TEMPORAL_METRICS_PORT)]
+    ports += [("application", port) for port in APP_PORTS.values()]
     return tuple(Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
 
 
@@ -349,8 +361,10 @@ IMAGES: Mapping[str, str] = {
     "ELASTICSEARCH_IMAGE": "Elasticsearch, for ClearML",
     "MONGO_IMAGE": "MongoDB, for ClearML",
     "CLEARML_REDIS_IMAGE": "Redis, for ClearML",
-    "BACKEND_IMAGE": "the backend",
+    "BACKEND_IMAGE": "the backend and of training Jobs",
     "FRONTEND_IMAGE": "the frontend",
+    "TRAINING_IMAGE": "training Jobs, where it is not the backend's",
+    "PYTHON_IMAGE": "Python, which app.build builds on",
 }
 """Settings that replace an image's reference, for mirrors and sites without a network; the files own the default."""
 

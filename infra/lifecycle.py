@@ -266,12 +266,19 @@ def running_endpoints(run: object, tier: str = "") -> Endpoints:
 
 
 def down(context: Context, choice: Choice) -> bool:
-    """Stop the training worker and the tier; data stays. False when nothing ran."""
-    from infra.training import service
-
+    """Stop the application, the training worker and the tier; data stays. False when nothing ran."""
     with stack.lock(context.stack, "down", writes=False):
-        worker = service.stop_worker(context.stack)
-        return choice.tier.stop(context) or worker
+        others = stop_others(context.stack)
+        return choice.tier.stop(context) or others
+
+
+def stop_others(home: Stack) -> bool:
+    """Stop what runs on the platform: the application, the training worker. False when nothing ran."""
+    from infra.app import service as app
+    from infra.training import service as training
+
+    stopped = [app.stop(home), training.stop_worker(home)]
+    return any(stopped)
 
 
 def known_services(names: Sequence[str], tier: Tier) -> None:

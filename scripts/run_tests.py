@@ -33,6 +33,7 @@ SESSIONS = (
     "tests",
     "drift",
     *(f"smoke-{tier}" for tier in PLANNED_TIERS),
+    "apps",
     "faults-native",
     "walkthrough",
 )

@@ -114,10 +114,10 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
 
 def collect() -> invoke.Collection:
     """All tasks of this version; ends the program when the command line does not fit them."""
-    from infra.tasks import db, minio, native, root, train, trash
+    from infra.tasks import app, db, minio, native, root, train, trash
 
     tasks = invoke.Collection(*root.TASKS)
-    for module in (db, native, minio, train, trash):
+    for module in (app, db, native, minio, train, trash):
         tasks.add_collection(_namespace(module))
     check_command_line(tasks)
     return tasks

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Console, Table, human_seconds
 from infra.errors import PlatformError
 from infra.tasks.command import Run, command
+from infra.training.config import MOST_EPOCHS
+from infra.training.described import described
 
 if TYPE_CHECKING:
     from infra.training.client import Glimpse, Order
     from infra.training.contract import Contract
     from infra.training.jobs import Job
 
-MOST_EPOCHS = 100_000
 HEARTBEAT = 15.0
 """Seconds without news after which a line says that the training still runs."""
 CANCEL_BUDGET = 60.0
@@ -68,7 +69,7 @@ def list_(run: Run, limit: int = 20, tier: str = "") -> Answer:
     rows = tuple((j.id, j.state, _epochs(j), _percent(j.heldout_accuracy), _when(j), _duration(j)) for j in jobs)
     lines = () if jobs else ("no training yet; start one: invoke train.run",)
     heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
-    return Answer([_data(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
+    return Answer([described(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
 
 
 @command(log=False, help={"job": "id of the training, as in train.list", "tier": "tier to use"})
@@ -82,7 +83,7 @@ def show(run: Run, job: str, tier: str = "") -> Answer:
     contract = _contract(run, tier)
     found = client.find(contract, job)
     metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
-    data = {**_data(found), "metrics": metrics, "artifacts": stored, "log": str(_log(run, found.id))}
+    data = {**described(found), "metrics": metrics, "artifacts": stored, "log": str(_log(run, found.id))}
     rows = [*_rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]
     rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [("log", str(_log(run, found.id)))]
     lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
@@ -100,13 +101,13 @@ def cancel(run: Run, job: str, tier: str = "") -> Answer:
     contract = _contract(run, tier)
     found = client.find(contract, job)
     if found.final:
-        return Answer(_data(found), lines=(f"{found.id} has already {_ended(found.state)}: nothing to cancel",))
+        return Answer(described(found), lines=(f"{found.id} has already {_ended(found.state)}: nothing to cancel",))
     # Without a worker nobody would take the cancellation up.
     _ensure_worker(run, contract)
     client.cancel(contract, found.id)
     _await_end(run, contract, found.id)
     found = client.find(contract, found.id)
-    return Answer(_data(found), lines=(f"{found.id} has {_ended(found.state)}",), names=(found.id,))
+    return Answer(described(found), lines=(f"{found.id} has {_ended(found.state)}",), names=(found.id,))
 
 
 def _order(epochs: int, experiment: str, command: str) -> Order:
@@ -245,7 +246,7 @@ def _outcome(run: Run, contract: Contract, name: str) -> Answer:
         if found.get("state") != "ok":
             run.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
     lines = ("", f"next: invoke train.show {job.id}")
-    return Answer(_data(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
+    return Answer(described(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
 
 
 def _failure(job: Job, log: str) -> PlatformError:
@@ -255,35 +256,12 @@ def _failure(job: Job, log: str) -> PlatformError:
         f"{job.id} has {_ended(job.state)}",
         why=job.error or "" if job.state == "failed" else "by invoke train.cancel, or in Temporal",
         steps=(f"its log: {log}", f"invoke train.show {job.id}"),
-        details={**_data(job), "log": lines},
+        details={**described(job), "log": lines},
     )
 
 
 def _ended(state: str) -> str:
     return {"cancelled": "been cancelled"}.get(state, state)
-
-
-def _data(job: Job) -> dict[str, object]:
-    """A job for programs: durations in seconds, accuracies 0 to 1, times in UTC."""
-    return {
-        "job": job.id,
-        "state": job.state,
-        "experiment": job.experiment,
-        "command": job.command,
-        "epoch": job.epoch,
-        "epochs": job.epochs,
-        "attempt": job.attempt,
-        "heldout_accuracy": job.heldout_accuracy,
-        "val_accuracy": job.val_accuracy,
-        "seconds": round(job.seconds, 1),
-        "weights": job.weights,
-        "report": job.report,
-        "mlflow": job.tracking.get("mlflow", {}).get("url"),
-        "tracking": dict(job.tracking),
-        "error": job.error,
-        "created_at": job.created_at.isoformat(timespec="seconds"),
-        "finished_at": job.finished_at.isoformat(timespec="seconds") if job.finished_at else None,
-    }
 
 
 def _rows(job: Job) -> list[tuple[str, str]]:

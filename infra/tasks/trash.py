@@ -71,9 +71,9 @@ def _tier(run: Run, found: Entry) -> Tier:
 
 
 def _stop(run: Run, tier: Tier) -> None:
-    from infra.training import service as training
+    from infra import lifecycle
 
-    training.stop_worker(run.stack)
+    lifecycle.stop_others(run.stack)
     tier.stop(run.context)
 
 

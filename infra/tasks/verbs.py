@@ -162,9 +162,8 @@ def _consent(run: Run, active: Tier, removals: list[Removal], no_backup: bool, y
 
 def _stop_everything(run: Run) -> None:
     from infra import lifecycle
-    from infra.training import service as training
 
-    training.stop_worker(run.stack)
+    lifecycle.stop_others(run.stack)
     lifecycle.choose(run.context).tier.stop(run.context)
 
 

@@ -20,7 +20,7 @@ from infra.training.contract import Contract, connect_redis
 from infra.training.jobs import Job, Jobs
 from infra.training.patience import Unavailable
 from infra.training.progress import channel
-from infra.training.request import Request
+from infra.training.request import SUBPROCESS, Request
 
 PATIENCE = 20.0
 """Seconds to wait for a server that is away, when ordering or asking."""
@@ -39,6 +39,8 @@ class Order:
     command: tuple[str, ...] = ()
     cwd: str = ""
     shown: str = ""
+    runner: str = SUBPROCESS
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def start(contract: Contract, order: Order) -> str:
 
 def _request(job: str, order: Order) -> Request:
     if order.command:
-        return Request(job, command=list(order.command), cwd=order.cwd)
-    return Request(job, order.config.epochs, order.config.dataset)
+        return Request(job, command=list(order.command), cwd=order.cwd, runner=order.runner, gpus=order.gpus)
+    return Request(job, order.config.epochs, order.config.dataset, runner=order.runner, gpus=order.gpus)
 
 
 def newest(contract: Contract, limit: int) -> list[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+MOST_EPOCHS = 100_000
 SCHEMA_BUCKET = "config-schemas"
 SCHEMA_KEY = "training/image-classifier-v1.json"
 

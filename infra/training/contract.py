@@ -78,8 +78,10 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
     return Contract({name: environ[name] for name in catalog.CONTRACT_NAMES})
 
 
-def connect_database(contract: Contract, timeout: int = CONNECT_TIMEOUT) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection to the database `platform`: autocommit, times in UTC, tables of schema public.
+def connect_database(
+    contract: Contract, timeout: int = CONNECT_TIMEOUT, variable: str = "DATABASE_URL"
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """A connection to `platform`, or to the database of another variable: autocommit, UTC, schema public.
 
     Raises:
         psycopg.OperationalError: no answer within `timeout` seconds, or the login was refused.
@@ -87,7 +89,7 @@ def connect_database(contract: Contract, timeout: int = CONNECT_TIMEOUT) -> psyc
     import psycopg
 
     return psycopg.connect(
-        contract["DATABASE_URL"],
+        contract[variable],
         autocommit=True,
         connect_timeout=timeout,
         application_name="training",
@@ -109,8 +111,11 @@ def _is_here(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
 
 
-def connect_storage(storage: Storage, threads: int = 16) -> Any:
-    """A boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads."""
+def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_TIMEOUT) -> Any:
+    """A boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads.
+
+    `patience` is the time in seconds to wait for an answer.
+    """
     import boto3
     from botocore.config import Config
 
@@ -119,8 +124,8 @@ def connect_storage(storage: Storage, threads: int = 16) -> Any:
         s3={"addressing_style": "path"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        connect_timeout=min(CONNECT_TIMEOUT, patience),
+        read_timeout=patience,
         retries={"max_attempts": 2, "mode": "standard"},
         max_pool_connections=threads,
         **({"proxies": {}} if _is_here(storage.endpoint) else {}),

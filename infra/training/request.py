@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SUBPROCESS, JOB = "subprocess", "job"
+RUNNERS = (SUBPROCESS, JOB)
+"""How a training runs: as a program of the worker, or as a Kubernetes Job."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory."""
+    """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory.
+
+    `gpus` is how many a Job asks for; a program of the worker has those of its machine.
+    """
 
     job: str
     epochs: int = 0
     dataset: str = ""
     command: list[str] = field(default_factory=list)
     cwd: str = ""
+    runner: str = SUBPROCESS
+    gpus: int = 0
 
     @property
     def built_in(self) -> bool:

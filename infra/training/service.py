@@ -9,10 +9,18 @@ from pathlib import Path
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.stack import Stack, unwritable
+from infra.training.request import JOB, SUBPROCESS
 
 WORKER = "training-worker"
+JOB_TIER = "kind"
+"""The tier on which trainings run as Kubernetes Jobs."""
 STOP_GRACE = 20.0
 """Seconds that the worker may take to stop: its programs get ten of them."""
+
+
+def runner_of(tier: str) -> str:
+    """How trainings run on a tier, where nobody says otherwise."""
+    return JOB if tier == JOB_TIER else SUBPROCESS
 
 
 def home(stack: Stack) -> Path:

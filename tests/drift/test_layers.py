@@ -18,6 +18,7 @@ LAYERS = (
     *("probes", "health"),
     *("data.ensure", "data.migrate"),
     *("tiers", "training", "data"),
+    "app",
     *("lifecycle", "doctor"),
     *("korean", "documents"),
     "tasks",

@@ -13,6 +13,7 @@ from infra.console import Console
 from infra.errors import PlatformError
 from infra.tasks import train
 from infra.training.client import Glimpse
+from infra.training.described import described
 from infra.training.jobs import Job
 
 CREATED = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -71,7 +72,7 @@ def test_orders() -> None:
 
 
 def test_the_answer_for_programs() -> None:
-    data = train._data(job())
+    data = described(job())
     wanted = {"job", "state", "heldout_accuracy", "val_accuracy", "epochs", "seconds", "weights", "report", "mlflow"}
     assert wanted <= data.keys()
     assert (data["seconds"], data["mlflow"]) == (12.3, "http://mlflow/run")

@@ -1,0 +1,1 @@
+"""The backend: an HTTP interface to trainings. It knows the platform only by the `.env` contract."""

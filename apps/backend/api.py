@@ -1,0 +1,90 @@
+"""The routes: health, readiness, services, and trainings to start, follow and cancel."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from apps.backend.ready import Readiness
+from infra.errors import PlatformError
+from infra.training import client
+from infra.training.config import MOST_EPOCHS, TrainingConfig
+from infra.training.contract import Contract
+from infra.training.described import described
+
+STATUS = {"NOT_FOUND": 404, "USAGE": 422, "UNREACHABLE": 503, "LOGIN_REFUSED": 503, "DATA_INCOMPATIBLE": 409}
+"""HTTP status of an error code; every other one is 500."""
+
+JobId = Annotated[str, Path(max_length=100)]
+
+
+class NewTraining(BaseModel):
+    """What a training is started with."""
+
+    model_config = ConfigDict(extra="forbid")
+    epochs: int = Field(default=15, ge=1, le=MOST_EPOCHS)
+    experiment: str = Field(default="digits", min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
+
+
+def create(contract: Contract, services: list[dict[str, object]], runner: str) -> FastAPI:
+    """The application.
+
+    Args:
+        services: what `/services` answers.
+        runner: how trainings run, `subprocess` or `job`.
+    """
+    # The pages of documentation would load scripts from elsewhere; /openapi.json is there.
+    app = FastAPI(title="Trainings", docs_url=None, redoc_url=None)
+    app.add_exception_handler(PlatformError, _failed)
+    readiness = Readiness(contract)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        states = await readiness.ask()
+        good = all(state.ready for state in states.values())
+        body = {"ready": good, "dependencies": {name: asdict(state) for name, state in states.items()}}
+        return JSONResponse(body, 200 if good else 503)
+
+    @app.get("/services")
+    def list_services() -> list[dict[str, object]]:
+        return services
+
+    _trainings(app, contract, runner)
+    return app
+
+
+def _trainings(app: FastAPI, contract: Contract, runner: str) -> None:
+    @app.post("/trainings", status_code=201)
+    def start(wanted: NewTraining) -> dict[str, Any]:
+        order = client.Order(wanted.experiment, TrainingConfig(epochs=wanted.epochs), runner=runner)
+        return described(client.find(contract, client.start(contract, order)))
+
+    @app.get("/trainings")
+    def newest(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> list[dict[str, Any]]:
+        return [described(job) for job in client.newest(contract, limit)]
+
+    @app.get("/trainings/{job}")
+    def show(job: JobId) -> dict[str, Any]:
+        found = client.find(contract, job)
+        return {**described(found), "metrics": client.last_metrics(contract, found.id), "last_lines": found.last_lines}
+
+    @app.delete("/trainings/{job}", status_code=202)
+    def cancel(job: JobId) -> dict[str, Any]:
+        found = client.find(contract, job)
+        if not found.final:
+            client.cancel(contract, found.id)
+        return described(found)
+
+
+def _failed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlatformError)
+    body = {"error": {"code": error.code, "message": error.what, "why": error.why}}
+    return JSONResponse(body, STATUS.get(error.code, 500))
