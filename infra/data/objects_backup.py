@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from infra import catalog
 from infra.data import objects_records as records
 from infra.data import store
 from infra.data.objects_client import Client, Entry, Login
@@ -74,7 +75,7 @@ def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED; PARTIAL when none of those named is there.
     """
-    there = [(name, bucket) for name, client in sorted(clients.items()) for bucket in client.buckets()]
+    there = everything(clients)
     missing += [name for name in named if name not in {bucket for _, bucket in there}]
     wanted = [(name, bucket) for name, bucket in there if not named or bucket in named]
     if named and not wanted:
@@ -87,13 +88,37 @@ def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list
     return [Source(name, bucket, clients[name].versioning(bucket)) for name, bucket in wanted]
 
 
+def everything(clients: Mapping[str, Client]) -> list[tuple[str, str]]:
+    """Every bucket with its store, once each: on some tiers both stores are one server.
+
+    Raises:
+        PlatformError: UNREACHABLE or LOGIN_REFUSED.
+    """
+    homes = {b.name: b.store for b in catalog.BUCKETS + catalog.OBS_BUCKETS}
+    found: dict[tuple[str, int, str], str] = {}
+    for name, client in sorted(clients.items()):
+        for bucket in client.buckets():
+            server = (client.login.host, client.login.port, bucket)
+            if server not in found or homes.get(bucket) == name:
+                found[server] = name
+    return sorted((name, bucket) for (_, _, bucket), name in found.items())
+
+
 def backup(
-    clients: Mapping[str, Client], target: Path, found: list[Source], versions: bool, tally: Tally, **facts: object
+    clients: Mapping[str, Client],
+    target: Path,
+    found: list[Source],
+    versions: bool,
+    tally: Tally,
+    seeds: Sequence[Path] = (),
+    **facts: object,
 ) -> store.Backup:
     """Make and publish a backup; the caller holds the lock of the target.
 
     Args:
         versions: whether every version and delete marker is kept where a bucket has versions.
+        seeds: other targets whose contents are taken over (by a hard link where that can be) instead of being read
+            from the store once more.
         facts: more that the manifest shall say.
 
     Raises:
@@ -103,7 +128,7 @@ def backup(
     with store.publishing(target, records.KIND) as (draft, said):
         scratch = draft.directory / "tmp"
         scratch.mkdir(mode=0o700)
-        with _known(target, found) as known, crew(clients, target, scratch, tally.watch) as workers:
+        with _known(target, found, seeds) as known, crew(clients, target, scratch, tally.watch) as workers:
             counted = _write(journal, clients, workers, found, versions, known, tally)
         scratch.rmdir()
         os.rename(journal, draft.path(records.MANIFEST))
@@ -123,11 +148,12 @@ def _journal(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _known(target: Path, found: list[Source]) -> Iterator[_Known]:
+def _known(target: Path, found: list[Source], seeds: Sequence[Path]) -> Iterator[_Known]:
     """Everything earlier runs wrote down about these buckets."""
     with contextlib.ExitStack() as stack:
-        known = _Known(Pool(target))
-        newest = [b for b in reversed(store.catalogue(target, records.KIND)) if not b.problem]
+        known = _Known(Pool(target), seeds=[Pool(seed) for seed in seeds])
+        targets = (target, *seeds)
+        newest = [b for t in targets for b in reversed(store.catalogue(t, records.KIND)) if not b.problem]
         opened: dict[Path, Earlier] = {}
         for source in found:
             holder = next((b for b in newest if _holds(b, source)), None)
@@ -162,14 +188,18 @@ class _Known:
     pool: Pool
     by_bucket: dict[tuple[str, str], Earlier] = field(default_factory=dict)
     interrupted: Earlier | None = None
+    seeds: list[Pool] = field(default_factory=list)
 
     def line(self, item: Item) -> tuple[Record, str]:
         """The earlier record of an object that need not be read again."""
         for past in (self.by_bucket.get((item.store, item.bucket)), self.interrupted):
             record, line = past.find(item) if past else ({}, "")
-            if record and self.pool.has(record["sha256"], record["size"]):
+            if record and self._has(record["sha256"], record["size"]):
                 return record, line
         return {}, ""
+
+    def _has(self, sha256: str, size: int) -> bool:
+        return self.pool.has(sha256, size) or any(self.pool.take_over(seed, sha256, size) for seed in self.seeds)
 
 
 def _write(

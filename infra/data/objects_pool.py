@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,6 +51,10 @@ class Pool:
         Raises:
             OSError: the directory cannot be written, or is a link.
         """
+        os.replace(part, self._place(sha256))
+
+    def _place(self, sha256: str) -> Path:
+        """The path of a content, whose directory is there and no link."""
         path = self.path(sha256)
         for directory in (self.root, path.parent):
             if directory not in self._known:
@@ -57,7 +62,25 @@ class Pool:
                 if not self._direct(directory):
                     raise OSError(errno.ELOOP, "is a link, which is not followed", str(directory))
                 self._known.add(directory)
-        os.replace(part, path)
+        return path
+
+    def take_over(self, other: Pool, sha256: str, size: int) -> bool:
+        """Take in a content of another pool, linked or copied; False when it is not whole there.
+
+        Raises:
+            OSError: the directory cannot be written, or is a link.
+        """
+        if not other.has(sha256, size) or other.problem(sha256, size):
+            return False
+        path = self._place(sha256)
+        try:
+            os.link(other.path(sha256), path, follow_symlinks=False)
+        except OSError:  # another disk, or one without links
+            part = path.with_name(f".{path.name}.part")
+            shutil.copyfile(other.path(sha256), part, follow_symlinks=False)
+            part.chmod(0o600)
+            os.replace(part, path)
+        return True
 
     def open(self, sha256: str) -> int:
         """A read-only descriptor of a content.

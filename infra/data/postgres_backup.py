@@ -39,11 +39,12 @@ Event = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What to back up and where to."""
+    """What to back up and where to; `held` is called while the snapshots are held, right after they were taken."""
 
     target: Path
     databases: tuple[str, ...] = ()
     fence: bool = False
+    held: Callable[[postgres_snapshot.Snapshots], None] = lambda taken: None
 
 
 @dataclass
@@ -110,6 +111,7 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
     try:
         with store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
             with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
+                order.held(taken)
                 event("snapshots", taken.facts(order.fence))
                 made = _dump_all(server, console, event, draft, chosen, taken, name)
             _write_roles(draft, roles)

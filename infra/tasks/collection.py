@@ -16,6 +16,8 @@ from invoke.parser import Parser, ParserContext
 from infra.console import Console
 from infra.errors import PlatformError
 
+_CREATE = "snapshot.create"
+
 
 def check_command_line(tasks: invoke.Collection) -> None:
     """Answer a wrong command line as every other error: a block, an envelope where asked for, and exit 2.
@@ -114,17 +116,24 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
 
 def collect() -> invoke.Collection:
     """All tasks of this version; ends the program when the command line does not fit them."""
-    from infra.tasks import app, db, minio, native, root, train, trash
+    from infra.tasks import app, db, minio, native, root, snapshot, train, trash
 
     tasks = invoke.Collection(*root.TASKS)
     for module in (app, db, native, minio, train, trash):
         tasks.add_collection(_namespace(module))
+    tasks.add_collection(_namespace(snapshot, snapshot.tasks(_named_snapshot(sys.argv))))
     check_command_line(tasks)
     return tasks
 
 
-def _namespace(module: ModuleType) -> invoke.Collection:
+def _named_snapshot(words: list[str]) -> bool:
+    """Whether a word follows on `snapshot.create`: its name, which may be left out."""
+    rest = words[words.index(_CREATE) + 1 :] if _CREATE in words else []
+    return bool(rest) and not rest[0].startswith("-")
+
+
+def _namespace(module: ModuleType, tasks: tuple[invoke.Task[Any], ...] = ()) -> invoke.Collection:
     name = module.__name__.rsplit(".", 1)[-1]
-    collection = invoke.Collection(name, *module.TASKS)
+    collection = invoke.Collection(name, *(tasks or module.TASKS))
     collection.__doc__ = (module.__doc__ or "").strip().splitlines()[0]
     return collection

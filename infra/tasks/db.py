@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.console import Answer, Table, human_bytes, human_seconds, write_line
+from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
-    from infra.data.postgres_backup import Event
     from infra.data.postgres_clients import Server
     from infra.data.store import Backup
 
 TIER = "tier to use"
 TARGET = "directory of the backups (default: backups/db of the stack)"
 FROM = "path or name of a backup, or latest"
-STREAM = "events as JSON, one a line, instead of the answer"
 DATABASE = "a database; give it several times or with commas for more"
 
 
@@ -42,32 +38,6 @@ def _target(run: Run, to: str) -> Path:
 
 def _work(run: Run) -> Path:
     return run.stack.home / "scratch"
-
-
-@contextlib.contextmanager
-def _events(run: Run, stream: bool) -> Iterator[Event]:
-    """What happens, as NDJSON on stdout where that was asked for; a failure is an event, too."""
-
-    def event(kind: str, facts: dict[str, Any]) -> None:
-        if stream:
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_line(
-                run.console.stdout, run.console.mask(json.dumps({"ts": now, "type": kind, **facts}, default=str))
-            )
-
-    try:
-        yield event
-    except PlatformError as error:
-        event("error", {"code": error.code, "message": error.what})
-        raise
-
-
-def _ended(event: Event, stream: bool, answer: Answer) -> Answer:
-    """The answer, which is the last event of a stream."""
-    if not stream:
-        return answer
-    event("result", {"data": answer.data})
-    return Answer(answer.data, exit=answer.exit)
 
 
 @command(
@@ -101,7 +71,7 @@ def backup(
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
     server, target = _server(run, tier), _target(run, to)
-    with _events(run, json_stream) as event, store.locked(target, run.console.command):
+    with events(run, json_stream) as event, store.locked(target, run.console.command):
         order = postgres_backup.Order(target, words(database), fence)
         made = postgres_backup.backup(server, run.console, order, event)
         event("published", {"path": str(made.path)})
@@ -110,7 +80,7 @@ def backup(
         postgres_backup.write_metrics(target)
         if why:
             run.console.say(f"  {why}")
-        return _ended(event, json_stream, _made(run, made, checked, [str(b.path) for b in removed]))
+        return ended(event, json_stream, _made(run, made, checked, [str(b.path) for b in removed]))
 
 
 def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
@@ -216,13 +186,13 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     found = postgres_backup.find(_target(run, to), from_)
     store.check_files(found)
     server = _server(run, tier, postgres_verify.client_needed(found))
-    with _events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
+    with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, _work(run), event)
         postgres_backup.write_metrics(found.path.parent)
         rows = tuple((n, str(d["tables"]), str(d["rows"])) for n, d in done.databases.items())
         lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "TABLES", "ROWS"), rows), lines)
-        return _ended(event, json_stream, answer)
+        return ended(event, json_stream, answer)
 
 
 @command(
@@ -262,7 +232,7 @@ def restore(
     if dry_run:
         return Answer(plan.data(), lines=tuple(plan.lines()))
     confirm(run, plan.lines(), yes)
-    with _events(run, json_stream) as event:
+    with events(run, json_stream) as event:
         done = postgres_restore.restore(server, plan, _work(run), event)
         rows = tuple((d["database"], str(d["rows"]), d["old"] or "") for d in done.databases.values())
         lines = (
@@ -271,7 +241,7 @@ def restore(
             "Next: look at it, then drop the old ones: invoke db.shell",
         )
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
-        return _ended(event, json_stream, answer)
+        return ended(event, json_stream, answer)
 
 
 @command(help={"keep": "how many verified backups stay", "to": TARGET, "yes": "do not ask"})

@@ -411,11 +411,11 @@ def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], miss
 
 def _import(run: Run, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:
     from infra import catalog
-    from infra.data import objects_mirror, objects_restore
+    from infra.data import objects_backup, objects_mirror, objects_restore
     from infra.data.objects_upload import Uploads
 
     homes = {b.name: b.store for b in catalog.BUCKETS + catalog.OBS_BUCKETS}
-    homes |= {bucket: name for name, client in clients.items() for bucket in client.buckets()}
+    homes |= {bucket: name for name, bucket in objects_backup.everything(clients)}
     uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
     objects_mirror.read_in(clients, path, named, homes, uploads, done)
 
@@ -478,7 +478,9 @@ def buckets(run: Run, tier: str = "") -> Answer:
 
 
 def _buckets(clients: dict[str, Client]) -> Answer:
-    found = [(bucket, name) for name, client in clients.items() for bucket in client.buckets()]
+    from infra.data import objects_backup
+
+    found = [(bucket, name) for name, bucket in objects_backup.everything(clients)]
     data = [{"bucket": bucket, "store": name} for bucket, name in found]
     return Answer(data, Table(("BUCKET", "STORE"), tuple(found)), names=tuple(bucket for bucket, _ in found))
 

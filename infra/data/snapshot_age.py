@@ -1,0 +1,178 @@
+"""Encrypted snapshots: a tar of the content, encrypted by age (pyrage) while it is written; read back the same way."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from infra.errors import PlatformError
+
+
+def recipients(texts: Sequence[str]) -> list[Any]:
+    """The recipients that are named: `age1...`, `ssh-ed25519 ...`, `ssh-rsa ...`.
+
+    Raises:
+        PlatformError: USAGE for one that is none.
+    """
+    import pyrage
+
+    found = []
+    for text in texts:
+        kind = pyrage.ssh.Recipient if text.startswith("ssh-") else pyrage.x25519.Recipient
+        try:
+            found.append(kind.from_str(text.strip()))
+        except pyrage.RecipientError as error:
+            steps = ("invoke snapshot.key --to FILE makes a key and prints its recipient",)
+            raise PlatformError("USAGE", f"{text!r} is no recipient of age", why=str(error), steps=steps) from error
+    return found
+
+
+def identities(path: Path) -> list[Any]:
+    """The private keys in a file: lines `AGE-SECRET-KEY-1...`, or one OpenSSH key.
+
+    Raises:
+        PlatformError: USAGE naming the file; nothing of it is shown.
+    """
+    import pyrage
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "PRIVATE KEY" in text:
+            return [pyrage.ssh.Identity.from_buffer(text.encode())]
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        found = [pyrage.x25519.Identity.from_str(line) for line in lines]
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlatformError("USAGE", f"the identity file {path} cannot be read", why=str(error)) from error
+    except pyrage.IdentityError as error:
+        raise PlatformError("USAGE", f"{path} holds no identity of age", steps=("see --identity",)) from error
+    if not found:
+        raise PlatformError("USAGE", f"{path} holds no identity of age", steps=("see --identity",))
+    return found
+
+
+def new_key(path: Path) -> str:
+    """Make a key pair: the private key goes into a new file (0600), the recipient is returned.
+
+    Raises:
+        PlatformError: USAGE when the file is there already or cannot be written.
+    """
+    import pyrage
+
+    identity = pyrage.x25519.Identity.generate()
+    recipient = str(identity.to_public())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"# public key: {recipient}\n{identity}\n")
+    except OSError as error:
+        raise PlatformError("USAGE", f"{path} cannot be made", why=error.strerror or str(error)) from error
+    return recipient
+
+
+def seal(content: Path, target: Path, to: Sequence[Any]) -> None:
+    """Write a directory's files as one encrypted file (0600).
+
+    Raises:
+        OSError: the disk is full, or takes no writes.
+    """
+    import pyrage
+
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        _piped(
+            lambda pipe: _pack(content, pipe),
+            lambda pipe: pyrage.encrypt_io(pipe, out, to),
+        )
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _piped(write: Callable[[IO[bytes]], None], read: Callable[[IO[bytes]], None]) -> None:
+    """Connect two ends. A failure of the writing end is raised rather than what the reading end makes of it."""
+    reading, writing = os.pipe()
+    failed: list[Exception] = []
+
+    def produce() -> None:
+        try:
+            with os.fdopen(writing, "wb", buffering=1 << 16) as pipe:
+                write(pipe)
+        except BrokenPipeError:
+            pass  # the reading end has failed, and says why
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        with os.fdopen(reading, "rb", buffering=1 << 16) as pipe:
+            read(pipe)
+    except Exception:
+        thread.join()
+        if not failed:
+            raise
+    finally:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _pack(content: Path, pipe: IO[bytes]) -> None:
+    with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for directory, _, files in os.walk(content):
+            for name in sorted(files):
+                path = Path(directory) / name
+                member = tarfile.TarInfo(path.relative_to(content).as_posix())
+                with open(path, "rb") as file:
+                    member.size, member.mode = os.fstat(file.fileno()).st_size, 0o600
+                    tar.addfile(member, file)
+
+
+def unseal(source: IO[bytes], into: Path, keys: Sequence[Any]) -> None:
+    """Bring the files back below a new private directory.
+
+    Raises:
+        PlatformError: LOGIN_REFUSED when none of the keys fits; BACKUP_DAMAGED.
+        OSError: the disk is full.
+    """
+    import pyrage
+
+    into.mkdir(mode=0o700, parents=True)
+    try:
+        _piped(lambda pipe: pyrage.decrypt_io(source, pipe, keys), lambda pipe: _unpack(pipe, into))
+    except pyrage.DecryptError as error:
+        steps = ("invoke snapshot.show names the recipients",)
+        what = "the identity does not open this snapshot"
+        raise PlatformError("LOGIN_REFUSED", what, why=str(error), steps=steps) from error
+    except tarfile.TarError as error:
+        raise _damaged(error) from error
+    except OSError as error:
+        if error.errno is not None:  # pyrage says damage so, too, but without a number
+            raise
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> PlatformError:
+    steps = ("use another snapshot: invoke snapshot.list",)
+    return PlatformError("BACKUP_DAMAGED", "the encrypted content is damaged", why=str(error), steps=steps)
+
+
+def _unpack(pipe: IO[bytes], into: Path) -> None:
+    """Plain files with plain names only, whatever the archive says."""
+    with tarfile.open(fileobj=pipe, mode="r|") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            if not member.isfile() or name.is_absolute() or ".." in name.parts:
+                raise PlatformError("BACKUP_DAMAGED", f"the archive holds {member.name!r}, which is no plain file")
+            target = into.joinpath(*name.parts)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+            data = tar.extractfile(member)
+            with os.fdopen(descriptor, "wb") as file:
+                while data is not None and (block := data.read(1 << 20)):
+                    file.write(block)
+    while pipe.read(1 << 16):
+        pass  # what pads the archive; the writer must not meet a closed pipe

@@ -1,0 +1,78 @@
+"""Temporal's own storage where it is one SQLite file (the development server): copied while the server writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from infra.errors import PlatformError
+from infra.stack import Stack
+
+FILE = "temporal.db"
+FILE_TIERS = ("native",)
+"""Tiers whose Temporal is the development server."""
+BUSY_LIMIT = 10.0
+"""Seconds to wait for a write of the server's to end."""
+
+
+def storage(of: Stack, tier: str) -> Path | None:
+    """Where the file is; None where Temporal's storage is databases of PostgreSQL (or where it never ran)."""
+    path = of.tier_home(tier) / "data" / "temporal" / FILE
+    return path if tier in FILE_TIERS and path.is_file() else None
+
+
+def copy(source: Path, target: Path) -> dict[str, Any]:
+    """Copy the database as of one moment with SQLite's online backup; returns what a manifest says of it.
+
+    Raises:
+        PlatformError: BACKUP_FAILED.
+    """
+    began = time.monotonic()
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with contextlib.closing(_open(source)) as there, contextlib.closing(sqlite3.connect(target)) as here:
+            there.backup(here)  # in one step: the copy is of one moment
+            facts = _facts(here)
+    except sqlite3.Error as error:
+        raise PlatformError(
+            "BACKUP_FAILED", f"Temporal's file {source} could not be copied", why=str(error), steps=("invoke status",)
+        ) from error
+    return {**facts, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_LIMIT)
+
+
+def _facts(link: sqlite3.Connection) -> dict[str, Any]:
+    names = [row[0] for row in link.execute("select name from sqlite_master where type = 'table' order by name")]
+    rows = {name: link.execute(f'select count(*) from "{name}"').fetchone()[0] for name in names}
+    return {"sqlite": sqlite3.sqlite_version, "rows": rows}
+
+
+def check(path: Path, facts: dict[str, Any]) -> int:
+    """Have SQLite check a copy, and compare its rows with the manifest; returns the number of rows.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED.
+    """
+    try:
+        with contextlib.closing(_open(path)) as link:
+            said = [row[0] for row in link.execute("pragma integrity_check")]
+            rows = _facts(link)["rows"]
+    except sqlite3.Error as error:
+        raise _damaged(path, str(error)) from error
+    if said != ["ok"]:
+        raise _damaged(path, "; ".join(said[:3]))
+    if rows != facts["rows"]:
+        raise _damaged(path, "it has other rows than its manifest says")
+    return sum(rows.values())
+
+
+def _damaged(path: Path, why: str) -> PlatformError:
+    steps = ("use another snapshot: invoke snapshot.list",)
+    return PlatformError("BACKUP_DAMAGED", f"{path} is damaged", why=why, steps=steps)

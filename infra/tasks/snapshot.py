@@ -1,0 +1,334 @@
+"""Snapshots: the whole platform in one piece, verified, encrypted where asked for, restored on any tier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import invoke
+
+from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.events import STREAM, ended, events
+
+if TYPE_CHECKING:
+    from infra.data.snapshot_restore import Done, Plan
+    from infra.data.store import Backup
+    from infra.lifecycle import Choice
+
+TARGET = "directory of the snapshots (default: snapshots of the stack)"
+IDENTITY = "file with the private key of an encrypted snapshot (age or OpenSSH)"
+SKIP = "leave out databases, objects, redis or temporal; several times or with commas"
+TIER = "tier to use"
+NAME = "a snapshot's name or directory, or latest"
+
+
+def _target(run: Run, to: str) -> Path:
+    from infra.data import snapshot
+
+    return Path(to).expanduser().absolute() if to else snapshot.default_target(run.stack)
+
+
+def _parts(skip: list[str]) -> tuple[str, ...]:
+    from infra.data import snapshot
+
+    unknown = [name for name in words(skip) if name not in snapshot.PARTS]
+    if unknown or set(words(skip)) >= set(snapshot.PARTS):
+        steps = (f"the parts are: {', '.join(snapshot.PARTS)}; at least one must stay",)
+        raise PlatformError("USAGE", f"--skip {','.join(words(skip))} does not fit", steps=steps)
+    return tuple(part for part in snapshot.PARTS if part not in words(skip))
+
+
+def create(
+    run: Run,
+    encrypt: list[str],
+    skip: list[str],
+    name: str = "",
+    to: str = "",
+    fence: bool = False,
+    no_verify: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Make a snapshot of databases, objects, Redis and Temporal, and verify it.
+
+    Example: invoke snapshot.create before-the-upgrade
+    """
+    from infra import lifecycle
+    from infra.data import snapshot
+
+    choice = lifecycle.choose(run.context)
+    active = lifecycle.require_running(run.context, choice)
+    run.console.tier = active.name
+    order = snapshot.Order(_target(run, to), name, _parts(skip), fence, not no_verify, tuple(encrypt))
+    with events(run, json_stream) as event:
+        made = snapshot.create(run.context, active.name, active.endpoints(run.context), order, event)
+        event("published", {"path": str(made.path)})
+        return ended(event, json_stream, _made(run, made))
+
+
+def _made(run: Run, made: Backup) -> Answer:
+    from infra.data import snapshot
+
+    checked = made.facts.get("verified") or {}
+    dangling = checked.get("objects", {}).get("dangling", [])
+    for name in dangling[:20]:
+        run.console.warn(f"a training's row names the object {name}, which is in neither the store nor the snapshot")
+    rows = tuple(snapshot.summary(made.facts["parts"]).items())
+    seconds = human_seconds(float(made.facts["seconds"]))
+    state = "verified" if checked else "not verified"
+    lines = (
+        f"{made.path}",
+        f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
+        f"Next: invoke snapshot.restore {made.facts.get('label') or made.path.name}",
+    )
+    code = ExitCode.PARTIAL if dangling else ExitCode.OK
+    return Answer(_data(made), Table(("PART", ""), rows), lines, names=(str(made.path),), exit=int(code))
+
+
+def _size(made: Backup) -> int:
+    """Bytes on disk; objects that another snapshot has as well are counted in each."""
+    from infra.data import snapshot
+
+    objects = 0 if snapshot.encrypted(made) else made.facts["parts"].get("objects", {}).get("bytes", 0)
+    return made.size + int(objects)
+
+
+def _data(made: Backup) -> dict[str, Any]:
+    known = {
+        "path": str(made.path),
+        "created": made.created,
+        "verified": made.verified,
+        "problem": made.problem or None,
+    }
+    return {**known, "bytes": 0 if made.problem else _size(made), **made.facts}
+
+
+CREATE: dict[str, Any] = {
+    "iterable": ("encrypt", "skip"),
+    "help": {
+        "name": "what it is called; also as the first word",
+        "to": TARGET,
+        "skip": SKIP,
+        "encrypt": "encrypt it for this recipient: age1..., or an SSH public key; several times for more",
+        "fence": "hold up writers for a moment, so that no transaction lies between the databases",
+        "no_verify": "do not restore and compare it",
+        "json_stream": STREAM,
+        "tier": TIER,
+    },
+}
+
+
+def tasks(named: bool) -> tuple[invoke.Task[Any], ...]:
+    """The tasks; Invoke has no optional words, so whether `create` takes one is said by the command line."""
+    return (command(**CREATE)(_create_named if named else create), list_, show, verify, restore, delete, key)
+
+
+def _create_named(
+    run: Run,
+    name: str,
+    encrypt: list[str],
+    skip: list[str],
+    to: str = "",
+    fence: bool = False,
+    no_verify: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    return create(run, encrypt, skip, name, to, fence, no_verify, json_stream, tier)
+
+
+_create_named.__name__, _create_named.__doc__ = create.__name__, create.__doc__
+
+
+@command("list", log=False, help={"to": TARGET})
+def list_(run: Run, to: str = "") -> Answer:
+    """List the snapshots, the newest last; broken ones as broken.
+
+    Example: invoke snapshot.list
+    """
+    from infra.data import snapshot
+
+    found = snapshot.listing(_target(run, to))
+    heading = ("SNAPSHOT", "NAME", "CREATED", "TIER", "SIZE", "STATE", "PARTS")
+    lines = () if found else ("no snapshot yet; make one: invoke snapshot.create",)
+    names = tuple(b.facts.get("label") or b.path.name for b in found if not b.problem)
+    return Answer([_data(b) for b in found], Table(heading, tuple(_row(b) for b in found)), lines, names=names)
+
+
+def _row(b: Backup) -> tuple[str, ...]:
+    from infra.data import snapshot
+
+    if b.problem:
+        return b.path.name, "", b.created, "", "", "BROKEN", b.problem
+    state = "verified" if b.verified else "not verified"
+    state += ", encrypted" if snapshot.encrypted(b) else ""
+    parts = ", ".join(b.facts["parts"])
+    what = f"{parts} ({b.facts['why']})" if b.facts.get("why") else parts
+    return b.path.name, b.facts.get("label", ""), b.created, b.facts["tier"], human_bytes(_size(b)), state, what
+
+
+@command(log=False, help={"name": NAME, "to": TARGET})
+def show(run: Run, name: str, to: str = "") -> Answer:
+    """Show what a snapshot holds, as of when, and how it was verified.
+
+    Example: invoke snapshot.show latest
+    """
+    from infra.data import snapshot
+
+    found = snapshot.find(_target(run, to), name)
+    rows = list(snapshot.summary(found.facts["parts"]).items())
+    rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
+    rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
+    checked = found.facts.get("verified")
+    lines = (str(found.path), f"verified in {checked['seconds']} s" if checked else "not verified when it was made")
+    return Answer(_data(found), Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
+
+
+@command(help={"name": NAME, "to": TARGET, "identity": IDENTITY, "json_stream": STREAM, "tier": TIER})
+def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: bool = False, tier: str = "") -> Answer:
+    """Verify a snapshot: databases restored and compared, every object read, every key taken by Redis.
+
+    Example: invoke snapshot.verify latest
+    """
+    from infra import lifecycle
+    from infra.data import snapshot, snapshot_restore, snapshot_verify, store
+
+    found = snapshot.find(_target(run, to), name)
+    ends = lifecycle.running_endpoints(run, tier)
+    with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
+        try:
+            with snapshot_restore.opened(run.context, found, identity) as content:
+                done = snapshot_verify.verify(run.context, ends, content, found.facts, event)
+        except PlatformError as error:
+            if error.code == "BACKUP_DAMAGED":
+                snapshot_verify.unmark(found)
+            raise
+        snapshot_verify.mark(found, done)
+        lines = (str(found.path), f"verified in {human_seconds(done['seconds'])}")
+        return ended(event, json_stream, Answer({"path": str(found.path), **done}, lines=lines))
+
+
+@command(
+    iterable=("skip", "only"),
+    help={
+        "name": NAME,
+        "to": TARGET,
+        "skip": SKIP,
+        "only": "restore only these parts",
+        "identity": IDENTITY,
+        "dry_run": "only say what would be done",
+        "yes": "do not ask",
+        "json_stream": STREAM,
+        "tier": "tier to restore it on; it is started where it does not run",
+    },
+)
+def restore(
+    run: Run,
+    name: str,
+    skip: list[str],
+    only: list[str],
+    to: str = "",
+    identity: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Restore a snapshot, also of another tier; what is there is kept first.
+
+    Example: invoke snapshot.restore latest --tier native --yes
+    """
+    from infra import lifecycle, stack
+    from infra.data import snapshot, snapshot_restore
+
+    found = snapshot.find(_target(run, to), name)
+    choice = lifecycle.choose(run.context)
+    run.console.tier = choice.tier.name
+    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(only))
+    others = [t for t in lifecycle.tiers().values() if t.name != choice.tier.name and t.running(run.context)]
+    lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
+    if dry_run:
+        return Answer(_planned(plan), lines=tuple(lines))
+    with events(run, json_stream) as event, snapshot_restore.opened(run.context, found, identity) as content:
+        confirm(run, lines, yes)
+        _running(run, choice, others)
+        with stack.lock(run.stack, run.console.command):
+            _stop_worker(run)
+            done = snapshot_restore.restore(run.context, choice.tier, plan, content, event)
+        lifecycle.up(run.context, choice, False, None)
+        return ended(event, json_stream, _restored(run, plan, done))
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    return {"path": str(plan.backup.path), "tier": plan.tier, "parts": list(plan.parts), "leftOut": dict(plan.left_out)}
+
+
+def _running(run: Run, choice: Choice, others: list[Any]) -> None:
+    """Have the tier run, and no other in its way."""
+    from infra import lifecycle
+
+    for other in others:
+        lifecycle.down(run.context, lifecycle.Choice(other, "in the way", named=True))
+    lifecycle.up(run.context, choice, False, None)
+
+
+def _stop_worker(run: Run) -> None:
+    from infra.training import service as training
+
+    training.stop_worker(run.stack)
+
+
+def _restored(run: Run, plan: Plan, done: Done) -> Answer:
+    for item, why in list(done.refused.items())[:20]:
+        run.console.warn(f"not restored: {item}: {why}")
+    for part, why in plan.left_out.items():
+        run.console.warn(f"left out: {part}: {why}")
+    data = {**_planned(plan), "restored": done.parts, "wayBack": done.way_back, "refused": done.refused}
+    lines = [f"restored on {plan.tier} in {human_seconds(done.seconds)}: {', '.join(done.parts)}", "the way back:"]
+    for part, way in done.way_back.items():
+        lines += [f"  {part:<10} {line}" for line in _ways(way)]
+    code = ExitCode.PARTIAL if plan.left_out or done.refused else ExitCode.OK
+    return Answer({**data, "seconds": done.seconds}, lines=(*lines, "Next: invoke status"), exit=int(code))
+
+
+def _ways(way: Any) -> list[str]:
+    if isinstance(way, dict):
+        return [f"{name} is kept as {old}" for name, old in way.items()]
+    return list(way) if isinstance(way, list) else [way]
+
+
+@command(help={"name": NAME, "to": TARGET, "yes": "do not ask"})
+def delete(run: Run, name: str, to: str = "", yes: bool = False) -> Answer:
+    """Delete a snapshot for ever.
+
+    Example: invoke snapshot.delete before-the-upgrade --yes
+    """
+    from infra.data import snapshot, store
+
+    target = _target(run, to)
+    broken = [b for b in snapshot.listing(target) if b.problem and b.path.name == name]
+    found = broken[0] if broken else snapshot.find(target, name)
+    with store.locked(found.path.parent, run.console.command):
+        what = "broken" if broken else f"{found.facts['tier']}, {human_bytes(_size(found))}"
+        confirm(run, [f"This deletes for ever: {found.path} ({found.created}, {what})"], yes)
+        store.remove(found)
+    return Answer({"removed": str(found.path)}, lines=(f"deleted: {found.path}",), names=(str(found.path),))
+
+
+@command(log=False, help={"to": "the new file"})
+def key(run: Run, to: str) -> Answer:
+    """Make a key for encrypted snapshots: the private key goes into a file, its recipient is printed.
+
+    Example: invoke snapshot.key --to backup-key.txt
+    """
+    from infra.data import snapshot_age
+
+    path = Path(to).expanduser().absolute()
+    recipient = snapshot_age.new_key(path)
+    lines = (recipient, f"the private key is in {path}: keep it elsewhere; without it no snapshot can be read")
+    return Answer({"recipient": recipient, "path": str(path)}, lines=lines, names=(recipient,))
+
+
+TASKS = tasks(named=False)

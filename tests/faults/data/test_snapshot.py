@@ -1,0 +1,277 @@
+"""Snapshots of a real platform: all of it comes back, damage is found, nothing is lost on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from infra.data import objects_client, snapshot_verify
+from infra.data import snapshot as snapshots
+from infra.data import store as data
+from infra.data.objects_client import Client
+from infra.errors import PlatformError
+from infra.settings import ROOT
+from tests.faults.conftest import Victim
+from tests.faults.data.db_tools import Site, refused
+from tests.smoke.stage import Completed, stage
+
+KEYS = {b"text": b"value", b"bin\xff\x00": b"\x00\xff", b"large": b"x" * 300_000}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """A running platform with something in every part."""
+    with stage("native") as made:
+        victim = Victim(made)
+        victim.up()
+        site = Site(victim, victim.stack_home / "snapshots")
+        site.fill()
+        put(site)
+        yield site
+
+
+def put(site: Site) -> None:
+    """Keys of every type, and objects."""
+    with cache(site) as client:
+        client.flushall()
+        client.mset(KEYS)
+        client.hset("hash", mapping={"a": "1", "b": "2"})
+        client.rpush("list", *range(300))
+        client.zadd("zset", {"a": 1, "b": 2.5})
+        client.sadd("set", "m", "n")
+        client.xadd("stream", {"f": "v"}, id="1-1")
+        client.set("passing", "v", ex=3600)
+    with cache(site, 3) as client:
+        client.set("other", "database 3")
+    client = store(site)
+    for number in range(20):
+        write(client, f"s/{number}", b"content %d" % number)
+    client.close()
+
+
+def cache(site: Site, db: int = 0) -> redis.Redis:
+    return redis.Redis(port=site.ends.port("redis"), db=db, password=site.ends.redis_password or None)
+
+
+def store(site: Site) -> Client:
+    return Client(objects_client.login_of(site.ends, "minio-datasets"))
+
+
+def write(client: Client, key: str, body: bytes) -> None:
+    digest = hashlib.sha256(body).hexdigest()
+    client.put("training-datasets", key, body, {"content-type": "text/x-odd"}, digest, len(body))
+
+
+def everything(site: Site) -> dict[str, Any]:
+    """What tells one state of the platform from another."""
+    client = store(site)
+    objects = {e.key: (e.size, e.etag) for e in client.listing("training-datasets")}
+    client.close()
+    with cache(site) as first, cache(site, 3) as third:
+        keys = {name: first.dump(name) for name in sorted(first.scan_iter())}
+        limited = {name for name in keys if first.ttl(name) > 0}
+        return {"rows": site.state(), "objects": objects, "keys": keys, "limited": limited, "3": third.get("other")}
+
+
+def change(site: Site) -> None:
+    """Another state in every part."""
+    site.change()
+    with cache(site) as client:
+        client.delete("text", "list")
+        client.set("newer", "1")
+        client.persist("passing")
+    client = store(site)
+    write(client, "s/3", b"changed")
+    client.delete("training-datasets", "s/4")
+    client.close()
+
+
+def created(site: Site, *words: str) -> Path:
+    """A new snapshot; its directory."""
+    done = site.invoke("snapshot.create", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["data"]["path"])
+
+
+def _way_back(done: Completed) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.stdout)["data"]["wayBack"]
+    return found
+
+
+def test_everything_comes_back_and_what_was_there_is_kept(site: Site) -> None:
+    before = everything(site)
+    path = created(site, "all-of-it")
+    change(site)
+    changed = everything(site)
+    done = site.invoke("snapshot.restore", "all-of-it", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert everything(site) == before
+    way = _way_back(done)
+    assert set(way) == {"databases", "objects", "redis", "temporal"}
+    with site.link(way["databases"]["platform"]) as link:
+        assert link.execute("select t from plain where id = 7").fetchone() == ("changed",)
+    for words in (way["redis"], way["objects"]):
+        back = site.invoke(*words.removeprefix("invoke ").split())
+        assert back.returncode == 0, back.stderr
+    assert everything(site)["keys"] == changed["keys"]
+    assert everything(site)["objects"]["s/3"] == changed["objects"]["s/3"]
+    site.drop_kept()
+    put(site)
+    assert path.stat().st_mode & 0o777 == 0o700
+    loose = [p for p in path.rglob("*") if p.stat().st_mode & 0o077]
+    assert not loose
+
+
+def test_the_second_snapshot_reads_no_object_again_and_shares_the_contents(site: Site) -> None:
+    created(site)
+    path = created(site)
+    facts = json.loads((path / "manifest.json").read_text())["facts"]["parts"]["objects"]
+    assert facts["objects"] >= 20
+    assert facts["read"] == 0
+    pool = [p for p in (path / "content" / "objects" / "objects").rglob("*") if p.is_file()]
+    assert {p.stat().st_nlink > 1 for p in pool} == {True}
+
+
+def test_show_says_as_of_when_and_the_databases_come_first(site: Site) -> None:
+    created(site, "fenced", "--fence")
+    marks = site.victim.stage.data("snapshot.show", "fenced")["quiesce"]
+    assert [m["part"] for m in marks] == ["databases", "redis", "temporal", "objects"]
+    assert [m["at"] for m in marks] == sorted(m["at"] for m in marks)
+    assert marks[0]["skew"] == 0
+    assert set(marks[0]["lsn"]) >= {"platform", "users", "labeler"}
+
+
+def test_without_consent_nothing_is_touched(site: Site) -> None:
+    created(site, "unasked")
+    before = everything(site)
+    refused(site.invoke("snapshot.restore", "unasked"), 3, "databases", "--yes")
+    assert everything(site) == before
+    refused(site.invoke("snapshot.delete", "unasked"), 3, "for ever")
+    assert site.invoke("snapshot.delete", "unasked", "--yes").returncode == 0
+    refused(site.invoke("snapshot.show", "unasked"), 9, "no snapshot")
+
+
+def test_a_name_is_taken_once(site: Site) -> None:
+    created(site, "mine")
+    refused(site.invoke("snapshot.create", "mine"), 2, "mine")
+    refused(site.invoke("snapshot.create", "--name", "latest"), 2, "latest")
+
+
+def test_encrypted_only_its_key_opens_it(site: Site, tmp_path: Path) -> None:
+    made = site.victim.stage.data("snapshot.key", "--to", str(tmp_path / "key"))
+    site.victim.stage.data("snapshot.key", "--to", str(tmp_path / "other"))
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    before = everything(site)
+    path = created(site, "sealed", "--encrypt", made["recipient"])
+    assert sorted(p.name for p in path.iterdir()) == ["content.tar.age", "manifest.json", "verified.json"]
+    assert b"row 199" not in (path / "content.tar.age").read_bytes()
+    change(site)
+    refused(site.invoke("snapshot.restore", "sealed", "--yes"), 2, made["recipient"], "--identity")
+    refused(site.invoke("snapshot.verify", "sealed", "--identity", str(tmp_path / "other")), 5, "does not open")
+    assert site.invoke("snapshot.verify", "sealed", "--identity", str(tmp_path / "key")).returncode == 0
+    done = site.invoke("snapshot.restore", "sealed", "--yes", "--identity", str(tmp_path / "key"))
+    assert done.returncode == 0, done.stderr
+    assert everything(site) == before
+    assert not list((site.victim.stack_home / "scratch").iterdir())
+    site.drop_kept()
+
+
+def flip(path: Path, bit: int) -> Path:
+    """Flip a bit of a file; returns where the whole one is. Contents are shared with other snapshots by links."""
+    kept = path.with_name("whole")
+    os.rename(path, kept)
+    flipped = bytearray(kept.read_bytes())
+    flipped[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(flipped)
+    return kept
+
+
+def _checked(site: Site, name: str) -> None:
+    found = snapshots.find(site.target, name)
+    data.check_files(found)
+    snapshot_verify.check(found.path / snapshots.CONTENT, found.facts["parts"])
+
+
+def test_4_one_flipped_bit_in_any_file_is_found(site: Site) -> None:
+    path = created(site, "--no-verify")
+    choice = random.Random(4)
+    files = [p for p in path.rglob("*") if p.is_file() and p.stat().st_size]
+    for victim in [choice.choice(files) for _ in range(60)]:
+        kept = flip(victim, choice.randrange(victim.stat().st_size * 8))
+        with pytest.raises(PlatformError) as caught:
+            _checked(site, path.name)
+        assert caught.value.code in ("BACKUP_DAMAGED", "NOT_FOUND"), victim
+        os.replace(kept, victim)
+
+
+def test_4_damage_ends_with_10_before_anything_is_touched(site: Site) -> None:
+    path = created(site, "--no-verify")
+    before = everything(site)
+    pool = path / snapshots.CONTENT / "objects" / "objects"
+    for victim in (next(path.rglob("*.dat.zst")), next(p for p in pool.rglob("*") if p.is_file())):
+        kept = flip(victim, 3)
+        refused(site.invoke("snapshot.restore", path.name, "--yes"), 10, victim.name)
+        os.replace(kept, victim)
+    assert everything(site) == before
+
+
+def test_rows_that_point_at_no_object_are_named(site: Site) -> None:
+    with site.link("platform") as link:
+        link.execute("create table jobs (weights text, report text)")
+        link.execute("insert into jobs values ('training-datasets/s/1', 'training-results/gone/report.json')")
+    try:
+        done = site.invoke("snapshot.create", "--json")
+        assert done.returncode == 11, done.stderr
+        assert "training-results/gone/report.json" in done.stderr
+        assert json.loads(done.stdout)["data"]["verified"]
+    finally:
+        with site.link("platform") as link:
+            link.execute("drop table jobs")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "infra.data.postgres_backup._dump_all before",
+        "infra.data.redis_dump.save after",
+        "infra.data.objects_backup.backup before",
+        "infra.data.snapshot_verify.verify before",
+        "infra.data.snapshot._seal after",
+    ],
+)
+def test_1_kill_9_of_a_snapshot_leaves_none_and_the_next_run_sweeps(site: Site, step: str) -> None:
+    names = [p.name for p in sorted(site.target.glob("0*"))]
+    site.killed(step, "snapshot.create")
+    assert [p.name for p in sorted(site.target.glob("0*"))] == names
+    assert list(site.target.glob(".part-*"))
+    created(site)
+    assert not list(site.target.glob(".part-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_23_ctrl_c_and_sigterm_end_a_snapshot_within_two_seconds(site: Site, number: signal.Signals) -> None:
+    names = sorted(p.name for p in site.target.glob("0*"))
+    for delay in (0.5, 1.6):
+        argv = [sys.executable, "-m", "invoke", "snapshot.create"]
+        child = subprocess.Popen(argv, cwd=ROOT, env=site.victim.env, stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=2.0 + 8.0)  # eight seconds for a loaded machine
+        if child.returncode != 0:
+            assert child.returncode == (130 if number == signal.SIGINT else 143), said
+            assert sorted(p.name for p in site.target.glob("0*")) == names
+        names = sorted(p.name for p in site.target.glob("0*"))
+        assert not list(site.target.glob(".part-*"))
+    created(site)
