@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the buckets through plain S3, so that any S3 service will do. What is there stays; can be run again.
+set -eu
+
+# A text for a quoted value of curl's configuration.
+escaped() {
+    text=$1
+    while [ -n "$text" ]; do
+        first=${text%"${text#?}"}
+        text=${text#?}
+        case $first in '"' | '\') printf '\\' ;; esac
+        printf '%s' "$first"
+    done
+}
+
+# Method and address; prints the HTTP status. The login comes by standard input, not on the command line.
+request() {
+    printf 'user = "%s:%s"\n' "$(escaped "$S3_ACCESS_KEY")" "$(escaped "$S3_SECRET_KEY")" |
+        curl --silent --show-error --config - --aws-sigv4 "aws:amz:$S3_REGION:s3" --max-time 20 \
+            --retry 5 --retry-connrefused --output /dev/null --write-out '%{http_code}' "$@"
+}
+
+ensure() {
+    case $(request --head "$1") in
+        200) echo "$1 is there" && return ;;
+        403) echo "$1: the login was refused" >&2 && return 1 ;;
+    esac
+    status=$(request --request PUT "$1")
+    case $status in
+        200 | 204 | 409) echo "$1 made" ;;
+        *) echo "$1 could not be made: HTTP $status" >&2 && return 1 ;;
+    esac
+}
+
+echo "$BUCKETS" | while read -r endpoint buckets; do
+    for bucket in $buckets; do
+        ensure "$endpoint/$bucket"
+    done
+done

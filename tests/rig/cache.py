@@ -1,0 +1,132 @@
+"""Where the rig keeps what it made, and keys that say from what it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.locks import try_lock
+
+LAYOUT = "1"
+"""Goes into every key; raise it when this code makes something else of the same inputs."""
+
+
+class RigProblem(Exception):
+    """Why a step of the rig cannot be done; `log` is the file with what its programs said."""
+
+    def __init__(self, what: str, log: Path | None = None) -> None:
+        super().__init__(f"{what}; see {log}" if log else what)
+        self.log = log
+
+
+def home() -> Path:
+    """The rig's directory: PLATFORM_RIG_CACHE, else in the user's cache."""
+    chosen = os.environ.get("PLATFORM_RIG_CACHE", "")
+    path = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "platform-infra-rig"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def folder(*names: str) -> Path:
+    """A directory below `home()`, made where it is missing."""
+    path = home().joinpath(*names)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def key(*parts: str | bytes) -> str:
+    """Twelve hexadecimal digits that stand for these inputs in this order."""
+    digest = hashlib.sha256(LAYOUT.encode())
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:12]
+
+
+def key_of_files(root: Path) -> str:
+    """The key of a directory's files: names, contents and whether they may be run."""
+    files = sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return key(*(part for p in files for part in _facts(root, p)))
+
+
+def _facts(root: Path, path: Path) -> Iterable[str | bytes]:
+    return (path.relative_to(root).as_posix(), str(os.access(path, os.X_OK)), path.read_bytes())
+
+
+@contextmanager
+def fresh(target: Path) -> Iterator[Path]:
+    """A new directory that takes the place of `target` when the block ends well; others never see half of it."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def discard_others(target: Path) -> None:
+    """Remove what older keys left beside `target`, whose name is `<name>-<key>`."""
+    name = target.name.rpartition("-")[0]
+    for path in target.parent.glob(f"{name}-????????????*"):
+        if path != target and path.name.rpartition("-")[0] == name:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the rig's lock, so that two runs do not build the same thing."""
+    with open(home() / "lock", "a+b") as file:
+        if not try_lock(file):
+            print("rig: another run prepares the rig; waiting for it", flush=True)
+            _wait(file.fileno())
+        yield
+
+
+def _wait(descriptor: int) -> None:
+    if sys.platform == "win32":
+        raise RigProblem("the rig needs Linux")
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def run(
+    argv: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> None:
+    """Run a program whose output is added to `log`.
+
+    Raises:
+        RigProblem: it is not there or ended with another code than 0.
+    """
+    words = [str(word) for word in argv]
+    with open(log, "ab") as out:
+        out.write(f"$ {subprocess.list2cmdline(words)}\n".encode())
+        out.flush()
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, env={**os.environ, **(env or {})}
+            )
+        except OSError as error:
+            raise RigProblem(f"{words[0]} cannot be started: {error}", log) from error
+    if done.returncode:
+        raise RigProblem(f"{' '.join(words[:3])} ended with {done.returncode}", log)
+
+
+def output(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str | None:
+    """What a program printed; None when it is not there or failed."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv], capture_output=True, text=True, env={**os.environ, **(env or {})}
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,23 @@
+"""rig.env: what the tests must know of what the rig made, as KEY=value lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.rig import cache, images, recipes
+
+
+def values() -> dict[str, str]:
+    """References of the images that are there, by setting."""
+    made = [recipe for recipe in recipes.RECIPES if images.present(recipe)]
+    return {setting: recipe.reference for recipe in made for setting in recipe.settings}
+
+
+def write() -> Path:
+    """Write the file anew; its path."""
+    path = cache.home() / "rig.env"
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text("".join(f"{key}={value}\n" for key, value in values().items()), encoding="utf-8")
+    unfinished.replace(path)
+    return path

@@ -1,0 +1,168 @@
+"""A Docker engine of a test's own, which it may stop, restart and fill: nothing else on the machine notices.
+
+It has its own data root, socket and network namespace, so neither its ports nor its firewall rules meet those of the
+machine. What speaks to published ports must run inside the namespace: `SecondEngine.inside`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.rig import cache, engine
+
+STOP_SECONDS = 30
+_HOLDER = """
+import fcntl, signal, socket, struct
+IFF_UP, SIOCSIFFLAGS = 1, 0x8914
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+class SecondEngine:
+    """A dockerd whose files are in `home`; `holder` is the process that keeps its network namespace."""
+
+    def __init__(self, home: Path, holder: int) -> None:
+        self.home, self.holder = home, holder
+        self.socket = home / "docker.sock"
+        self.log = home / "dockerd.log"
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For DOCKER_HOST."""
+        return f"unix://{self.socket}"
+
+    @property
+    def root(self) -> Path:
+        """Docker's root directory."""
+        return self.home / "root"
+
+    def inside(self, argv: Sequence[str]) -> list[str]:
+        """The command that runs `argv` in the engine's network namespace."""
+        return ["nsenter", f"--net=/proc/{self.holder}/ns/net", "--", *argv]
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        """What `docker ...` printed on both streams, asked of this engine.
+
+        Raises:
+            RigProblem: it failed and `check` is set.
+        """
+        argv = ["docker", "--host", self.url, *arguments]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if check and done.returncode:
+            raise cache.RigProblem(
+                f"docker {' '.join(arguments)} ended with {done.returncode}: {done.stdout}", self.log
+            )
+        return done.stdout.strip()
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            RigProblem: it ended or did not answer in time.
+        """
+        places = {"data-root": self.root, "exec-root": self.home / "exec", "pidfile": self.home / "dockerd.pid"}
+        options = [f"--{name}={path}" for name, path in places.items()]
+        argv = self.inside([engine.find("dockerd") or "dockerd", *options, f"--host={self.url}", "--ip=127.0.0.1"])
+        with open(self.log, "ab") as out:
+            self._daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=engine.env())
+        deadline = time.monotonic() + engine.START_SECONDS
+        while "Server Version" not in self.docker("info", check=False):
+            if self._daemon.poll() is not None or time.monotonic() > deadline:
+                raise cache.RigProblem("the second dockerd does not answer", self.log)
+            time.sleep(0.1)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it with a signal; its containers stop with SIGTERM and stay behind with SIGKILL."""
+        if self._daemon is None:
+            return
+        self._daemon.send_signal(how)
+        try:
+            self._daemon.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait()
+        self._daemon = None
+
+    def restart(self) -> None:
+        """Stop and start it, as `systemctl restart docker` does."""
+        self.stop()
+        self.start()
+
+    def load(self, *references: str) -> None:
+        """Bring images from the machine's engine.
+
+        Raises:
+            RigProblem: one is missing there, or there is no room here.
+        """
+        save = subprocess.Popen(["docker", "save", *references], stdout=subprocess.PIPE)
+        argv = ["docker", "--host", self.url, "load", "--quiet"]
+        done = subprocess.run(argv, stdin=save.stdout, capture_output=True, text=True)
+        if save.wait() or done.returncode:
+            raise cache.RigProblem(f"images cannot be brought over: {done.stderr.strip()}", self.log)
+
+
+@contextlib.contextmanager
+def second_engine(size: str = "") -> Iterator[SecondEngine]:
+    """A running engine; root only.
+
+    Args:
+        size: of a file system of its own for Docker's root, as mount's tmpfs takes it (`400m`); '' for the disk.
+
+    Raises:
+        RigProblem: it does not start.
+    """
+    home = Path(tempfile.mkdtemp(prefix="platform-rig-", dir=cache.folder("tmp")))
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, home, ignore_errors=True)
+        (home / "root").mkdir()
+        if size:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home / "root")], check=True)
+            undo.callback(subprocess.run, ["umount", "--lazy", str(home / "root")], check=False)
+        made = SecondEngine(home, undo.enter_context(_network_namespace()))
+        undo.callback(_unmount_all, home)
+        undo.callback(made.stop)
+        made.start()
+        undo.callback(_remove_containers, made)
+        yield made
+
+
+@contextlib.contextmanager
+def _network_namespace() -> Iterator[int]:
+    """A process in a network namespace of its own, whose loopback is up."""
+    argv = ["unshare", "--net", sys.executable, "-c", _HOLDER]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            if holder.stdout is None or holder.stdout.readline().strip() != "ready":
+                raise cache.RigProblem("a network namespace cannot be made")
+            yield holder.pid
+        finally:
+            holder.kill()
+
+
+def _remove_containers(made: SecondEngine) -> None:
+    """A dockerd that was stopped leaves its containers' shims, so the containers go first."""
+    ids = made.docker("ps", "--all", "--quiet", check=False).split()
+    if ids and all(i.isalnum() for i in ids):
+        made.docker("rm", "--force", "--volumes", *ids, check=False)
+
+
+def _unmount_all(home: Path) -> None:
+    """Undo the mounts that a killed engine left below its directory, deepest first."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    below = [line.split()[1] for line in lines if line.split()[1].startswith(f"{home}{os.sep}")]
+    for path in sorted(below, reverse=True):
+        if path != str(home / "root"):
+            subprocess.run(["umount", "--lazy", path], check=False)
