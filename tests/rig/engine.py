@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,10 @@ SOCKET = Path("/var/run/docker.sock")
 PROGRAMS = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", "debootstrap": "debootstrap"}
 """Program -> the Debian package that brings it."""
 
+PID_FILES = {
+    Path("/var/run/docker.pid"): "dockerd",
+    Path("/var/run/docker/containerd/containerd.pid"): "containerd",
+}
 PLUGIN_SUITE = "sid"
 PLUGIN_HOME = Path("usr/libexec/docker/cli-plugins")
 START_SECONDS = 60
@@ -64,6 +69,7 @@ def start(log: Path) -> None:
     """
     if answers():
         return
+    _forget_dead()
     with open(log, "ab") as out:
         daemon = subprocess.Popen(
             [find("dockerd") or "dockerd"],
@@ -74,6 +80,29 @@ def start(log: Path) -> None:
             env=env(),
         )
     (cache.home() / "dockerd.pid").write_text(f"{daemon.pid}\n", encoding="utf-8")
+    _wait_for(daemon, log)
+    _quieten(log)
+
+
+def _forget_dead() -> None:
+    """Remove pid files of a killed engine: a number that another process has by now would keep it from starting."""
+    for path, name in PID_FILES.items():
+        with contextlib.suppress(OSError):
+            pid = path.read_text(encoding="utf-8").strip()
+            comm = Path("/proc", pid, "comm")
+            if not comm.exists() or comm.read_text(encoding="utf-8").strip() != name:
+                path.unlink()
+
+
+def _quieten(log: Path) -> None:
+    """Stop what the engine brought back: stacks of a run that was cut short would take ports and memory."""
+    ids = (cache.output(["docker", "ps", "--quiet"]) or "").split()
+    if ids:
+        print(f"rig: {len(ids)} containers of an earlier run came back with the engine; stopping them", flush=True)
+        cache.run(["docker", "stop", "--time", "10", *ids], log)
+
+
+def _wait_for(daemon: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers():
         if daemon.poll() is not None:

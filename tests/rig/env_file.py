@@ -1,8 +1,12 @@
-"""rig.env: what the tests must know of what the rig made, as KEY=value lines."""
+"""rig.env: what the tests must know of what the rig made, as KEY=value lines that a shell can read.
+
+RIG_PATH holds directories that belong in front of PATH.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from tests.rig import cache, images, recipes
@@ -18,6 +22,6 @@ def write() -> Path:
     """Write the file anew; its path."""
     path = cache.home() / "rig.env"
     unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text("".join(f"{key}={value}\n" for key, value in values().items()), encoding="utf-8")
+    unfinished.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in values().items()), encoding="utf-8")
     unfinished.replace(path)
     return path

