@@ -32,9 +32,14 @@ class Part(Protocol):
         """Fill an empty directory; raises RigProblem."""
 
 
+def folder_name(part: Part, owner: str) -> str:
+    """The name of a part's directory."""
+    return f"{owner}-{part.name}-{part.key()}"
+
+
 def ready(part: Part, owner: str, log: Path) -> Path:
     """The directory of a part, made when it is missing."""
-    target = cache.folder("parts") / f"{owner}-{part.name}-{part.key()}"
+    target = cache.folder("parts") / folder_name(part, owner)
     if not target.exists():
         with cache.fresh(target) as unfinished:
             part.make(unfinished, log)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rig import cache, engine, env_file, images, recipes
+from tests.rig import cache, compose_versions, engine, env_file, images, recipes
 
 Work = Callable[[Path], None]
 
@@ -36,6 +36,7 @@ def steps() -> list[Step]:
         Step("engine", engine.answers, engine.start, vital=True),
         Step("compose", lambda: bool(engine.compose_version()), engine.install_compose),
         *(image_step(recipe) for recipe in (recipes.BASE, *recipes.RECIPES)),
+        *(compose_step(version) for version in compose_versions.PROGRAMS),
     ]
 
 
@@ -46,6 +47,15 @@ def image_step(recipe: recipes.Recipe) -> Step:
         images.build(recipe, log)
 
     return Step(recipe.name, lambda: images.present(recipe), work, vital=not recipe.base)
+
+
+def compose_step(version: str) -> Step:
+    """The step that builds another version of Compose."""
+
+    def work(log: Path) -> None:
+        compose_versions.make(version, log)
+
+    return Step(f"compose-{version}", lambda: compose_versions.program(version).exists(), work)
 
 
 def perform(step: Step) -> bool:
