@@ -25,19 +25,18 @@ class RigProblem(Exception):
         self.log = log
 
 
-def home() -> Path:
-    """The rig's directory: PLATFORM_RIG_CACHE, else in the user's cache."""
+def path(*names: str) -> Path:
+    """A path in the rig's directory, PLATFORM_RIG_CACHE or else in the user's cache; nothing is made."""
     chosen = os.environ.get("PLATFORM_RIG_CACHE", "")
-    path = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "platform-infra-rig"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    home = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "platform-infra-rig"
+    return home.joinpath(*names)
 
 
 def folder(*names: str) -> Path:
-    """A directory below `home()`, made where it is missing."""
-    path = home().joinpath(*names)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    """A directory there, made where it is missing."""
+    made = path(*names)
+    made.mkdir(parents=True, exist_ok=True)
+    return made
 
 
 def key(*parts: str | bytes) -> str:
@@ -55,8 +54,8 @@ def key_of_files(root: Path) -> str:
     return key(*(part for p in files for part in _facts(root, p)))
 
 
-def _facts(root: Path, path: Path) -> Iterable[str | bytes]:
-    return (path.relative_to(root).as_posix(), str(os.access(path, os.X_OK)), path.read_bytes())
+def _facts(root: Path, file: Path) -> Iterable[str | bytes]:
+    return (file.relative_to(root).as_posix(), str(os.access(file, os.X_OK)), file.read_bytes())
 
 
 @contextmanager
@@ -76,15 +75,15 @@ def fresh(target: Path) -> Iterator[Path]:
 def discard_others(target: Path) -> None:
     """Remove what older keys left beside `target`, whose name is `<name>-<key>`."""
     name = target.name.rpartition("-")[0]
-    for path in target.parent.glob(f"{name}-????????????*"):
-        if path != target and path.name.rpartition("-")[0] == name:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for other in target.parent.glob(f"{name}-????????????*"):
+        if other != target and other.name.rpartition("-")[0] == name:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Hold the rig's lock, so that two runs do not build the same thing."""
-    with open(home() / "lock", "a+b") as file:
+    with open(folder() / "lock", "a+b") as file:
         if not try_lock(file):
             print("rig: another run prepares the rig; waiting for it", flush=True)
             _wait(file.fileno())

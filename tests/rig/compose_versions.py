@@ -14,9 +14,15 @@ PROGRAMS = {
 
 
 def program(version: str) -> Path:
-    """Where the program of that version is, once it is made; it runs by itself: `<program> compose ...`."""
+    """Where the program of that version is, once it is made; it runs by itself."""
     part = PROGRAMS[version]
-    return cache.folder("parts") / parts.folder_name(part, "compose") / part.name
+    return cache.path("parts") / parts.folder_name(part, "compose") / part.name
+
+
+def existing(version: str) -> Path | None:
+    """The same where it is made; None elsewhere."""
+    found = program(version)
+    return found if found.exists() else None
 
 
 def make(version: str, log: Path) -> None:

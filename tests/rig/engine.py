@@ -79,7 +79,7 @@ def start(log: Path) -> None:
             start_new_session=True,
             env=env(),
         )
-    (cache.home() / "dockerd.pid").write_text(f"{daemon.pid}\n", encoding="utf-8")
+    (cache.folder() / "dockerd.pid").write_text(f"{daemon.pid}\n", encoding="utf-8")
     _wait_for(daemon, log)
     _quieten(log)
 

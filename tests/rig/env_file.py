@@ -20,7 +20,7 @@ def values() -> dict[str, str]:
 
 def write() -> Path:
     """Write the file anew; its path."""
-    path = cache.home() / "rig.env"
+    path = cache.folder() / "rig.env"
     unfinished = path.with_suffix(f".{os.getpid()}")
     unfinished.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in values().items()), encoding="utf-8")
     unfinished.replace(path)

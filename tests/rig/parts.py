@@ -70,7 +70,7 @@ class Wheels:
     def _pins(self) -> str:
         text = (REQUIREMENTS / f"{self.lock}.txt").read_text(encoding="utf-8")
         if not self.packages:
-            return text
+            return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
         blocks = {name: _block(text, name) for name in self.packages}
         missing = [name for name, block in blocks.items() if not block]
         if missing:
