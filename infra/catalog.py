@@ -302,6 +302,12 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
     Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
     Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace that applications use"),
+    Setting("CLEARML_SECRET", "devpass", "secret", "what ClearML signs with, and its own programs log in with"),
+    Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
+    Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),
+    Setting("S3_DATASETS_ENDPOINT", "", "text", "S3 service that holds the datasets, where it is not ours"),
+    Setting("S3_RESULTS_ENDPOINT", "", "text", "S3 service that holds the results, where it is not ours"),
+    Setting("S3_REGION", "us-east-1", "text", "region that S3 requests are signed for"),
     Setting(
         "OBSERVABILITY_BACKENDS",
         "",
@@ -320,6 +326,17 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
+    Setting(
+        "PLATFORM_S3_ENGINE",
+        "silo",
+        "choice",
+        "object store in containers; external: S3_DATASETS_ENDPOINT and S3_RESULTS_ENDPOINT",
+        ("silo", "rustfs", "external"),
+    ),
+    Setting(
+        "PLATFORM_METRICS_DIR", "", "path", "folder with *.prom files for Prometheus; default: compose/obs/metrics"
+    ),
+    Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
     Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
 )
@@ -332,9 +349,17 @@ APP_PORTS = {
 
 TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
 
+CLEARML_PORTS = (
+    Port("Elasticsearch", "CLEARML_ELASTICSEARCH_PORT", 9200, "http"),
+    Port("MongoDB", "CLEARML_MONGO_PORT", 27018),
+    Port("Redis", "CLEARML_REDIS_PORT", 6380),
+)
+"""Of the databases that start with ClearML."""
+
 
 def _port_settings() -> tuple[Setting, ...]:
     ports = [(s.title, p) for s in SERVICES for p in s.ports] + [("Temporal", TEMPORAL_METRICS_PORT)]
+    ports += [("ClearML's", port) for port in CLEARML_PORTS]
     ports += [("application", port) for port in APP_PORTS.values()]
     return tuple(Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
 

@@ -21,6 +21,7 @@ _PREFIX = "PLATFORM_"
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
 _BAD_IN_URL = frozenset(" \t\r\n\0")
 _BAD_IN_ACCESS_KEY = frozenset(",/=")
+_STACK_NAME = re.compile(r"([a-z0-9][a-z0-9_-]{0,40})?")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ def _text_problem(setting: catalog.Setting, text: str) -> str:
         return "is not UTF-8"
     if setting.kind in ("path", "program") and _unknown_home(text):
         return "names the home of a user who does not exist"
+    if setting.name == "PLATFORM_STACK" and not _STACK_NAME.fullmatch(text):
+        return "is no name of a Compose project: small letters, digits, - and _, a letter or digit first"
     if setting.name == "MINIO_ROOT_USER" and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
         return "has a character that S3 signatures cannot carry: only ASCII, and none of , / ="
     if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:

@@ -11,7 +11,8 @@ from infra.settings import ROOT
 def main() -> int:
     """Write the files that differ and name them."""
     readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.READMES}
-    for name, text in documents.rendered(readmes).items():
+    compose = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(documents.COMPOSE_FILES))]
+    for name, text in documents.rendered(readmes, compose).items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -32,8 +32,5 @@ ensure() {
     esac
 }
 
-echo "$BUCKETS" | while read -r endpoint buckets; do
-    for bucket in $buckets; do
-        ensure "$endpoint/$bucket"
-    done
-done
+for bucket in $DATASETS_BUCKETS; do ensure "$DATASETS_ENDPOINT/$bucket"; done
+for bucket in $RESULTS_BUCKETS; do ensure "$RESULTS_ENDPOINT/$bucket"; done

@@ -11,7 +11,8 @@ from infra import catalog, documents, settings
 from infra.errors import CODES, EXIT_MEANING, ExitCode
 from tests.drift.repo import READMES, read
 
-RENDERED = documents.rendered({path: read(path) for path in READMES})
+COMPOSE = [path.read_text(encoding="utf-8") for path in sorted(settings.ROOT.glob(documents.COMPOSE_FILES))]
+RENDERED = documents.rendered({path: read(path) for path in READMES}, COMPOSE)
 
 
 @pytest.mark.parametrize("path", RENDERED)

@@ -278,7 +278,7 @@ def test_a_wrong_secret_is_not_repeated(tmp_path: Path, name: str) -> None:
 def test_secrets_are_listed_longest_first_and_without_empty_ones(tmp_path: Path) -> None:
     """The longest first, so that masking one that holds another leaves nothing over."""
     found = settings_of(tmp_path, POSTGRES_PASSWORD="abc", MINIO_ROOT_PASSWORD="abcdefgh", REDIS_PASSWORD="")
-    assert found.secrets() == ("abcdefgh", "admin", "abc")
+    assert found.secrets() == ("abcdefgh", "devpass", "admin", "abc")
 
 
 # --- the state directory
