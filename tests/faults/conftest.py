@@ -11,10 +11,18 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.settings import ROOT
+from tests.faults.matrix import Matrix
 from tests.smoke.stage import UP_LIMIT, Completed, Stage, stage
 
 TIER = "native"
 WORKER = "training-worker"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The table of faults at the end of a run."""
+    config.addinivalue_line("markers", "fault(row, ...): the rows of the table of faults that the test is about")
+    config.pluginmanager.register(Matrix(ROOT / ".platform-tests"), "faults-matrix")
 
 
 @dataclass(frozen=True)

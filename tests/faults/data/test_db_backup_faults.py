@@ -48,6 +48,7 @@ def _hashes(site: Site) -> dict[str, str]:
         "infra.data.store._seal after",
     ],
 )
+@pytest.mark.fault(1)
 def test_1_kill_9_of_the_backup_leaves_no_backup_and_the_next_run_sweeps(site: Site, step: str) -> None:
     first = site.backup()
     before = _hashes(site)
@@ -62,6 +63,7 @@ def test_1_kill_9_of_the_backup_leaves_no_backup_and_the_next_run_sweeps(site: S
     store.check_files(store.load(first))
 
 
+@pytest.mark.fault(2)
 def test_2_kill_9_of_pg_dump_ends_with_10_and_what_it_said(site: Site) -> None:
     site.backup()
     before = _hashes(site)
@@ -94,6 +96,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
+@pytest.mark.fault(3)
 def test_3_a_full_disk_is_said_with_what_is_needed_and_retention_does_not_run(site: Site, small_disk: Path) -> None:
     first = site.backup("--verify", to=small_disk)
     with site.link("platform") as link:
@@ -104,6 +107,7 @@ def test_3_a_full_disk_is_said_with_what_is_needed_and_retention_does_not_run(si
     store.check_files(store.load(first))
 
 
+@pytest.mark.fault(6)
 def test_6_a_wrong_password_ends_with_5_quickly_and_is_never_shown(site: Site) -> None:
     began = time.monotonic()
     done = site.invoke("db.backup", "--to", str(site.target), POSTGRES_PASSWORD="not-this-one-9173")
@@ -113,6 +117,7 @@ def test_6_a_wrong_password_ends_with_5_quickly_and_is_never_shown(site: Site) -
     assert "not-this-one-9173" not in done.stderr + done.stdout + logs
 
 
+@pytest.mark.fault(7)
 def test_7_a_server_that_is_silent_or_gone_ends_with_5(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         closed = str(silent.getsockname()[1])
@@ -126,6 +131,7 @@ def test_7_a_server_that_is_silent_or_gone_ends_with_5(site: Site) -> None:
     assert not site.published()
 
 
+@pytest.mark.fault(13)
 def test_13_the_second_backup_ends_with_12_and_the_lock_dies_with_its_holder(site: Site) -> None:
     with site.locked_table():
         holder = site.start("db.backup", "--to", str(site.target))
@@ -138,6 +144,7 @@ def test_13_the_second_backup_ends_with_12_and_the_lock_dies_with_its_holder(sit
     assert not site.parts()
 
 
+@pytest.mark.fault(14)
 def test_14_order_is_by_sequence_whatever_the_clock_says(site: Site, tmp_path: Path) -> None:
     names = [site.backup("--database", "users").name for _ in range(2)]
     assert [n[:6] for n in names] == ["000001", "000002"]
@@ -149,6 +156,7 @@ def test_14_order_is_by_sequence_whatever_the_clock_says(site: Site, tmp_path: P
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(23)
 def test_23_ctrl_c_and_sigterm_end_it_within_two_seconds(site: Site, number: int, code: int) -> None:
     for delay in (0.6, 1.0, 1.5):
         with site.locked_table():
@@ -167,6 +175,7 @@ def test_23_ctrl_c_and_sigterm_end_it_within_two_seconds(site: Site, number: int
     site.backup("--database", "users")
 
 
+@pytest.mark.fault(24)
 def test_24_the_end_of_the_server_is_no_success(site: Site) -> None:
     first = site.backup()
     with site.locked_table():
@@ -180,6 +189,7 @@ def test_24_the_end_of_the_server_is_no_success(site: Site) -> None:
     assert not site.parts()
 
 
+@pytest.mark.fault(24)
 def test_24_a_pg_dump_that_gets_no_memory_is_no_success(site: Site) -> None:
     wrapper = site.target.parent / "bin"
     wrapper.mkdir()
@@ -201,6 +211,7 @@ def test_24_a_pg_dump_that_gets_no_memory_is_no_success(site: Site) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022])
+@pytest.mark.fault(26)
 def test_26_files_are_private_and_the_password_is_in_no_command_line(site: Site, mask: int) -> None:
     before = os.umask(mask)
     try:
@@ -217,6 +228,7 @@ def test_26_files_are_private_and_the_password_is_in_no_command_line(site: Site,
     assert all(stat.S_IMODE(p.lstat().st_mode) == 0o600 for p in site.target.rglob("*") if p.is_file())
 
 
+@pytest.mark.fault(27)
 def test_27_a_target_that_takes_no_writes_or_no_sync_is_a_failed_backup(site: Site) -> None:
     blocked = site.target / "file"
     site.target.mkdir()
@@ -234,6 +246,7 @@ def test_27_a_target_that_takes_no_writes_or_no_sync_is_a_failed_backup(site: Si
     assert not site.parts()
 
 
+@pytest.mark.fault(29)
 def test_29_a_fence_that_cannot_be_had_is_said_and_the_snapshots_are_taken_together(site: Site) -> None:
     held, release = threading.Event(), threading.Event()
 

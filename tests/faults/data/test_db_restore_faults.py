@@ -109,6 +109,7 @@ def test_what_a_backup_does_not_hold_stays(site: Site, path: Path) -> None:
         link.execute("drop database later")
 
 
+@pytest.mark.fault(4)
 def test_4_one_flipped_bit_at_200_places_in_each_kind_of_file_is_found(path: Path) -> None:
     found = store.load(path)
     rng = random.Random(4)
@@ -132,6 +133,7 @@ def test_4_one_flipped_bit_at_200_places_in_each_kind_of_file_is_found(path: Pat
         assert not missed, name
 
 
+@pytest.mark.fault(4)
 def test_4_damage_ends_with_10_before_anything_is_touched(site: Site, path: Path) -> None:
     before = (site.state(), site.databases())
     file = max((f for f in store.load(path).files), key=lambda f: f.size)
@@ -153,6 +155,7 @@ def test_4_damage_ends_with_10_before_anything_is_touched(site: Site, path: Path
         ("newer", "reads format 99"),
     ],
 )
+@pytest.mark.fault(5)
 def test_5_a_manifest_that_is_broken_or_too_new(site: Site, path: Path, text: str | None, said: str) -> None:
     manifest = path / store.MANIFEST
     whole = manifest.read_text()
@@ -169,6 +172,7 @@ def test_5_a_manifest_that_is_broken_or_too_new(site: Site, path: Path, text: st
     refused(site.invoke("db.verify", "--from", "latest", "--to", str(site.target)), 9, "there is no backup")
 
 
+@pytest.mark.fault(8)
 def test_8_twenty_clients_see_old_or_new_and_never_miss_the_database_for_long(site: Site, path: Path) -> None:
     site.change()
     stop = threading.Event()
@@ -223,6 +227,7 @@ def test_8_twenty_clients_see_old_or_new_and_never_miss_the_database_for_long(si
         ("infra.data.postgres_restore.swap after", True),
     ],
 )
+@pytest.mark.fault(9)
 def test_9_kill_9_at_a_step_leaves_the_old_or_the_new_and_a_rerun_cleans(
     site: Site, path: Path, step: str, new: bool
 ) -> None:
@@ -255,6 +260,7 @@ program.run()
 """
 
 
+@pytest.mark.fault(9)
 def test_9_kill_9_between_the_renames_ends_in_the_new_state(site: Site, path: Path) -> None:
     before = site.state()
     site.change()
@@ -271,6 +277,7 @@ def test_9_kill_9_between_the_renames_ends_in_the_new_state(site: Site, path: Pa
     site.drop_kept()
 
 
+@pytest.mark.fault(10)
 def test_10_roles_owner_rights_and_settings_come_back(site: Site) -> None:
     with site.link() as link:
         link.execute("create role \"Müller x\" login password 'first'")
@@ -318,6 +325,7 @@ def _facts(site: Site) -> list[Any]:
         return rows + owner.fetchall()
 
 
+@pytest.mark.fault(10)
 def test_10_a_user_who_may_not_make_the_roles_gets_their_names_and_11(site: Site) -> None:
     with site.link() as link:
         link.execute("drop role if exists missing; create role missing")
@@ -333,6 +341,7 @@ def test_10_a_user_who_may_not_make_the_roles_gets_their_names_and_11(site: Site
         link.execute("drop role weak")
 
 
+@pytest.mark.fault(11)
 def test_11_data_of_a_newer_major_version_is_refused_with_both(site: Site, path: Path) -> None:
     manifest = path / store.MANIFEST
     body = json.loads(manifest.read_text())
@@ -342,6 +351,7 @@ def test_11_data_of_a_newer_major_version_is_refused_with_both(site: Site, path:
     refused(done, 8, "DATA_INCOMPATIBLE", "19.2", "18.")
 
 
+@pytest.mark.fault(13)
 def test_13_the_second_restore_ends_with_12(site: Site, path: Path) -> None:
     with site.link() as link:
         link.execute("set application_name = 'db.restore pid 1'")
@@ -351,6 +361,7 @@ def test_13_the_second_restore_ends_with_12(site: Site, path: Path) -> None:
     assert site.invoke("db.verify", "--from", str(path)).returncode == 0
 
 
+@pytest.mark.fault(25)
 def test_25_links_are_refused_and_never_followed(site: Site, path: Path) -> None:
     outside = site.target.parent / "outside"
     outside.mkdir()
@@ -377,6 +388,7 @@ def test_25_links_are_refused_and_never_followed(site: Site, path: Path) -> None
     refused(site.invoke("db.verify", "--from", str(path)), 10, "is a link")
 
 
+@pytest.mark.fault(28)
 def test_28_retention_counts_verified_backups_only(site: Site) -> None:
     good = [site.backup("--database", "users", "--verify").name for _ in range(2)]
     bad = [site.backup("--database", "users").name for _ in range(3)]
@@ -391,6 +403,7 @@ def test_28_retention_counts_verified_backups_only(site: Site) -> None:
     assert site.published() == [good[1], *bad]
 
 
+@pytest.mark.fault(30)
 def test_30_a_dump_with_other_statements_in_it_is_refused_by_its_hash(site: Site, path: Path) -> None:
     trap = site.target.parent / "pwned"
     for file in store.load(path).files:

@@ -74,6 +74,7 @@ def test_up_refuses_upgrade_moves_back_returns(old: Site) -> None:
     assert sorted(json.loads((path / "manifest.json").read_text())["facts"]["databases"]) == list(NAMES)
 
 
+@pytest.mark.fault(11)
 def test_11_clients_older_than_the_server_are_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_clients, "directories", lambda settings: [OLD])
     with pytest.raises(PlatformError) as caught:

@@ -124,6 +124,7 @@ def put_all(login: Login, keys: list[str]) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(15, 16, 18)
 def test_every_key_that_an_engine_takes_comes_back(server: Login, tmp_path: Path) -> None:
     before = put_all(server, HOSTILE)
     backup, tally = run_backup(server, tmp_path / "t")
@@ -137,6 +138,7 @@ def test_every_key_that_an_engine_takes_comes_back(server: Login, tmp_path: Path
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("key", ["k" * 1024, "s/" + "t" * 300])
+@pytest.mark.fault(16)
 def test_long_keys_come_back(server: Login, tmp_path: Path, key: str) -> None:
     client = boto(server)
     try:
@@ -169,6 +171,7 @@ def test_headers_and_metadata_come_back(server: Login, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(19)
 def test_large_objects_go_in_parts_and_leave_no_upload(server: Login, tmp_path: Path) -> None:
     content = random.Random(1).randbytes(objects_fetch.PART * 2 + 1)
     client = boto(server)
@@ -210,6 +213,7 @@ def test_a_content_that_is_lost_from_the_pool_is_read_again(server: Login, tmp_p
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(20)
 def test_a_listing_that_fails_on_page_3_of_5_publishes_nothing(
     server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +270,7 @@ def after_listing(act: Callable[[], object]) -> Callable[[Asked], Spoiled | None
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("content", [b"content 0", b"CONTENT 0", b"a longer content"])
+@pytest.mark.fault(22)
 def test_an_object_that_is_replaced_during_the_run_is_taken_as_it_is_now(
     server: Login, tmp_path: Path, content: bytes
 ) -> None:
@@ -280,6 +285,7 @@ def test_an_object_that_is_replaced_during_the_run_is_taken_as_it_is_now(
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(22)
 def test_an_object_that_is_deleted_during_the_run_is_noted(server: Login, tmp_path: Path) -> None:
     put_all(server, ["k"])
     with proxy(server) as between:
@@ -344,6 +350,7 @@ def test_many_small_objects_are_read_by_processes_too(
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(21)
 def test_versions_and_delete_markers(server: Login, tmp_path: Path) -> None:
     client = boto(server)
     try:
@@ -376,6 +383,7 @@ def _versions(client: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(20)
 def test_empty_buckets_come_back_and_missing_ones_are_named(server: Login, tmp_path: Path) -> None:
     backup, _ = run_backup(server, tmp_path)
     boto(server).delete_bucket(Bucket=BUCKET)
@@ -410,6 +418,7 @@ def test_restore_takes_nothing_away_unless_asked_and_keeps_a_way_back(server: Lo
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(15, 18)
 def test_a_tree_takes_the_safe_keys_and_names_the_others(server: Login, tmp_path: Path) -> None:
     there = put_all(server, HOSTILE)
     root = tmp_path / "tree"
@@ -435,6 +444,7 @@ def export(login: Login, root: Path) -> Mirrored:
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(25)
 def test_a_tree_is_read_in_and_links_are_not_followed(server: Login, tmp_path: Path) -> None:
     directory = tmp_path / "tree" / BUCKET / "sub"
     directory.mkdir(parents=True)
@@ -455,6 +465,7 @@ def test_a_tree_is_read_in_and_links_are_not_followed(server: Login, tmp_path: P
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(17)
 def test_keys_that_meet_on_a_case_insensitive_disk_are_kept_in_backups(
     server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +482,7 @@ def test_keys_that_meet_on_a_case_insensitive_disk_are_kept_in_backups(
 
 
 @pytest.mark.usefixtures("bucket")
+@pytest.mark.fault(19)
 def test_an_upload_that_a_killed_run_left_is_given_up(server: Login, tmp_path: Path) -> None:
     put_all(server, ["a"])
     backup, _ = run_backup(server, tmp_path)
@@ -485,6 +497,7 @@ def test_an_upload_that_a_killed_run_left_is_given_up(server: Login, tmp_path: P
 
 
 @pytest.mark.parametrize(("access", "secret"), [("", "wrong-secret-1234"), ("unknown-access-key", "")])
+@pytest.mark.fault(6)
 def test_a_wrong_login_is_refused_and_not_shown(server: Login, tmp_path: Path, access: str, secret: str) -> None:
     wrong = Login(server.name, server.host, server.port, access or server.access_key, secret or server.secret_key)
     with pytest.raises(PlatformError) as caught:

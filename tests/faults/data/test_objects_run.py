@@ -92,6 +92,7 @@ def at_work(target: Path, child: subprocess.Popen[str]) -> None:
 
 
 @posix
+@pytest.mark.fault(23)
 def test_23_ctrl_c_and_sigterm_at_any_time_leave_nothing_half(filled: Victim, tmp_path: Path) -> None:
     chance, wrong = random.Random(23), []
     for number in range(RUNS):
@@ -116,6 +117,7 @@ def test_23_ctrl_c_and_sigterm_at_any_time_leave_nothing_half(filled: Victim, tm
 
 
 @posix
+@pytest.mark.fault(1)
 def test_1_a_killed_backup_leaves_none_and_the_next_goes_on(filled: Victim, tmp_path: Path) -> None:
     chance = random.Random(1)
     good = json.loads(filled.invoke("minio.backup", "--to", str(tmp_path), "--json", check=True).stdout)["data"]["path"]
@@ -137,6 +139,7 @@ def test_1_a_killed_backup_leaves_none_and_the_next_goes_on(filled: Victim, tmp_
 
 
 @posix
+@pytest.mark.fault(13)
 def test_13_a_second_run_on_the_same_target_ends_at_once(filled: Victim, tmp_path: Path) -> None:
     child = begin(filled, "minio.backup", "--to", str(tmp_path))
     at_work(tmp_path, child)
@@ -150,6 +153,7 @@ def test_13_a_second_run_on_the_same_target_ends_at_once(filled: Victim, tmp_pat
 
 
 @posix
+@pytest.mark.fault(23)
 def test_23_a_restore_that_is_stopped_leaves_no_upload_and_can_be_run_again(filled: Victim, tmp_path: Path) -> None:
     made = json.loads(filled.invoke("minio.backup", "--to", str(tmp_path), "--json", check=True).stdout)["data"]
     client = boto(login_of(filled))
@@ -182,6 +186,7 @@ def test_restore_without_consent_touches_nothing(filled: Victim, tmp_path: Path)
     assert len(client.list_objects_v2(Bucket=BUCKET, Prefix="00000")["Contents"]) == 1
 
 
+@pytest.mark.fault(4)
 def test_4_a_damaged_backup_is_refused_before_anything_is_touched(filled: Victim, tmp_path: Path) -> None:
     made = json.loads(filled.invoke("minio.backup", "--to", str(tmp_path), "--json", check=True).stdout)["data"]
     record = next(iter(records.reading(store.load(Path(made["path"])))))
@@ -200,6 +205,7 @@ def test_4_a_damaged_backup_is_refused_before_anything_is_touched(filled: Victim
 
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o022])
+@pytest.mark.fault(26)
 def test_26_everything_is_private_and_no_secret_is_shown(filled: Victim, tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
@@ -222,6 +228,7 @@ def test_26_everything_is_private_and_no_secret_is_shown(filled: Victim, tmp_pat
         assert all(secret not in text for text in (out, err, *lines))
 
 
+@pytest.mark.fault(20)
 def test_a_bucket_that_is_missing_ends_with_11_and_the_others_are_kept(filled: Victim, tmp_path: Path) -> None:
     done = filled.invoke("minio.backup", "--to", str(tmp_path), "--bucket", f"nowhere,{BUCKET}", "--json")
     data = json.loads(done.stdout)["data"]
@@ -263,6 +270,7 @@ def mounted(directory: Path, options: str) -> bool:
     )
 
 
+@pytest.mark.fault(3)
 def test_3_a_full_disk_is_said_and_leaves_nothing_half(small: Login, tmp_path: Path) -> None:
     target = tmp_path / "disk"
     if not mounted(target, "size=1m,mode=700"):
@@ -277,6 +285,7 @@ def test_3_a_full_disk_is_said_and_leaves_nothing_half(small: Login, tmp_path: P
         subprocess.run(["umount", "-l", str(target)], check=True)
 
 
+@pytest.mark.fault(27)
 def test_27_a_read_only_target_is_refused(small: Login, tmp_path: Path) -> None:
     target = tmp_path / "disk"
     if not mounted(target, "size=9m,mode=700,ro"):
@@ -288,6 +297,7 @@ def test_27_a_read_only_target_is_refused(small: Login, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(target)], check=True)
 
 
+@pytest.mark.fault(27)
 def test_27_a_disk_that_cannot_sync_is_a_failed_backup(
     small: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +316,7 @@ def test_27_a_disk_that_cannot_sync_is_a_failed_backup(
     assert_clean(tmp_path / "t", [])
 
 
+@pytest.mark.fault(7)
 def test_7_a_server_that_is_gone_or_silent_is_said_soon(tmp_path: Path) -> None:
     began = time.monotonic()
     gone = Login("minio-datasets", "127.0.0.1", free_port(), "access", "secret-key")
@@ -327,6 +338,7 @@ def test_7_a_server_that_is_gone_or_silent_is_said_soon(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.fault(24)
 def test_24_a_server_that_is_killed_during_the_run_is_no_success(tmp_path: Path) -> None:
     with engine("rclone", tmp_path / "server") as login:
         client = boto(login)
@@ -344,6 +356,7 @@ def test_24_a_server_that_is_killed_during_the_run_is_no_success(tmp_path: Path)
 
 
 @posix
+@pytest.mark.fault(24)
 def test_24_a_helper_that_is_killed_is_no_success(
     small: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,7 @@ def _checked(site: Site, name: str) -> None:
     snapshot_verify.check(found.path / snapshots.CONTENT, found.facts["parts"])
 
 
+@pytest.mark.fault(4)
 def test_4_one_flipped_bit_in_any_file_is_found(site: Site) -> None:
     path = created(site, "--no-verify")
     choice = random.Random(4)
@@ -216,6 +217,7 @@ def test_4_one_flipped_bit_in_any_file_is_found(site: Site) -> None:
         os.replace(kept, victim)
 
 
+@pytest.mark.fault(4)
 def test_4_damage_ends_with_10_before_anything_is_touched(site: Site) -> None:
     path = created(site, "--no-verify")
     before = everything(site)
@@ -251,6 +253,7 @@ def test_rows_that_point_at_no_object_are_named(site: Site) -> None:
         "infra.data.snapshot._seal after",
     ],
 )
+@pytest.mark.fault(1)
 def test_1_kill_9_of_a_snapshot_leaves_none_and_the_next_run_sweeps(site: Site, step: str) -> None:
     names = [p.name for p in sorted(site.target.glob("0*"))]
     site.killed(step, "snapshot.create")
@@ -261,6 +264,7 @@ def test_1_kill_9_of_a_snapshot_leaves_none_and_the_next_run_sweeps(site: Site, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault(23)
 def test_23_ctrl_c_and_sigterm_end_a_snapshot_within_two_seconds(site: Site, number: signal.Signals) -> None:
     names = sorted(p.name for p in site.target.glob("0*"))
     for delay in (0.5, 1.6):

@@ -159,6 +159,7 @@ def test_ctrl_c_in_json_still_answers_with_one_object(running: Victim) -> None:
     assert json.loads(done.stdout)["error"]["code"] == "INTERRUPTED"
 
 
+@pytest.mark.fault(13)
 def test_of_two_ups_at_once_the_second_is_told_who_is_at_work(stopped: Victim) -> None:
     first = tools.start(stopped, "up")
     tools.until("the lock", lambda: _locked_by(stopped, first))
@@ -176,6 +177,7 @@ def test_many_ups_at_once_start_everything_once(stopped: Victim) -> None:
     tools.assert_runs_once(stopped)
 
 
+@pytest.mark.fault(13)
 def test_nothing_gets_in_between_while_down_is_at_work(running: Victim) -> None:
     first = tools.start(running, "down")
     tools.until("the lock", lambda: _locked_by(running, first))

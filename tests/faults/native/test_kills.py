@@ -83,6 +83,7 @@ def test_a_killed_supervisor_and_killed_services_are_repaired_by_up(running: Vic
     tools.assert_runs_once(running)
 
 
+@pytest.mark.fault(24)
 def test_everything_killed_at_once_is_started_again_by_up(running: Victim, deposit: Deposit) -> None:
     tools.kill_all(running, "supervisor", *CORE)
     tools.assert_nothing_runs(running)

@@ -13,6 +13,7 @@ def _ports(victim: Victim, *names: str) -> list[int]:
     return [int(victim.env[name]) for name in names]
 
 
+@pytest.mark.fault(12)
 def test_a_strangers_ports_are_all_named_and_nothing_is_started(unused: Victim) -> None:
     taken = ("POSTGRES_PORT", "REDIS_PORT", "TEMPORAL_UI_PORT", "MINIO_DATASETS_PORT", "TEMPORAL_METRICS_PORT")
     with tools.listener(*_ports(unused, *taken)) as stranger:
@@ -58,6 +59,7 @@ def test_a_stranger_on_the_port_of_a_crashed_service_is_named(running: Victim) -
 
 
 @pytest.mark.parametrize("supervised", [True, False], ids=["running", "without its supervisor"])
+@pytest.mark.fault(12)
 def test_another_stack_of_ours_is_named_by_its_directory(running: Victim, supervised: bool) -> None:
     names = ("POSTGRES_PORT", "REDIS_PORT", "TEMPORAL_PORT", "MINIO_DATASETS_PORT", "MINIO_RESULTS_PORT")
     before = tools.pids(running)
