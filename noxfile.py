@@ -14,6 +14,8 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "drift"]
 
 RESULTS = Path(__file__).parent / ".platform-tests"
+SIDE_BY_SIDE = ("-n", "3", "--dist", "loadfile")
+"""Each file of tests has platforms of its own, and mostly waits for them."""
 LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "-q")
 
 
@@ -66,7 +68,19 @@ def apps(session: nox.Session) -> None:
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""
-    _pytest(session, "tests/faults")
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/training")
+
+
+@nox.session(name="faults-data")
+def faults_data(session: nox.Session) -> None:
+    """Faults while data is backed up and restored, with a table of all thirty."""
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/data")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """All fault tests that this machine can run, with the table; not part of run-tests, which has them in parts."""
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults")
 
 
 @nox.session

@@ -35,6 +35,7 @@ SESSIONS = (
     *(f"smoke-{tier}" for tier in PLANNED_TIERS),
     "apps",
     "faults-native",
+    "faults-data",
     "walkthrough",
 )
 SHOWN_FAILURES = 10
