@@ -110,11 +110,11 @@ def invoked(text: str) -> list[str]:
 
 
 @cache
-def namespace() -> invoke.Collection:
-    """The tasks as `tasks.py` has them."""
+def namespace(words: tuple[str, ...] = ()) -> invoke.Collection:
+    """The tasks as `tasks.py` has them, for a command line."""
     from infra.tasks.collection import collect
 
-    with patch.object(sys, "argv", ["drift"]):  # it also looks at the command line, which is pytest's here
+    with patch.object(sys, "argv", ["drift", *words]):  # it also looks at the command line, which is pytest's here
         return collect()
 
 
@@ -133,7 +133,8 @@ def parse(words: Sequence[str] | str) -> list[ParserContext]:
     words = shlex.split(words) if isinstance(words, str) else list(words)
     words = [word for word in words if word not in ("--help", "-h")]  # Invoke adds it to every task itself
     core = Parser(initial=invoke.Program().initial_context, ignore_unknown=True).parse_argv(words)
-    return list(Parser(contexts=namespace().to_contexts()).parse_argv(core.unparsed))
+    tasks = namespace(tuple(words)) if "snapshot.create" in words else namespace()  # its name may be left out
+    return list(Parser(contexts=tasks.to_contexts()).parse_argv(core.unparsed))
 
 
 def examples() -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ EXPECTED: dict[int, tuple[str, str]] = {
     12: ("a port is taken", "exit 4 says by whom and which setting moves it; nothing started"),
     13: ("two runs at once", "the second ends with 12, names the holder; a killed holder holds nothing"),
     14: ("clock 2 h off, DST, two backups in a second", "order by sequence; the newest stays; S3 skew said as clock"),
-    15: ("keys ../x /abs a/../b . .. a//b ./x", "nothing outside the target; backups hold all; a tree: exit 11 names them"),
+    15: ("keys ../x /abs a/../b . .. a//b ./x", "nothing outside the target; backups hold all; trees: exit 11"),
     16: ("keys with blanks, quotes, newline, emoji, NFC and NFD, 1,024 bytes", "byte-exact; logs escape what controls"),
     17: ("keys that differ by case, on a disk that does not", "backups hold both; a tree: exit 11 names the pair"),
     18: ("key ending in /, key that is file and prefix", "both come back; a tree: the others go on, exit 11"),
