@@ -18,7 +18,8 @@ FOLDER = ROOT / "compose"
 CORE = FOLDER / "docker-compose.yml"
 OVERLAYS = ("observability", "light")
 STORES = ("", "rustfs", "external-s3")
-EXTERNAL = {"S3_ENDPOINT": "https://s3.example.com", "S3_ACCESS_KEY": "key", "S3_SECRET_KEY": "secret"}
+NEEDED = {"external-s3": dict.fromkeys(("S3_DATASETS_ENDPOINT", "S3_RESULTS_ENDPOINT"), "https://s3.example.com")}
+"""What a file cannot do without; all others need nothing."""
 
 
 def combinations() -> list[tuple[Path, ...]]:
@@ -49,11 +50,13 @@ def command(version: str) -> list[str]:
     return found
 
 
-def environment() -> dict[str, str]:
-    """The environment of a user who set nothing but where the external store is."""
+def environment(files: tuple[Path, ...]) -> dict[str, str]:
+    """The environment of a user who set nothing but what these files cannot do without."""
     steering = {*catalog.SETTINGS, *catalog.CONTRACT_NAMES}
     kept = {k: v for k, v in os.environ.items() if k not in steering and not k.startswith(("COMPOSE_", "PLATFORM_"))}
-    return kept | EXTERNAL
+    for name, values in NEEDED.items():
+        kept |= values if FOLDER / f"docker-compose.{name}.yml" in files else {}
+    return kept
 
 
 @pytest.mark.parametrize("version", ["installed", *compose_versions.PROGRAMS])
@@ -62,5 +65,5 @@ def test_every_combination_of_files_is_clean(version: str) -> None:
     for files in combinations():
         named = [word for path in files for word in ("-f", str(path))]
         argv = [*program, *named, "--env-file", os.devnull, "--profile", "*", "config", "--quiet"]
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment(), check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment(files), check=False)
         assert (done.returncode, done.stderr, done.stdout) == (0, "", ""), [p.name for p in files]
