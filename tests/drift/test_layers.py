@@ -13,7 +13,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "locks", "sigv4", "ports"),
-    *("catalog", "settings", "shell", "stack", "docker_engine"),
+    *("catalog", "settings", "shell", "stack", "docker_engine", "dashboards"),
     *("endpoints", "console", "waiting"),
     *("probes", "health"),
     *("data.ensure", "data.migrate"),
