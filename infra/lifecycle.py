@@ -119,17 +119,18 @@ def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only:
         stack.remember(context.stack, tier=tier.name)
         changed = before != _processes(tier, context)
         if changed:
-            _resume_trainings(context, ends)
+            _resume_trainings(context, tier.name, ends)
     return Started(tier, ends, time.monotonic() - began, changed)
 
 
-def _resume_trainings(context: Context, ends: Endpoints) -> None:
+def _resume_trainings(context: Context, tier: str, ends: Endpoints) -> None:
     """Trainings that the last stop interrupted go on; asked only where there were trainings."""
     from infra.endpoints import contract
-    from infra.training import service
+    from infra.training import runners, service
 
     if service.home(context.stack).exists() and {"postgres", "temporal"} <= set(ends.services):
-        waiting = service.resume_unfinished(context.stack, contract(ends))
+        jobs = runners.environment(context.settings, context.stack, tier)
+        waiting = service.resume_unfinished(context.stack, contract(ends), jobs)
         if waiting:
             context.console.say(f"  {waiting} interrupted training{'s go' if waiting > 1 else ' goes'} on")
 

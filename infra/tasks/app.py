@@ -15,7 +15,7 @@ def run(run: Run, tier: str = "") -> Answer:
     from infra import endpoints, lifecycle, stack
     from infra.app import service
     from infra.tiers import native_checks
-    from infra.training import contract
+    from infra.training import contract, runners
     from infra.training import service as training
 
     choice = lifecycle.choose(run.context)
@@ -26,8 +26,9 @@ def run(run: Run, tier: str = "") -> Answer:
     with stack.lock(run.stack, "app.run"):
         conflicts = service.taken(run.settings, run.stack)
         lifecycle.raise_on_failures(native_checks.ports(conflicts, run.stack.home) if conflicts else [])
-        training.ensure_worker(run.stack, contract.read(values).values)
-        specs = service.specs(run.settings, run.stack, values, links, training.runner_of(active.name))
+        jobs = runners.environment(run.settings, run.stack, active.name)
+        training.ensure_worker(run.stack, contract.read(values).values, jobs)
+        specs = service.specs(run.settings, run.stack, values, links, runners.of_tier(active.name))
         service.ensure(run.stack, specs, run.console)
     return _running(run)
 

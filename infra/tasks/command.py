@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +56,8 @@ def command(
 ) -> Callable[[Callable[..., Answer | None]], invoke.Task[Any]]:
     """Make an Invoke task of a function `body(run, *options) -> Answer | None`.
 
-    The first line of its docstring is the help. It gains the options of `COMMON`.
+    The first line of its docstring is the help. It gains the options of `COMMON`. A parameter such as `as_` is the
+    option --as, whose name is a word of Python.
 
     Args:
         name: the task's name where it is not the function's.
@@ -68,6 +70,7 @@ def command(
     def decorate(body: Callable[..., Answer | None]) -> invoke.Task[Any]:
         def task(context: invoke.Context, **options: Any) -> None:
             common = {key: options.pop(key) for key in COMMON}
+            options = {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in options.items()}
             options |= {"tier": tier} if tier else {}
             code = _execute(name or body.__name__, body, options, common, log)
             if code:
@@ -85,14 +88,18 @@ def command(
 
 def _signature(body: Callable[..., Any], drop: str) -> inspect.Signature:
     own = [p for p in list(inspect.signature(body).parameters.values())[1:] if p.name != drop]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    kind = inspect.Parameter.POSITIONAL_ONLY  # only so may a name be a word of Python; options are keywords anyway
     context = inspect.Parameter("context", kind)
-    plain = [inspect.Parameter(p.name, kind, default=p.default) for p in own]
+    plain = [inspect.Parameter(_flag(p.name), kind, default=p.default) for p in own]
     required = [p for p in plain if p.default is p.empty]
     optional = [p for p in plain if p.default is not p.empty]
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
     # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
     return inspect.Signature([context, *required, *common[:2], *optional, *common[2:]])
+
+
+def _flag(name: str) -> str:
+    return name[:-1] if keyword.iskeyword(name[:-1]) else name
 
 
 def _execute(

@@ -12,6 +12,7 @@ from infra.errors import PlatformError
 from infra.tasks.command import Run, command
 from infra.training.config import MOST_EPOCHS
 from infra.training.described import described
+from infra.training.request import JOB
 
 if TYPE_CHECKING:
     from infra.training.client import Glimpse, Order
@@ -30,18 +31,33 @@ CANCEL_BUDGET = 60.0
         "experiment": "name under which trainings are grouped (default: digits, or command)",
         "command": "run this program instead of the built-in training, e.g. 'python train.py --rate 0.1'",
         "detach": "return at once; the training goes on",
+        "as": "run it as: subprocess (of a worker on this machine) or job (of Kubernetes); default: job on kind",
+        "image": "image of the Job, with your own program in it (default: the backend's)",
+        "gpus": "GPUs that the Job asks for",
         "tier": "tier to use",
     }
 )
 def run(
-    run: Run, epochs: int = 15, experiment: str = "", command: str = "", detach: bool = False, tier: str = ""
+    run: Run,
+    epochs: int = 15,
+    experiment: str = "",
+    command: str = "",
+    detach: bool = False,
+    as_: str = "",
+    image: str = "",
+    gpus: int = 0,
+    tier: str = "",
 ) -> Answer:
     """Train the digits classifier, or run a program of yours, through the whole platform.
 
     Example: invoke train.run --epochs 15 --experiment first-steps
     """
-    order = _order(epochs, experiment, command)
+    from infra.training import runners
+
+    wanted = runners.How(as_, image, gpus)
+    order = _order(epochs, experiment, command, located=as_ != JOB)
     contract = _contract(run, tier)
+    order = runners.applied(order, wanted, run.console.tier)
     _ensure_worker(run, contract)
     job = _start(run, contract, order)
     if detach:
@@ -110,7 +126,7 @@ def cancel(run: Run, job: str, tier: str = "") -> Answer:
     return Answer(described(found), lines=(f"{found.id} has {_ended(found.state)}",), names=(found.id,))
 
 
-def _order(epochs: int, experiment: str, command: str) -> Order:
+def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
     import os
 
     from infra.training import command_line
@@ -125,22 +141,25 @@ def _order(epochs: int, experiment: str, command: str) -> Order:
         raise PlatformError("USAGE", "--experiment is longer than 100 characters, or has a line break in it")
     if not command:
         return Order(experiment or "digits", TrainingConfig(epochs=epochs))
-    words = command_line.located(command_line.split(command))
+    words = command_line.split(command)
+    words = command_line.located(words) if located else words
     return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command)
 
 
 def _contract(run: Run, tier: str) -> Contract:
-    from infra import endpoints
-    from infra.lifecycle import running_endpoints
+    from infra import endpoints, lifecycle
     from infra.training import contract
 
-    return contract.read(endpoints.contract(running_endpoints(run, tier)))
+    choice = lifecycle.choose(run.context)
+    run.console.tier = choice.tier.name
+    active = lifecycle.require_running(run.context, choice)
+    return contract.read(endpoints.contract(active.endpoints(run.context)))
 
 
 def _ensure_worker(run: Run, contract: Contract) -> None:
-    from infra.training import service
+    from infra.training import runners, service
 
-    service.ensure_worker(run.stack, contract.values)
+    service.ensure_worker(run.stack, contract.values, runners.environment(run.settings, run.stack, run.console.tier))
 
 
 def _start(run: Run, contract: Contract, order: Order) -> str:

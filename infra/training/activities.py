@@ -156,7 +156,7 @@ class Recorder(Heart):
 
     def __init__(self, contract: Contract, request: Request, attempt: int) -> None:
         super().__init__()
-        self._jobs, self._request, self._attempt = Jobs(contract, budget=0), request, attempt
+        self._jobs, self._request, self.attempt = Jobs(contract, budget=0), request, attempt
         self._progress = Progress(contract, request.job)
         self._unwritten: list[Report] = []
         self._next_try = 0.0
@@ -188,7 +188,7 @@ class Recorder(Heart):
             self._write(jobs)
 
     def _write(self, jobs: Jobs) -> None:
-        job, attempt = self._request.job, self._attempt
+        job, attempt = self._request.job, self.attempt
         while self._unwritten:
             report = self._unwritten[0]
             try:
@@ -241,11 +241,15 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _head(log: Path, step: Step) -> int:
+    shown = subprocess.list2cmdline(step.argv) if sys.platform == "win32" else shlex.join(step.argv)
+    return section(log, f"{step.name}: {shown}")
+
+
+def section(log: Path, title: str) -> int:
     """Begin a section of the log; returns where what follows will start."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    shown = subprocess.list2cmdline(step.argv) if sys.platform == "win32" else shlex.join(step.argv)
     with open(log, "a", encoding="utf-8") as file:
-        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {step.name}: {shown}\n")
+        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}\n")
         return file.tell()
 
 

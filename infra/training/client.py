@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,7 @@ class Order:
     cwd: str = ""
     shown: str = ""
     runner: str = SUBPROCESS
+    image: str = ""
     gpus: int = 0
 
 
@@ -100,9 +101,10 @@ def start(contract: Contract, order: Order) -> str:
 
 
 def _request(job: str, order: Order) -> Request:
+    how = {"runner": order.runner, "image": order.image, "gpus": order.gpus}
     if order.command:
-        return Request(job, command=list(order.command), cwd=order.cwd, runner=order.runner, gpus=order.gpus)
-    return Request(job, order.config.epochs, order.config.dataset, runner=order.runner, gpus=order.gpus)
+        return Request(job, command=list(order.command), cwd=order.cwd, **how)  # type: ignore[arg-type]
+    return Request(job, order.config.epochs, order.config.dataset, **how)  # type: ignore[arg-type]
 
 
 def newest(contract: Contract, limit: int) -> list[Job]:
@@ -269,6 +271,8 @@ class _Watch:
             facts = json.loads(text)
             if "state" in facts:
                 self._next_poll = 0.0
+            elif "note" in facts:
+                self._seen = replace(self._seen, note=str(facts["note"]))
             elif int(facts["epoch"]) > self._seen.epoch:
                 epochs = int(facts.get("epochs") or self._seen.epochs)
                 self._seen = Glimpse("running", int(facts["epoch"]), epochs, dict(facts.get("metrics", {})))
@@ -292,7 +296,8 @@ class _Watch:
         # A message may be ahead of the database.
         epoch, seen = job.epoch or 0, self._seen
         newer = epoch >= seen.epoch
-        self._seen = Glimpse(job.state, max(epoch, seen.epoch), job.epochs or 0, metrics if newer else seen.metrics)
+        shown, note = metrics if newer else seen.metrics, "" if job.epoch else seen.note
+        self._seen = Glimpse(job.state, max(epoch, seen.epoch), job.epochs or 0, shown, note)
 
     def _doubted(self, job: Job) -> Job:
         if job.final or time.monotonic() < self._next_check:

@@ -13,7 +13,8 @@ RUNNERS = (SUBPROCESS, JOB)
 class Request:
     """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory.
 
-    `gpus` is how many a Job asks for; a program of the worker has those of its machine.
+    `image` is a Job's ('': the worker's choice), `gpus` how many it asks for; a program of the worker has those of its
+    machine.
     """
 
     job: str
@@ -22,6 +23,7 @@ class Request:
     command: list[str] = field(default_factory=list)
     cwd: str = ""
     runner: str = SUBPROCESS
+    image: str = ""
     gpus: int = 0
 
     @property

@@ -9,18 +9,10 @@ from pathlib import Path
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.stack import Stack, unwritable
-from infra.training.request import JOB, SUBPROCESS
 
 WORKER = "training-worker"
-JOB_TIER = "kind"
-"""The tier on which trainings run as Kubernetes Jobs."""
 STOP_GRACE = 20.0
 """Seconds that the worker may take to stop: its programs get ten of them."""
-
-
-def runner_of(tier: str) -> str:
-    """How trainings run on a tier, where nobody says otherwise."""
-    return JOB if tier == JOB_TIER else SUBPROCESS
 
 
 def home(stack: Stack) -> Path:
@@ -38,11 +30,11 @@ def worker_log(stack: Stack) -> Path:
     return home(stack) / "worker.log"
 
 
-def ensure_worker(stack: Stack, contract_env: Mapping[str, str]) -> None:
+def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[str, str]) -> None:
     """Keep a worker running for the platform of that contract; returns at once.
 
-    A worker of another contract (another port, a backend more) is restarted; its trainings go on from their
-    last checkpoint.
+    `jobs` is what `runners.environment` says. A worker of another contract (another port, a backend more) is restarted;
+    its trainings go on from their last checkpoint.
 
     Raises:
         PlatformError: STATE_UNWRITABLE.
@@ -53,7 +45,7 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str]) -> None:
     try:
         for directory in (work, job_logs(stack)):
             directory.mkdir(parents=True, exist_ok=True)
-        supervise.ensure(home(stack), [_spec(stack, work, contract_env)])
+        supervise.ensure(home(stack), [_spec(stack, work, {**contract_env, **jobs})])
     except OSError as error:
         raise unwritable(home(stack), error) from error
 
@@ -73,7 +65,7 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
     )
 
 
-def resume_unfinished(stack: Stack, contract_env: Mapping[str, str]) -> int:
+def resume_unfinished(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[str, str]) -> int:
     """Start the worker when trainings were interrupted by the platform's stop; how many there are.
 
     Raises:
@@ -83,7 +75,7 @@ def resume_unfinished(stack: Stack, contract_env: Mapping[str, str]) -> int:
 
     waiting = client.unfinished(contract.read(contract_env))
     if waiting:
-        ensure_worker(stack, contract_env)
+        ensure_worker(stack, contract_env, jobs)
     return waiting
 
 

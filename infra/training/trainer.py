@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from infra.errors import PlatformError
@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> Job:
     """The job of a command line."""
     parser = argparse.ArgumentParser(prog="infra.training.trainer")
     parser.add_argument("--job", required=True)
-    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--attempt", type=int, default=0, help="0: begin a new try")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--epochs", type=int, required=True)
     found = parser.parse_args(argv)
@@ -207,6 +207,19 @@ def connect(job: Job) -> Servers:
     return Servers(jobs, Progress(found, job.id), *stores, tracking_for(found, subject))
 
 
+def claimed(job: Job, servers: Servers) -> Job:
+    """The job with a new try of its own: earlier ones may not write any more.
+
+    Raises:
+        Superseded: it has ended.
+    """
+    attempt = servers.jobs.claim(job.id)
+    if attempt is None:
+        raise Superseded(f"job {job.id} has ended before it began")
+    servers.progress.publish(state="running", attempt=attempt)
+    return replace(job, attempt=attempt)
+
+
 def stop_on_signals() -> None:
     """Let SIGTERM and SIGINT (Windows: Ctrl-Break) end the training after its clean-up."""
 
@@ -226,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = parse(sys.argv[1:] if argv is None else argv)
     stop_on_signals()
     try:
-        train(job, connect(job))
+        servers = connect(job)
+        train(job if job.attempt else claimed(job, servers), servers)
     except Stopped as error:
         return _ended(str(error), EXIT_STOPPED)
     except Superseded as error:

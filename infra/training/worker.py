@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -26,14 +26,15 @@ from infra.training import contract, workflow
 from infra.training.activities import Activities
 from infra.training.contract import Contract
 from infra.training.program import GRACE
+from infra.training.request import JOB, RUNNERS, SUBPROCESS
 from infra.training.workflow import TrainingWorkflow
 
 log = logging.getLogger("training.worker")
 
 LONGEST_PAUSE = 5.0
 """Seconds between tries to reach Temporal, at most."""
-PROGRAMS = max(2, (os.cpu_count() or 2) // 2)
-"""Trainings at the same time; more wait."""
+AT_ONCE = {SUBPROCESS: max(2, (os.cpu_count() or 2) // 2), JOB: 20}
+"""Trainings at the same time; more wait. Jobs are held up by the cluster where it is full."""
 
 
 async def connect(found: Contract) -> Client:
@@ -48,47 +49,73 @@ async def connect(found: Contract) -> Client:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def workers(client: Client, activities: Activities, threads: ThreadPoolExecutor) -> list[Worker]:
-    """Two workers: one for workflows and their endings, one for programs."""
+def workers(client: Client, offers: Mapping[str, Activities], threads: ThreadPoolExecutor) -> list[Worker]:
+    """One worker for workflows and their endings, and one for each way to run trainings."""
     short = Worker(
         client,
         task_queue=workflow.QUEUE,
         workflows=[TrainingWorkflow],
-        activities=[activities.finish],
+        activities=[next(iter(offers.values())).finish],
         activity_executor=threads,
         max_concurrent_activities=4,
         max_cached_workflows=20,
     )
-    long = Worker(
+    return [short, *(_long(client, runner, activities, threads) for runner, activities in offers.items())]
+
+
+def _long(client: Client, runner: str, activities: Activities, threads: ThreadPoolExecutor) -> Worker:
+    return Worker(
         client,
-        task_queue=workflow.PROGRAM_QUEUE,
+        task_queue=workflow.QUEUES[runner],
         activities=[activities.set_preparing, activities.prepare, activities.run, activities.evaluate],
         activity_executor=threads,
-        max_concurrent_activities=PROGRAMS,
+        max_concurrent_activities=AT_ONCE[runner],
         # A cancellation comes as the answer to a heartbeat, so these must not be held back for long.
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         graceful_shutdown_timeout=timedelta(seconds=GRACE + 2),
     )
-    return [short, long]
 
 
-async def serve(found: Contract, logs: Path, stop: asyncio.Event) -> None:
+def offers(found: Contract, logs: Path, environ: Mapping[str, str]) -> dict[str, Activities]:
+    """The ways to run trainings that this worker offers, by their names: TRAINING_RUNNER (default: subprocess).
+
+    Jobs go to the cluster of TRAINING_KUBECONFIG, or to the one that the worker itself runs in.
+
+    Raises:
+        PlatformError: USAGE for an unknown name; NOT_RUNNING for a kubeconfig that leads nowhere.
+    """
+    names = [word.strip() for word in (environ.get("TRAINING_RUNNER") or SUBPROCESS).split(",")]
+    unknown = [name for name in names if name not in RUNNERS]
+    if unknown:
+        raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}, which is none of {', '.join(RUNNERS)}")
+    return {name: _jobs(found, logs, environ) if name == JOB else Activities(found, logs) for name in names}
+
+
+def _jobs(found: Contract, logs: Path, environ: Mapping[str, str]) -> Activities:
+    from infra.training import cluster, job_manifest
+    from infra.training.job_activities import JobActivities
+
+    shape, path = job_manifest.shape(environ), environ.get("TRAINING_KUBECONFIG")
+    access = cluster.from_kubeconfig(Path(path)) if path else cluster.from_pod(environ)
+    return JobActivities(found, logs, cluster.Cluster(access, shape.namespace), shape)
+
+
+async def serve(found: Contract, offered: Mapping[str, Activities], stop: asyncio.Event) -> None:
     """Work until told to stop; begins anew after anything that ends a worker."""
-    activities = Activities(found, logs)
-    with ThreadPoolExecutor(4 + PROGRAMS) as threads:
+    with ThreadPoolExecutor(4 + sum(AT_ONCE[runner] for runner in offered)) as threads:
         while not stop.is_set():
             client = await _unless(stop, connect(found))
             if client is not None:
-                await _work(workers(client, activities, threads), stop)
+                await _work(workers(client, offered, threads), stop)
 
 
-async def _work(pair: list[Worker], stop: asyncio.Event) -> None:
+async def _work(them: list[Worker], stop: asyncio.Event) -> None:
     log.info("ready")
-    running = [asyncio.create_task(worker.run()) for worker in pair]
+    running = [asyncio.create_task(worker.run()) for worker in them]
     ended = asyncio.create_task(stop.wait())
     await asyncio.wait([*running, ended], return_when=asyncio.FIRST_COMPLETED)
     ended.cancel()
-    await asyncio.gather(*(worker.shutdown() for worker in pair), return_exceptions=True)
+    await asyncio.gather(*(worker.shutdown() for worker in them), return_exceptions=True)
     for result in await asyncio.gather(*running, return_exceptions=True):
         if isinstance(result, BaseException):
             log.error("the worker ended: %s", result)
@@ -113,10 +140,10 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> No
             signal.signal(getattr(signal, name), lambda *_: loop.call_soon_threadsafe(stop.set))
 
 
-async def _main(found: Contract, logs: Path) -> None:
+async def _main(found: Contract, offered: Mapping[str, Activities]) -> None:
     stop = asyncio.Event()
     _stop_on_signals(asyncio.get_running_loop(), stop)
-    await serve(found, logs, stop)
+    await serve(found, offered, stop)
 
 
 def main() -> int:
@@ -127,10 +154,11 @@ def main() -> int:
         logs = os.environ.get("TRAINING_LOG_DIR", "")
         if not logs:
             raise PlatformError("USAGE", "not in the environment: TRAINING_LOG_DIR")
+        offered = offers(found, Path(logs), os.environ)
     except PlatformError as error:
-        write_line(sys.stderr, error.what)
+        write_line(sys.stderr, f"{error.what}: {error.why}".rstrip(" :"))
         return int(error.exit)
-    asyncio.run(_main(found, Path(logs)))
+    asyncio.run(_main(found, offered))
     # Threads of temporalio's core may call into an interpreter that is being taken down, which aborts it.
     logging.shutdown()
     os._exit(0)

@@ -12,11 +12,14 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
 
-from infra.training.request import Ending, Request
+from infra.training.request import JOB, SUBPROCESS, Ending, Request
 
 QUEUE = "training"
 # Programs have a queue of their own: many long trainings must not keep a short one from being marked as cancelled.
 PROGRAM_QUEUE = "training-programs"
+# Jobs too: a worker with access to a cluster need not have the machine and the directory that a program wants.
+JOB_QUEUE = "training-jobs"
+QUEUES = {SUBPROCESS: PROGRAM_QUEUE, JOB: JOB_QUEUE}
 
 PREPARE, CLAIM_AND_RUN, EVALUATE = "training.prepare", "training.run", "training.evaluate"
 SET_PREPARING, FINISH = "training.set_preparing", "training.finish"
@@ -50,11 +53,11 @@ class TrainingWorkflow:
         return ending.state
 
     async def _work(self, request: Request) -> None:
-        # On the programs' queue: until there is room for a program, the job stays queued.
+        # On the queue of those who run it: until there is room for a program, the job stays queued.
         await workflow.execute_activity(
             SET_PREPARING,
             request,
-            task_queue=PROGRAM_QUEUE,
+            task_queue=queue(request),
             start_to_close_timeout=timedelta(minutes=2),
             retry_policy=UNTIL_IT_WORKS,
         )
@@ -71,7 +74,7 @@ class TrainingWorkflow:
         await workflow.execute_activity(
             name,
             request,
-            task_queue=PROGRAM_QUEUE,
+            task_queue=queue(request),
             start_to_close_timeout=limit,
             heartbeat_timeout=HEARTBEAT,
             retry_policy=TRIES,
@@ -90,6 +93,11 @@ class TrainingWorkflow:
                 await asyncio.shield(marking)
             except asyncio.CancelledError:
                 continue
+
+
+def queue(request: Request) -> str:
+    """The task queue of the workers that can run the training."""
+    return QUEUES[request.runner]
 
 
 def judge(job: str, error: BaseException) -> Ending:

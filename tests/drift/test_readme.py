@@ -152,16 +152,18 @@ def test_readme_lists_the_sessions_of_run_tests() -> None:
 
 
 def test_every_setting_and_contract_name_that_is_shown_exists() -> None:
-    others = {
-        "PLATFORM_PYTHON",
-        "TRAINING_JOB_ID",
-        "TRAINING_ATTEMPT",
-        "TRAINING_RUNNER",
-        "SERVICES",
-        "JOB",
-        "NAME",
-        "KEY",
-    }
+    worker = (
+        "RUNNER",
+        "KUBECONFIG",
+        "NAMESPACE",
+        "SERVICE_ACCOUNT",
+        "CONFIG_MAP",
+        "SECRET",
+        "RESOURCES",
+        "GPUS",
+    )
+    others = {f"TRAINING_{name}" for name in (*worker, "JOB_ID", "ATTEMPT")}
+    others |= {"PLATFORM_PYTHON", "SERVICES", "JOB", "NAME", "KEY"}
     shapes = re.compile(r"\b(?:PLATFORM|POSTGRES|REDIS|MINIO|TEMPORAL|MLFLOW|TRAINING|OBSERVABILITY)_[A-Z0-9_]+\b")
     for path in DOCS:
         shown = set(shapes.findall(read(path)))

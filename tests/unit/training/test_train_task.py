@@ -59,14 +59,14 @@ def test_wrong_orders_are_refused_before_anything_is_asked(
     epochs: int, experiment: str, command: str, code: str
 ) -> None:
     with pytest.raises(PlatformError) as caught:
-        train._order(epochs, experiment, command)
+        train._order(epochs, experiment, command, located=True)
     assert caught.value.code == code
 
 
 def test_orders() -> None:
-    assert train._order(3, "", "").experiment == "digits"
-    assert train._order(3, "", "").config.epochs == 3
-    own = train._order(15, "", f"'{sys.executable}' -c pass")
+    assert train._order(3, "", "", located=True).experiment == "digits"
+    assert train._order(3, "", "", located=True).config.epochs == 3
+    own = train._order(15, "", f"'{sys.executable}' -c pass", located=True)
     assert own.command[1:] == ("-c", "pass")
     assert (own.experiment, own.cwd) == ("command", os.getcwd())
 

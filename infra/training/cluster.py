@@ -1,0 +1,213 @@
+"""The few questions and orders that a worker has for the API server of Kubernetes: Jobs, their pods, their logs.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/ (batch/v1 Job, core/v1 Pod). The standard library is
+enough for that, so the worker needs no client package, and no program in its image.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from infra.errors import PlatformError
+
+LIMIT = 4.0
+"""Seconds for one answer: shorter than a heartbeat may be late."""
+MOST_LOG = 4_000_000
+"""Bytes of a log that are read at once."""
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds its token (kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
+
+Object = dict[str, Any]
+
+
+class Away(Exception):
+    """The API server does not answer, or says that it cannot now."""
+
+
+class Refused(Exception):
+    """The API server said no; `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Access:
+    """Host and port of the API server, what to trust, and who we are: a certificate (in `tls`) or a token."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = field(repr=False)
+    token: Callable[[], str] = field(repr=False, default=lambda: "")
+
+
+def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
+    """The cluster that this process runs in, as its ServiceAccount.
+
+    Raises:
+        PlatformError: USAGE when this is no pod, or one without a token.
+    """
+    host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host or not (account / "token").exists():
+        raise PlatformError(
+            "USAGE",
+            "trainings as Jobs need a cluster",
+            why="TRAINING_KUBECONFIG is not set, and this process has no ServiceAccount of a pod",
+        )
+    tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    # Read each time: the kubelet renews it.
+    return Access(host, int(port), tls, lambda: (account / "token").read_text(encoding="ascii").strip())
+
+
+def from_kubeconfig(path: Path) -> Access:
+    """The cluster of a kubeconfig's current context, with a client certificate or a token.
+
+    Raises:
+        PlatformError: NOT_RUNNING when it cannot be read or used.
+    """
+    import yaml
+
+    try:
+        return _access(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, ssl.SSLError) as error:
+        raise PlatformError(
+            "NOT_RUNNING", f"{path} leads to no cluster", why=str(error), steps=("invoke up --tier kind",)
+        ) from error
+
+
+def _access(found: Mapping[str, Any]) -> Access:
+    context = _named(found["contexts"], found["current-context"])["context"]
+    cluster, user = _named(found["clusters"], context["cluster"])["cluster"], _named(found["users"], context["user"])
+    where, login = urlsplit(cluster["server"]), user["user"]
+    tls = None
+    if where.scheme == "https":
+        tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
+        if "client-certificate-data" in login:
+            _show(tls, _text(login["client-certificate-data"]) + _text(login["client-key-data"]))
+    token = str(login.get("token", ""))
+    return Access(where.hostname or "", where.port or 443, tls, lambda: token)
+
+
+def _named(entries: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return next((entry for entry in entries if entry["name"] == name), {})
+
+
+def _text(data: str) -> str:
+    return base64.b64decode(data).decode("ascii")
+
+
+def _show(tls: ssl.SSLContext, pair: str) -> None:
+    """Certificate and key, which the ssl module takes from a file only."""
+    descriptor, name = tempfile.mkstemp(suffix=".pem")  # private: mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(pair)
+        tls.load_cert_chain(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+class Cluster:
+    """Jobs and pods of one namespace.
+
+    Raises (every method):
+        Away: no answer within `LIMIT` seconds, or an answer that means "not now".
+        Refused: it said no.
+    """
+
+    def __init__(self, access: Access, namespace: str) -> None:
+        self._access, self.namespace = access, namespace
+
+    def job(self, name: str) -> Object | None:
+        """A Job, or None."""
+        return self._found("GET", f"{self._jobs}/{quote(name)}")
+
+    def create(self, manifest: Mapping[str, Any]) -> None:
+        """Create a Job; one of that name that is there already stays."""
+        try:
+            self._ask("POST", self._jobs, body=json.dumps(manifest))
+        except Refused as error:
+            if error.status != 409:
+                raise
+
+    def delete(self, name: str) -> None:
+        """Delete a Job and its pods; nothing happens when there is none."""
+        self._found("DELETE", f"{self._jobs}/{quote(name)}", propagationPolicy="Background")
+
+    def pods(self, job: str) -> list[Object]:
+        """The pods of a Job, oldest first."""
+        found = json.loads(self._ask("GET", self._pods, labelSelector=f"job-name={job}"))["items"]
+        return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+
+    def log(self, pod: str, since: str) -> str:
+        """The log of a pod with a timestamp (RFC 3339) before each line, from second `since` on ('': all)."""
+        query = {"timestamps": "true", "limitBytes": str(MOST_LOG)} | ({"sinceTime": since} if since else {})
+        try:
+            return self._ask("GET", f"{self._pods}/{quote(pod)}/log", **query).decode("utf-8", "replace")
+        except Refused as error:
+            # There is no log before the container has started, nor after its pod has gone.
+            if error.status in (400, 404):
+                return ""
+            raise
+
+    @property
+    def _jobs(self) -> str:
+        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
+
+    @property
+    def _pods(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    def _found(self, method: str, path: str, **query: str) -> Object | None:
+        try:
+            found: Object = json.loads(self._ask(method, path, **query))
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    def _ask(self, method: str, path: str, body: str | None = None, **query: str) -> bytes:
+        link = self._link()
+        try:
+            link.request(method, f"{path}?{urlencode(query)}" if query else path, body, self._headers())
+            answer = link.getresponse()
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Away(f"the API server at {self._access.host}:{self._access.port} does not answer: {error}") from error
+        finally:
+            link.close()
+        if answer.status in (429, 500, 502, 503, 504):
+            raise Away(f"the API server answered with {answer.status}: {_message(data)}")
+        if answer.status >= 400:
+            raise Refused(answer.status, _message(data))
+        return data
+
+    def _link(self) -> http.client.HTTPConnection:
+        access = self._access
+        if access.tls is None:
+            return http.client.HTTPConnection(access.host, access.port, timeout=LIMIT)
+        return http.client.HTTPSConnection(access.host, access.port, timeout=LIMIT, context=access.tls)
+
+    def _headers(self) -> dict[str, str]:
+        token = self._access.token()
+        login = {"Authorization": f"Bearer {token}"} if token else {}
+        return {"Content-Type": "application/json", "Accept": "application/json, */*", **login}
+
+
+def _message(data: bytes) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        return str(json.loads(data).get("message", ""))
+    return data[:300].decode("utf-8", "replace").strip()

@@ -1,0 +1,68 @@
+"""The activities of a worker whose trainings are Kubernetes Jobs; preparation and evaluation stay its programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from infra.training import program, workflow
+from infra.training.activities import Activities, Recorder, Stop, section
+from infra.training.cluster import Away, Cluster, Refused
+from infra.training.contract import Contract
+from infra.training.job_manifest import Shape
+from infra.training.job_runner import JobLog, JobRunner, Vanished
+from infra.training.job_verdict import SUCCEEDED
+from infra.training.progress import Progress
+from infra.training.request import Request
+
+
+class JobActivities(Activities):
+    """The activities, bound to a platform, a directory for logs and a cluster."""
+
+    def __init__(self, contract: Contract, logs: Path, cluster: Cluster, shape: Shape) -> None:
+        super().__init__(contract, logs)
+        self._cluster, self._shape = cluster, shape
+
+    @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
+    def run(self, request: Request) -> None:
+        """Run the training as a Job to its end; one that an earlier worker has made is taken over."""
+        recorder = Recorder(self._contract, request, 0)
+        runner = JobRunner(self._cluster, self._shape, request, recorder.beat)
+        try:
+            self._follow(request, runner, recorder)
+        except Stop as reason:
+            raise _stopped(runner, str(reason)) from reason
+        except (Away, Vanished) as error:
+            raise ApplicationError(str(error)) from error
+        except Refused as error:
+            text = f"Kubernetes refused: {error}"
+            raise ApplicationError(text, [], non_retryable=error.status not in (401, 409)) from error
+        finally:
+            recorder.close(self._contract)
+
+    def _follow(self, request: Request, runner: JobRunner, recorder: Recorder) -> None:
+        attempt = runner.adopted()
+        path = self._logs / f"{request.job}.log"
+        start = section(path, f"Job {runner.name}{' (taken over)' if attempt is not None else ''}")
+        if attempt is None:
+            # Pods of the built-in training claim their own try: Kubernetes may start several.
+            attempt = 0 if request.built_in else self._claim(request.job)
+            runner.create(attempt)
+        recorder.attempt = attempt
+        progress = Progress(self._contract, request.job)
+        verdict = runner.follow(JobLog(path), recorder.line, lambda note: progress.publish(note=note))
+        if verdict.state != SUCCEEDED:
+            raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
+
+
+def _stopped(runner: JobRunner, reason: str) -> BaseException:
+    """What ends the activity: on a cancellation the Job goes; when the worker ends, the Job goes on without it."""
+    if not activity.is_cancelled():
+        return ApplicationError(reason)
+    try:
+        left = not runner.remove()
+    except (Away, Refused) as error:
+        return ApplicationError(f"the Job {runner.name} could not be deleted: {error}")
+    return CancelledError(f"{reason}; a node that is away still has a pod" if left else reason)

@@ -1,0 +1,146 @@
+"""What a training looks like as a Kubernetes Job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra import catalog
+from infra.errors import PlatformError
+from infra.training.request import Request
+
+CONTAINER = "training"
+ATTEMPT = "training/attempt"
+"""Annotation with the number of the try, where the worker has claimed it."""
+BACKOFF_LIMIT = 6
+"""Pods of one training that may end before their time; the pauses between them grow from 10 s to 6 min."""
+KEPT = 86_400
+"""Seconds after its end that a Job and its logs stay: a worker that was away that long still finds the outcome."""
+GRACE = 15
+NODE_PATIENCE = 30
+"""Seconds that a pod waits for a node that does not answer, before another one takes its place."""
+GPU = "nvidia.com/gpu"
+_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all Jobs of a worker have in common; the names are those of the chart helm/platform."""
+
+    namespace: str = "platform"
+    image: str = catalog.BACKEND_IMAGE
+    service_account: str = "platform-training"
+    config_map: str = "platform-env"
+    secret: str = "platform-env"
+    resources: Mapping[str, Any] = field(default_factory=lambda: _RESOURCES)
+    gpus: int = 0
+    user: int = 1000
+
+    @property
+    def memory(self) -> str:
+        """The limit of memory, in words."""
+        return str(self.resources.get("limits", {}).get("memory", "none of its own, but its node has one"))
+
+
+def shape(environ: Mapping[str, str]) -> Shape:
+    """From the worker's environment: TRAINING_NAMESPACE, TRAINING_IMAGE and so on; what is not there has its default.
+
+    Raises:
+        PlatformError: USAGE when TRAINING_RESOURCES is no JSON object, or TRAINING_GPUS no number.
+    """
+    plain = Shape()
+    try:
+        resources = json.loads(environ.get("TRAINING_RESOURCES") or "{}")
+        gpus = int(environ.get("TRAINING_GPUS") or "0")
+    except ValueError as error:
+        raise PlatformError("USAGE", "TRAINING_RESOURCES or TRAINING_GPUS cannot be used", why=str(error)) from error
+    return Shape(
+        namespace=environ.get("TRAINING_NAMESPACE") or plain.namespace,
+        image=environ.get("TRAINING_IMAGE") or plain.image,
+        service_account=environ.get("TRAINING_SERVICE_ACCOUNT") or plain.service_account,
+        config_map=environ.get("TRAINING_CONFIG_MAP") or plain.config_map,
+        secret=environ.get("TRAINING_SECRET") or plain.secret,
+        resources=resources or plain.resources,
+        gpus=gpus,
+    )
+
+
+def name(job: str) -> str:
+    """The Job's name, from the training's id: whoever takes the training over finds the same Job."""
+    return f"training-{job}"
+
+
+def manifest(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
+    """The Job of a training; `attempt` is the number of its try, 0 where each pod claims its own."""
+    labels = {
+        "app.kubernetes.io/name": "training",
+        "app.kubernetes.io/instance": request.job,
+        "app.kubernetes.io/component": "training",
+        "app.kubernetes.io/managed-by": "training-worker",
+    }
+    meta = {"name": name(request.job), "namespace": shape.namespace, "labels": labels}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**meta, "annotations": {ATTEMPT: str(attempt)}},
+        "spec": {
+            "backoffLimit": BACKOFF_LIMIT,
+            "ttlSecondsAfterFinished": KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": _pod(request, shape, attempt)},
+        },
+    }
+
+
+def _pod(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
+    gone = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists"} for key in ("not-ready", "unreachable")]
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": shape.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "tolerations": [{**t, "effect": "NoExecute", "tolerationSeconds": NODE_PATIENCE} for t in gone],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": shape.user,
+            "runAsGroup": shape.user,
+            "fsGroup": shape.user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(request, shape, attempt)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+
+
+def _container(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
+    own = {"TRAINING_JOB_ID": request.job, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
+    own |= {"TRAINING_ATTEMPT": str(attempt)} if attempt else {}
+    return {
+        "name": CONTAINER,
+        "image": request.image or shape.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(request.command) or _built_in(request),
+        "envFrom": [{"configMapRef": {"name": shape.config_map}}, {"secretRef": {"name": shape.secret}}],
+        "env": [{"name": name, "value": value} for name, value in own.items()],
+        "resources": _resources(request.gpus or shape.gpus, shape.resources),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+
+
+def _built_in(request: Request) -> list[str]:
+    options = {"job": request.job, "dataset": request.dataset, "epochs": request.epochs}
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return ["python3", "-u", "-m", "infra.training.trainer", *words]
+
+
+def _resources(gpus: int, base: Mapping[str, Any]) -> dict[str, Any]:
+    # Extended resources are limits that are requests at the same time.
+    limits = {**base.get("limits", {}), **({GPU: str(gpus)} if gpus else {})}
+    return {**base, **({"limits": limits} if limits else {})}

@@ -1,0 +1,158 @@
+"""A training as a Kubernetes Job: made or found again, followed to its end, taken away when it is cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from infra.stack import read_json, write_atomic
+from infra.training import job_manifest, job_verdict
+from infra.training.cluster import Away, Cluster, Object
+from infra.training.job_manifest import ATTEMPT, Shape
+from infra.training.job_verdict import RUNNING, Verdict
+from infra.training.request import Request
+
+T = TypeVar("T")
+
+POLL = 1.0
+"""Seconds between two looks at the Job."""
+BEAT = 0.25
+"""Seconds between two signs of life."""
+PATIENCE = 600.0
+"""Seconds that the API server may be away before the training is handed on to another worker."""
+REMOVAL = 60.0
+"""Seconds for the pods of a cancelled training to end."""
+
+
+class Vanished(Exception):
+    """Somebody has deleted the Job."""
+
+
+class JobRunner:
+    """One training's Job.
+
+    Raises (every method):
+        Away: the API server was away for `PATIENCE` seconds.
+        Refused: it said no.
+        Exception: what `beat` raises, e.g. because the training was cancelled; the Job is untouched then.
+    """
+
+    def __init__(self, cluster: Cluster, shape: Shape, request: Request, beat: Callable[[], None]) -> None:
+        self._cluster, self._shape, self._request, self._beat = cluster, shape, request, beat
+        self.name = job_manifest.name(request.job)
+
+    def adopted(self) -> int | None:
+        """The number of the try that the Job was made for, where there is one already; None where there is none."""
+        found = self._patiently(lambda: self._cluster.job(self.name))
+        while found is not None and found["metadata"].get("deletionTimestamp"):
+            self._pause(POLL)
+            found = self._patiently(lambda: self._cluster.job(self.name))
+        return int(found["metadata"].get("annotations", {}).get(ATTEMPT, "0")) if found is not None else None
+
+    def create(self, attempt: int) -> None:
+        """Make the Job."""
+        manifest = job_manifest.manifest(self._request, self._shape, attempt)
+        self._patiently(lambda: self._cluster.create(manifest))
+
+    def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> Verdict:
+        """Follow the Job to its end, which is returned; each line that it prints goes to the log and to `on_line`.
+
+        Raises:
+            Vanished: it was deleted meanwhile.
+        """
+        note = None
+        while True:
+            verdict, pods = self._patiently(self._look)
+            for line in self._patiently(lambda pods=pods: log.news(self._cluster, pods)):  # type: ignore[misc]
+                on_line(line)
+            if verdict.state != RUNNING:
+                return verdict
+            if verdict.note != note:
+                note = verdict.note
+                on_note(note)
+            self._pause(POLL)
+
+    def _look(self) -> tuple[Verdict, list[Object]]:
+        found = self._cluster.job(self.name)
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            raise Vanished(f"the Job {self.name} was deleted")
+        pods = self._cluster.pods(self.name)
+        return job_verdict.judge(found, pods, self._shape.memory), pods
+
+    def remove(self) -> bool:
+        """Delete the Job and its pods; whether all were gone in time (a node that is away keeps its pod)."""
+        end = time.monotonic() + REMOVAL
+        self._cluster_deletes(end)
+        while time.monotonic() < end:
+            with contextlib.suppress(Away):
+                if self._cluster.job(self.name) is None and not self._cluster.pods(self.name):
+                    return True
+            self._rest(BEAT)
+        return False
+
+    def _cluster_deletes(self, end: float) -> None:
+        while True:
+            try:
+                self._cluster.delete(self.name)
+                return
+            except Away:
+                if time.monotonic() > end:
+                    raise
+            self._rest(POLL)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return call()
+            except Away:
+                if time.monotonic() > end:
+                    raise
+            self._pause(POLL)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._beat()
+            time.sleep(BEAT)
+
+    def _rest(self, seconds: float) -> None:
+        # The reason to stop is known; now the beat only has to show that we are alive.
+        with contextlib.suppress(Exception):
+            self._beat()
+        time.sleep(seconds)
+
+
+class JobLog:
+    """The log of a training: what its pods print, each line once, also when another worker goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place = path, path.with_suffix(".since.json")
+        self._since = str((read_json(self._place) or {}).get("since", ""))
+
+    def news(self, cluster: Cluster, pods: list[Object]) -> list[str]:
+        """New lines of all pods, appended to the file."""
+        lines = [line for pod in pods for line in self._news_of(cluster, pod["metadata"]["name"])]
+        if lines:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+            write_atomic(self._place, json.dumps({"since": self._since}), sync=False)
+        return lines
+
+    def _news_of(self, cluster: Cluster, pod: str) -> Iterator[str]:
+        # The server takes whole seconds; what was seen before is left out here.
+        for entry in cluster.log(pod, self._since[:19] + "Z" if self._since else "").splitlines():
+            stamp, _, line = entry.partition(" ")
+            if _nanoseconds(stamp) > _nanoseconds(self._since):
+                self._since = stamp
+                yield line
+
+
+def _nanoseconds(stamp: str) -> tuple[str, str]:
+    """A timestamp as something to compare: containers cut the zeros at the end of the fraction off."""
+    whole, _, fraction = stamp.removesuffix("Z").partition(".")
+    return whole, fraction.ljust(9, "0")

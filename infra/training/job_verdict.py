@@ -1,0 +1,98 @@
+"""How a training's Job is doing, from what the API server says of it and of its pods."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.training.patience import EXIT_TEMPORARY
+
+RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
+PULL_PATIENCE = 15.0
+"""Seconds for an image, once its first pull has failed."""
+_AT_ONCE = ("InvalidImageName", "ErrImageNeverPull")
+_STUCK = ("ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+# Signals by which others end a program: another pod may do better.
+_OUTSIDE = {128 + int(getattr(signal, n, 0)) for n in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")} - {128}
+RETRIED = _OUTSIDE | {EXIT_TEMPORARY}
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """running, succeeded or failed; why it failed, or (`note`) what it waits for."""
+
+    state: str
+    reason: str = ""
+    note: str = ""
+
+
+def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None) -> Verdict:
+    """The verdict on a Job and its pods, oldest first; `memory` is their limit, for the reason."""
+    conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
+    if "Complete" in conditions:
+        return Verdict(SUCCEEDED)
+    reason = next((text for pod in pods if (text := _hopeless(pod, memory, now or datetime.now(UTC)))), "")
+    if reason:
+        return Verdict(FAILED, reason)
+    if "Failed" in conditions:
+        return Verdict(FAILED, _given_up(conditions["Failed"], pods))
+    return Verdict(RUNNING, note=_obstacle(pods[-1]) if pods else "waiting for its pod")
+
+
+def _hopeless(pod: Object, memory: str, now: datetime) -> str:
+    """Why no further pod would do better; '' when one may."""
+    for state in _states(pod):
+        ended, waiting = state.get("terminated"), state.get("waiting", {})
+        if ended and ended.get("reason") == "OOMKilled":
+            return f"the training was killed for memory: it took more than its limit ({memory})"
+        if ended and ended["exitCode"] and ended["exitCode"] not in RETRIED and not _disrupted(pod):
+            return _ending(ended)
+        if waiting.get("reason") in _AT_ONCE or (waiting.get("reason") in _STUCK and _age(pod, now) > PULL_PATIENCE):
+            return f"the pod cannot start: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")
+    return ""
+
+
+def _states(pod: Object) -> Iterator[Object]:
+    return (entry.get("state", {}) for entry in pod.get("status", {}).get("containerStatuses", []))
+
+
+def _ending(ended: Object) -> str:
+    reason = ended.get("reason", "")
+    said = f": {reason} {ended.get('message', '')}".rstrip() if reason not in ("", "Error") else ""
+    return f"the training ended with exit status {ended['exitCode']}{said}"
+
+
+def _disrupted(pod: Object) -> bool:
+    """Whether others ended the pod: evicted, preempted, its node drained or gone."""
+    status = pod.get("status", {})
+    told = (c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", []))
+    return status.get("reason") in ("Evicted", "NodeLost", "Shutdown") or any(told)
+
+
+def _age(pod: Object, now: datetime) -> float:
+    made = pod.get("metadata", {}).get("creationTimestamp")
+    return (now - datetime.fromisoformat(made)).total_seconds() if made else 0.0
+
+
+def _given_up(condition: Object, pods: Sequence[Object]) -> str:
+    if condition.get("reason") != "BackoffLimitExceeded":
+        return f"the Job failed: {condition.get('message') or condition.get('reason')}"
+    last = next((_ending(s["terminated"]) for pod in reversed(pods) for s in _states(pod) if "terminated" in s), "")
+    return f"{last or 'the training was ended'}, again and again: given up"
+
+
+def _obstacle(pod: Object) -> str:
+    """What keeps the newest pod from running; '' when it runs."""
+    status = pod.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"waiting for a node: {condition.get('message', '')}".strip(": ")
+    waiting: Object = next((s["waiting"] for s in _states(pod) if "waiting" in s), {})
+    if waiting:
+        return f"its pod is starting: {waiting.get('reason', '')} {waiting.get('message', '')}".strip(": ")
+    return "" if status.get("phase") == "Running" else "its pod is starting"

@@ -1,0 +1,114 @@
+"""As much of Kubernetes' API as a worker asks for: Jobs, pods, logs, over real HTTP. What pods do, tests say."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from infra.training.cluster import Access, Cluster
+
+PREFIX = "/apis/batch/v1/namespaces/platform/jobs"
+
+
+@dataclass
+class State:
+    """Jobs by name, their pods, the pods' logs; what was asked; an HTTP status to answer with instead."""
+
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
+    broken: int = 0
+
+    def end(self, name: str, kind: str = "Complete", **more: str) -> None:
+        """End a Job."""
+        self.jobs[name]["status"] = {"conditions": [{"type": kind, "status": "True", **more}]}
+
+    def pod(self, name: str, **status: Any) -> None:
+        """Add a pod, or change one."""
+        made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.pods = [p for p in self.pods if p["metadata"]["name"] != name]
+        self.pods.append({"metadata": {"name": name, "creationTimestamp": made}, "status": status})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    def do_GET(self) -> None:
+        state: State = self.server.state  # type: ignore[attr-defined]
+        where = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(where.query).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        state.asked.append((self.command, self.path))
+        state.tokens.add(self.headers.get("Authorization", ""))
+        if state.broken:
+            self._say(state.broken, {"message": "etcdserver: leader changed"})
+        elif where.path.endswith("/log"):
+            self._log(state, where.path.split("/")[-2], query.get("sinceTime", ""))
+        elif "/pods" in where.path:
+            self._say(200, {"items": state.pods})
+        else:
+            self._job(state, where.path.removeprefix(PREFIX).strip("/"), body)
+
+    do_POST = do_DELETE = do_GET  # noqa: N815
+
+    def _job(self, state: State, name: str, body: bytes) -> None:
+        if self.command == "POST":
+            made = json.loads(body)
+            name = made["metadata"]["name"]
+            if name in state.jobs:
+                self._say(409, {"message": "already exists"})
+            elif "forbidden" in name:
+                self._say(403, {"message": "jobs.batch is forbidden"})
+            else:
+                state.jobs[name] = made
+                self._say(201, made)
+        elif name not in state.jobs:
+            self._say(404, {"message": "not found"})
+        else:
+            found = state.jobs[name]
+            if self.command == "DELETE":
+                del state.jobs[name]
+                state.pods = []
+            self._say(200, found)
+
+    def _log(self, state: State, pod: str, since: str) -> None:
+        if pod not in state.logs:
+            self._say(400, {"message": "container is waiting to start"})
+            return
+        lines = [line for line in state.logs[pod] if line[:19] >= since[:19]]
+        self._send(200, "".join(f"{line}\n" for line in lines).encode())
+
+    def _say(self, status: int, body: dict[str, Any]) -> None:
+        self._send(status, json.dumps(body).encode())
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[tuple[State, Cluster]]:
+    """A server that is empty, and a client of it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.state = State()  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    access = Access("127.0.0.1", server.server_address[1], None, lambda: "a-token")
+    try:
+        yield server.state, Cluster(access, "platform")  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,197 @@
+"""The manifest of a training's Job, the verdicts on it, and who may ask for what."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from infra import stack
+from infra.errors import PlatformError
+from infra.training import cluster, job_manifest, runners
+from infra.training.client import Order
+from infra.training.job_manifest import Shape, manifest
+from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
+from infra.training.request import JOB, Request
+from infra.training.runners import How
+from tests.unit.helpers import settings_of
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
+BUILT_IN = Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB)
+USERS = Request("mine-1", command=["python", "train.py", "--rate", "0.1"], runner=JOB, image="me/train:1", gpus=2)
+
+
+@pytest.mark.parametrize("request_", [BUILT_IN, USERS])
+def test_the_manifest_is_what_kubernetes_wants(request_: Request) -> None:
+    kubernetes_validate.validate(manifest(request_, Shape(), 1), "1.34", strict=True)
+
+
+def test_the_built_in_training_claims_its_own_try() -> None:
+    container = manifest(BUILT_IN, Shape(), 0)["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][:4] == ["python3", "-u", "-m", "infra.training.trainer"]
+    assert "TRAINING_ATTEMPT" not in [entry["name"] for entry in container["env"]]
+    assert container["image"] == "platform-backend:dev"
+
+
+def test_a_program_of_the_user_runs_in_its_image_with_its_gpus() -> None:
+    made = manifest(USERS, Shape(), 4)
+    container = made["spec"]["template"]["spec"]["containers"][0]
+    assert (container["command"], container["image"]) == (USERS.command, "me/train:1")
+    assert {"name": "TRAINING_ATTEMPT", "value": "4"} in container["env"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert made["metadata"]["annotations"] == {job_manifest.ATTEMPT: "4"}
+
+
+def test_the_pod_has_no_rights_and_the_manifest_no_secret() -> None:
+    pod = manifest(BUILT_IN, Shape(), 0)["spec"]["template"]["spec"]
+    assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (False, "platform-training")
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"secretRef": {"name": "platform-env"}} in pod["containers"][0]["envFrom"]
+
+
+def test_the_shape_comes_from_the_environment() -> None:
+    limits = {"limits": {"memory": "2Gi"}}
+    given = {"TRAINING_IMAGE": "i:1", "TRAINING_SECRET": "s", "TRAINING_RESOURCES": json.dumps(limits)}
+    found = job_manifest.shape({**given, "TRAINING_GPUS": "1"})
+    assert (found.image, found.secret, found.memory, found.gpus) == ("i:1", "s", "2Gi", 1)
+    assert job_manifest.shape({}) == Shape()
+    with pytest.raises(PlatformError, match="TRAINING_RESOURCES"):
+        job_manifest.shape({"TRAINING_RESOURCES": "{"})
+
+
+def job(*conditions: dict[str, str]) -> dict[str, Any]:
+    return {"status": {"conditions": [{"status": "True", **c} for c in conditions]}}
+
+
+def pod(age: float = 60, **status: Any) -> dict[str, Any]:
+    made = datetime.fromtimestamp(NOW.timestamp() - age, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"metadata": {"creationTimestamp": made}, "status": status}
+
+
+def ended(code: int, reason: str = "Error", **status: Any) -> dict[str, Any]:
+    state = {"state": {"terminated": {"exitCode": code, "reason": reason}}}
+    return pod(phase="Failed", containerStatuses=[state], **status)
+
+
+def waiting(reason: str, age: float) -> dict[str, Any]:
+    state = {"state": {"waiting": {"reason": reason, "message": "no such image"}}}
+    return pod(age, phase="Pending", containerStatuses=[state])
+
+
+GIVEN_UP = {"type": "Failed", "reason": "BackoffLimitExceeded"}
+DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "state", "text"),
+    [
+        (job(), [], RUNNING, "waiting for its pod"),
+        (job(), [pod(phase="Running")], RUNNING, ""),
+        (job({"type": "Complete"}), [ended(137), pod(phase="Succeeded")], SUCCEEDED, ""),
+        (job(), [ended(137, "OOMKilled")], FAILED, "killed for memory: it took more than its limit (1Gi)"),
+        (job(GIVEN_UP), [ended(137, "OOMKilled")], FAILED, "killed for memory"),
+        (job(), [ended(1)], FAILED, "exit status 1"),
+        (job(), [ended(128, "StartError")], FAILED, "StartError"),
+        (job(), [ended(75), pod(phase="Running")], RUNNING, ""),
+        (job(), [ended(143)], RUNNING, "its pod is starting"),
+        (job(), [ended(1, conditions=DISRUPTED)], RUNNING, ""),
+        (job(), [ended(1, reason_="x")], FAILED, "exit status 1"),
+        (job(GIVEN_UP), [ended(75), ended(75)], FAILED, "exit status 75, again and again: given up"),
+        (job({"type": "Failed", "reason": "DeadlineExceeded"}), [], FAILED, "DeadlineExceeded"),
+        (job(), [waiting("ErrImagePull", 3)], RUNNING, "ErrImagePull no such image"),
+        (job(), [waiting("ImagePullBackOff", 16)], FAILED, "cannot start: ImagePullBackOff: no such image"),
+        (job(), [waiting("CreateContainerConfigError", 16)], FAILED, "CreateContainerConfigError"),
+        (job(), [waiting("InvalidImageName", 0)], FAILED, "InvalidImageName"),
+        (job(), [waiting("ContainerCreating", 500)], RUNNING, "ContainerCreating"),
+    ],
+)
+def test_verdicts(found: dict[str, Any], pods: list[dict[str, Any]], state: str, text: str) -> None:
+    verdict = judge(found, pods, Shape().memory, NOW)
+    assert verdict.state == state
+    assert text in verdict.reason + verdict.note
+
+
+def test_an_evicted_pod_is_replaced() -> None:
+    evicted = {**ended(137)["status"], "reason": "Evicted"}
+    assert judge(job(), [{"metadata": {}, "status": evicted}], "1Gi", NOW).state == RUNNING
+
+
+@pytest.mark.parametrize(
+    ("tier", "how", "command", "expected"),
+    [
+        ("native", How(), (), "subprocess"),
+        ("compose", How("subprocess"), (), "subprocess"),
+        ("kind", How(), (), "job"),
+        ("kind", How("subprocess"), (), "subprocess"),
+        ("kind", How(), ("python",), "subprocess"),
+        ("kind", How("job"), ("python",), "job"),
+    ],
+)
+def test_how_a_training_runs(tier: str, how: How, command: tuple[str, ...], expected: str) -> None:
+    assert runners.applied(Order("x", command=command), how, tier).runner == expected
+
+
+@pytest.mark.parametrize(
+    ("tier", "how", "code"),
+    [
+        ("native", How("job"), "TIER_UNAVAILABLE"),
+        ("kind", How("pod"), "USAGE"),
+        ("kind", How("subprocess", image="x"), "USAGE"),
+        ("native", How(gpus=1), "USAGE"),
+        ("kind", How("job", gpus=-1), "USAGE"),
+        ("kind", How("job", image="a b"), "USAGE"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tier: str, how: How, code: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        runners.applied(Order("x"), how, tier)
+    assert caught.value.code == code
+
+
+def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, BACKEND_IMAGE="b:1")
+    home = stack.of(found)
+    assert runners.environment(found, home, "native") == {}
+    before = runners.environment(found, home, "kind")
+    assert (before["TRAINING_RUNNER"], before["TRAINING_IMAGE"]) == ("subprocess,job", "b:1")
+    kubeconfig = Path(before["TRAINING_KUBECONFIG"])
+    kubeconfig.parent.mkdir(parents=True)
+    kubeconfig.write_text("made anew")
+    assert runners.environment(found, home, "kind") != before, "the worker must begin anew"
+
+
+def kubeconfig(**user: str) -> str:
+    named = {"name": "n"}
+    return json.dumps(
+        {
+            "current-context": "n",
+            "contexts": [{**named, "context": {"cluster": "n", "user": "n"}}],
+            "clusters": [{**named, "cluster": {"server": "http://127.0.0.1:1234"}}],
+            "users": [{**named, "user": user}],
+        }
+    )
+
+
+def test_a_kubeconfig_is_read(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text(kubeconfig(token="t"))
+    found = cluster.from_kubeconfig(tmp_path / "k")
+    assert (found.host, found.port, found.token()) == ("127.0.0.1", 1234, "t")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"current-context": "n"}', base64.b64encode(b"x").decode()])
+def test_a_kubeconfig_that_leads_nowhere_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "k").write_text(text)
+    with pytest.raises(PlatformError) as caught:
+        cluster.from_kubeconfig(tmp_path / "k")
+    assert caught.value.code == "NOT_RUNNING"
+
+
+def test_outside_a_cluster_jobs_need_a_kubeconfig(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="need a cluster"):
+        cluster.from_pod({}, tmp_path)

@@ -1,0 +1,237 @@
+"""A training as a Kubernetes Job, against an API server of our own: made, found again, followed, taken away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.testing import ActivityEnvironment
+
+from infra import catalog
+from infra.training import job_runner
+from infra.training.cluster import Away, Cluster, Refused
+from infra.training.contract import Contract
+from infra.training.job_activities import JobActivities
+from infra.training.job_manifest import ATTEMPT, Shape
+from infra.training.job_runner import JobLog, JobRunner
+from infra.training.job_verdict import SUCCEEDED
+from infra.training.request import JOB, Request
+from tests.unit.helpers import eventually
+from tests.unit.training.api_server import State, serving
+
+BUILT_IN = Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB)
+NAME = "training-digits-1"
+Api = tuple[State, Cluster]
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    monkeypatch.setattr(job_runner, "POLL", 0.02)
+    monkeypatch.setattr(job_runner, "BEAT", 0.01)
+    with serving() as found:
+        yield found
+
+
+def runner(api: Api, request: Request = BUILT_IN, beat: Any = lambda: None) -> JobRunner:
+    return JobRunner(api[1], Shape(), request, beat)
+
+
+def activities(api: Api, logs: Path) -> JobActivities:
+    nowhere = Contract(dict.fromkeys(catalog.CONTRACT_NAMES, "redis://127.0.0.1:1/0"))
+    return JobActivities(nowhere, logs, api[1], Shape())
+
+
+def following(environment: ActivityEnvironment, work: JobActivities) -> tuple[threading.Thread, list[Any]]:
+    """The activity in a thread; how it ended is put into the list."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(environment.run(work.run, BUILT_IN))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+def test_a_job_that_is_not_there_is_made_once(api: Api) -> None:
+    made = runner(api)
+    assert made.adopted() is None
+    made.create(3)
+    made.create(4)
+    assert made.adopted() == 3
+    assert list(api[0].jobs) == [NAME]
+
+
+def test_a_job_that_is_just_being_deleted_is_waited_for(api: Api) -> None:
+    state, _ = api
+    state.jobs[NAME] = {"metadata": {"name": NAME, "deletionTimestamp": "2026-11-25T12:00:00Z"}}
+    beats = []
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) == 3:
+            del state.jobs[NAME]
+
+    assert runner(api, beat=beat).adopted() is None
+
+
+def test_each_line_of_the_pods_is_told_once(api: Api, tmp_path: Path) -> None:
+    state, cluster = api
+    made = runner(api)
+    made.create(0)
+    state.pod("a", phase="Running")
+    state.logs["a"] = ["2026-11-25T12:00:00.1Z one", "2026-11-25T12:00:00.25Z two"]
+    log = JobLog(tmp_path / "x.log")
+    assert log.news(cluster, state.pods) == ["one", "two"]
+    state.logs["a"] += ["2026-11-25T12:00:00.250000001Z three", "2026-11-25T12:00:07Z "]
+    assert log.news(cluster, state.pods) == ["three", ""]
+    assert JobLog(tmp_path / "x.log").news(cluster, state.pods) == [], "another worker goes on where this one stopped"
+    assert (tmp_path / "x.log").read_text() == "one\ntwo\nthree\n\n"
+
+
+def test_it_is_followed_to_its_end_with_what_it_waits_for(api: Api, tmp_path: Path) -> None:
+    state, _ = api
+    made = runner(api)
+    made.create(0)
+    notes: list[str] = []
+    lines: list[str] = []
+
+    def noted(note: str) -> None:
+        notes.append(note)
+        steps = {"waiting for its pod": pending, "waiting for a node: 0/1 nodes are available": finished}
+        steps[note]()
+
+    def pending() -> None:
+        message = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
+        state.pod("a", phase="Pending", conditions=[message])
+
+    def finished() -> None:
+        state.pod("a", phase="Succeeded")
+        state.logs["a"] = ["2026-11-25T12:00:00Z done"]
+        state.end(NAME)
+
+    assert made.follow(JobLog(tmp_path / "x.log"), lines.append, noted).state == SUCCEEDED
+    assert (notes, lines) == (["waiting for its pod", "waiting for a node: 0/1 nodes are available"], ["done"])
+
+
+def test_an_api_server_that_is_away_is_waited_for(api: Api, tmp_path: Path) -> None:
+    state, _ = api
+    made = runner(api)
+    made.create(0)
+    state.end(NAME)
+    state.broken = 503
+    beats = []
+
+    def beat() -> None:
+        beats.append(1)
+        state.broken = 0 if len(beats) > 5 else 503
+
+    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, print).state == SUCCEEDED
+    assert len(beats) > 5, "it shows that it lives meanwhile"
+
+
+def test_an_api_server_that_stays_away_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runner, "PATIENCE", 0.1)
+    api[0].broken = 503
+    with pytest.raises(Away, match="503: etcdserver: leader changed"):
+        runner(api).adopted()
+
+
+def test_removal_leaves_nothing(api: Api) -> None:
+    made = runner(api)
+    made.create(0)
+    api[0].pod("a", phase="Running")
+    assert made.remove() is True
+    assert (api[0].jobs, api[0].pods) == ({}, [])
+    assert ("DELETE", f"/apis/batch/v1/namespaces/platform/jobs/{NAME}?propagationPolicy=Background") in api[0].asked
+
+
+def test_a_pod_that_does_not_end_is_said(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runner, "REMOVAL", 0.1)
+    api[0].pod("a", phase="Running")
+    assert runner(api).remove() is False
+
+
+def test_the_token_is_sent(api: Api) -> None:
+    runner(api).adopted()
+    assert api[0].tokens == {"Bearer a-token"}
+
+
+def test_the_activity_makes_the_job_and_ends_with_it(api: Api, tmp_path: Path) -> None:
+    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    eventually(lambda: NAME in api[0].jobs)
+    assert api[0].jobs[NAME]["metadata"]["annotations"][ATTEMPT] == "0"
+    api[0].end(NAME)
+    thread.join(20)
+    assert outcome == [None]
+    assert f"Job {NAME}" in (tmp_path / "digits-1.log").read_text()
+
+
+def test_another_worker_takes_the_same_job_over(api: Api, tmp_path: Path) -> None:
+    runner(api).create(0)
+    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    eventually(lambda: ("GET", f"/api/v1/namespaces/platform/pods?labelSelector=job-name%3D{NAME}") in api[0].asked)
+    api[0].end(NAME)
+    thread.join(20)
+    assert outcome == [None]
+    assert [ask for ask in api[0].asked if ask[0] == "POST"][1:] == []
+
+
+def test_a_failed_job_is_a_failed_training_with_its_last_lines(api: Api, tmp_path: Path) -> None:
+    runner(api).create(0)
+    ended = {"exitCode": 3, "reason": "Error"}
+    api[0].pod("a", phase="Failed", containerStatuses=[{"state": {"terminated": ended}}])
+    api[0].logs["a"] = ["2026-11-25T12:00:00Z first", "2026-11-25T12:00:01Z cannot read the images"]
+    with pytest.raises(ApplicationError, match="exit status 3") as caught:
+        ActivityEnvironment().run(activities(api, tmp_path).run, BUILT_IN)
+    assert caught.value.non_retryable
+    assert caught.value.details[0] == ["first", "cannot read the images"]
+
+
+def test_a_cancellation_takes_the_job_away(api: Api, tmp_path: Path) -> None:
+    environment = ActivityEnvironment()
+    thread, outcome = following(environment, activities(api, tmp_path))
+    eventually(lambda: NAME in api[0].jobs)
+    environment.cancel()
+    thread.join(20)
+    assert isinstance(outcome[0], CancelledError)
+    assert api[0].jobs == {}
+
+
+def test_a_worker_that_ends_leaves_the_job_running(api: Api, tmp_path: Path) -> None:
+    environment = ActivityEnvironment()
+    thread, outcome = following(environment, activities(api, tmp_path))
+    eventually(lambda: NAME in api[0].jobs)
+    environment.worker_shutdown()
+    thread.join(20)
+    assert isinstance(outcome[0], ApplicationError)
+    assert not outcome[0].non_retryable
+    assert NAME in api[0].jobs
+
+
+def test_a_job_that_somebody_deletes_is_made_again_by_the_next_try(api: Api, tmp_path: Path) -> None:
+    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    eventually(lambda: NAME in api[0].jobs)
+    del api[0].jobs[NAME]
+    thread.join(20)
+    assert isinstance(outcome[0], ApplicationError)
+    assert (outcome[0].non_retryable, "was deleted" in outcome[0].message) == (False, True)
+
+
+def test_missing_rights_are_a_clear_reason(api: Api, tmp_path: Path) -> None:
+    with pytest.raises(ApplicationError, match=r"Kubernetes refused: jobs\.batch is forbidden") as caught:
+        ActivityEnvironment().run(activities(api, tmp_path).run, Request("forbidden", epochs=1, runner=JOB))
+    assert caught.value.non_retryable
+
+
+def test_refusals_carry_their_status(api: Api) -> None:
+    with pytest.raises(Refused) as caught:
+        runner(api, Request("forbidden", runner=JOB)).create(0)
+    assert caught.value.status == 403
