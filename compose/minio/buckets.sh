@@ -17,7 +17,7 @@ escaped() {
 request() {
     printf 'user = "%s:%s"\n' "$(escaped "$S3_ACCESS_KEY")" "$(escaped "$S3_SECRET_KEY")" |
         curl --silent --show-error --config - --aws-sigv4 "aws:amz:$S3_REGION:s3" --max-time 20 \
-            --retry 5 --retry-connrefused --output /dev/null --write-out '%{http_code}' "$@"
+            --retry 60 --retry-delay 1 --retry-connrefused --retry-max-time 60 --output /dev/null --write-out '%{http_code}' "$@"
 }
 
 ensure() {
