@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from tests.rig import cache, parts
@@ -40,8 +39,8 @@ def archive(log: Path) -> Path:
 
 
 def _make(tar: Path, log: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=cache.folder("tmp")) as place:
-        root = Path(place) / "root"
+    with cache.scratch() as place:
+        root = place / "root"
         mirror = parts.debian_mirror()
         options: list[str | Path] = [
             "--variant=minbase",

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,28 @@ def discard_others(target: Path) -> None:
     for other in target.parent.glob(f"{name}-????????????*"):
         if other != target and other.name.rpartition("-")[0] == name:
             shutil.rmtree(other) if other.is_dir() else other.unlink()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory for the time of a build."""
+    with tempfile.TemporaryDirectory(dir=folder("scratch")) as place:
+        yield Path(place)
+
+
+def clear_scratch() -> None:
+    """Remove what builds that were killed left behind; only for the holder of the lock."""
+    place = folder("scratch")
+    unmount_below(place)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def unmount_below(place: Path) -> None:
+    """Undo the mounts that a killed program left below a directory, deepest first."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    points = [line.split()[1] for line in lines]
+    for point in sorted((p for p in points if p.startswith(f"{place}{os.sep}")), reverse=True):
+        subprocess.run(["umount", "--lazy", point], check=False)
 
 
 @contextmanager

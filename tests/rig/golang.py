@@ -8,7 +8,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 from functools import cache as once
 from pathlib import Path
 
@@ -69,8 +68,8 @@ def build(module: str, version: str, package: str, program: Path, log: Path) -> 
     A replacement by a directory is dropped: a published module does not hold its neighbours.
     """
     go = compiler(log)
-    with tempfile.TemporaryDirectory(dir=cache.folder("tmp")) as place:
-        source = Path(place) / "source"
+    with cache.scratch() as place:
+        source = place / "source"
         shutil.copytree(download(module, version, log), source)
         make_writable(source)
         for name in _local_replacements(go, source):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +45,8 @@ def build(recipe: Recipe, log: Path) -> None:
 @contextlib.contextmanager
 def _context(recipe: Recipe, made: dict[str, Path]) -> Iterator[Path]:
     """A build context of hard links where the file system allows it."""
-    with tempfile.TemporaryDirectory(dir=cache.folder("tmp")) as place:
-        context = Path(place) / "context"
+    with cache.scratch() as place:
+        context = place / "context"
         shutil.copytree(FOLDER / recipe.name, context)
         for name, path in made.items():
             _link(path, context / name)

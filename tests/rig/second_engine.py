@@ -7,7 +7,6 @@ machine. What speaks to published ports must run inside the namespace: `SecondEn
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -127,12 +126,11 @@ def second_engine(size: str = "") -> Iterator[SecondEngine]:
     home = Path(tempfile.mkdtemp(prefix="platform-rig-", dir=cache.folder("tmp")))
     with contextlib.ExitStack() as undo:
         undo.callback(shutil.rmtree, home, ignore_errors=True)
+        undo.callback(cache.unmount_below, home)
         (home / "root").mkdir()
         if size:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home / "root")], check=True)
-            undo.callback(subprocess.run, ["umount", "--lazy", str(home / "root")], check=False)
         made = SecondEngine(home, undo.enter_context(_network_namespace()))
-        undo.callback(_unmount_all, home)
         undo.callback(made.stop)
         made.start()
         undo.callback(_remove_containers, made)
@@ -157,12 +155,3 @@ def _remove_containers(made: SecondEngine) -> None:
     ids = made.docker("ps", "--all", "--quiet", check=False).split()
     if ids and all(i.isalnum() for i in ids):
         made.docker("rm", "--force", "--volumes", *ids, check=False)
-
-
-def _unmount_all(home: Path) -> None:
-    """Undo the mounts that a killed engine left below its directory, deepest first."""
-    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    below = [line.split()[1] for line in lines if line.split()[1].startswith(f"{home}{os.sep}")]
-    for path in sorted(below, reverse=True):
-        if path != str(home / "root"):
-            subprocess.run(["umount", "--lazy", path], check=False)

@@ -108,6 +108,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(step.name for step in known))
         return 0
     with cache.alone():
+        cache.clear_scratch()
         failed = perform_all(select(known, options.only))
         written = env_file.write()
     say(f"settings are in {written}")
