@@ -65,6 +65,13 @@ def apps(session: nox.Session) -> None:
     _pytest(session, "tests/apps")
 
 
+@nox.session(name="smoke-compose")
+def smoke_compose(session: nox.Session) -> None:
+    """The contract suite, and what only containers have, against a Compose project of its own (free ports)."""
+    junit = f"--junit-xml={RESULTS / session.name}.xml"
+    _python(session, "tests.smoke.stage", "--tier", "compose", "--", junit, "tests/smoke")
+
+
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TIERS = ("native",)
+TIERS = ("native", "compose")
 
 OVERLAY_CORE = "core"
 OVERLAY_OBS = "obs"
@@ -338,6 +338,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
+    Setting("PLATFORM_LEAVE_OUT", "", "text", "what --obs shall not start, e.g. clearml,grafana,alloy"),
     Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
 )
 

@@ -174,19 +174,24 @@ def _ask_by_sdk(place: Place) -> Any:
         raise ConnectionError(str(error)) from error
 
 
-def client(engine: Engine, limit: int = 120) -> Any:
-    """A client of the SDK for an engine that answers (docker.APIClient); `limit` in seconds for one answer."""
+def client(engine: Engine, limit: int | None = 120) -> Any:
+    """A client of the SDK (docker.APIClient) for an engine that answers.
+
+    Args:
+        limit: seconds for one answer; None for streams.
+    """
     major, minor = min(engine.api, NEWEST_API)
     return _sdk(engine.place, f"{major}.{minor}", limit)
 
 
-def _sdk(place: Place, version: str, limit: int) -> Any:
+def _sdk(place: Place, version: str, limit: int | None) -> Any:
     import docker
     from docker.utils import kwargs_from_env
 
     tls = place.url.startswith("tcp://") and bool(os.environ.get("DOCKER_TLS_VERIFY"))
     options: dict[str, Any] = {**kwargs_from_env()} if tls else {"base_url": place.url}
-    return docker.APIClient(version=version, timeout=limit, **options)
+    # None is what requests takes for "no limit"; the annotation of the SDK does not know it.
+    return docker.APIClient(version=version, timeout=limit, **options)  # type: ignore[arg-type]
 
 
 def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:

@@ -140,7 +140,8 @@ def _gap_row(gap: Gap, language: Language) -> tuple[str, ...]:
 
 
 _CONTAINERS = tuple(
-    f"PLATFORM_{name}" for name in ("STACK", "IMAGE_MIRRORS", "LIGHT", "S3_ENGINE", "METRICS_DIR", "DOCKER_SOCKET")
+    f"PLATFORM_{name}"
+    for name in ("STACK", "IMAGE_MIRRORS", "LEAVE_OUT", "LIGHT", "S3_ENGINE", "METRICS_DIR", "DOCKER_SOCKET")
 )
 _GROUPS: tuple[tuple[str, Callable[[Setting], bool]], ...] = (
     ("Ports on 127.0.0.1", lambda s: s.kind == "port"),

@@ -30,9 +30,10 @@ class Choice:
 
 def tiers() -> Mapping[str, Tier]:
     """All tiers of this version, best first."""
+    from infra.tiers.compose import ComposeTier
     from infra.tiers.native import Native
 
-    return {"native": Native()}
+    return {"compose": ComposeTier(), "native": Native()}
 
 
 def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
@@ -46,10 +47,10 @@ def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
     asked = settings.text("PLATFORM_TIER")
     if asked:
         return Choice(_usable(known[asked], settings), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
-    for tier in known.values():
+    last = known.get(stack.remembered(context.stack, "tier"))
+    for tier in sorted(known.values(), key=lambda t: t is not last):  # the others' engines are asked only if need be
         if tier.running(context):
             return Choice(tier, "it runs", named=False)
-    last = known.get(stack.remembered(context.stack, "tier"))
     if last is not None and last.available(settings).ok:
         return Choice(last, "it was used last", named=False)
     return _best(known, settings)
@@ -59,7 +60,7 @@ def _usable(tier: Tier, settings: Settings) -> Tier:
     found = tier.available(settings)
     if not found.ok:
         raise PlatformError(
-            "TIER_UNAVAILABLE",
+            found.code,
             f"the tier {tier.name} cannot run here",
             why=found.reason,
             steps=(*found.steps, "or leave the choice to us: run it without --tier"),
@@ -72,11 +73,14 @@ def _best(known: Mapping[str, Tier], settings: Settings) -> Choice:
     steps: list[str] = []
     for tier in known.values():
         found: Availability = tier.available(settings)
-        if found.ok:
+        if found.ok and found.prefer:
             because = f"{found.reason}; {'; '.join(refused)}" if refused else found.reason
             return Choice(tier, because, named=False)
         refused.append(f"{tier.name}: {found.reason}")
         steps += found.steps
+    for tier in known.values():
+        if (found := tier.available(settings)).ok:
+            return Choice(tier, found.reason, named=False)
     raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=tuple(steps))
 
 

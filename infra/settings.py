@@ -89,6 +89,32 @@ def load(
     return Settings(values, root)
 
 
+def with_values(settings: Settings, values: Mapping[str, str], origin: str) -> Settings:
+    """The settings with some of them set. Raises PlatformError SETTING_INVALID."""
+    given = {n: Value(v, origin) for n, v in values.items()}
+    for name, value in given.items():
+        _check(catalog.SETTINGS[name], value)
+    return Settings({**settings.values, **given}, settings.root)
+
+
+def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -> Settings:
+    """The settings with what an earlier run has decided, for those that the user has not set.
+
+    Args:
+        values: what was remembered, e.g. ports that --auto-ports has moved.
+        where: the file it comes from, for people.
+
+    Raises:
+        PlatformError: SETTING_INVALID when it does not go with what the user has set since.
+    """
+    ours = {n: Value(str(v), f"an earlier run, kept in {where}") for n, v in values.items() if n in catalog.SETTINGS}
+    merged = {n: ours.get(n, v) if v.origin == "default" else v for n, v in settings.values.items()}
+    for name in ours:
+        _check(catalog.SETTINGS[name], merged[name])
+    _check_ports_differ(merged)
+    return Settings(merged, settings.root)
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
     ours = {n for n in environ if n.startswith(_PREFIX)} - _RESERVED
     for name in sorted(ours - set(catalog.SETTINGS)):

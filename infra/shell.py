@@ -138,6 +138,18 @@ def start(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
     return running
 
 
+def attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Run a program on this terminal (its input and outputs are ours) and return its exit code.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING.
+    """
+    try:
+        return subprocess.call(list(argv), env={**os.environ, **(env or {})})
+    except OSError as error:
+        raise _cannot_start(argv, error) from error
+
+
 def identity(user: tuple[int, int] | None) -> dict[str, Any]:
     """Keyword arguments that make subprocess drop to that user; none for the present one."""
     return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}

@@ -129,6 +129,18 @@ def remembered(stack: Stack, fact: str) -> str:
     return str((read_json(stack.memory) or {}).get(fact, ""))
 
 
+def remembered_settings(stack: Stack) -> dict[str, str]:
+    """Settings that earlier runs have decided, such as ports that were moved."""
+    found = (read_json(stack.memory) or {}).get("settings")
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def remember_settings(stack: Stack, **values: str) -> None:
+    """Keep settings for later runs, beside those that are kept already. Raises PlatformError STATE_UNWRITABLE."""
+    ensure_home(stack)
+    remember(stack, settings=remembered_settings(stack) | values)
+
+
 @contextlib.contextmanager
 def lock(stack: Stack, command: str, *, writes: bool = True) -> Iterator[None]:
     """Hold the stack's lock; the kernel frees it when the process dies.

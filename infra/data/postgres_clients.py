@@ -174,6 +174,37 @@ def open_connection(endpoints: Endpoints, database: str, name: str = "") -> psyc
     )
 
 
+def together(
+    links: Mapping[str, psycopg.Connection[Any]], texts: Mapping[str, str]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Have servers work off statements at the same time: all are sent before the first answer is read.
+
+    Args:
+        links: idle connections.
+        texts: statements for some of them, as one text each.
+
+    Returns:
+        The rows of the last statement of each, as tuples of text.
+
+    Raises:
+        psycopg.Error: the first failure, once all have answered.
+    """
+    from psycopg import errors, generators, pq
+
+    for name, text in texts.items():
+        links[name].pgconn.send_query(text.encode())
+    last = {name: links[name].wait(generators.execute(links[name].pgconn))[-1] for name in texts}
+    for name, result in last.items():
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, links[name].info.encoding)
+    return {name: _rows(result) for name, result in last.items()}
+
+
+def _rows(result: Any) -> list[Any]:
+    values = [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
+    return [tuple(None if value is None else value.decode() for value in row) for row in values]
+
+
 def application(mark: str) -> str:
     """The name under which our connections show up in pg_stat_activity."""
     return f"platform-db{mark}"

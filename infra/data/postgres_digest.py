@@ -12,12 +12,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from infra.data.store import File
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+"""Bytes that are worked on at once: what one step has read lies in the processor's cache for the next."""
 LEVEL = 1
 """Level of zstd: as fast as the server sends (data-safety.md, section 3)."""
 PAUSE = 0.01
@@ -46,13 +48,19 @@ class Meter:
     size: int = 0
     tail: bytes = b""
     hash: Any = field(default_factory=lambda: _hash())
+    mask: Any = None
 
-    def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes."""
-        whole = self.tail + chunk
-        cut = max(0, len(whole) - len(_TRAILER))
-        self._count(memoryview(whole)[:cut])
-        self.tail = whole[cut:]
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Take in the next bytes; they are not kept, so the buffer may be used again."""
+        keep = len(_TRAILER)
+        if len(chunk) < keep:
+            chunk = self.tail + bytes(chunk)
+            self.tail = b""
+        view = memoryview(chunk)
+        cut = max(0, len(view) - keep)
+        self._count(memoryview(self.tail))
+        self._count(view[:cut])
+        self.tail = bytes(view[cut:])
 
     def _count(self, part: memoryview) -> None:
         import numpy
@@ -61,7 +69,13 @@ class Meter:
             return
         self.hash.update(part)
         self.size += len(part)
-        self.rows += int(numpy.count_nonzero(numpy.frombuffer(part, numpy.uint8) == 10))
+        if self.mask is None or len(self.mask) < len(part):
+            self.mask = numpy.empty(
+                max(CHUNK, len(part)), numpy.bool_
+            )  # made once: new memory costs more than the rest
+        ends = self.mask[: len(part)]
+        numpy.equal(numpy.frombuffer(part, numpy.uint8), ord("\n"), out=ends)
+        self.rows += int(numpy.count_nonzero(ends))
 
     def content(self, table: bool = True) -> Content:
         """What has passed."""
@@ -83,12 +97,13 @@ def is_table(path: Path) -> bool:
     return not path.name.startswith("blob")
 
 
-def chunks(source: BinaryIO, growing: Callable[[], bool]) -> Iterator[bytes]:
-    """The bytes of a file that is still being written, until it is complete."""
+def chunks(source: FileIO, growing: Callable[[], bool]) -> Iterator[memoryview]:
+    """The bytes of a file that is still being written, until it is complete; the next ones replace them."""
+    buffer = memoryview(bytearray(CHUNK))
     while True:
         more = growing()
-        while chunk := source.read(CHUNK):
-            yield chunk
+        while size := source.readinto(buffer):
+            yield buffer[:size]
         if not more:
             return
         time.sleep(PAUSE)
@@ -111,7 +126,7 @@ def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> 
     return File(name, size, sha256.hexdigest()), meter.content(is_table(source))
 
 
-def _compressed(parts: Iterator[bytes], meter: Meter, squeeze: Any) -> Iterator[bytes]:
+def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iterator[bytes]:
     for part in parts:
         meter.feed(part)
         yield squeeze.compress(part)

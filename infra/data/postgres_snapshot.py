@@ -23,6 +23,7 @@ where c.relkind in ('r', 'p') and c.relpersistence <> 't'
   and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_toast'
 order by 1
 """
+_BEGIN = "begin isolation level repeatable read read only"
 _POSITION = "(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text"
 
 
@@ -63,17 +64,15 @@ class _Fence:
         self.tables = {name: [row[0] for row in link.execute(_TABLES)] for name, link in self.links.items()}
 
     def close(self) -> None:
-        """Take the locks. Raises psycopg.Error when one is not to be had in time."""
+        """Take the locks, in all databases at once. Raises psycopg.Error when one is not to be had in time."""
         self.began = time.perf_counter()
-        for name, link in self.links.items():
-            names = self.tables[name]
-            lock = f"lock table {', '.join(names)} in share mode; " if names else ""
-            link.execute(f"begin; set local lock_timeout = '{int(LOCK_LIMIT * 1000)}ms'; {lock}".encode())
+        limit = f"set local lock_timeout = '{int(LOCK_LIMIT * 1000)}ms'"
+        locks = {n: f"lock table {', '.join(t)} in share mode" if t else "select" for n, t in self.tables.items()}
+        clients.together(self.links, {name: f"begin; {limit}; {lock}" for name, lock in locks.items()})
 
     def open(self) -> float:
         """Release; returns the milliseconds since `close` began."""
-        for link in self.links.values():
-            link.execute("rollback")
+        clients.together(self.links, dict.fromkeys(self.links, "rollback"))
         return (time.perf_counter() - self.began) * 1000
 
 
@@ -86,8 +85,8 @@ def exported(endpoints: Endpoints, databases: Sequence[str], fence: bool, name: 
     """
     with contextlib.ExitStack() as stack:
         links = {d: _open(stack, endpoints, d, name) for d in databases}
-        for link in links.values():
-            link.execute(f"select {_POSITION}".encode())  # what a new connection must look up is looked up now
+        clients.together(links, dict.fromkeys(links, f"select {_POSITION}"))  # what a new connection must look up
+        clients.together(links, dict.fromkeys(links, _BEGIN))  # the snapshot is taken by the first statement in it
         yield _fenced(endpoints, links, name) if fence else _export(links)
 
 
@@ -96,13 +95,11 @@ def _open(stack: contextlib.ExitStack, endpoints: Endpoints, database: str, name
 
 
 def _export(links: Mapping[str, psycopg.Connection[Any]]) -> Snapshots:
-    for link in links.values():
-        link.execute("begin isolation level repeatable read read only")
-    export = f"select pg_export_snapshot(), {_POSITION}".encode()
+    """Take and export the snapshots at the same time; the window is from the first question to the last answer."""
     began = time.perf_counter()
-    rows = {name: link.execute(export).fetchone() for name, link in links.items()}
+    rows = clients.together(links, dict.fromkeys(links, f"select pg_export_snapshot(), {_POSITION}"))
     window = (time.perf_counter() - began) * 1000
-    return Snapshots({name: Snapshot(*row) for name, row in rows.items() if row}, window)
+    return Snapshots({name: Snapshot(*found[0]) for name, found in rows.items()}, window)
 
 
 def _fenced(endpoints: Endpoints, links: Mapping[str, psycopg.Connection[Any]], name: str) -> Snapshots:

@@ -137,6 +137,7 @@ def _answered(console: Console, body: Callable[..., Answer | None], options: dic
     flags = {"PLATFORM_TIER": str(options.get("tier") or "")}
     loaded = settings.load(flags=flags)
     home = stack.of(loaded)
+    loaded = settings.with_remembered(loaded, stack.remembered_settings(home), str(home.memory))
     console.secrets = tuple(s for s in loaded.secrets() if not _public(loaded, s))
     console.stack = home.name
     if log:

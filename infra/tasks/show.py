@@ -61,7 +61,7 @@ def started(context: Context, outcome: Started) -> Answer:
         "changed": outcome.changed,
         "seconds": round(outcome.seconds, 3),
         "services": [_where(context, ends, name, engines) for name in ends.services],
-        "gaps": _gaps(outcome.tier, engines),
+        "gaps": _gaps(context, outcome.tier, engines),
         "next": list(NEXT),
     }
     names = tuple(ends.services)
@@ -109,8 +109,12 @@ def _where(context: Context, ends: Endpoints, name: str, engines: Mapping[str, s
     return {"name": name, "urls": urls(ends, name, engines), "engine": engines.get(name, "")}
 
 
-def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
-    return [vars(gap) for gap in catalog.gaps(tier.name, *set(engines.values()))]
+def _gaps(context: Context, tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
+    """What the tier and its engines lack, and on containers what the user has left out."""
+    out = context.settings.text("PLATFORM_LEAVE_OUT") if tier.name == "compose" else ""
+    reason = f"left out by PLATFORM_LEAVE_OUT ({context.settings.origin('PLATFORM_LEAVE_OUT')})"
+    chosen = [catalog.Gap(tier.name, name.strip(), reason) for name in out.split(",") if name.strip()]
+    return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]
 
 
 def status(context: Context, choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
@@ -130,7 +134,7 @@ def status(context: Context, choice: Choice, found: Report, why: bool, reveal: b
         "state": found.state,
         "services": entries,
         "engines": engines,
-        "gaps": _gaps(choice.tier, engines),
+        "gaps": _gaps(context, choice.tier, engines),
     }
     code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
     data["lastVerifiedBackup"] = verified = _last_verified_backup(context)

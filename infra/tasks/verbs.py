@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from infra.lifecycle import Choice
     from infra.tiers.base import Removal, Tier
 
-TIER = "tier to use: native; default: the one that runs, was used last, or is best"
+TIER = "tier to use: native, compose; default: the one that runs, was used last, or is best"
 SERVICE = "a service; give it several times or with commas for more"
 
 
@@ -30,18 +30,34 @@ def choose(run: Run, *, quiet: bool = False) -> Choice:
     return choice
 
 
-def up(run: Run, service: list[str], obs: bool = False, timeout: float = 0.0, tier: str = "") -> Answer:
+def up(
+    run: Run, service: list[str], obs: bool = False, auto_ports: bool = False, timeout: float = 0.0, tier: str = ""
+) -> Answer:
     """Start the platform and wait until it works; a second call changes nothing.
 
     Example: invoke up --obs
     """
+    return started(run, words(service), obs, auto_ports, timeout)
+
+
+def started(run: Run, names: tuple[str, ...], obs: bool, auto_ports: bool, timeout: float) -> Answer:
+    """Start, and show what runs; with `auto_ports` taken ports are moved first."""
+    from infra import auto_ports as moving
     from infra import lifecycle
     from infra.tasks import show
 
     choice = choose(run)
-    lifecycle.known_services(words(service), choice.tier)
-    started = lifecycle.up(run.context, choice, obs, timeout or None, words(service))
-    return show.started(run.context, started)
+    lifecycle.known_services(names, choice.tier)
+    for turn in (1, 2, 3):
+        try:
+            return show.started(run.context, lifecycle.up(run.context, choice, obs, timeout or None, names))
+        except PlatformError as error:
+            if not auto_ports or error.code != "PORT_TAKEN" or turn == 3:
+                raise
+            run.settings, moved = moving.move(run.settings, run.stack, error)
+            run.console.say(f"  moved: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn")
+            choice = choose(run, quiet=True)
+    raise AssertionError  # the third turn has returned or raised
 
 
 def down(run: Run, tier: str = "") -> Answer:
@@ -122,14 +138,19 @@ def reset(run: Run, service: list[str], no_backup: bool = False, yes: bool = Fal
 
     Example: invoke reset -s redis --yes
     """
+    return removed(run, words(service), no_backup, yes)
+
+
+def removed(run: Run, service: tuple[str, ...], no_backup: bool, yes: bool) -> Answer:
+    """Show the plan, ask, stop everything, and put the data into the trash."""
     from infra import lifecycle, stack
     from infra.data import trash
     from infra.tasks.trash import kept
 
     active = choose(run, quiet=True).tier
-    lifecycle.known_services(words(service), active)
+    lifecycle.known_services(service, active)
     with stack.lock(run.stack, "reset"):
-        removals = active.removals(run.context, words(service))
+        removals = active.removals(run.context, service)
         if not removals:
             return Answer({"removed": [], "trash": []}, lines=("there is no data to remove",))
         _consent(run, active, removals, no_backup, yes)
@@ -223,7 +244,8 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
         {
             "help": {
                 "service": "start only this and what it needs; several times or with commas for more",
-                "obs": "also MLflow (and Prometheus where it is on PATH)",
+                "obs": "also MLflow and what else of observability the tier has",
+                "auto_ports": "move ports that others hold, and remember it",
                 "timeout": "seconds for all, 0: budgets",
             },
             "iterable": ("service",),

@@ -27,11 +27,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a tier can run on this machine, and why (not)."""
+    """Whether a tier can run on this machine, and why (not).
+
+    `code` is the error's where it cannot; `prefer` is False where it is not to be chosen without being asked for,
+    e.g. since it would have to download images.
+    """
 
     ok: bool
     reason: str
     steps: tuple[str, ...] = ()
+    code: str = "TIER_UNAVAILABLE"
+    prefer: bool = True
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
 def _port(conflict: Conflict, own_home: Path) -> Check:
     claim, holder = conflict.claim, conflict.holder
     foreign = holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve()
-    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + _by(holder, foreign)}"
+    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + by_whom(holder, foreign)}"
     if foreign:
         remedy = f"stop that stack (invoke down in its checkout), or set {claim.setting} to another port"
     elif holder.pid:
@@ -57,7 +57,8 @@ def _port(conflict: Conflict, own_home: Path) -> Check:
 _UNSEEN = " by a process that cannot be seen: another user's, or a connection that is about to end"
 
 
-def _by(holder: Holder, foreign: bool) -> str:
+def by_whom(holder: Holder, foreign: bool) -> str:
+    """Who holds a port, as the end of a sentence that says that it is taken."""
     if foreign:
         return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
     return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else _UNSEEN

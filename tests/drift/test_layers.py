@@ -19,7 +19,7 @@ LAYERS = (
     *("data.ensure", "data.migrate"),
     *("tiers", "training", "data"),
     "app",
-    *("lifecycle", "doctor"),
+    *("lifecycle", "doctor", "auto_ports"),
     *("korean", "documents"),
     "tasks",
 )

@@ -92,6 +92,12 @@ def bucket(platform: Platform) -> Iterator[str]:
 
 
 def _remove(s3: Any, bucket: str) -> None:
+    for _ in range(3):  # where a key hides the keys below it, these are listed only after it has gone
+        _empty(s3, bucket)
+    s3.delete_bucket(Bucket=bucket)
+
+
+def _empty(s3: Any, bucket: str) -> None:
     try:
         found = s3.list_object_versions(Bucket=bucket)
         keys = [(e["Key"], e["VersionId"]) for kind in ("Versions", "DeleteMarkers") for e in found.get(kind, [])]
@@ -99,7 +105,6 @@ def _remove(s3: Any, bucket: str) -> None:
         keys = [(e["Key"], "") for e in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
     for key, version in keys:
         s3.delete_object(Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
-    s3.delete_bucket(Bucket=bucket)
 
 
 @pytest.mark.parametrize("feature", TRIES)

@@ -102,15 +102,15 @@ def test_unfinished_upload_leaves_no_object(s3: Any, bucket: str, folder: str) -
 
 @pytest.fixture
 def presigned(s3: Any, bucket: str, folder: str) -> str:
-    """A presigned GET address of an object that holds `open`."""
-    s3.put_object(Bucket=bucket, Key=f"{folder}open me.txt", Body=b"open")
+    """A presigned GET address of an object that holds `its content`."""
+    s3.put_object(Bucket=bucket, Key=f"{folder}open me.txt", Body=b"its content")
     where = {"Bucket": bucket, "Key": f"{folder}open me.txt"}
     return str(s3.generate_presigned_url("get_object", Params=where, ExpiresIn=300))
 
 
 def test_presigned_get(presigned: str) -> None:
     answer = requests.get(presigned, timeout=10)
-    assert (answer.status_code, answer.content) == (200, b"open")
+    assert (answer.status_code, answer.content) == (200, b"its content")
 
 
 def test_tampered_presigned_get_is_refused(presigned: str) -> None:
@@ -121,7 +121,7 @@ def test_tampered_presigned_get_is_refused(presigned: str) -> None:
         assert wrong != presigned
         answer = requests.get(wrong, timeout=10)
         assert answer.status_code == 403
-        assert b"open" not in answer.content
+        assert b"its content" not in answer.content
 
 
 def test_wrong_secret_is_refused(platform: Platform, prefix: str, bucket: str) -> None:

@@ -154,7 +154,7 @@ def test_no_tier_at_all(tmp_path: Path) -> None:
 def test_the_tiers_of_this_version_can_all_be_named() -> None:
     from infra.catalog import TIERS
 
-    assert tuple(lifecycle.tiers()) == TIERS
+    assert set(lifecycle.tiers()) == set(TIERS)  # best first there, as people name them here
 
 
 # --- checks before a start

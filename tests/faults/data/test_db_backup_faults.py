@@ -253,13 +253,13 @@ def test_29_a_fence_that_cannot_be_had_is_said_and_the_snapshots_are_taken_toget
     def hold() -> None:
         with site.locked_table():
             held.set()
-            release.wait(60)
+            release.wait(120)
 
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait(10)
     process = site.start("db.backup", "--fence", "--to", str(site.target), "--json")
-    time.sleep(9)
+    wait_for("the dump, which begins after the last try", lambda: _dumps(process.pid))
     release.set()
     holder.join()
     out, err = process.communicate(timeout=60)

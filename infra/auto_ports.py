@@ -1,0 +1,59 @@
+"""Moving ports that others hold: to the next free ones, remembered by the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from infra import catalog, ports, stack
+from infra.endpoints import HOST
+from infra.errors import PlatformError
+from infra.settings import Settings, with_remembered
+from infra.stack import Stack
+
+REACH = 2000
+"""How far from its old number a port is looked for."""
+
+
+def taken(error: PlatformError) -> list[int]:
+    """The ports that a preflight has found taken."""
+    checks = error.details.get("checks")
+    ids = [str(c.get("id", "")) for c in checks] if isinstance(checks, Iterable) else []
+    return [int(i.removeprefix("port.")) for i in ids if i.startswith("port.") and i[5:].isdigit()]
+
+
+def moves(settings: Settings, wanted: Iterable[int]) -> dict[str, str]:
+    """Setting -> new port for each of these ports: the next number that is free and in no other setting."""
+    names = [n for n, s in catalog.SETTINGS.items() if s.kind == "port"]
+    used = {settings.port(n) for n in names}
+    found = {}
+    for number in wanted:
+        name = next((n for n in names if settings.port(n) == number), None)
+        free = next((p for p in range(number + 1, min(number + REACH, 65536)) if _free(p, used)), None)
+        if name and free:
+            used.add(free)
+            found[name] = str(free)
+    return found
+
+
+def _free(port: int, used: set[int]) -> bool:
+    return port not in used and not ports.blocked(HOST, port)
+
+
+def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Settings, dict[str, str]]:
+    """The settings with the taken ports moved, and which were; they are remembered.
+
+    Raises:
+        PlatformError: the given one, when nothing can be moved: what the user has set himself stays.
+    """
+    found = moves(settings, taken(error))
+    own = [n for n in found if settings.origin(n) not in ("default", _where(home))]
+    if not found or own:
+        raise error
+    stack.remember_settings(home, **found)
+    plain = {n: settings.values[n] for n in settings.values if n not in found}
+    defaults = {n: type(v)(v.text, "default") for n, v in settings.values.items() if n in found}
+    return with_remembered(Settings(plain | defaults, settings.root), found, str(home.memory)), found
+
+
+def _where(home: Stack) -> str:
+    return f"an earlier run, kept in {home.memory}"

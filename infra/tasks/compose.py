@@ -1,0 +1,207 @@
+"""Docker Compose: the verbs on the compose tier, and what only containers have."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from infra.console import Answer, Table
+from infra.errors import PlatformError
+from infra.tasks import verbs
+from infra.tasks.command import Run, command, words
+
+if TYPE_CHECKING:
+    from infra.tiers.compose_session import Session
+    from infra.tiers.compose_state import Container
+
+TIER = "compose"
+
+
+@command(
+    tier=TIER,
+    help={
+        "service": "start only this and what it needs; several times or with commas for more",
+        "obs": "also MLflow, Loki, Prometheus, Grafana, ClearML",
+        "no_clearml": "with --obs, but without ClearML",
+        "light": "Temporal's development server instead of the full one; remembered",
+        "force_recreate": "a service whose containers are made anew; its data stays",
+        "auto_ports": "move ports that others hold, and remember it",
+        "timeout": "seconds for all, 0: budgets",
+    },
+    iterable=("service",),
+)
+def up(
+    run: Run,
+    service: list[str],
+    obs: bool = False,
+    no_clearml: bool = False,
+    light: bool = False,
+    force_recreate: str = "",
+    auto_ports: bool = False,
+    timeout: float = 0.0,
+    tier: str = "",
+) -> Answer:
+    """Start the platform in containers and wait until it works; a second call changes nothing.
+
+    Example: invoke compose.up --obs --no-clearml
+    """
+    if light:
+        _set(run, remember=True, PLATFORM_LIGHT="yes")
+    if no_clearml:
+        _set(run, PLATFORM_LEAVE_OUT=",".join(("clearml", run.settings.text("PLATFORM_LEAVE_OUT"))).strip(","))
+    if force_recreate:
+        _recreate(run, words([force_recreate]), timeout)
+    return verbs.started(run, words(service), obs, auto_ports, timeout)
+
+
+def _set(run: Run, *, remember: bool = False, **values: str) -> None:
+    """Settings that an option stands for; with `remember` later runs have them, too."""
+    from infra import stack
+    from infra.settings import with_values
+
+    run.settings = with_values(run.settings, values, "the command line")
+    if remember:
+        stack.remember_settings(run.stack, **values)
+
+
+def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:
+    from infra import lifecycle, stack
+    from infra.tiers import compose_start
+
+    session = _session(run)
+    lifecycle.known_services(names, lifecycle.tiers()[TIER])
+    with stack.lock(run.stack, "up"):
+        compose_start.recreate(session, names, timeout or None)
+
+
+def _session(run: Run) -> Session:
+    from infra.tiers.compose_session import Session
+
+    run.console.tier = TIER
+    return Session(run.context)
+
+
+@command(tier=TIER, help={"volumes": "the data goes, too: into the trash, see invoke trash.list", "yes": "do not ask"})
+def down(run: Run, volumes: bool = False, yes: bool = False, tier: str = "") -> Answer:
+    """Remove the containers and keep the data; with --volumes the data goes into the trash.
+
+    Example: invoke compose.down
+    """
+    from infra import lifecycle
+
+    if volumes:
+        return verbs.removed(run, (), no_backup=False, yes=yes)
+    stopped = lifecycle.down(run.context, verbs.choose(run, quiet=True))
+    text = "stopped; the data is kept" if stopped else "nothing was running"
+    return Answer({"stopped": stopped}, lines=(text, "Next: invoke compose.up"))
+
+
+@command(tier=TIER, log=False)
+def ps(run: Run, tier: str = "") -> Answer:
+    """List the containers with state, health, image and restarts.
+
+    Example: invoke compose.ps
+    """
+    session = _session(run)
+    found = sorted(session.containers().values(), key=lambda c: c.part)
+    rows = tuple((c.part, c.name, _state(c), _image(session, c.part), str(c.restarts or "")) for c in found)
+    data = [{k: v for k, v in vars(c).items() if k not in ("image", "directory")} for c in found]
+    return Answer(data, Table(("SERVICE", "CONTAINER", "STATE", "IMAGE", "RESTARTS"), rows), names=_names(found))
+
+
+def _names(found: list[Container]) -> tuple[str, ...]:
+    return tuple(c.name for c in found)
+
+
+def _state(container: Container) -> str:
+    ended = f" ({container.code})" if container.state == "exited" else ""
+    return f"{container.state}{ended}{f' ({container.health})' if container.health else ''}"
+
+
+def _image(session: Session, part: str) -> str:
+    return session.model.parts[part].image if part in session.model.parts else ""
+
+
+@command(tier=TIER, help={"obs": "also those of the observability services"})
+def pull(run: Run, obs: bool = False, tier: str = "") -> Answer:
+    """Get the images that are missing.
+
+    Example: invoke compose.pull --obs
+    """
+    from infra.tiers import compose_start
+    from infra.tiers.compose import CORE
+
+    session = _session(run)
+    names = (*CORE, *(compose_start.overlay(session) if obs else ()))
+    got = compose_start.pull(session, session.parts(names))
+    text = f"pulled: {', '.join(got)}" if got else "all images are here"
+    return Answer({"pulled": got}, lines=(text,), names=tuple(got))
+
+
+@command(tier=TIER, log=False)
+def config(run: Run, tier: str = "") -> Answer | None:
+    """Print what Compose makes of its files with the present settings, passwords hidden.
+
+    Example: invoke compose.config
+    """
+    done = _session(run).compose.run("config", limit=30, check=False)
+    if done.code:
+        raise PlatformError("SETTING_INVALID", "Docker Compose cannot read its files", why=done.last_line)
+    return Answer({"config": done.out}, lines=tuple(done.out.splitlines()))
+
+
+@command(
+    "exec",
+    tier=TIER,
+    log=False,
+    help={"service": "the service", "run_": "the command, e.g. 'ls -l /'; default: a shell"},
+)
+def exec_(run: Run, service: str = "postgres", run_: str = "sh", tier: str = "") -> Answer | None:
+    """Run a command in a container, by default a shell.
+
+    Example: invoke compose.exec --service redis --run 'redis-cli info memory'
+    """
+    return _inside(run, service, shlex.split(run_))
+
+
+@command(tier=TIER, log=False, help={"database": "the database to open", "query": "SQL to run instead of a prompt"})
+def psql(run: Run, database: str = "platform", query: str = "", tier: str = "") -> Answer | None:
+    """Open psql inside the container of PostgreSQL.
+
+    Example: invoke compose.psql --database users
+    """
+    words_ = ["psql", "-U", run.settings.text("POSTGRES_USER"), "-d", database, *(["-c", query] if query else [])]
+    return _inside(run, "postgres", words_)
+
+
+@command(tier=TIER, log=False, help={"run_": "a command of Redis instead of a prompt, e.g. ping"})
+def redis(run: Run, run_: str = "", tier: str = "") -> Answer | None:
+    """Open redis-cli inside the container of Redis.
+
+    Example: invoke compose.redis --run ping
+    """
+    return _inside(run, "redis", ["redis-cli", *shlex.split(run_)])
+
+
+def _inside(run: Run, service: str, argv: list[str]) -> Answer | None:
+    """Run a program in a running container, on this terminal where there is one."""
+    import sys
+
+    from infra import shell
+
+    container = _session(run).containers().get(service)
+    if container is None or not container.up:
+        steps = ("invoke compose.ps", "invoke compose.up")
+        raise PlatformError("NOT_RUNNING", f"no container of {service} runs", steps=steps)
+    terminal = ["-it"] if sys.stdin.isatty() and sys.stdout.isatty() else ["-i"]
+    code = shell.attached(["docker", "exec", *terminal, container.name, *argv], env=_session(run).compose.environ)
+    return Answer(None, exit=code) if code else None
+
+
+_OWN = ("up", "down")
+TASKS = (
+    up,
+    down,
+    *(task for task in verbs.tasks(TIER) if task.name not in _OWN),
+    *(ps, pull, config, exec_, psql, redis),
+)

@@ -1,0 +1,135 @@
+"""What one run needs of the Compose tier: the engine, its client, Compose, the model of the files, what was started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra import docker_engine, stack
+from infra.docker_engine import Engine
+from infra.tiers import compose_cli, compose_model, compose_project, compose_pull, compose_state
+from infra.tiers.base import Context
+from infra.tiers.compose_cli import Compose
+from infra.tiers.compose_model import Model, Part
+from infra.tiers.compose_state import Container
+
+NAME = "compose"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What `up` has last asked for: services of the catalogue, and by part the container and mounted files."""
+
+    services: tuple[str, ...] = ()
+    fingerprint: str = ""
+    containers: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+
+
+def applied(home: Path) -> Applied | None:
+    """What was last asked for; None when nothing is."""
+    found = stack.read_json(home / "applied.json")
+    if not found:
+        return None
+    return Applied(
+        tuple(found.get("services", ())),
+        str(found.get("fingerprint", "")),
+        dict(found.get("containers", {})),
+        dict(found.get("mounts", {})),
+    )
+
+
+def note(home: Path, made: Applied) -> None:
+    """Write down what is asked for. Raises PlatformError STATE_UNWRITABLE."""
+    try:
+        stack.write_atomic(home / "applied.json", json.dumps(vars(made), indent=1) + "\n", sync=False)
+    except OSError as error:
+        raise stack.unwritable(home, error) from error
+
+
+@dataclass
+class Session:
+    """Everything looked up once and only when needed."""
+
+    context: Context
+    _images: dict[str, str] | None = None
+
+    @property
+    def home(self) -> Path:
+        """State of this tier."""
+        return self.context.stack.tier_home(NAME)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine; raises as `docker_engine.find` does."""
+        return docker_engine.find()
+
+    @cached_property
+    def client(self) -> Any:
+        """The SDK's client."""
+        return docker_engine.client(self.engine)
+
+    @cached_property
+    def project(self) -> str:
+        """The project's name."""
+        settings, home = self.context.settings, self.context.stack
+        fixed = compose_project.chosen(settings, home)
+        if fixed:
+            return fixed
+        owner = compose_project.owner(self.client, compose_project.DEFAULT)
+        return compose_project.name(settings, home, self.listed(), owner)
+
+    def listed(self) -> list[compose_project.Listed]:
+        """All containers of the engine, anyone's."""
+        return compose_project.listed(self.client.containers(all=True))
+
+    @cached_property
+    def compose(self) -> Compose:
+        """How Compose is called."""
+        settings = self.context.settings
+        environ = compose_cli.environment(settings, self.engine, self.project)
+        directory = compose_project.directory(settings)
+        files = compose_cli.files(settings, directory)
+        return Compose(self.project, files, environ, directory / ".env.example")
+
+    @cached_property
+    def model(self) -> Model:
+        """What the files say."""
+        return compose_model.load(self.compose, self.home / "model.json")
+
+    def parts(self, services: Sequence[str]) -> list[Part]:
+        """The parts that run these services."""
+        return compose_model.selection(self.context.settings, self.model, services)
+
+    def containers(self) -> dict[str, Container]:
+        """The stack's containers as they are now."""
+        return compose_state.containers(self.client, self.project)
+
+    def images(self) -> dict[str, str]:
+        """Reference -> id of all images of the engine."""
+        if self._images is None:
+            self._images = compose_pull.tags(self.client.images())
+        return self._images
+
+    def forget_images(self) -> None:
+        """Images have come: ask anew."""
+        self._images = None
+
+    def seen_major(self, volume: str, created: str) -> str:
+        """The major version of PostgreSQL that has last run on a volume; '' when it is not known."""
+        found = stack.read_json(self.home / "volume.json") or {}
+        return str(found.get("major", "")) if (found.get("volume"), found.get("created")) == (volume, created) else ""
+
+    def remember_major(self, volume: str, created: str, major: str) -> None:
+        """Note what runs on a volume, so that it need not be looked into at the next start."""
+        facts = {"volume": volume, "created": created, "major": major}
+        stack.write_atomic(self.home / "volume.json", json.dumps(facts), sync=False)
+
+    @property
+    def applied(self) -> Applied | None:
+        """What was last asked for."""
+        return applied(self.home)

@@ -1,0 +1,272 @@
+"""Starting: what is checked first, what is pulled, what Compose is told, what is waited for, and why it failed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from infra import catalog, docker_engine, stack
+from infra.errors import PlatformError
+from infra.shell import Running
+from infra.tiers import (
+    compose_checks,
+    compose_cli,
+    compose_data,
+    compose_logs,
+    compose_model,
+    compose_project,
+    compose_pull,
+    compose_state,
+)
+from infra.tiers.base import Check
+from infra.tiers.compose_model import Part
+from infra.tiers.compose_session import Applied, Session, note
+from infra.tiers.compose_state import Container, Watch
+from infra.waiting import FAILED, LAST_LINES, READY, Item, Wait, login_steps
+
+UP = ("up", "--detach", "--no-build", "--pull", "never")
+BUDGET = 180.0
+"""Seconds that a part may take to become ready; pulls are not counted."""
+
+
+def overlay(session: Session) -> tuple[str, ...]:
+    """The observability services that the files have and that are not left out."""
+    known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
+    return tuple(n for n in known if session.model.of(n) and n not in compose_cli.left_out(session.context.settings))
+
+
+def preflight(session: Session, names: Sequence[str]) -> list[Check]:
+    """All findings; raises PlatformError for an engine, Compose or data that cannot be used at all."""
+    parts = session.parts(names)
+    found = [Check("engine", "ok", session.engine.text)]
+    there = session.containers()
+    if as_wanted(session, parts, there):
+        return [*found, Check("containers", "ok", "all run as they should")]
+    check_password(session)
+    version = compose_cli.version(session.compose.environ)
+    found.append(Check("compose", "ok", f"Docker Compose {version}, project {session.project}"))
+    check_data(session, parts, there)
+    info, listed, settings = session.client.info(), session.listed(), session.context.settings
+    claims = compose_checks.claims(settings, parts)
+    return [
+        *found,
+        *_ownership(session, listed),
+        *compose_checks.port_checks("127.0.0.1", claims, listed, session.project),
+        compose_checks.images(parts, session.images()),
+        compose_checks.memory(int(info.get("MemTotal") or 0), parts),
+        compose_checks.disk(str(info.get("DockerRootDir") or "")),
+        *compose_checks.line_ends(parts, settings.root),
+    ]
+
+
+def check_password(session: Session) -> None:
+    """Refuse a password of PostgreSQL with which Temporal's server cannot log in: it sends a blank as a plus sign.
+
+    Raises:
+        PlatformError: SETTING_INVALID. (temporal, common/persistence/sql/sqlplugin/postgresql, url.QueryEscape)
+    """
+    settings = session.context.settings
+    if " " in settings.text("POSTGRES_PASSWORD") and not compose_cli.light(settings):
+        raise PlatformError(
+            "SETTING_INVALID",
+            "POSTGRES_PASSWORD has a blank in it, with which Temporal's server cannot log in",
+            why=f"it comes from {settings.origin('POSTGRES_PASSWORD')}",
+            steps=("set POSTGRES_PASSWORD to one without blanks", "or set PLATFORM_LIGHT=yes, or use --tier native"),
+        )
+
+
+def _ownership(session: Session, listed: Sequence[compose_project.Listed]) -> list[Check]:
+    """A failure when the project's containers are those of another checkout."""
+    own = compose_project.directory(session.context.settings)
+    others = {c.directory for c in listed if c.project == session.project and not _same(c.directory, str(own))}
+    if not others:
+        return []
+    text = f"the Compose project {session.project} is that of another checkout: {others.pop()}"
+    remedy = "stop it there, or set PLATFORM_STACK to another name"
+    return [Check("project", "fail", text, remedy)]
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
+
+
+def check_data(session: Session, parts: Sequence[Part], there: Mapping[str, Container]) -> None:
+    """Refuse a volume of another major version of PostgreSQL, before anything touches it.
+
+    Raises:
+        PlatformError: DATA_INCOMPATIBLE.
+    """
+    part = next((p for p in parts if p.name == "postgres"), None)
+    if part is None or not part.volumes or (there.get("postgres") and there["postgres"].up):
+        return
+    volume, client = part.volumes[0], session.client
+    facts = compose_data.volume_facts(client, volume)
+    if facts is None:
+        return
+    wanted = compose_data.wanted_major(client, part.image)
+    if session.seen_major(volume, str(facts.get("CreatedAt"))) == wanted:
+        return
+    found = compose_data.postgres_major(client, volume, compose_data.some_image(client, part.image))
+    compose_data.refuse_other_major(found, wanted, volume)
+
+
+def as_wanted(session: Session, parts: Sequence[Part], there: Mapping[str, Container]) -> bool:
+    """Whether all containers are those that were last made for these very settings and files, and do well."""
+    last = session.applied
+    if last is None or last.fingerprint != session.model.fingerprint:
+        return False
+    images = session.images()
+    return all(_well(p, there.get(p.name), last, images) for p in parts) and not changed_mounts(session, parts)
+
+
+def _well(part: Part, container: Container | None, last: Applied, images: Mapping[str, str]) -> bool:
+    if container is None or last.containers.get(part.name) != container.id:
+        return False
+    if images.get(compose_pull.plain(part.image), container.image) != container.image:
+        return False  # the tag names another image by now
+    if part.ends:
+        return container.state == "exited" and container.code == 0
+    return container.state == "running" and container.health in ("", "healthy")
+
+
+def changed_mounts(session: Session, parts: Sequence[Part]) -> list[str]:
+    """Parts whose mounted files are others than when they were started; Compose itself does not see that."""
+    last = session.applied
+    before = last.mounts if last else {}
+    now = mounts(session, parts)
+    return [name for name, digest in now.items() if before.get(name, digest) != digest]
+
+
+def mounts(session: Session, parts: Sequence[Part]) -> dict[str, str]:
+    """The digest of each part's mounted files."""
+    root = session.context.settings.root
+    return {p.name: compose_model.mounts_digest(p, root) for p in parts if p.mounts}
+
+
+def start(session: Session, names: Sequence[str], timeout: float | None) -> None:
+    """Pull, start, wait; nothing at all when everything is as wanted."""
+    parts = session.parts(names)
+    if as_wanted(session, parts, session.containers()):
+        return
+    _prepare(session)
+    pull(session, parts)
+    stale = changed_mounts(session, parts)
+    last = session.applied or Applied()
+    note(session.home, replace(last, services=tuple(names), fingerprint=""))
+    compose_project.claim(session.client, session.project, session.context.stack)
+    run(session, parts, timeout, *UP, *(p.name for p in parts))
+    if stale:
+        run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *stale)
+    made = {name: c.id for name, c in session.containers().items()}
+    note(session.home, Applied(tuple(names), session.model.fingerprint, made, mounts(session, parts)))
+    _remember_major(session, parts)
+
+
+def recreate(session: Session, names: Sequence[str], timeout: float | None) -> None:
+    """Make the containers of services anew, whatever they are like; volumes stay."""
+    parts = [part for name in names for part in session.model.of(name)]
+    _prepare(session)
+    pull(session, parts)
+    run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *(p.name for p in parts))
+
+
+def _prepare(session: Session) -> None:
+    try:
+        session.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise stack.unwritable(session.home, error) from error
+
+
+def _remember_major(session: Session, parts: Sequence[Part]) -> None:
+    part = next((p for p in parts if p.name == "postgres" and p.volumes), None)
+    facts = compose_data.volume_facts(session.client, part.volumes[0]) if part else None
+    if part and facts:
+        major = compose_data.wanted_major(session.client, part.image)
+        session.remember_major(part.volumes[0], str(facts.get("CreatedAt")), major)
+
+
+def pull(session: Session, parts: Sequence[Part]) -> list[str]:
+    """Get the images that are missing; returns which."""
+    absent = compose_pull.missing([p.image for p in parts], session.images())
+    if absent:
+        mirrors = session.context.settings.text("PLATFORM_IMAGE_MIRRORS").split(",")
+        mirrors = [m.strip() for m in mirrors if m.strip()]
+        compose_pull.pull(lambda: docker_engine.client(session.engine), absent, mirrors, session.context.console)
+        session.forget_images()
+    return absent
+
+
+def run(session: Session, parts: Sequence[Part], timeout: float | None, *words: str) -> None:
+    """Let Compose work while the containers are watched; it is ended when one of them has failed."""
+    compose = session.compose.start(*words)
+    try:
+        wait(session, parts, timeout, compose)
+    finally:
+        if compose.code() is None:
+            compose.stop()
+
+
+def wait(session: Session, parts: Sequence[Part], timeout: float | None, compose: Running | None = None) -> None:
+    """Block until all parts are ready.
+
+    Raises:
+        PlatformError: SERVICE_FAILED or WAIT_TIMEOUT with the last lines of the culprit's log; what Compose said.
+    """
+    events = docker_engine.client(session.engine, limit=None)
+    with Watch(session.client, events, session.project) as watch:
+        try:
+            Wait(session.context.console, poller(parts, watch, compose), timeout).until_ready()
+        except PlatformError as error:
+            raise explained(session, error, watch.last) from error
+
+
+def poller(parts: Sequence[Part], watch: Watch, compose: Running | None) -> Callable[[], list[Item]]:
+    """What the wait asks again and again."""
+    began = time.time()
+
+    def poll() -> list[Item]:
+        code = compose.code() if compose else 0
+        busy = code is None
+        seen = watch.look(force=not busy and not watch.settled)
+        watch.settled = not busy
+        items = [_item(p, seen.get(p.name), watch, began, busy) for p in parts]
+        if code and not any(i.state == FAILED for i in items) and compose:
+            raise compose_failed(compose)
+        if busy and all(i.state == READY for i in items):
+            items[-1] = replace(items[-1], state="starting", detail="Compose is at work")
+        return items
+
+    return poll
+
+
+def _item(part: Part, container: Container | None, watch: Watch, began: float, busy: bool) -> Item:
+    verdict = compose_state.judged(part, container, began, part.name in watch.oom, busy)
+    return compose_state.item(part, container, verdict, BUDGET)
+
+
+def compose_failed(compose: Running) -> PlatformError:
+    """What Compose ended with although no container has failed."""
+    lines = [line for line in compose.lines if line.strip()]
+    why = next((x for x in reversed(lines) if "rror" in x or "ailed" in x), lines[-1] if lines else "")
+    code = "PORT_TAKEN" if "port is already allocated" in why or "address already in use" in why else "PROGRAM_FAILED"
+    steps = ("invoke doctor", "invoke status --why")
+    return PlatformError(code, "docker compose could not start it", why=why, steps=steps, details={"log": lines[-20:]})
+
+
+def explained(session: Session, error: PlatformError, seen: Mapping[str, Container]) -> PlatformError:
+    """The error with the last log lines of the part that it blames, and with commands that name it."""
+    name = str(error.details.get("service", ""))
+    container = seen.get(name)
+    if not container or error.details.get("log"):
+        return error
+    log = compose_logs.last(session.client, container, LAST_LINES)
+    owner = compose_model.owner_of(name) or name
+    steps = tuple(step.replace(f"-s {name}", f"-s {owner}") for step in error.steps)
+    details = {**error.details, "log": log, "path": f"docker logs {container.name}"}
+    refused = next((line for line in log if "password authentication failed" in line), "")
+    if refused:
+        what = f"{error.what}: PostgreSQL refuses its login"
+        return PlatformError("LOGIN_REFUSED", what, why=error.why, steps=login_steps("postgres"), details=details)
+    return PlatformError(error.code, error.what, why=error.why, steps=steps, details=details)
