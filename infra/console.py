@@ -150,7 +150,8 @@ class Console:
     def _structured(self, envelope: Mapping[str, object]) -> str:
         unicode = unicode_ok(self.stdout)
         if self.output == "json":
-            return json.dumps(envelope, indent=2, ensure_ascii=not unicode)
+            # For people by lines; for programs, cron mails and logs one line.
+            return json.dumps(envelope, indent=2 if self.stdout.isatty() else None, ensure_ascii=not unicode)
         import yaml
 
         return str(yaml.safe_dump(envelope, sort_keys=False, allow_unicode=unicode)).rstrip()

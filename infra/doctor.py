@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from infra import health, lifecycle
+from infra import catalog, health, lifecycle
 from infra.errors import PlatformError
+from infra.settings import ENV_FILE
 from infra.tiers.base import Check, Context, Tier
 
 MINIMUM_PYTHON = (3, 11)
+PRIVATE = ("backups/**/*", "snapshots/**/*", "trash/*", "scratch/*")
+"""Below the state directory; what services have made themselves lies below a private directory of the trash."""
+LOOK_AT = 2000
+"""Entries of each that are looked at: a pool of objects may hold a hundred thousand, all made alike."""
 
 
 def checks(context: Context, tier: Tier, obs: bool) -> list[Check]:
     """All findings, those of the machine first; never raises for a failed check."""
-    found = [_python(), *_settings(context)]
+    found = [_python(), *_settings(context), *_private(context)]
     try:
         found += tier.preflight(context, tier.selection(context, obs, ()))
     except PlatformError as error:
@@ -37,6 +45,39 @@ def _settings(context: Context) -> list[Check]:
     moved = [n for n, v in context.settings.values.items() if v.origin != "default"]
     listed = ", ".join(f"{n} ({context.settings.origin(n)})" for n in moved)
     return [Check("settings", "ok", listed or "all settings have their defaults")]
+
+
+def _private(context: Context) -> list[Check]:
+    """Whether anybody else can read what holds data or passwords; nothing to say where modes mean nothing."""
+    if sys.platform == "win32":
+        return []
+    env = context.settings.root / ENV_FILE
+    loose = [*_loose_below(context.stack.home), *([env] if _holds_secrets(context) and _loose(env) else [])]
+    if not loose:
+        return [Check("private", "ok", "backups, snapshots, trash and secrets are private")]
+    more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
+    text = f"others can read {loose[0]}{more}, which holds data or passwords"
+    return [Check("private", "warn", text, f"chmod go= {loose[0]}")]
+
+
+def _loose_below(home: Path) -> list[Path]:
+    """Files and directories that others can read, of those that hold backups or passwords; the first LOOK_AT each."""
+    found = [path for path in home.glob("*/redis.conf") if _loose(path)]
+    for pattern in PRIVATE:
+        found += [path for path in itertools.islice(home.glob(pattern), LOOK_AT) if _loose(path)]
+    return found
+
+
+def _holds_secrets(context: Context) -> bool:
+    values = context.settings.values
+    return any(str(ENV_FILE) in values[n].origin for n, s in catalog.SETTINGS.items() if s.kind == "secret")
+
+
+def _loose(path: Path) -> bool:
+    """Whether group or others may do anything with it."""
+    with contextlib.suppress(OSError):
+        return not path.is_symlink() and bool(path.stat().st_mode & 0o077)
+    return False
 
 
 def _answers(context: Context, tier: Tier) -> list[Check]:

@@ -26,9 +26,11 @@ from infra.data.postgres_facts import DatabaseFacts
 from infra.data.store import Backup, Draft
 from infra.errors import PlatformError
 from infra.stack import Stack
+from infra.tiers.base import Context
 
 KIND = "db"
-METRICS = "db_backup.prom"
+METRICS = Path("metrics", "backup.prom")
+"""Below the stack's state directory, for Prometheus' textfile collector."""
 ROLES_SQL, ROLES_JSON = "roles.sql", "roles.json"
 HEARTBEAT = 5.0
 """Seconds between two lines that say how far a long work is."""
@@ -292,10 +294,21 @@ def last_verified(home: Stack) -> float | None:
     return created(verified[-1]) if verified else None
 
 
-def write_metrics(target: Path) -> Path:
-    """Write the figures of the target for Prometheus' textfile collector; returns the file."""
-    path = target / METRICS
-    stack.write_atomic(path, metrics(listing(target)), mode=0o600)
+def write_metrics(context: Context, target: Path) -> Path:
+    """Write the figures of a target for Prometheus' textfile collector (no secrets: everybody may read it).
+
+    It goes to PLATFORM_METRICS_DIR where that is set, else below the state directory; returns the file.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE.
+    """
+    chosen = context.settings.text("PLATFORM_METRICS_DIR")
+    path = (context.settings.root / chosen / METRICS.name) if chosen else context.stack.home / METRICS
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        stack.write_atomic(path, metrics(listing(target)), mode=0o644)
+    except OSError as error:
+        raise stack.unwritable(path, error) from error
     return path
 
 
@@ -305,16 +318,16 @@ def metrics(found: Sequence[Backup]) -> str:
     verified = [b for b in whole if b.verified]
     newest = whole[-1:] and whole[-1]
     values = {
-        "platform_db_backups": ("Backups that are whole.", len(whole)),
-        "platform_db_backups_broken": ("Directories that are no whole backup.", len(found) - len(whole)),
-        "platform_db_backup_last_timestamp_seconds": ("When the newest was made.", newest and created(newest)),
-        "platform_db_backup_last_size_bytes": ("Its size.", newest and newest.size),
-        "platform_db_backup_last_duration_seconds": ("How long it took.", newest and newest.facts.get("seconds", 0)),
-        "platform_db_backup_last_verified_timestamp_seconds": (
+        "platform_backups": ("Backups that are whole.", len(whole)),
+        "platform_backups_broken": ("Directories that are no whole backup.", len(found) - len(whole)),
+        "platform_backup_last_timestamp_seconds": ("When the newest was made.", newest and created(newest)),
+        "platform_backup_last_size_bytes": ("Its size.", newest and newest.size),
+        "platform_backup_last_duration_seconds": ("How long it took.", newest and newest.facts.get("seconds", 0)),
+        "platform_backup_last_verified_timestamp_seconds": (
             "When the newest verified one was made.",
             verified and created(verified[-1]),
         ),
-        "platform_db_backup_last_verified_size_bytes": ("Its size.", verified and verified[-1].size),
+        "platform_backup_last_verified_size_bytes": ("Its size.", verified and verified[-1].size),
     }
     lines = []
     for name, (text, value) in values.items():

@@ -78,7 +78,10 @@ def command(
 
         task.__name__, task.__doc__ = body.__name__, body.__doc__
         task.__signature__ = _signature(body, drop="tier" if tier else "")  # type: ignore[attr-defined]
-        texts = {**(help or {}), **{key: text for key, (_, text) in COMMON.items()}}
+        texts = {
+            **{_flag(key): text for key, text in (help or {}).items()},
+            **{key: text for key, (_, text) in COMMON.items()},
+        }
         offered = {k: t for k, t in texts.items() if k in inspect.signature(task).parameters}
         made = invoke.task(task, name=name or None, help=offered, iterable=list(iterable))
         return cast("invoke.Task[Any]", made)
@@ -99,7 +102,7 @@ def _signature(body: Callable[..., Any], drop: str) -> inspect.Signature:
 
 
 def _flag(name: str) -> str:
-    return name[:-1] if keyword.iskeyword(name[:-1]) else name
+    return name[:-1] if name.endswith("_") and keyword.iskeyword(name[:-1]) else name
 
 
 def _execute(

@@ -77,7 +77,7 @@ def backup(
         event("published", {"path": str(made.path)})
         checked = postgres_verify.verify(server, made, _work(run), event) if verify else None
         removed, why = store.prune(target, postgres_backup.KIND, keep) if keep else ([], "")
-        postgres_backup.write_metrics(target)
+        postgres_backup.write_metrics(run.context, target)
         if why:
             run.console.say(f"  {why}")
         return ended(event, json_stream, _made(run, made, checked, [str(b.path) for b in removed]))
@@ -188,7 +188,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     server = _server(run, tier, postgres_verify.client_needed(found))
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, _work(run), event)
-        postgres_backup.write_metrics(found.path.parent)
+        postgres_backup.write_metrics(run.context, found.path.parent)
         rows = tuple((n, str(d["tables"]), str(d["rows"])) for n, d in done.databases.items())
         lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "TABLES", "ROWS"), rows), lines)
@@ -260,7 +260,7 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
         plan = ["This removes for ever:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
         confirm(run, plan, yes)
         removed, _ = store.prune(target, postgres_backup.KIND, keep)
-        postgres_backup.write_metrics(target)
+        postgres_backup.write_metrics(run.context, target)
     names = tuple(b.path.name for b in removed)
     return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))
 

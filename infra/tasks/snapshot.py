@@ -211,12 +211,12 @@ def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: b
 
 
 @command(
-    iterable=("skip", "only"),
+    iterable=("skip", "part"),
     help={
         "name": NAME,
         "to": TARGET,
         "skip": SKIP,
-        "only": "restore only these parts",
+        "part": "restore only this part; several times or with commas for more",
         "identity": IDENTITY,
         "dry_run": "only say what would be done",
         "yes": "do not ask",
@@ -228,7 +228,7 @@ def restore(
     run: Run,
     name: str,
     skip: list[str],
-    only: list[str],
+    part: list[str],
     to: str = "",
     identity: str = "",
     dry_run: bool = False,
@@ -246,7 +246,7 @@ def restore(
     found = snapshot.find(_target(run, to), name)
     choice = lifecycle.choose(run.context)
     run.console.tier = choice.tier.name
-    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(only))
+    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(part))
     others = [t for t in lifecycle.tiers().values() if t.name != choice.tier.name and t.running(run.context)]
     lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
     if dry_run:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra import doctor, health, lifecycle
+from infra import doctor, health, lifecycle, settings, stack
+from infra.console import Console
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.tiers.base import Check, Context
@@ -51,3 +52,25 @@ def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pyt
     found = {c.id: c.status for c in doctor.checks(context_of(tmp_path), FakeTier(runs=True), obs=False)}
     assert found["answer.redis"] == "ok"
     assert found["answer.bucket model-weights"] == "fail"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes mean nothing on Windows")
+def test_files_that_others_can_read_are_named(tmp_path: Path) -> None:
+    def found() -> Check:
+        return {c.id: c for c in doctor.checks(context, FakeTier(), obs=False)}["private"]
+
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=geheim\n")
+    (tmp_path / ".env").chmod(0o600)
+    context = Context(settings.load(root=tmp_path, environ={}), stack.of(settings.load(root=tmp_path)), Console())
+    dump = context.stack.home / "backups" / "db" / "000001" / "dump"
+    dump.parent.mkdir(parents=True)
+    dump.write_text("x")
+    for path in (dump, dump.parent, dump.parents[1]):
+        path.chmod(0o700)
+    assert found().status == "ok"
+    for path in (dump, tmp_path / ".env", dump.parent):
+        path.chmod(0o644)
+        said = found()
+        assert said.status == "warn"
+        assert str(path) in said.text + said.remedy
+        path.chmod(0o700)

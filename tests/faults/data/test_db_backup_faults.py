@@ -34,7 +34,7 @@ def site(platform: Victim, tmp_path: Path) -> Site:
 def _hashes(site: Site) -> dict[str, str]:
     import hashlib
 
-    files = [p for p in sorted(site.target.rglob("*")) if p.is_file() and p.name not in (".lock", "db_backup.prom")]
+    files = [p for p in sorted(site.target.rglob("*")) if p.is_file() and p.name != ".lock"]
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

@@ -12,7 +12,7 @@ import pytest
 from infra.data import postgres_backup, postgres_clients, postgres_verify, store
 from infra.errors import PlatformError
 from infra.shell import Result
-from infra.stack import Stack
+from tests.unit.helpers import context_of
 
 
 def _published(target: Path, **facts: object) -> store.Backup:
@@ -46,21 +46,22 @@ def test_backups_are_found_by_path_by_name_and_as_latest(tmp_path: Path) -> None
 
 
 def test_only_verified_backups_have_an_age_and_the_metrics_say_so(tmp_path: Path) -> None:
-    home = Stack("x", tmp_path)
+    context = context_of(tmp_path)
+    home = context.stack
     target = postgres_backup.default_target(home)
     assert postgres_backup.last_verified(home) is None
     made = _published(target)
     assert postgres_backup.last_verified(home) is None
     text = postgres_backup.metrics(postgres_backup.listing(target))
-    assert "platform_db_backup_last_verified_timestamp_seconds 0" in text
-    assert "platform_db_backup_last_duration_seconds 2.5" in text
+    assert "platform_backup_last_verified_timestamp_seconds 0" in text
+    assert "platform_backup_last_duration_seconds 2.5" in text
     (made.path / "verified.json").write_text("{}")
+    assert postgres_backup.write_metrics(context, target) == home.home / "metrics" / "backup.prom"
     when = postgres_backup.last_verified(home)
     assert when is not None
     assert abs(time.time() - when) < 100
-    assert (
-        f"platform_db_backup_last_verified_size_bytes {made.size}" in postgres_backup.write_metrics(target).read_text()
-    )
+    text = postgres_backup.write_metrics(context, target).read_text()
+    assert f"platform_backup_last_verified_size_bytes {made.size}" in text
 
 
 def test_what_would_be_pruned_is_known_before(tmp_path: Path) -> None:
