@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.console import Answer, Table
+from infra.console import Answer, Table, human_bytes
 from infra.tasks.command import Run, command
 
 
@@ -17,6 +17,7 @@ def run(run: Run, tier: str = "") -> Answer:
     from infra.tiers import native_checks
     from infra.training import contract, runners
     from infra.training import service as training
+    from infra.training.request import JOB, SUBPROCESS
 
     choice = lifecycle.choose(run.context)
     active = lifecycle.require_running(run.context, choice)
@@ -26,9 +27,10 @@ def run(run: Run, tier: str = "") -> Answer:
     with stack.lock(run.stack, "app.run"):
         conflicts = service.taken(run.settings, run.stack)
         lifecycle.raise_on_failures(native_checks.ports(conflicts, run.stack.home) if conflicts else [])
+        runner = SUBPROCESS if runners.obstacle(run.stack, active.name) else JOB
         jobs = runners.environment(run.settings, run.stack, active.name)
         training.ensure_worker(run.stack, contract.read(values).values, jobs)
-        specs = service.specs(run.settings, run.stack, values, links, runners.of_tier(active.name))
+        specs = service.specs(run.settings, run.stack, values, links, runner)
         service.ensure(run.stack, specs, run.console)
     return _running(run)
 
@@ -56,4 +58,18 @@ def stop(run: Run) -> Answer:
     return Answer({"stopped": stopped}, lines=("stopped" if stopped else "nothing was running",))
 
 
-TASKS = (run, stop)
+@command()
+def build(run: Run) -> Answer:
+    """Build the images of backend and frontend, on PYTHON_IMAGE, as BACKEND_IMAGE and FRONTEND_IMAGE.
+
+    Example: invoke app.build
+    """
+    from infra.app import images
+
+    built = images.build(run.settings, run.console)
+    rows = tuple((image.name, image.reference, human_bytes(image.size)) for image in built)
+    data = {"images": [vars(image) for image in built]}
+    return Answer(data, Table(("", "image", "size"), rows), names=tuple(image.reference for image in built))
+
+
+TASKS = (run, stop, build)

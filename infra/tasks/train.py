@@ -31,7 +31,7 @@ CANCEL_BUDGET = 60.0
         "experiment": "name under which trainings are grouped (default: digits, or command)",
         "command": "run this program instead of the built-in training, e.g. 'python train.py --rate 0.1'",
         "detach": "return at once; the training goes on",
-        "as": "run it as: subprocess (of a worker on this machine) or job (of Kubernetes); default: job on kind",
+        "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
         "image": "image of the Job, with your own program in it (default: the backend's)",
         "gpus": "GPUs that the Job asks for",
         "tier": "tier to use",
@@ -57,7 +57,7 @@ def run(
     wanted = runners.How(as_, image, gpus)
     order = _order(epochs, experiment, command, located=as_ != JOB)
     contract = _contract(run, tier)
-    order = runners.applied(order, wanted, run.console.tier)
+    order = runners.applied(order, wanted, runners.obstacle(run.stack, run.console.tier))
     _ensure_worker(run, contract)
     job = _start(run, contract, order)
     if detach:

@@ -162,6 +162,10 @@ class Cluster:
                 return ""
             raise
 
+    def has_config_map(self, name: str) -> bool:
+        """Whether there is a ConfigMap of that name."""
+        return self._found("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{quote(name)}") is not None
+
     @property
     def _jobs(self) -> str:
         return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"

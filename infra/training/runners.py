@@ -31,27 +31,42 @@ class How:
     gpus: int = 0
 
 
-def of_tier(tier: str) -> str:
-    """How trainings run on a tier, where nobody says otherwise."""
-    return JOB if tier == JOB_TIER else SUBPROCESS
+def obstacle(stack: Stack, tier: str) -> PlatformError | None:
+    """Why trainings of the running platform cannot be Jobs; None where they can."""
+    from infra.training import cluster, job_manifest
+
+    if tier != JOB_TIER:
+        what = f"trainings are Jobs in a Kubernetes cluster only; this is the tier {tier}"
+        steps = ("invoke up --tier kind, then the same with --tier kind", "or leave --as job away")
+        return PlatformError("TIER_UNAVAILABLE", what, steps=steps)
+    shape = job_manifest.Shape()
+    try:
+        access = cluster.from_kubeconfig(_kubeconfig(stack))
+        there = cluster.Cluster(access, shape.namespace).has_config_map(shape.config_map)
+    except (cluster.Away, cluster.Refused) as error:
+        return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
+    except PlatformError as error:
+        return error
+    what = "the application, whose image and settings Jobs use, is not in the cluster"
+    why = f"there is no ConfigMap {shape.config_map} in the namespace {shape.namespace}"
+    steps = ("invoke app.build, then invoke kind.up --apps", "or --as subprocess")
+    return None if there else PlatformError("TIER_UNAVAILABLE", what, why=why, steps=steps)
 
 
-def applied(order: Order, how: How, tier: str) -> Order:
-    """The order with the way it shall run. The user's own program is no Job unless asked for: it is on this machine.
+def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
+    """The order with the way it shall run: as a Job where that is possible, unless it is otherwise asked for.
+
+    The user's own program is no Job unless asked for: it is on this machine.
 
     Raises:
-        PlatformError: USAGE for what does not go together; TIER_UNAVAILABLE for a Job where there is no cluster.
+        PlatformError: USAGE for what does not go together; the obstacle, where a Job was asked for.
     """
     _check(how)
-    runner = how.runner or (SUBPROCESS if order.command else of_tier(tier))
+    runner = how.runner or (SUBPROCESS if order.command or obstacle else JOB)
     if runner != JOB and (how.image or how.gpus):
         raise PlatformError("USAGE", "--image and --gpus are for Jobs", steps=("add --as job",))
-    if runner == JOB and tier != JOB_TIER:
-        raise PlatformError(
-            "TIER_UNAVAILABLE",
-            f"trainings are Jobs in a Kubernetes cluster only; this is the tier {tier}",
-            steps=("invoke up --tier kind, then the same with --tier kind", "or leave --as job away"),
-        )
+    if runner == JOB and obstacle:
+        raise obstacle
     return replace(order, runner=runner, image=how.image, gpus=how.gpus)
 
 
@@ -69,9 +84,13 @@ def environment(settings: Settings, stack: Stack, tier: str) -> dict[str, str]:
     if tier != JOB_TIER:
         return {}
     image = settings.text("TRAINING_IMAGE") or settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE
-    kubeconfig = stack.tier_home(tier) / "kubeconfig"
+    kubeconfig = _kubeconfig(stack)
     cluster = {"TRAINING_KUBECONFIG": str(kubeconfig), "TRAINING_KUBECONFIG_DIGEST": _digest(kubeconfig)}
     return {"TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
+
+
+def _kubeconfig(stack: Stack) -> Path:
+    return stack.tier_home(JOB_TIER) / "kubeconfig"
 
 
 def _digest(kubeconfig: Path) -> str:

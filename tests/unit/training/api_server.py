@@ -26,7 +26,9 @@ class State:
     logs: dict[str, list[str]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    config_maps: set[str] = field(default_factory=set)
     broken: int = 0
+    port: int = 0
 
     def end(self, name: str, kind: str = "Complete", **more: str) -> None:
         """End a Job."""
@@ -53,6 +55,9 @@ class Handler(BaseHTTPRequestHandler):
             self._say(state.broken, {"message": "etcdserver: leader changed"})
         elif where.path.endswith("/log"):
             self._log(state, where.path.split("/")[-2], query.get("sinceTime", ""))
+        elif "/configmaps/" in where.path:
+            there = where.path.rsplit("/", 1)[-1] in state.config_maps
+            self._say(200 if there else 404, {"message": "not found"})
         elif "/pods" in where.path:
             self._say(200, {"items": state.pods})
         else:
@@ -104,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[tuple[State, Cluster]]:
     """A server that is empty, and a client of it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.state = State()  # type: ignore[attr-defined]
+    server.state = State(port=server.server_address[1])  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     access = Access("127.0.0.1", server.server_address[1], None, lambda: "a-token")
     try:

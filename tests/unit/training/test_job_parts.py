@@ -20,9 +20,11 @@ from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
 from infra.training.request import JOB, Request
 from infra.training.runners import How
 from tests.unit.helpers import settings_of
+from tests.unit.training.api_server import serving
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 BUILT_IN = Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB)
+NO_CLUSTER = PlatformError("TIER_UNAVAILABLE", "no cluster")
 USERS = Request("mine-1", command=["python", "train.py", "--rate", "0.1"], runner=JOB, image="me/train:1", gpus=2)
 
 
@@ -123,34 +125,58 @@ def test_an_evicted_pod_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tier", "how", "command", "expected"),
+    ("obstacle", "how", "command", "expected"),
     [
-        ("native", How(), (), "subprocess"),
-        ("compose", How("subprocess"), (), "subprocess"),
-        ("kind", How(), (), "job"),
-        ("kind", How("subprocess"), (), "subprocess"),
-        ("kind", How(), ("python",), "subprocess"),
-        ("kind", How("job"), ("python",), "job"),
+        (NO_CLUSTER, How(), (), "subprocess"),
+        (NO_CLUSTER, How("subprocess"), (), "subprocess"),
+        (None, How(), (), "job"),
+        (None, How("subprocess"), (), "subprocess"),
+        (None, How(), ("python",), "subprocess"),
+        (None, How("job"), ("python",), "job"),
     ],
 )
-def test_how_a_training_runs(tier: str, how: How, command: tuple[str, ...], expected: str) -> None:
-    assert runners.applied(Order("x", command=command), how, tier).runner == expected
+def test_how_a_training_runs(obstacle: PlatformError | None, how: How, command: tuple[str, ...], expected: str) -> None:
+    assert runners.applied(Order("x", command=command), how, obstacle).runner == expected
+
+
+def test_jobs_need_the_tier_and_the_application_in_its_cluster(tmp_path: Path) -> None:
+    home = stack.of(settings_of(tmp_path))
+    for tier in ("native", "compose"):
+        found = runners.obstacle(home, tier)
+        assert found is not None
+        assert (found.code, "invoke up --tier kind" in found.steps[0]) == ("TIER_UNAVAILABLE", True)
+    found = runners.obstacle(home, "kind")
+    assert found is not None
+    assert found.code == "NOT_RUNNING"
+    with serving() as (state, _):
+        path = home.tier_home("kind") / "kubeconfig"
+        path.parent.mkdir(parents=True)
+        path.write_text(kubeconfig(state.port, token="t"))
+        found = runners.obstacle(home, "kind")
+        assert found is not None
+        assert "app.build" in found.steps[0]
+        state.config_maps.add("platform-env")
+        assert runners.obstacle(home, "kind") is None
+        state.broken = 503
+        found = runners.obstacle(home, "kind")
+        assert found is not None
+        assert found.code == "UNREACHABLE"
 
 
 @pytest.mark.parametrize(
-    ("tier", "how", "code"),
+    ("obstacle", "how", "code"),
     [
-        ("native", How("job"), "TIER_UNAVAILABLE"),
-        ("kind", How("pod"), "USAGE"),
-        ("kind", How("subprocess", image="x"), "USAGE"),
-        ("native", How(gpus=1), "USAGE"),
-        ("kind", How("job", gpus=-1), "USAGE"),
-        ("kind", How("job", image="a b"), "USAGE"),
+        (NO_CLUSTER, How("job"), "TIER_UNAVAILABLE"),
+        (None, How("pod"), "USAGE"),
+        (None, How("subprocess", image="x"), "USAGE"),
+        (NO_CLUSTER, How(gpus=1), "USAGE"),
+        (None, How("job", gpus=-1), "USAGE"),
+        (None, How("job", image="a b"), "USAGE"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tier: str, how: How, code: str) -> None:
+def test_what_does_not_go_together_is_refused(obstacle: PlatformError | None, how: How, code: str) -> None:
     with pytest.raises(PlatformError) as caught:
-        runners.applied(Order("x"), how, tier)
+        runners.applied(Order("x"), how, obstacle)
     assert caught.value.code == code
 
 
@@ -166,13 +192,13 @@ def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: 
     assert runners.environment(found, home, "kind") != before, "the worker must begin anew"
 
 
-def kubeconfig(**user: str) -> str:
+def kubeconfig(port: int = 1234, **user: str) -> str:
     named = {"name": "n"}
     return json.dumps(
         {
             "current-context": "n",
             "contexts": [{**named, "context": {"cluster": "n", "user": "n"}}],
-            "clusters": [{**named, "cluster": {"server": "http://127.0.0.1:1234"}}],
+            "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
             "users": [{**named, "user": user}],
         }
     )

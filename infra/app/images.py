@@ -1,0 +1,178 @@
+"""Building the images of the reference application. All that needs a network happens here, not in the build.
+
+A build has no proxy, no private certificate authority and no configuration of pip; this machine has. So the packages
+are installed on this machine into .apps-packages, for the Python and the processor of the base image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import catalog, docker_engine, shell
+from infra.console import Console
+from infra.errors import PlatformError
+from infra.settings import Settings
+from infra.stack import write_atomic
+
+REQUIREMENTS = Path("requirements") / "backend.txt"
+PACKAGES = Path(".apps-packages")
+LIMIT = 1800
+"""Seconds for one step: fetching the packages, one step of a build."""
+_PRUNED = ("numpy", "scipy", "sklearn")
+# What a wheel may ask of the C library of Debian 12 and newer (peps.python.org/pep-0600).
+_GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
+_QUESTION = 'import platform, sys; print("%d.%d" % sys.version_info[:2], platform.machine())'
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that was built: its reference, id and size in bytes."""
+
+    name: str
+    reference: str
+    id: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The image to build on: its Python, e.g. 3.12, and its processor, e.g. x86_64."""
+
+    reference: str
+    python: str
+    machine: str
+
+
+def references(settings: Settings) -> dict[str, str]:
+    """What the images are called."""
+    return {
+        "backend": settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE,
+        "frontend": settings.text("FRONTEND_IMAGE") or catalog.FRONTEND_IMAGE,
+    }
+
+
+def build(settings: Settings, console: Console) -> list[Image]:
+    """Build both images.
+
+    Raises:
+        PlatformError: no engine, no base image, no packages (PROGRAM_FAILED, PROGRAM_MISSING), or a build that failed.
+    """
+    engine = docker_engine.find()
+    client = docker_engine.client(engine, LIMIT)
+    base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, console)
+    packages(settings.root, base, console)
+    return [_built(client, settings.root, name, tag, base, console) for name, tag in references(settings).items()]
+
+
+def _base(client: Any, reference: str, console: Console) -> Base:
+    """Fetch the base image where it is not there, and ask it which Python it has."""
+    import docker
+
+    try:
+        if not client.images(name=reference):
+            console.say(f"  fetching {reference}")
+            client.pull(reference)
+        python, machine = _said(client, reference, ["python3", "-c", _QUESTION]).split()
+    except (docker.errors.APIError, ValueError) as error:
+        raise PlatformError(
+            "PROGRAM_FAILED",
+            f"the image {reference} is no base to build on",
+            why=str(getattr(error, "explanation", "") or error),
+            steps=("set PYTHON_IMAGE to an image with python3 that this Docker has or can fetch",),
+        ) from error
+    return Base(reference, python, machine)
+
+
+def _said(client: Any, reference: str, command: list[str]) -> str:
+    made = client.create_container(reference, command, entrypoint=[], network_disabled=True)
+    try:
+        client.start(made)
+        code = client.wait(made)["StatusCode"]
+        said = client.logs(made).decode("utf-8", "replace").strip()
+    finally:
+        client.remove_container(made, force=True)
+    if code:
+        raise ValueError(said or f"python3 in it ended with {code}")
+    return str(said)
+
+
+def packages(root: Path, base: Base, console: Console) -> Path:
+    """The packages of the backend for the base image, installed unless they are there already.
+
+    Raises:
+        PlatformError: PROGRAM_FAILED with what the installer said; PROGRAM_MISSING without uv and pip.
+    """
+    target, wanted = root / PACKAGES, _stamp(root, base)
+    if _noted(target) == wanted:
+        return target
+    console.say(f"  fetching packages for Python {base.python} on {base.machine} (once; about half a minute)")
+    shutil.rmtree(target, ignore_errors=True)
+    shell.run(_installer(root / REQUIREMENTS, target, base), limit=LIMIT)
+    for name in _PRUNED:
+        for tests in list((target / name).rglob("tests")):
+            shutil.rmtree(tests, ignore_errors=True)
+    write_atomic(target / "stamp", wanted)
+    return target
+
+
+def _stamp(root: Path, base: Base) -> str:
+    return hashlib.sha256((root / REQUIREMENTS).read_bytes() + f"{base.python} {base.machine}".encode()).hexdigest()
+
+
+def _noted(target: Path) -> str:
+    try:
+        return (target / "stamp").read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _installer(requirements: Path, target: Path, base: Base) -> list[str]:
+    same = ["--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(requirements)]
+    uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else [shell.find("uv") or ""]
+    if uv[0]:
+        platform = f"{base.machine}-manylinux_{_GLIBC[0]}"
+        python = ["--python-version", base.python, "--python-platform", platform]
+        return [*uv, "pip", "install", "--quiet", *python, *same]
+    if importlib.util.find_spec("pip"):
+        tags = [f"--platform=manylinux_{glibc}_{base.machine}" for glibc in _GLIBC]
+        python = [*tags, "--python-version", base.python, "--implementation", "cp"]
+        return [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *python, *same]
+    raise PlatformError("PROGRAM_MISSING", "neither uv nor pip is there to fetch packages", steps=("install uv",))
+
+
+def _built(client: Any, root: Path, name: str, tag: str, base: Base, console: Console) -> Image:
+    console.say(f"  building {tag}")
+    told = client.build(
+        path=str(root),
+        dockerfile=f"apps/{name}/Dockerfile",
+        tag=tag,
+        buildargs={"PYTHON_IMAGE": base.reference},
+        rm=True,
+        forcerm=True,
+        decode=True,
+        network_mode="none",
+    )
+    _raise_on_failure(tag, told)
+    found = client.inspect_image(tag)
+    return Image(name, tag, str(found["Id"]), int(found["Size"]))
+
+
+def _raise_on_failure(tag: str, told: Iterable[Mapping[str, Any]]) -> None:
+    lines: list[str] = []
+    for part in told:
+        lines += [line for line in str(part.get("stream", "")).splitlines() if line.strip()]
+        if "error" in part:
+            raise PlatformError(
+                "PROGRAM_FAILED",
+                f"{tag} could not be built",
+                why=str(part["error"]).strip().splitlines()[-1],
+                steps=("mend the cause, then: invoke app.build",),
+                details={"log": lines[-20:]},
+            )
