@@ -12,6 +12,7 @@ import uvicorn
 
 from apps.backend import api
 from apps.backend.links import links
+from apps.backend.ready import warm_up
 from infra.console import write_line
 from infra.errors import PlatformError
 from infra.training import contract
@@ -30,6 +31,7 @@ def main() -> int:
     except PlatformError as error:
         write_line(sys.stderr, f"{error.what}: {error.why}".rstrip(" :"))
         return int(error.exit)
+    warm_up()
     host, port = environ.get("APP_HOST") or "127.0.0.1", int(environ.get("APP_PORT") or "8000")
     uvicorn.run(app, host=host, port=port, log_level="info", access_log=False, server_header=False)
     sys.stdout.flush()

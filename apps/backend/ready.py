@@ -22,6 +22,20 @@ _CONNECT = 3
 MASK = "****"
 
 
+def warm_up() -> None:
+    """Import what the questions need, so that the first of them are not late for that."""
+    import boto3
+    import psycopg
+    import redis
+    import requests
+    import temporalio.api.workflowservice.v1
+    import temporalio.client
+
+    # The description of S3 is read once.
+    boto3.client("s3", region_name="us-east-1", aws_access_key_id="-", aws_secret_access_key="-").close()
+    assert all((psycopg, redis, requests, temporalio.client))
+
+
 @dataclass(frozen=True)
 class State:
     """Whether a dependency answers, the reason where it does not, and how long that took (seconds)."""

@@ -110,6 +110,8 @@ def test_a_pod_of_a_job_claims_its_own_try_and_trains(images: Images, contract: 
     known = Contract(contract)
     # No worker of this stage takes Jobs, so nobody but the container runs it.
     job = trainings.start(known, trainings.Order("as-a-pod", TrainingConfig(epochs=3), runner=JOB))
+    with images.running(images.backend, contract, ["python3", "-m", "infra.training.prepare"]) as pod:
+        assert images.engine.wait(pod, timeout=LIMIT)["StatusCode"] == 0, images.log(pod)
     words = ["--job", job, "--dataset", "digits/v1", "--epochs", "3"]
     with images.running(images.backend, contract, ["python3", "-u", "-m", "infra.training.trainer", *words]) as pod:
         ended = images.engine.wait(pod, timeout=LIMIT)["StatusCode"]
