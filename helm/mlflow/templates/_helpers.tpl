@@ -23,7 +23,6 @@ type: Opaque
 stringData:
   username: {{ $database.username | quote }}
   password: {{ $password | quote }}
-  backend-store-uri: {{ printf "postgresql+psycopg2://%s:%s@%s:%v/%s?options=-csearch_path%%3D%s" (include "common.quoted" $database.username) (include "common.quoted" $password) $database.host $database.port $database.name $database.schema | quote }}
   access-key: {{ include "common.known" (list $artifacts.accessKey $artifacts.from.namespace $artifacts.from.secret "username") | quote }}
   secret-key: {{ $key | quote }}
 {{- end }}

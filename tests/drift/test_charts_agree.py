@@ -1,0 +1,211 @@
+"""Charts against the catalogue, kind/cluster.yaml and the compose files: ports, images, databases, buckets, logins."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from infra import catalog
+from infra.settings import ROOT
+from tests.drift import manifests as m
+from tests.drift.repo import read
+
+KIND = "values-kind.yaml"
+
+IMAGES = {
+    "postgresql": {"image": "POSTGRES_IMAGE"},
+    "redis": {"image": "REDIS_IMAGE"},
+    "minio": {"image": "MINIO_IMAGE"},
+    "temporal": {
+        "image": "TEMPORAL_IMAGE",
+        "adminTools.image": "TEMPORAL_ADMIN_TOOLS_IMAGE",
+        "ui.image": "TEMPORAL_UI_IMAGE",
+        "dev.image": "TEMPORAL_DEV_IMAGE",
+    },
+    "mlflow": {"image": "MLFLOW_IMAGE"},
+    "observability": {
+        "prometheus.image": "PROMETHEUS_IMAGE",
+        "loki.image": "LOKI_IMAGE",
+        "alloy.image": "ALLOY_IMAGE",
+        "grafana.image": "GRAFANA_IMAGE",
+        "postgresExporter.image": "POSTGRES_EXPORTER_IMAGE",
+        "redisExporter.image": "REDIS_EXPORTER_IMAGE",
+        "nodeExporter.image": "NODE_EXPORTER_IMAGE",
+    },
+}
+"""Where a chart's values name an image, and the setting that replaces it on compose."""
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "setting"),
+    [(chart, path, setting) for chart, known in IMAGES.items() for path, setting in known.items()],
+)
+def test_images_are_those_of_compose(chart: str, path: str, setting: str) -> None:
+    section = m.load(f"helm/{chart}/values.yaml")
+    for key in path.split("."):
+        section = section[key]
+    assert f"{section['repository']}:{section['tag']}" == m.compose_images()[setting]
+    assert section["ref"] == ""
+
+
+def test_every_image_of_a_chart_is_compared() -> None:
+    # `image` of the sections without a repository of their own is another one's.
+    named = {
+        (chart, path)
+        for chart in m.CHARTS
+        for path in _image_paths(m.load(f"helm/{chart}/values.yaml"))
+        if (chart, path) not in {("minio", "buckets.image"), ("postgresql", "cloudnativepg.image")}
+        and chart != "platform"
+    }
+    assert named == {(chart, path) for chart, known in IMAGES.items() for path in known}
+
+
+def _image_paths(values: dict[str, object], prefix: str = "") -> set[str]:
+    found = set()
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = f"{prefix}{key}"
+            found |= {inner} if {"repository", "tag"} <= value.keys() else _image_paths(value, f"{inner}.")
+    return found
+
+
+def test_cloudnativepg_runs_the_same_postgresql() -> None:
+    values = m.load("helm/postgresql/values.yaml")
+    assert values["cloudnativepg"]["image"]["tag"].startswith(f"{values['image']['tag']}-")
+
+
+def test_mappings_of_kind_are_the_ports_of_the_catalogue() -> None:
+    mappings = m.load("kind/cluster.yaml")["nodes"][0]["extraPortMappings"]
+    assert [x for x in mappings if x["listenAddress"] != "127.0.0.1" or x["hostPort"] != x["containerPort"]] == []
+    assert {x["hostPort"] for x in mappings} == {port.node_port for port in catalog.CLUSTER_PORTS}
+    assert len(mappings) == len({x["hostPort"] for x in mappings})
+
+
+def test_node_ports_of_the_charts_are_the_ports_of_the_catalogue() -> None:
+    found = {}
+    for chart in catalog.CHARTS:
+        for number, (service, _, port) in m.node_ports(m.rendered(chart.release, KIND)).items():
+            found[number] = (service, chart.namespace, port)
+    assert found == {p.node_port: (p.name, p.namespace, p.port) for p in catalog.CLUSTER_PORTS}
+
+
+def test_addresses_inside_are_the_same_with_every_engine() -> None:
+    wanted = {p.name for p in catalog.CLUSTER_PORTS if p.namespace in ("platform", "temporal")} - {"minio"}
+    for chart, engine in (
+        ("postgresql", "external"),
+        ("redis", "external"),
+        ("temporal", "external"),
+        ("temporal", "dev"),
+    ):
+        sets: tuple[str, ...] = (f"engine={engine}", "external.host=x.example.com")
+        sets += {"postgresql": ("auth.password=x",), "redis": ("auth.password=x",)}.get(chart, ())
+        services = {s["metadata"]["name"] for s in m.of_kind(m.rendered(chart, "values.yaml", sets), "Service")}
+        own = {n for n in wanted if n.startswith(chart)}
+        assert own <= services, f"{chart} with engine {engine}"
+    cluster = m.of_kind(m.rendered("postgresql", "values.yaml", ("engine=cloudnativepg",)), "Cluster")[0]
+    names = [s["serviceTemplate"]["metadata"]["name"] for s in cluster["spec"]["managed"]["services"]["additional"]]
+    assert names == ["postgresql"]
+
+
+def test_namespaces_are_those_of_the_catalogue() -> None:
+    assert {c.namespace for c in catalog.CHARTS} == set(catalog.NAMESPACES)
+
+
+def test_databases_are_those_of_the_catalogue() -> None:
+    values = m.load("helm/postgresql/values.yaml")
+    made = {values["auth"]["database"], *values["databases"]}
+    temporal = m.load("helm/temporal/values.yaml")["database"]
+    assert made == {d.name for d in catalog.DATABASES} | {temporal["name"], temporal["visibilityName"]}
+
+
+def test_buckets_are_those_of_the_catalogue() -> None:
+    buckets = m.load("helm/minio/values.yaml")["buckets"]["names"]
+    assert buckets == [b.name for b in (*catalog.BUCKETS, *catalog.OBS_BUCKETS)]
+
+
+def test_schema_of_mlflow_is_that_of_the_catalogue() -> None:
+    assert m.load("helm/mlflow/values.yaml")["database"]["schema"] == catalog.MLFLOW_SCHEMA
+
+
+@pytest.mark.parametrize("values", ["values.yaml", KIND])
+def test_applications_get_the_whole_contract(values: str) -> None:
+    env = [f for f in m.rendered("platform", values) if f["metadata"]["name"] == "platform-env"]
+    names = [key for found in env for key in {**found.get("data", {}), **found.get("stringData", {})}]
+    assert sorted(names) == sorted(catalog.CONTRACT_NAMES)
+
+
+def test_logins_for_kind_are_those_of_the_settings() -> None:
+    secret = m.of_kind(m.rendered("platform", KIND), "Secret")[0]["stringData"]
+    user, password = (catalog.SETTINGS[n].default for n in ("POSTGRES_USER", "POSTGRES_PASSWORD"))
+    assert secret["DATABASE_URL"] == f"postgresql://{user}:{password}@postgresql.platform:5432/platform"
+    assert secret["EXTERNAL_STORAGE_ACCESS_KEY"] == catalog.SETTINGS["MINIO_ROOT_USER"].default
+    assert secret["EXTERNAL_STORAGE_SECRET_KEY"] == catalog.SETTINGS["MINIO_ROOT_PASSWORD"].default
+
+
+def test_a_password_in_a_url_is_quoted() -> None:
+    sets = ("database.password=a b/c@d", "storage.secretKey=x", "storage.accessKey=y", "redis.password=p w")
+    secret = m.of_kind(m.rendered("platform", "values.yaml", sets), "Secret")[0]["stringData"]
+    assert secret["DATABASE_URL"] == "postgresql://admin:a%20b%2Fc%40d@postgresql.platform:5432/platform"
+    assert secret["REDIS_URL"] == "redis://:p%20w@redis-master.platform:6379/0"
+
+
+def test_rights_of_the_training_worker_are_the_least() -> None:
+    role = m.of_kind(m.rendered("platform"), "Role")[0]
+    rights = {(r, tuple(rule["verbs"])) for rule in role["rules"] for r in rule["resources"]}
+    assert rights == {
+        ("jobs", ("create", "get", "list", "watch", "delete")),
+        ("pods", ("get", "list", "watch")),
+        ("pods/log", ("get",)),
+    }
+    assert m.of_kind(m.rendered("platform"), "ClusterRole", "ClusterRoleBinding") == []
+
+
+def test_dynamic_configuration_of_temporal_is_that_of_compose() -> None:
+    compose = m.load("compose/temporal/dynamicconfig/development.yaml")
+    assert m.load("helm/temporal/values.yaml")["dynamicConfig"] == compose
+
+
+@pytest.mark.parametrize(("folder", "compose"), [("dashboards", "grafana/dashboards"), ("rules", "prometheus/rules")])
+def test_dashboards_and_alerts_are_those_of_compose(folder: str, compose: str) -> None:
+    def files(directory: str) -> dict[str, str]:
+        return {
+            p.name: p.read_text(encoding="utf-8") for p in (ROOT / directory).iterdir() if p.suffix in (".json", ".yml")
+        }
+
+    theirs = files(f"compose/obs/{compose}")
+    assert theirs
+    assert files(f"helm/observability/files/{folder}") == theirs, f"copy compose/obs/{compose} to helm/observability"
+
+
+def test_jobs_of_prometheus_are_those_of_compose() -> None:
+    config = m.of_kind(m.rendered("observability"), "ConfigMap")
+    text = next(c["data"]["prometheus.yml"] for c in config if c["metadata"]["name"] == "prometheus")
+    jobs = re.findall(r"job_name: ([\w-]+)", text)
+    assert sorted(jobs) == sorted(re.findall(r"job_name: ([\w-]+)", read("compose/obs/prometheus/prometheus.yml")))
+
+
+def test_links_of_the_page_are_addresses_of_kind() -> None:
+    links = m.load("helm/platform/values-kind.yaml")["backend"]["links"]
+    ports = {int(address.rpartition(":")[2]) for address in links.values()}
+    assert ports <= {p.node_port for p in catalog.CLUSTER_PORTS}
+    kustomized = m.of_kind(m.kustomized("overlays/kind"), "ConfigMap")[0]["data"]["SERVICE_LINKS"]
+    assert json.loads(kustomized) == links
+
+
+def test_upstream_charts_are_pinned_and_watched() -> None:
+    text = read("infra/catalog.py")
+    for chart in catalog.UPSTREAM_CHARTS:
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+", chart.version), chart.release
+        assert re.search(
+            rf'# renovate: datasource=\w+ depName=\S*{chart.release}\b.*\n\s+version="{chart.version}"', text
+        )
+        assert chart.source.startswith("oci://") == (not chart.chart)
+
+
+@pytest.mark.parametrize("chart", [c.release for c in catalog.UPSTREAM_CHARTS])
+def test_values_for_upstream_charts_hold_no_password_in_production(chart: str) -> None:
+    values = m.load(f"helm/{chart}/values.yaml"), m.load(f"helm/{chart}/values-production.yaml")
+    assert [t for v in values for t in m.texts(v) if re.search("devpass|minioadmin|prom-operator|latest", t)] == []
+    assert "nodePort" not in json.dumps(values)
