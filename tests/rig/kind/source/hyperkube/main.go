@@ -1,0 +1,56 @@
+// One program for every part of Kubernetes that a node of the rig runs; the name it is called by chooses the part.
+// One binary instead of eight keeps the image small: the parts share nearly all of their packages.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	_ "time/tzdata"
+
+	"github.com/spf13/cobra"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
+	kubeadmutil "k8s.io/kubernetes/cmd/kubeadm/app/util"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+)
+
+// commands of the servers. Each is built when called, for building one registers its flags and metrics for the whole process.
+var commands = map[string]func() *cobra.Command{
+	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(genericapiserver.SetupSignalContext()) },
+	"kube-apiserver":          apiserver.NewAPIServerCommand,
+	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
+	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+	"kube-proxy":              proxy.NewProxyCommand,
+}
+
+func main() {
+	name := filepath.Base(os.Args[0])
+	switch name {
+	case "kubeadm":
+		kubeadmutil.CheckErr(kubeadm.Run())
+	case "kubectl":
+		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
+			kubectlutil.CheckErr(err)
+		}
+	case "crictl":
+		os.Exit(imageTool(os.Args[1:]))
+	default:
+		build, known := commands[name]
+		if !known {
+			fmt.Fprintf(os.Stderr, "%s: not a part of Kubernetes known to this program\n", name)
+			os.Exit(2)
+		}
+		os.Exit(cli.Run(build()))
+	}
+}
