@@ -72,6 +72,13 @@ def smoke_compose(session: nox.Session) -> None:
     _python(session, "tests.smoke.stage", "--tier", "compose", "--", junit, "tests/smoke")
 
 
+@nox.session(name="smoke-kind")
+def smoke_kind(session: nox.Session) -> None:
+    """The contract suite, and what only Kubernetes has, against a kind cluster of its own."""
+    junit = f"--junit-xml={RESULTS / session.name}.xml"
+    _python(session, "tests.smoke.stage", "--tier", "kind", "--", junit, "tests/smoke")
+
+
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""

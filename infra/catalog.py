@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TIERS = ("native", "compose")
+TIERS = ("native", "compose", "kind")
 
 OVERLAY_CORE = "core"
 OVERLAY_OBS = "obs"
@@ -75,6 +75,15 @@ class Setting:
     kind: str
     help: str
     choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that must be installed for a tier: the oldest version that works (major, minor) and where it is."""
+
+    name: str
+    minimum: tuple[int, int]
+    install: str
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,9 @@ BUCKETS: tuple[Bucket, ...] = (
 OBS_BUCKETS: tuple[Bucket, ...] = (Bucket("mlflow-artifacts", "minio-results"),)
 
 MLFLOW_SCHEMA = "mlflow"
+
+GRAFANA_ON_KIND = "prom-operator"
+"""Grafana's password on kind where none is set: the one that kube-prometheus-stack gives it."""
 
 NAMESPACES = ("platform", "observability", "temporal")
 
@@ -340,6 +352,15 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
     Setting("PLATFORM_LEAVE_OUT", "", "text", "what --obs shall not start, e.g. clearml,grafana,alloy"),
     Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
+    Setting("PLATFORM_KIND_BIN", "", "path", "directory with kind, kubectl and helm, looked into before PATH"),
+    Setting("KIND_NODE_IMAGE", "", "text", "image of the nodes of kind; default: that of kind/cluster.yaml"),
+    Setting("PLATFORM_CA_BUNDLE", "", "path", "certificates (PEM) that the nodes of kind shall trust as well"),
+)
+
+KUBE_TOOLS: tuple[Tool, ...] = (
+    Tool("kind", (0, 31), "https://kind.sigs.k8s.io/docs/user/quick-start/#installation"),
+    Tool("kubectl", (1, 28), "https://kubernetes.io/docs/tasks/tools/"),
+    Tool("helm", (3, 18), "https://helm.sh/docs/intro/install/"),
 )
 
 APP_PORTS = {
@@ -424,6 +445,8 @@ GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),
     Gap("native", "grafana", "Grafana has no package that runs without a container", "MLflow, invoke status"),
     Gap("native", "clearml", "ClearML's server comes as containers only", "MLflow"),
+    Gap("kind", "clearml", "there is no Helm release of ClearML", "MLflow, or the compose tier"),
+    Gap("kind", "separate-stores", "one object store holds all buckets", "the buckets have different names"),
     Gap("rclone", "s3-console", "rclone has no web console", "invoke env, and any S3 client"),
     Gap("rclone", "s3-conditional-write", "rclone ignores If-Match and If-None-Match: a create-only write overwrites"),
     Gap("rclone", "s3-metadata-durable", "rclone forgets user metadata and content types when it restarts"),

@@ -33,6 +33,7 @@ class Endpoints:
     temporal_namespace: str
     services: tuple[str, ...]
     backends: tuple[str, ...]
+    grafana: Login = Login()
     host: str = HOST
 
     def port(self, service: str, role: str = "") -> int:
@@ -82,6 +83,7 @@ def build(settings: Settings, services: tuple[str, ...]) -> Endpoints:
         temporal_namespace=settings.text("TEMPORAL_NAMESPACE"),
         services=services,
         backends=_backends(settings.text("OBSERVABILITY_BACKENDS"), services),
+        grafana=Login(settings.text("GRAFANA_ADMIN_USER"), settings.text("GRAFANA_ADMIN_PASSWORD")),
     )
 
 

@@ -81,6 +81,7 @@ CODES: Mapping[str, Kind] = {
     "COMPOSE_UNFIT": Kind(ExitCode.DEPENDENCY, "Docker Compose is missing, is version 1, or is older than 2.24.4"),
     "REGISTRY_UNREACHABLE": Kind(ExitCode.DEPENDENCY, "an image is not here, and its registry does not answer", True),
     "IMAGE_UNAVAILABLE": Kind(ExitCode.SERVICE_FAILED, "the registry has no such image, or refuses to give it"),
+    "CONTEXT_REFUSED": Kind(ExitCode.PREFLIGHT, "the kubeconfig leads to another cluster than ours; untouched"),
     "WAIT_TIMEOUT": Kind(ExitCode.TIMEOUT, "the service was not ready within its budget", retryable=True),
     "SERVICE_FAILED": Kind(ExitCode.SERVICE_FAILED, "a service crashed again and again, or could not start"),
     "DATA_INCOMPATIBLE": Kind(ExitCode.INCOMPATIBLE, "the data was written by another version; untouched"),

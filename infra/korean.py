@@ -20,6 +20,8 @@ TEXTS: Mapping[str, str] = {
     "Loki has no package that runs without a container": "Loki는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "Grafana has no package that runs without a container": "Grafana는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "ClearML's server comes as containers only": "ClearML 서버는 컨테이너로만 배포됨",
+    "there is no Helm release of ClearML": "ClearML의 Helm 릴리스가 없음",
+    "one object store holds all buckets": "오브젝트 스토리지 하나가 모든 버킷을 담음",
     "rclone has no web console": "rclone에는 웹 콘솔이 없음",
     "rclone ignores If-Match and If-None-Match: a create-only write overwrites": (
         "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들기만 허용한 쓰기도 기존 객체를 덮어씀"
@@ -39,5 +41,7 @@ TEXTS: Mapping[str, str] = {
     # What to use instead
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",
+    "MLflow, or the compose tier": "MLflow 또는 compose 계층",
+    "the buckets have different names": "버킷마다 이름이 다름",
     "invoke env, and any S3 client": "invoke env와 아무 S3 클라이언트",
 }

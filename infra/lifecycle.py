@@ -31,9 +31,10 @@ class Choice:
 def tiers() -> Mapping[str, Tier]:
     """All tiers of this version, best first."""
     from infra.tiers.compose import ComposeTier
+    from infra.tiers.kind import Kind
     from infra.tiers.native import Native
 
-    return {"compose": ComposeTier(), "native": Native()}
+    return {"compose": ComposeTier(), "native": Native(), "kind": Kind()}
 
 
 def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -148,6 +151,106 @@ def attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> in
         return subprocess.call(list(argv), env={**os.environ, **(env or {})})
     except OSError as error:
         raise _cannot_start(argv, error) from error
+
+
+@dataclass
+class Child:
+    """A program that was started and is followed beside other work; make it with `spawn`, end it with `stop`.
+
+    What it says goes to private files, which are removed when it has ended.
+    """
+
+    argv: Sequence[str]
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    _result: Result | None = field(default=None, repr=False)
+
+    def result(self) -> Result | None:
+        """What it said, once it has ended; None while it runs."""
+        if self._result is None and self.process.poll() is not None:
+            self._result = Result(self.process.returncode, _text(self.out), _text(self.err))
+            self.out.unlink(missing_ok=True)
+            self.err.unlink(missing_ok=True)
+        return self._result
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its stderr so far."""
+        done = self.result()
+        return done.last_line if done else Result(0, "", _text(self.err)).last_line
+
+    def error(self) -> PlatformError | None:
+        """PROGRAM_FAILED when it has ended with another code than 0."""
+        done = self.result()
+        return _failed(self.argv, done) if done is not None and done.code != 0 else None
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Ask it to end as Ctrl-C would, which lets it tidy up; kill it after `grace` seconds."""
+        if self.process.poll() is None:
+            self.process.send_signal(_INTERRUPT)
+            try:
+                self.process.wait(grace)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.result()
+
+
+_INTERRUPT = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+
+
+def spawn(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Child:
+    """Start a program that ends by itself, and go on; in a group of its own, so that we decide when it is interrupted.
+
+    Args:
+        argv: program and arguments; never a shell string, never a secret.
+        env: variables added to the environment.
+        stdin: text for its standard input; without it the program gets none.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING.
+    """
+    out, err, given = _scratch(), _scratch(), _scratch()
+    given.write_text(stdin or "", encoding="utf-8", newline="")
+    try:
+        with given.open("rb") as source, out.open("wb") as said, err.open("wb") as complained:
+            process = subprocess.Popen(
+                list(argv),
+                env={**os.environ, **(env or {})},
+                stdin=source,
+                stdout=said,
+                stderr=complained,
+                **_own_group(),
+            )
+    except OSError as error:
+        out.unlink()
+        err.unlink()
+        raise _cannot_start(argv, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps a file that is open; its end removes what is left there
+            given.unlink()
+    return Child(list(argv), process, out, err)
+
+
+def _scratch() -> Path:
+    """A private file that is empty."""
+    descriptor, name = tempfile.mkstemp(prefix="platform-run-")
+    os.close(descriptor)
+    return Path(name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _own_group() -> dict[str, Any]:
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"process_group": 0}
 
 
 def identity(user: tuple[int, int] | None) -> dict[str, Any]:

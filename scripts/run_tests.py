@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -92,7 +93,18 @@ def from_exit(session: str, code: int) -> Outcome:
 def unavailable(session: str) -> str:
     """Why a session cannot run at all; '' when it can."""
     tier = session.removeprefix("smoke-")
-    return NOT_YET if tier in PLANNED_TIERS and tier not in catalog.TIERS else ""
+    if tier in PLANNED_TIERS and tier not in catalog.TIERS:
+        return NOT_YET
+    return _missing_programs() if tier == "kind" else ""
+
+
+def _missing_programs() -> str:
+    """What the kind tier lacks on this machine; '' when all is there."""
+    own = os.environ.get("PLATFORM_KIND_BIN") or None
+    wanted = [tool.name for tool in catalog.KUBE_TOOLS]
+    absent = [name for name in wanted if not (shutil.which(name, path=own) if own else None) and not shutil.which(name)]
+    absent += [] if shutil.which("docker") else ["docker"]
+    return f"not installed: {', '.join(absent)}" if absent else ""
 
 
 def run(session: str, python: Path) -> Outcome:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
+from infra import catalog
 from infra.data import objects_sign
 from infra.errors import PlatformError
 
@@ -65,13 +66,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Login:
-    """An S3 server without TLS: the name of its service, where it is, and its keys."""
+    """An S3 server without TLS: the name of its service, where it is, its keys, and whether one serves both stores."""
 
     name: str
     host: str
     port: int
     access_key: str
     secret_key: str = field(repr=False)
+    shared: bool = False
 
     @property
     def shown(self) -> str:
@@ -104,7 +106,13 @@ class Reply:
 def login_of(endpoints: Endpoints, store: str) -> Login:
     """Where a store of the platform is."""
     keys = endpoints.store
-    return Login(store, endpoints.host, endpoints.port(store, "api"), keys.user, keys.password)
+    shared = len({endpoints.port(name, "api") for name in STORES}) == 1
+    return Login(store, endpoints.host, endpoints.port(store, "api"), keys.user, keys.password, shared)
+
+
+def home_of(bucket: str) -> str:
+    """The store that a bucket belongs to; one that the catalogue does not know is with the results."""
+    return next((b.store for b in catalog.BUCKETS if b.name == bucket), STORES[-1])
 
 
 class Client:
@@ -284,14 +292,15 @@ class Client:
         return PlatformError("UNREACHABLE", what, why=why, steps=("invoke status", f"invoke logs -s {self.login.name}"))
 
     def buckets(self) -> list[str]:
-        """Names of all buckets; also the question whether the server answers and takes the keys."""
+        """Names of all its buckets; also the question whether the server answers and takes the keys."""
         try:
             found = self._xml(self.request("GET"))
         except S3Error as error:
             if error.status in (400, 401, 403):
                 raise self._login_refused(str(error), _LOGIN_STEPS) from error
             raise self.failed("list its buckets", error) from error
-        return sorted(_text(b, "Name") for b in found.iter() if _tag(b) == "Bucket")
+        names = sorted(_text(b, "Name") for b in found.iter() if _tag(b) == "Bucket")
+        return [name for name in names if not self.login.shared or home_of(name) == self.login.name]
 
     def failed(self, what: str, error: S3Error) -> PlatformError:
         """The error for an answer that ends a run: the server could not do something that all rests on."""

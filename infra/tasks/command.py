@@ -77,7 +77,7 @@ def command(
                 raise invoke.Exit(code=code)
 
         task.__name__, task.__doc__ = body.__name__, body.__doc__
-        task.__signature__ = _signature(body, drop="tier" if tier else "")  # type: ignore[attr-defined]
+        task.__signature__ = _signature(body, "tier" if tier else "", iterable)  # type: ignore[attr-defined]
         texts = {
             **{_flag(key): text for key, text in (help or {}).items()},
             **{key: text for key, (_, text) in COMMON.items()},
@@ -89,16 +89,17 @@ def command(
     return decorate
 
 
-def _signature(body: Callable[..., Any], drop: str) -> inspect.Signature:
+def _signature(body: Callable[..., Any], drop: str, iterable: tuple[str, ...]) -> inspect.Signature:
     own = [p for p in list(inspect.signature(body).parameters.values())[1:] if p.name != drop]
     kind = inspect.Parameter.POSITIONAL_ONLY  # only so may a name be a word of Python; options are keywords anyway
     context = inspect.Parameter("context", kind)
     plain = [inspect.Parameter(_flag(p.name), kind, default=p.default) for p in own]
-    required = [p for p in plain if p.default is p.empty]
+    required = [p for p in plain if p.default is p.empty and p.name not in iterable]
+    repeated = [p.replace(default=None) for p in plain if p.default is p.empty and p.name in iterable]
     optional = [p for p in plain if p.default is not p.empty]
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
     # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
-    return inspect.Signature([context, *required, *common[:2], *optional, *common[2:]])
+    return inspect.Signature([context, *required, *common[:2], *repeated, *optional, *common[2:]])
 
 
 def _flag(name: str) -> str:

@@ -35,7 +35,9 @@ def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
     if names is None:
         return "none"
     user, password = (settings.text(name) for name in names)
-    public = password == catalog.SETTINGS[names[1]].default
+    if service == "grafana":
+        user, password = ends.grafana.user, ends.grafana.password
+    public = password in (catalog.SETTINGS[names[1]].default, catalog.GRAFANA_ON_KIND)
     return f"{user} / {password if reveal or public else MASK}"
 
 

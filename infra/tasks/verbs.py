@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from infra.lifecycle import Choice
     from infra.tiers.base import Removal, Tier
 
-TIER = "tier to use: native, compose; default: the one that runs, was used last, or is best"
+TIER = "tier to use: native, compose, kind; default: the one that runs, was used last, or is best"
 SERVICE = "a service; give it several times or with commas for more"
 
 

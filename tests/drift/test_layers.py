@@ -16,6 +16,7 @@ LAYERS = (
     *("catalog", "settings", "shell", "stack", "docker_engine", "dashboards"),
     *("endpoints", "console", "waiting"),
     *("probes", "health"),
+    "kube",
     *("data.ensure", "data.migrate"),
     *("tiers", "training", "data"),
     "app",

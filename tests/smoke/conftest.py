@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra import catalog
 from tests.smoke.platform import STORES, Platform
 
 _KEY = pytest.StashKey[Platform]()
@@ -16,6 +18,11 @@ _KEY = pytest.StashKey[Platform]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     default = os.environ.get("PLATFORM_TEST_TIER", "native")
     parser.addoption("--tier", default=default, help="tier of the running platform (default: PLATFORM_TEST_TIER)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A directory that is named after a tier has what only that tier can do."""
+    return True if collection_path.name in set(catalog.TIERS) - {config.getoption("--tier")} else None
 
 
 def _platform(config: pytest.Config) -> Platform:

@@ -142,6 +142,7 @@ def test_anonymous_is_refused(platform: Platform, prefix: str, s3: Any, bucket: 
     assert len(s3.list_objects_v2(Bucket=bucket, Prefix=folder)["Contents"]) == 1
 
 
+@pytest.mark.needs("separate-stores")
 def test_stores_are_separate(platform: Platform) -> None:
     there = {p: {b["Name"] for b in platform.storage(p).list_buckets()["Buckets"]} for p in STORES}
     for prefix, other in (("EXTERNAL", "INTERNAL"), ("INTERNAL", "EXTERNAL")):

@@ -10,6 +10,7 @@ import pytest
 from infra import catalog
 from scripts import run_tests
 from scripts.run_tests import Outcome
+from tests.unit.helpers import script
 
 CASES = """<?xml version="1.0"?><testsuites><testsuite>
 <testcase classname="a" name="good"/>
@@ -57,7 +58,19 @@ def test_an_exit_code_without_failed_test_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tier", run_tests.PLANNED_TIERS)
 def test_tiers_that_the_catalogue_lacks_are_skipped_with_the_reason(tier: str) -> None:
-    assert bool(run_tests.unavailable(f"smoke-{tier}")) == (tier not in catalog.TIERS)
+    assert (run_tests.unavailable(f"smoke-{tier}") == run_tests.NOT_YET) == (tier not in catalog.TIERS)
+
+
+def test_kind_is_skipped_where_its_programs_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("PLATFORM_KIND_BIN", raising=False)
+    assert run_tests.unavailable("smoke-kind") == "not installed: kind, kubectl, helm, docker"
+    (tmp_path / "own").mkdir()
+    for name in ("kind", "kubectl", "helm"):
+        script(tmp_path / "own" / name, "true")
+    script(tmp_path / "docker", "true")
+    monkeypatch.setenv("PLATFORM_KIND_BIN", str(tmp_path / "own"))
+    assert run_tests.unavailable("smoke-kind") == ""
 
 
 def test_a_required_tier_that_is_skipped_is_a_failure() -> None:

@@ -1,0 +1,18 @@
+"""Rendered manifests as data: what is in them. Pure."""
+
+from __future__ import annotations
+
+KEPT = frozenset({"Namespace", "PersistentVolumeClaim", "PersistentVolume", "StorageClass", "CustomResourceDefinition"})
+"""Kinds that are never deleted with an overlay: they hold data, or what others have made."""
+
+
+def removable(rendered: str) -> list[tuple[str, str]]:
+    """Namespace and `kind/name` of all objects that may be deleted, last ones first."""
+    import yaml
+
+    found = []
+    for entry in yaml.safe_load_all(rendered):
+        if isinstance(entry, dict) and entry.get("kind") and entry["kind"] not in KEPT:
+            about = entry.get("metadata") or {}
+            found.append((about.get("namespace", "default"), f"{entry['kind'].lower()}/{about.get('name', '')}"))
+    return list(reversed(found))

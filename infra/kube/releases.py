@@ -1,0 +1,295 @@
+"""Which releases make up the platform, with which values: made from the catalogue, the settings and the charts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import catalog
+from infra.errors import PlatformError
+from infra.kube import helm_cli
+from infra.kube.helm_cli import Deploy
+from infra.settings import Settings
+
+FINGERPRINT = "platform-fingerprint"
+"""Label of a release's Secret: a hash of all that it was made from."""
+KEPT_CLASS = "platform-kept"
+"""The storage class of kind/storage-class.yaml."""
+RELEASES_OF: Mapping[str, str] = {
+    "postgres": "postgresql",
+    "redis": "redis",
+    "temporal": "temporal",
+    "minio-datasets": "minio",
+    "minio-results": "minio",
+    "mlflow": "mlflow",
+    "prometheus": "observability",
+    "loki": "observability",
+    "grafana": "observability",
+}
+"""The release that runs a service of the catalogue."""
+
+IMAGES: Mapping[str, Mapping[str, str]] = {
+    "postgresql": {"image": "POSTGRES_IMAGE"},
+    "redis": {"image": "REDIS_IMAGE"},
+    "minio": {"image": "MINIO_IMAGE"},
+    "temporal": {
+        "image": "TEMPORAL_IMAGE",
+        "adminTools.image": "TEMPORAL_ADMIN_TOOLS_IMAGE",
+        "ui.image": "TEMPORAL_UI_IMAGE",
+        "dev.image": "TEMPORAL_DEV_IMAGE",
+    },
+    "mlflow": {"image": "MLFLOW_IMAGE"},
+    "observability": {
+        "prometheus.image": "PROMETHEUS_IMAGE",
+        "grafana.image": "GRAFANA_IMAGE",
+        "loki.image": "LOKI_IMAGE",
+        "alloy.image": "ALLOY_IMAGE",
+        "postgresExporter.image": "POSTGRES_EXPORTER_IMAGE",
+        "redisExporter.image": "REDIS_EXPORTER_IMAGE",
+        "nodeExporter.image": "NODE_EXPORTER_IMAGE",
+    },
+    "platform": {"backend.image": "BACKEND_IMAGE", "frontend.image": "FRONTEND_IMAGE"},
+}
+"""Where the values of a release name an image, and the setting that replaces it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A release as it shall be: what to deploy, the values that go by standard input, the hash of everything."""
+
+    chart: catalog.Chart
+    deploy: Deploy
+    stdin: str
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The release's name."""
+        return self.chart.release
+
+
+def charts(overlays: Iterable[str]) -> tuple[catalog.Chart, ...]:
+    """Our releases of some overlays, in the order of the catalogue."""
+    wanted = set(overlays)
+    return tuple(c for c in catalog.CHARTS if c.overlay in wanted)
+
+
+def chart(name: str) -> catalog.Chart:
+    """A release by its name, also one of an upstream chart.
+
+    Raises:
+        PlatformError: USAGE, with the nearest name.
+    """
+    import difflib
+
+    known = {c.release: c for c in (*catalog.UPSTREAM_CHARTS, *catalog.CHARTS)}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = (f"did you mean {near[0]}?",) if near else ()
+    raise PlatformError(
+        "USAGE", f"there is no release {name!r}", steps=(*hint, f"the releases are: {', '.join(sorted(known))}")
+    )
+
+
+def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
+    """Releases and those they need, in the order of the catalogue."""
+    wanted = set(names)
+    while True:
+        needed = {n for c in catalog.CHARTS if c.release in wanted for n in c.needs} - wanted
+        if not needed:
+            return tuple(c for c in catalog.CHARTS if c.release in wanted)
+        wanted |= needed
+
+
+def of_services(services: Iterable[str]) -> tuple[catalog.Chart, ...]:
+    """The releases that run some services, with what these need."""
+    return with_needs({RELEASES_OF[s] for s in services if s in RELEASES_OF})
+
+
+def services_of(release: str) -> tuple[str, ...]:
+    """The services of the catalogue that a release runs."""
+    return tuple(s for s, r in RELEASES_OF.items() if r == release)
+
+
+def values(release: str, settings: Settings, services: Iterable[str] = (), storage_class: str = "") -> dict[str, Any]:
+    """The values that come from this machine's settings; what the values files say is not repeated.
+
+    Args:
+        services: of a release that runs several, those that shall run.
+        storage_class: for the volumes; '' leaves it to the values files.
+    """
+    found: dict[str, Any] = {}
+    for path, setting in IMAGES.get(release, {}).items():
+        if settings.text(setting):
+            _put(found, f"{path}.ref", settings.text(setting))
+    for path, value in (
+        *_logins(release, settings).items(),
+        *_parts(release, set(services), left_out(settings)).items(),
+    ):
+        _put(found, path, value)
+    for path in STORAGE.get(release, ()) if storage_class else ():
+        _put(found, f"{path}.storageClass", storage_class)
+    return found
+
+
+STORAGE: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("persistence",),
+    "redis": ("persistence",),
+    "minio": ("persistence",),
+    "temporal": ("dev.persistence",),
+    "observability": ("prometheus.persistence", "loki.persistence", "grafana.persistence"),
+}
+"""Where the values of a release speak of a volume."""
+
+
+def left_out(settings: Settings) -> set[str]:
+    """What the user does not want with observability."""
+    text = settings.text("PLATFORM_LEAVE_OUT") if "PLATFORM_LEAVE_OUT" in settings.values else ""
+    return {word.strip() for word in text.split(",")} - {""}
+
+
+_EXPORTERS = {
+    "postgresExporter": "postgres-exporter",
+    "redisExporter": "redis-exporter",
+    "nodeExporter": "node-exporter",
+}
+"""Parts of the observability release -> what compose and PLATFORM_LEAVE_OUT call them."""
+
+
+def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
+    """Which parts of the observability release run: loki brings what collects logs, prometheus the exporters."""
+    if release != "observability" or not services:
+        return {}
+    of: dict[str, tuple[str, ...]] = {"prometheus": ("prometheus", *_EXPORTERS)}
+    of |= {"loki": ("loki", "alloy"), "grafana": ("grafana",)}
+    parts = [(service, part) for service, parts in of.items() for part in parts]
+    return {f"{p}.enabled": service in services and _EXPORTERS.get(p, p) not in out for service, p in parts}
+
+
+def _logins(release: str, settings: Settings) -> dict[str, Any]:
+    """The logins of the settings, where a release makes or uses them."""
+    user, password = settings.text("POSTGRES_USER"), settings.text("POSTGRES_PASSWORD")
+    access, secret = settings.text("MINIO_ROOT_USER"), settings.text("MINIO_ROOT_PASSWORD")
+    redis, namespace = settings.text("REDIS_PASSWORD"), settings.text("TEMPORAL_NAMESPACE")
+    database = {"database.username": user, "database.password": password}
+    known: dict[str, dict[str, Any]] = {
+        "postgresql": {"auth.username": user, "auth.password": password},
+        "redis": {"auth.enabled": bool(redis), "auth.password": redis},
+        "minio": {"auth.username": access, "auth.password": secret},
+        "temporal": {
+            **database,
+            "namespaces": [{"name": namespace, "retention": "72h"}],
+            "engine": "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single",
+        },
+        "mlflow": {**database, "artifacts.accessKey": access, "artifacts.secretKey": secret},
+        "observability": {
+            "postgresExporter.username": user,
+            "postgresExporter.password": password,
+            "redisExporter.password": redis,
+            **_grafana(settings),
+        },
+        "platform": {
+            **database,
+            "redis.password": redis,
+            "temporal.namespace": namespace,
+            "storage.accessKey": access,
+            "storage.secretKey": secret,
+        },
+    }
+    return known.get(release, {})
+
+
+def _grafana(settings: Settings) -> dict[str, Any]:
+    own = settings.origin("GRAFANA_ADMIN_PASSWORD") == "default"
+    password = catalog.GRAFANA_ON_KIND if own else settings.text("GRAFANA_ADMIN_PASSWORD")
+    return {"grafana.auth.username": settings.text("GRAFANA_ADMIN_USER"), "grafana.auth.password": password}
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[last] = value
+
+
+def wanted(
+    chart: catalog.Chart,
+    settings: Settings,
+    services: Iterable[str] = (),
+    sets: Sequence[str] = (),
+    storage_class: str = "",
+) -> Wanted:
+    """A release of ours on kind, from its folder, its values-kind.yaml and the settings.
+
+    Args:
+        services: of a release that runs several, those that shall run.
+        sets: `key=value` texts of the user, which win.
+        storage_class: for the volumes; '' leaves it to the values.
+    """
+    folder, upstream = settings.root / "helm" / chart.release, bool(chart.source)
+    files = (folder / "values-kind.yaml",) if not upstream else (folder / "values.yaml", folder / "values-kind.yaml")
+    stdin = json.dumps(values(chart.release, settings, services, storage_class), sort_keys=True)
+    mark = fingerprint(folder, stdin, (*sets, chart.version))
+    deploy = Deploy(
+        release=chart.release,
+        chart=str(folder) if not upstream else reference(chart),
+        namespace=chart.namespace,
+        version=chart.version,
+        values=(*(str(f) for f in files if f.exists()), helm_cli.STDIN),
+        sets=tuple(sets),
+        labels={FINGERPRINT: mark},
+    )
+    return Wanted(chart, deploy, stdin, mark)
+
+
+def reference(chart: catalog.Chart) -> str:
+    """What Helm calls an upstream chart: the address of the chart itself."""
+    return chart.source if chart.source.startswith("oci://") else f"{chart.source.rstrip('/')}/{chart.chart}"
+
+
+def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
+    """A hash of a chart's files and of what it is given; hidden files and what nobody renders are left out."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        if path.name not in ("values-production.yaml", "README.md"):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update("\0".join((stdin, *more)).encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A release as Helm has it in the cluster: its newest revision, that one's status and our hash of it."""
+
+    name: str
+    namespace: str
+    revision: int
+    status: str
+    fingerprint: str = ""
+    last_good: int = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether a run of Helm is at work on it, or was killed while it was."""
+        return self.status.startswith("pending-")
+
+
+def deployed(secrets: Sequence[Mapping[str, Any]]) -> dict[str, Deployed]:
+    """Releases from the Secrets in which Helm keeps them (labels: helm pkg/storage/driver/secrets.go)."""
+    found: dict[str, Deployed] = {}
+    for labels, namespace in sorted(_release_labels(secrets), key=lambda entry: int(entry[0].get("version", 0))):
+        name, status = labels["name"], labels.get("status", "")
+        revision, before = int(labels.get("version", 0)), found.get(name)
+        good = revision if status in ("deployed", "superseded") else (before.last_good if before else 0)
+        found[name] = Deployed(name, namespace, revision, status, labels.get(FINGERPRINT, ""), good)
+    return found
+
+
+def _release_labels(secrets: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, str], str]]:
+    known = [(s["metadata"].get("labels") or {}, s["metadata"]["namespace"]) for s in secrets]
+    return [(labels, namespace) for labels, namespace in known if labels.get("owner") == "helm" and "name" in labels]

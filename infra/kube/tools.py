@@ -1,0 +1,130 @@
+"""The programs kind, kubectl and helm: where they are, which versions, and what to install instead."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import catalog, shell, stack
+from infra.errors import PlatformError
+from infra.settings import Settings
+
+SHIM = "shim"
+"""A directory beside the programs that kind shall have first on PATH, e.g. with a `docker` for fewer rights."""
+VERSION_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "kind": ("version",),
+    "kubectl": ("version", "--client"),
+    "helm": ("version", "--short"),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that was found: its absolute path and version, e.g. (0, 33, 0)."""
+
+    name: str
+    path: str
+    version: tuple[int, ...]
+
+    @property
+    def shown(self) -> str:
+        """The version for people."""
+        return ".".join(map(str, self.version)) or "of unknown version"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The three programs, and the directory that kind is to find first on PATH (None: nothing special)."""
+
+    kind: Program
+    kubectl: Program
+    helm: Program
+    shim: Path | None = None
+
+    def kind_environment(self, kubeconfig: Path) -> dict[str, str]:
+        """Variables for kind: its kubeconfig, and the PATH with the shim in front."""
+        found = {"KUBECONFIG": str(kubeconfig)}
+        return found | ({"PATH": f"{self.shim}{os.pathsep}{os.environ.get('PATH', '')}"} if self.shim else {})
+
+
+def parse(text: str) -> tuple[int, ...]:
+    """The first version in what a program says of itself; () when there is none."""
+    found = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part) for part in found.groups() if part is not None) if found else ()
+
+
+def locate(name: str, settings: Settings) -> str | None:
+    """The program's path: in PLATFORM_KIND_BIN first, then on PATH."""
+    own = settings.text("PLATFORM_KIND_BIN")
+    inside = shutil.which(name, path=str(Path(own).expanduser())) if own else None
+    return str(Path(inside).absolute()) if inside else shell.find(name)
+
+
+def missing(settings: Settings) -> list[str]:
+    """Names of the programs that are nowhere."""
+    return [tool.name for tool in catalog.KUBE_TOOLS if locate(tool.name, settings) is None]
+
+
+def steps(names: Sequence[str]) -> tuple[str, ...]:
+    """What to install."""
+    known = {tool.name: tool for tool in catalog.KUBE_TOOLS}
+    return tuple(
+        f"install {name} {'.'.join(map(str, known[name].minimum))} or newer: {known[name].install}" for name in names
+    )
+
+
+def find(settings: Settings, memory: Path) -> Tools:
+    """The three programs, with their versions.
+
+    Args:
+        memory: a file that remembers versions by path, size and time, since asking costs a second.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING for every one that is missing or too old, with what to install.
+    """
+    absent = missing(settings)
+    if absent:
+        raise PlatformError(
+            "PROGRAM_MISSING",
+            f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed",
+            why="looked in PLATFORM_KIND_BIN and on PATH",
+            steps=(*steps(absent), "or set PLATFORM_KIND_BIN to the directory that has them"),
+        )
+    found = _versions({t.name: str(locate(t.name, settings)) for t in catalog.KUBE_TOOLS}, memory)
+    _refuse_old(found)
+    shim = Path(found["kind"].path).parent / SHIM
+    return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)
+
+
+def _refuse_old(found: Mapping[str, Program]) -> None:
+    old = [found[t.name] for t in catalog.KUBE_TOOLS if found[t.name].version[:2] < t.minimum]
+    if old:
+        raise PlatformError(
+            "PROGRAM_MISSING",
+            f"too old: {', '.join(f'{p.name} {p.shown}' for p in old)}",
+            why=", ".join(p.path for p in old),
+            steps=(*steps([p.name for p in old]), "or set PLATFORM_KIND_BIN to the directory that has them"),
+        )
+
+
+def _versions(paths: Mapping[str, str], memory: Path) -> dict[str, Program]:
+    known = stack.read_json(memory) or {}
+    found, fresh = {}, {}
+    for name, path in paths.items():
+        status = Path(path).stat()
+        key = f"{path} {status.st_size} {status.st_mtime_ns}"
+        version = tuple(known[key]) if isinstance(known.get(key), list) else _ask(name, path)
+        found[name], fresh[key] = Program(name, path, version), list(version)
+    if fresh != known and memory.parent.is_dir():
+        stack.write_atomic(memory, json.dumps(fresh) + "\n", sync=False)
+    return found
+
+
+def _ask(name: str, path: str) -> tuple[int, ...]:
+    said = shell.run([path, *VERSION_OPTIONS[name]], limit=20, check=False)
+    return parse(said.out) or parse(said.err)

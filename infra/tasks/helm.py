@@ -1,0 +1,357 @@
+"""Helm releases on the kind tier: deploy, look at, change, take back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from infra.console import Answer, Table
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.kind import the_tier
+
+if TYPE_CHECKING:
+    from infra.kube.releases import Deployed
+    from infra.tiers.kind import Kind
+
+NAME = "the release"
+SET = "a value, as key=value; several times for more"
+
+
+def _deployed(active: Kind, run: Run) -> dict[str, Deployed]:
+    from infra.tiers import kind_deploy
+
+    api = active.require(run.context).api()
+    try:
+        return kind_deploy.deployed(api)
+    finally:
+        api.close()
+
+
+def _one(active: Kind, run: Run, name: str) -> Deployed:
+    """A release that is in the cluster.
+
+    Raises:
+        PlatformError: NOT_FOUND with the nearest one.
+    """
+    import difflib
+
+    found = _deployed(active, run)
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
+    hint = (f"did you mean {near[0]}?",) if near else (f"invoke helm.deploy --only {name}",)
+    raise PlatformError("NOT_FOUND", f"there is no release {name!r} in the cluster", steps=(*hint, "invoke helm.list"))
+
+
+def _said(argv: Sequence[str]) -> Any:
+    from infra import shell
+
+    return json.loads(shell.run(argv).out or "null")
+
+
+@command(
+    iterable=("only", "set_"),
+    help={
+        "only": "just this release; several times or with commas for more; default: the core and what is deployed",
+        "obs": "also observability",
+        "apps": "also the backend and the frontend",
+        "set_": f"{SET}; kept for later deployments",
+        "timeout": "seconds for all, 0: budgets",
+    },
+)
+def deploy(
+    run: Run,
+    only: list[str],
+    set_: list[str],
+    obs: bool = False,
+    apps: bool = False,
+    timeout: float = 0.0,
+) -> Answer:
+    """Deploy all releases in the order of what they need, or only some, and wait until they are ready.
+
+    Example: invoke helm.deploy --only temporal
+    """
+    from infra import catalog, stack
+    from infra.kube import releases
+    from infra.tasks import helm_upgrade
+    from infra.tiers import kind_deploy
+
+    active = the_tier(run)
+    names = [releases.chart(n).release for n in words(only)]
+    _check_sets(set_, names)
+    cluster = active.require(run.context)
+    with stack.lock(run.stack, "helm.deploy"):
+        if not names:
+            overlays = {catalog.OVERLAY_CORE, *([catalog.OVERLAY_OBS] if obs else [])}
+            overlays |= {catalog.OVERLAY_APPS} if apps else set()
+            there = _deployed(active, run)
+            names = [c.release for c in catalog.CHARTS if c.overlay in overlays or c.release in there]
+        if set_:
+            kind_deploy.override(cluster, names[0], set_)
+        changed = helm_upgrade.roll_out(run, active, names, timeout or None)
+    same = [n for n in names if n not in changed]
+    lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
+    return Answer({"deployed": changed, "unchanged": same}, lines=lines, names=tuple(changed))
+
+
+def _check_sets(sets: Sequence[str], names: Sequence[str]) -> None:
+    for text in sets:
+        if "=" not in text:
+            raise PlatformError("USAGE", f"{text!r} is not key=value", steps=("e.g. --set image.tag=18.6",))
+    if sets and len(names) != 1:
+        raise PlatformError("USAGE", "--set needs exactly one release", steps=("name it with --only, or --name",))
+
+
+@command("list", log=False)
+def list_(run: Run) -> Answer:
+    """List the releases in the cluster with revision, state and chart.
+
+    Example: invoke helm.list
+    """
+    active = the_tier(run)
+    active.require(run.context)
+    found = _said(active.helm(run.context).releases()) or []
+    rows = tuple(tuple(str(r[k]) for k in ("name", "namespace", "revision", "status", "chart")) for r in found)
+    lines = () if rows else ("no releases. Next: invoke helm.deploy",)
+    table = Table(("RELEASE", "NAMESPACE", "REVISION", "STATUS", "CHART"), rows)
+    return Answer(found, table, lines, names=tuple(str(r["name"]) for r in found))
+
+
+@command(log=False, help={"name": NAME})
+def status(run: Run, name: str) -> Answer:
+    """How a release does: its revision, its workloads and pods, and what is in their way; exit 7 when not ready.
+
+    Example: invoke helm.status temporal
+    """
+    from infra.kube import snapshot, verdict
+    from infra.kube.trouble import events
+
+    active = the_tier(run)
+    known = _one(active, run, name)
+    api = active.cluster(run.context).api()
+    try:
+        mine = snapshot.take(api).of_release(known.name, known.namespace)
+    finally:
+        api.close()
+    seen = verdict.judge(mine)
+    pods = [_pod(p) for p in mine.pods]
+    rows = tuple((p["name"], p["phase"], str(p["restarts"])) for p in pods)
+    head = f"{known.name} in {known.namespace}: revision {known.revision} {known.status}, {seen.state}"
+    head += f": {seen.detail}" if seen.detail else ""
+    lines = (head, *(events(mine, 8) if seen.state != verdict.READY else ()))
+    state = seen.state if known.status == "deployed" else known.status
+    body = {**vars(known), "state": state, "detail": seen.detail, "pods": pods, "events": list(lines[1:])}
+    good = seen.state == verdict.READY and known.status == "deployed"
+    code = ExitCode.OK if good else ExitCode.SERVICE_FAILED
+    return Answer(body, Table(("POD", "PHASE", "RESTARTS"), rows), lines, names=(known.name,), exit=int(code))
+
+
+def _pod(pod: Any) -> dict[str, Any]:
+    from infra.kube.snapshot import metadata
+    from infra.kube.verdict import containers
+
+    restarts = sum(int(s.get("restartCount", 0)) for s in containers(pod))
+    return {"name": metadata(pod)["name"], "phase": (pod.get("status") or {}).get("phase", ""), "restarts": restarts}
+
+
+@command(
+    iterable=("set_", "values"),
+    help={
+        "name": NAME,
+        "set_": f"{SET}; all other values stay, and later deployments keep it",
+        "values": "a YAML file with values; several times for more",
+        "back_on_failure": "return to the present revision when the new one does not become ready",
+        "forget": "drop what was set before by --set",
+        "timeout": "seconds, 0: budget",
+    },
+)
+def upgrade(
+    run: Run,
+    name: str,
+    set_: list[str],
+    values: list[str],
+    back_on_failure: bool = False,
+    forget: bool = False,
+    timeout: float = 0.0,
+) -> Answer:
+    """Change values of a release and keep all others, then wait until it is ready.
+
+    Example: invoke helm.upgrade postgresql --set parameters.max_connections=300
+    """
+    from infra import stack
+    from infra.tasks import helm_upgrade
+
+    active = the_tier(run)
+    with stack.lock(run.stack, "helm.upgrade"):
+        known = _one(active, run, name)
+        _check_sets(set_, [name])
+        order = helm_upgrade.Order(tuple(set_), tuple(values), back_on_failure, forget, timeout or None)
+        helm_upgrade.upgrade(run, active, known, order)
+        now = _one(active, run, name)
+    text = f"{name} is ready at revision {now.revision} (was {known.revision})"
+    return Answer({"name": name, "revision": now.revision, "before": known.revision}, lines=(text,), names=(name,))
+
+
+@command(
+    iterable=("name",),
+    help={"name": f"{NAME}; several times or with commas", "namespace": "all releases of it", "yes": "do not ask"},
+)
+def uninstall(run: Run, name: list[str], namespace: str = "", yes: bool = False) -> Answer:
+    """Remove a release, or all of a namespace; volumes and passwords stay and are found by the next installation.
+
+    Example: invoke helm.uninstall --name mlflow --yes
+    """
+    from infra import shell, stack
+
+    active = the_tier(run)
+    if bool(words(name)) == bool(namespace):
+        raise PlatformError("USAGE", "give either --name or --namespace", steps=("invoke helm.list",))
+    with stack.lock(run.stack, "helm.uninstall"):
+        chosen = _chosen(active, run, words(name), namespace)
+        if not chosen:
+            return Answer({"removed": []}, lines=(f"there is no release in {namespace}",))
+        plan = ["This removes from the cluster (volumes and passwords stay):"]
+        confirm(run, [*plan, *(f"  {r.namespace:<14} {r.name}" for r in chosen)], yes)
+        helm = active.helm(run.context)
+        for release in reversed(chosen):
+            shell.run(helm.uninstall(release.name, release.namespace), limit=300)
+        active.forget(run.context, [r.name for r in chosen])
+    names = tuple(r.name for r in chosen)
+    lines = (f"removed: {', '.join(names)}", f"Next: invoke helm.deploy --only {','.join(names)}")
+    return Answer({"removed": list(names)}, lines=lines, names=names)
+
+
+def _chosen(active: Kind, run: Run, names: Sequence[str], namespace: str) -> list[Deployed]:
+    """Releases in the order of the catalogue."""
+    from infra import catalog
+
+    found = _deployed(active, run)
+    order = [c.release for c in catalog.CHARTS]
+    chosen = [_one(active, run, n) for n in names] or [r for r in found.values() if r.namespace == namespace]
+    return sorted(chosen, key=lambda r: order.index(r.name) if r.name in order else len(order))
+
+
+@command(log=False, help={"name": NAME})
+def history(run: Run, name: str) -> Answer:
+    """List the revisions of a release.
+
+    Example: invoke helm.history postgresql
+    """
+    active = the_tier(run)
+    known = _one(active, run, name)
+    found = _said(active.helm(run.context).history(known.name, known.namespace)) or []
+    rows = tuple((str(r["revision"]), str(r["updated"])[:19], r["status"], r.get("description", "")) for r in found)
+    table = Table(("REVISION", "UPDATED", "STATUS", "DESCRIPTION"), rows)
+    return Answer(found, table, names=tuple(str(r["revision"]) for r in found))
+
+
+@command(help={"name": NAME, "revision": "its number; 0: the one before", "timeout": "seconds, 0: budget"})
+def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer:
+    """Return a release to an earlier revision and wait until it is ready.
+
+    Example: invoke helm.rollback postgresql 1
+    """
+    from infra import shell, stack
+    from infra.tasks import helm_upgrade
+    from infra.tiers import kind_deploy
+
+    active = the_tier(run)
+    with stack.lock(run.stack, "helm.rollback"):
+        known = _one(active, run, name)
+        helm = active.helm(run.context)
+        number = _revision(_said(helm.history(known.name, known.namespace)) or [], revision, name)
+        shell.run(helm.rollback(known.name, known.namespace, number), limit=320)
+        kind_deploy.override(active.cluster(run.context), name, ())
+        helm_upgrade.watch(run, active, name, timeout or None)
+        now = _one(active, run, name)
+    text = f"{name} is ready again as it was at revision {number} (now revision {now.revision})"
+    return Answer({"name": name, "revision": now.revision, "before": known.revision}, lines=(text,), names=(name,))
+
+
+def _revision(history: Sequence[dict[str, Any]], asked: str, name: str) -> int:
+    """The number of a revision that there is; for 0 the one before the present one."""
+    there = [int(r["revision"]) for r in history]
+    if not asked.isdigit():
+        raise PlatformError("USAGE", f"{asked!r} is no revision", steps=(f"invoke helm.history {name}",))
+    if asked == "0" and len(there) > 1:
+        return there[-2]
+    if int(asked) in there:
+        return int(asked)
+    text = f"{name} has no {f'revision {asked}' if int(asked) else 'earlier revision'}"
+    why, steps = f"there are: {', '.join(map(str, there))}", (f"invoke helm.history {name}",)
+    raise PlatformError("NOT_FOUND", text, why=why, steps=steps)
+
+
+@command(log=False, help={"name": NAME, "revision": "0: the present one", "all": "with the chart's own"})
+def values(run: Run, name: str, revision: int = 0, all: bool = False) -> Answer:
+    """Print the values that a release was given.
+
+    Example: invoke helm.values temporal --all
+    """
+    import yaml
+
+    active = the_tier(run)
+    known = _one(active, run, name)
+    found = _said(active.helm(run.context).values(known.name, known.namespace, revision, all)) or {}
+    return Answer(found, lines=tuple(yaml.safe_dump(found, sort_keys=False).splitlines()))
+
+
+@command(log=False, help={"name": NAME, "revision": "0: the present one"})
+def manifest(run: Run, name: str, revision: int = 0) -> Answer:
+    """Print what a release has put into the cluster.
+
+    Example: invoke helm.manifest redis
+    """
+    from infra import shell
+
+    active = the_tier(run)
+    known = _one(active, run, name)
+    text = shell.run(active.helm(run.context).manifest(known.name, known.namespace, revision)).out
+    return Answer({"manifest": text}, lines=tuple(text.splitlines()))
+
+
+@command(log=False, help={"name": f"{NAME}; default: all of ours", "production": "with values-production.yaml"})
+def template(run: Run, name: str = "", production: bool = False) -> Answer:
+    """Render charts without a cluster, as they would be deployed here or, with --production, there.
+
+    Example: invoke helm.template --name temporal
+    """
+    from infra.tasks import helm_charts
+
+    texts = helm_charts.render(run, the_tier(run), name, production)
+    return Answer(texts, lines=tuple(line for text in texts.values() for line in text.splitlines()), names=tuple(texts))
+
+
+@command(log=False, help={"name": f"{NAME}; default: all of ours"})
+def lint(run: Run, name: str = "") -> Answer:
+    """Check our charts with each of their values files; exit 1 when something is wrong.
+
+    Example: invoke helm.lint
+    """
+    from infra.tasks import helm_charts
+
+    found = helm_charts.lint(run, the_tier(run), name)
+    rows = tuple((f["chart"], f["values"], "ok" if f["ok"] else "wrong") for f in found)
+    lines = tuple(line for f in found if not f["ok"] for line in str(f["said"]).splitlines())
+    bad = any(not f["ok"] for f in found)
+    return Answer(found, Table(("CHART", "VALUES", ""), rows), lines, exit=int(ExitCode.FAILED) if bad else 0)
+
+
+@command("test", help={"name": NAME})
+def check(run: Run, name: str) -> Answer:
+    """Run the tests of a release's chart in the cluster.
+
+    Example: invoke helm.test postgresql
+    """
+    from infra import shell
+
+    active = the_tier(run)
+    known = _one(active, run, name)
+    done = shell.run(active.helm(run.context).test(known.name, known.namespace), limit=150, check=False)
+    lines = tuple((done.out + (done.err if done.code else "")).splitlines())
+    return Answer({"name": name, "passed": done.code == 0, "said": done.out}, lines=lines, exit=min(done.code, 1))
+
+
+TASKS = (*(deploy, list_, status, upgrade, uninstall, history, rollback, values, manifest, template, lint, check),)

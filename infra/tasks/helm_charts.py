@@ -1,0 +1,52 @@
+"""Charts without a cluster: rendered and checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra import catalog
+from infra.tasks.command import Run
+
+if TYPE_CHECKING:
+    from infra.tiers.kind import Kind
+
+VALUES = ("values.yaml", "values-kind.yaml", "values-production.yaml")
+
+
+def _charts(name: str) -> list[catalog.Chart]:
+    from infra.kube import releases
+
+    return [releases.chart(name)] if name else [c for c in catalog.CHARTS if not c.source]
+
+
+def render(run: Run, active: Kind, name: str, production: bool) -> dict[str, str]:
+    """Each chart rendered, by release. Raises PlatformError PROGRAM_FAILED with what Helm says."""
+    from infra import shell
+    from infra.kube import releases
+
+    helm, made = active.helm(run.context), {}
+    for chart in _charts(name):
+        wanted = releases.wanted(chart, run.settings, (), (), releases.KEPT_CLASS)
+        deploy, stdin = wanted.deploy, wanted.stdin
+        if production:
+            files = (run.settings.root / "helm" / chart.release / "values-production.yaml",)
+            deploy, stdin = replace(deploy, values=tuple(str(f) for f in files)), ""
+        made[chart.release] = shell.run(helm.template(deploy), stdin=stdin).out
+    return made
+
+
+def lint(run: Run, active: Kind, name: str) -> list[dict[str, Any]]:
+    """What Helm's linter says of each chart with each values file."""
+    from infra import shell
+
+    helm, found = active.helm(run.context), list[dict[str, Any]]()
+    for chart in _charts(name):
+        folder = run.settings.root / "helm" / chart.release
+        for file in (Path(folder / v) for v in VALUES):
+            if file.exists():
+                done = shell.run(helm.lint(str(folder), [str(file)]), check=False)
+                said = (done.out + done.err).strip()
+                found.append({"chart": chart.release, "values": file.name, "ok": done.code == 0, "said": said})
+    return found

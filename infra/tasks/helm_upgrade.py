@@ -1,0 +1,95 @@
+"""A change of one release's values, watched until it is ready, and the watch after a rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.errors import PlatformError
+from infra.tasks.command import Run
+
+if TYPE_CHECKING:
+    from infra.kube.helm_cli import Deploy
+    from infra.kube.releases import Deployed
+    from infra.tiers.kind import Kind
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to change: values as `key=value` and in files; whether Helm goes back by itself; seconds (None: budget)."""
+
+    sets: tuple[str, ...]
+    files: tuple[str, ...]
+    back: bool
+    forget: bool
+    timeout: float | None
+
+
+def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
+    """Carry it out; the caller holds the stack's lock.
+
+    Raises:
+        PlatformError: USAGE; SERVICE_FAILED or WAIT_TIMEOUT with the reason.
+    """
+    from infra.kube import releases
+    from infra.tiers import kind_deploy
+
+    cluster, found = active.require(run.context), active.tools(run.context)
+    if order.forget:
+        kind_deploy.override(cluster, known.name, ())
+    if not (order.sets or order.files or order.forget):
+        raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
+    base = kind_deploy.wanted(cluster, [releases.chart(known.name)], active.deployed(run.context))[0]
+    if order.forget:  # from the values files again, plus what is given now
+        deploy, stdin = _changed(base.deploy, order, reuse=False), base.stdin
+    else:
+        deploy, stdin = _changed(base.deploy, order, reuse=True), ""
+    wanted = releases.Wanted(base.chart, deploy, stdin, "another")
+    kind_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout)
+    if order.sets:
+        kind_deploy.override(cluster, known.name, order.sets)
+
+
+def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:
+    """Bring releases to what the checkout says; those that were changed. The caller holds the stack's lock."""
+    from infra.kube import releases
+    from infra.tiers import kind_deploy
+
+    cluster, found = active.require(run.context), active.tools(run.context)
+    services = active.of_releases(run.context, names)
+    wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], services)
+    kind_deploy.prepare(cluster, active.kubectl(run.context))
+    changed = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
+    active.record(run.context, services)
+    return changed
+
+
+def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:
+    from dataclasses import replace
+
+    files = tuple(str(_file(name)) for name in order.files)
+    kept = () if reuse else base.values
+    sets = order.sets if reuse else (*base.sets, *order.sets)
+    timeout = order.timeout or base.timeout
+    labels = {} if reuse else base.labels
+    return replace(
+        base, values=(*kept, *files), sets=sets, reuse=reuse, rollback=order.back, timeout=timeout, labels=labels
+    )
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise PlatformError("USAGE", f"there is no file {path}", steps=("name a YAML file with values",))
+    return path
+
+
+def watch(run: Run, active: Kind, name: str, timeout: float | None) -> None:
+    """Wait for a release as it is in the cluster, whatever it was made from."""
+    from infra.kube import releases
+    from infra.tiers import kind_deploy
+
+    cluster = active.require(run.context)
+    kind_deploy.watch(cluster, active.helm(run.context), releases.chart(name), timeout)

@@ -1,0 +1,248 @@
+"""The cluster on this machine (kind): up, down, and everything about it that is no Helm release."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import invoke
+
+from infra.console import SHELLS, Answer, human_bytes
+from infra.errors import PlatformError
+from infra.tasks import verbs
+from infra.tasks.command import Run, command, confirm, words
+
+if TYPE_CHECKING:
+    from infra.tiers.kind import Kind
+
+SERVICE = verbs.SERVICE
+
+
+def the_tier(run: Run) -> Kind:
+    """The kind tier, for tasks that work on nothing else.
+
+    Raises:
+        PlatformError: TIER_UNAVAILABLE.
+    """
+    from infra.tiers.kind import Kind
+
+    verbs.choose(run, quiet=True)  # refuses where it cannot run
+    return Kind()
+
+
+@command(
+    tier="kind",
+    iterable=("service",),
+    help={
+        "service": "start only the release of this service and what it needs; several times or with commas for more",
+        "obs": "also MLflow, Prometheus, Loki and Grafana",
+        "apps": "also the backend and the frontend",
+        "timeout": "seconds for all, 0: budgets",
+    },
+)
+def up(
+    run: Run, service: list[str], obs: bool = False, apps: bool = False, timeout: float = 0.0, tier: str = ""
+) -> Answer:
+    """Make or mend the cluster, deploy all releases and wait until everything works; a second call changes nothing.
+
+    Example: invoke kind.up --obs
+    """
+    from infra import lifecycle, stack
+    from infra.tasks import helm_upgrade, show
+
+    choice = verbs.choose(run)
+    lifecycle.known_services(words(service), choice.tier)
+    started = lifecycle.up(run.context, choice, obs, timeout or None, words(service))
+    answer = show.started(run.context, started)
+    if apps:
+        with stack.lock(run.stack, "kind.up"):
+            helm_upgrade.roll_out(run, the_tier(run), ("platform",), timeout or None)
+    return answer
+
+
+@command(
+    tier="kind",
+    help={
+        "keep_data": "leave the volumes on this machine: the next cluster has the same data",
+        "no_backup": "take no snapshot before the data go; needs --yes",
+        "yes": "do not ask",
+    },
+)
+def down(run: Run, keep_data: bool = False, no_backup: bool = False, yes: bool = False, tier: str = "") -> Answer:
+    """Delete the cluster: its volumes stay with --keep-data, else they go after a snapshot.
+
+    Example: invoke kind.down --keep-data
+    """
+    from infra import stack
+    from infra.tasks import kind_down
+
+    with stack.lock(run.stack, "kind.down"):
+        return kind_down.down(run, the_tier(run), keep_data, no_backup, yes)
+
+
+@command(tier="kind", help={"timeout": "seconds, 0: budgets"})
+def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
+    """Start a stopped cluster again, as after a reboot, and wait until its services are ready.
+
+    Example: invoke kind.start
+    """
+    from infra import stack
+
+    active = the_tier(run)
+    cluster = active.cluster(run.context)
+    with stack.lock(run.stack, "kind.start"):
+        nodes = cluster.nodes()
+        if not nodes:
+            raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+        cluster.start(nodes)
+        cluster.wait_for_api(timeout or None, nodes)
+        active.wait(run.context, (), timeout or None)
+    return Answer({"started": cluster.name}, lines=(f"the cluster {cluster.name} runs and its services are ready",))
+
+
+@command(tier="kind")
+def stop(run: Run, tier: str = "") -> Answer:
+    """Stop the cluster and keep everything in it.
+
+    Example: invoke kind.stop
+    """
+    from infra import lifecycle
+
+    stopped = lifecycle.down(run.context, verbs.choose(run, quiet=True))
+    text = "stopped; everything in the cluster is kept" if stopped else "no cluster was running"
+    return Answer({"stopped": stopped}, lines=(text, "Next: invoke kind.start"))
+
+
+@command(tier="kind", log=False, help={"why": "only the cause of the trouble", "show_secrets": "show passwords"})
+def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = "") -> Answer:
+    """The cluster and the services in it; exit 0 ready, 7 degraded, 9 stopped.
+
+    Example: invoke kind.status
+    """
+    from infra import lifecycle
+    from infra.tasks import show
+
+    choice = verbs.choose(run, quiet=True)
+    cluster = the_tier(run).cluster(run.context)
+    nodes = cluster.nodes()
+    found = lifecycle.report(run.context, choice.tier)
+    if show_secrets:
+        run.console.secrets = ()
+    answer = show.status(run.context, choice, found, why, show_secrets)
+    state = cluster.state(nodes)
+    about: dict[str, Any] = {
+        "name": cluster.name if nodes or cluster.record else "",
+        "state": state,
+        "kubeconfig": str(cluster.kubeconfig),
+        "changed": cluster.outdated(),
+        "nodes": [{"name": n.name, "state": n.state, "image": n.image} for n in nodes],
+    }
+    shown = ", ".join(f"{n.name} ({n.state}, {n.image.partition('@')[0]})" for n in nodes)
+    none = "there is no cluster. Next: invoke kind.up"
+    lines: tuple[str, ...] = ()
+    lines += (f"cluster {about['name']}: {state}; {shown}",) if nodes else (none,)
+    lines += ("kind/cluster.yaml has changed since: a new cluster is needed for it",) if about["changed"] else ()
+    body = {**answer.data, "cluster": about} if isinstance(answer.data, dict) else answer.data
+    return replace(answer, data=body, lines=(*(() if why else lines), *answer.lines))
+
+
+@command(
+    tier="kind",
+    iterable=("image",),
+    help={"image": "an image of the host's Docker; several times or with commas; default: all that the releases need"},
+)
+def load(run: Run, image: list[str], tier: str = "") -> Answer:
+    """Bring images into the cluster: pulled once by the host, loaded where they are missing or have changed.
+
+    Example: invoke kind.load --image platform-backend:dev
+    """
+    from infra import stack
+    from infra.kube import releases
+    from infra.tiers import kind_deploy
+
+    active = the_tier(run)
+    cluster, found = active.require(run.context), active.tools(run.context)
+    with stack.lock(run.stack, "kind.load"):
+        way = kind_deploy.supply(cluster, found)
+        there = active.deployed(run.context)
+        charts = releases.of_services(there)
+        names = words(image) or way.needed(kind_deploy.wanted(cluster, charts, there), active.helm(run.context))
+        loaded = way.bring(names)
+    others = [name for name in names if name not in loaded]
+    lines = (f"loaded: {', '.join(loaded) or 'nothing'}", f"already in the cluster: {', '.join(others) or 'none'}")
+    return Answer({"loaded": loaded, "there": others}, lines=lines, names=tuple(loaded))
+
+
+@command(tier="kind", help={"to": "directory; default: <state>/kind/report-<time>"})
+def logs(run: Run, to: str = "", tier: str = "") -> Answer:
+    """Write all there is to know of the cluster for a bug report: nodes, pods, events, releases, checks.
+
+    Example: invoke kind.logs
+    """
+    from infra.tiers import kind_report
+
+    path, parts = kind_report.write(run.context, the_tier(run), to)
+    lines = (f"wrote {path} ({human_bytes(kind_report.size(path))})", *(f"  {name}: {text}" for name, text in parts))
+    return Answer({"path": str(path), "parts": dict(parts)}, lines=lines, names=(str(path),))
+
+
+@command(tier="kind", log=False, help={"shell": f"as a command of {', '.join(SHELLS)}"})
+def kubeconfig(run: Run, shell: str = "", tier: str = "") -> Answer:
+    """Print where the cluster's kubeconfig is; your own is never touched.
+
+    Example: eval "$(invoke kind.kubeconfig --shell sh)"
+    """
+    if shell and shell not in SHELLS:
+        raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
+    cluster = the_tier(run).cluster(run.context)
+    if not cluster.kubeconfig.exists():
+        raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+    run.console.shell = shell
+    if shell:
+        run.console.output = "env"
+    path = str(cluster.kubeconfig)
+    body = {"path": path, "context": f"kind-{cluster.name}"}
+    return Answer(body, lines=(path,), env={"KUBECONFIG": path}, names=(path,))
+
+
+@command(
+    tier="kind",
+    log=False,
+    help={"service": "a service: the shell is in its pod then"},
+)
+def shell(run: Run, service: str = "", tier: str = "") -> Answer | None:
+    """Open a shell where kubectl and helm lead to the cluster, or one in a service's pod.
+
+    Example: invoke kind.shell --service postgres
+    """
+    from infra.tasks import kind_shell
+
+    active = the_tier(run)
+    code = kind_shell.open_shell(run, active, service)
+    return Answer(None, exit=code) if code else None
+
+
+@command("clean-raw", tier="kind", help={"yes": "do not ask"})
+def clean_raw(run: Run, yes: bool = False, tier: str = "") -> Answer:
+    """Remove what was applied by kubectl before Helm took over; volumes and what Helm has stay.
+
+    Example: invoke kind.clean-raw
+    """
+    from infra import stack
+    from infra.tiers import kind_raw
+
+    active = the_tier(run)
+    active.require(run.context)
+    with stack.lock(run.stack, "kind.clean-raw"):
+        found = kind_raw.find(active.cluster(run.context))
+        if not found:
+            return Answer({"removed": []}, lines=("nothing was deployed by raw manifests",))
+        shown = [f"  {thing.namespace:<14} {thing.name}" for thing in found]
+        confirm(run, ["This removes from the cluster what kubectl has applied and Helm does not know:", *shown], yes)
+        kind_raw.remove(active.kubectl(run.context), found)
+    names = tuple(f"{t.namespace}/{t.name}" for t in found)
+    return Answer({"removed": list(names)}, lines=(f"removed: {', '.join(names)}",), names=names)
+
+
+_OWN: tuple[invoke.Task[Any], ...] = (up, down, start, stop, status, load, logs, kubeconfig, shell, clean_raw)
+TASKS = (*_OWN, *(t for t in verbs.tasks("kind") if t.name not in {own.name for own in _OWN}))

@@ -1,0 +1,95 @@
+"""The end of a cluster: what goes, what stays, and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from infra.console import Answer, human_bytes
+from infra.errors import PlatformError
+from infra.tasks.command import Run, confirm
+
+if TYPE_CHECKING:
+    from infra.tiers.base import Removal
+    from infra.tiers.kind import Kind
+    from infra.tiers.kind_cluster import Cluster
+
+
+def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
+    """Delete the cluster; the caller holds the stack's lock.
+
+    Raises:
+        PlatformError: CONFIRMATION_NEEDED, or what the snapshot raises; the cluster is untouched then.
+    """
+    from infra.training import service as training
+
+    cluster = active.cluster(run.context)
+    if not cluster.nodes():
+        return _nothing(cluster)
+    if keep_data:
+        _require_kept(cluster)
+        run.console.say(f"  the volumes stay in {cluster.volumes}")
+        training.stop_worker(run.stack)
+        cluster.stop()
+        cluster.delete(active.tools(run.context))
+        return _answer(cluster, "deleted, its volumes are kept", kept=str(cluster.volumes))
+    removals = active.removals(run.context, ())
+    _consent(run, active, cluster, removals, no_backup, yes)
+    back = "" if no_backup or not removals else _way_back(run, active, removals)
+    training.stop_worker(run.stack)
+    cluster.stop()
+    for removal in active.removals(run.context, ()):
+        active.remove(run.context, [removal])
+    cluster.delete(active.tools(run.context))
+    return _answer(cluster, "deleted with its volumes", back=back)
+
+
+def _nothing(cluster: Cluster) -> Answer:
+    volumes = [p.name for p in cluster.volumes.iterdir()] if cluster.volumes.is_dir() else []
+    kept = (
+        (f"volumes of an earlier one are in {cluster.volumes}: the next invoke kind.up uses them",) if volumes else ()
+    )
+    return Answer({"deleted": False, "kept": "", "back": ""}, lines=("there is no cluster of this stack", *kept))
+
+
+def _answer(cluster: Cluster, text: str, kept: str = "", back: str = "") -> Answer:
+    lines = (f"the cluster is {text}", *((f"the way back: {back}",) if back else ()), "Next: invoke kind.up")
+    return Answer({"deleted": True, "kept": kept, "back": back}, lines=lines)
+
+
+def _require_kept(cluster: Cluster) -> None:
+    if not cluster.kept:
+        raise PlatformError(
+            "USAGE",
+            "on this system the volumes are inside the cluster and go with it",
+            steps=("invoke kind.stop keeps everything", "invoke kind.down takes a snapshot first"),
+        )
+
+
+def _consent(run: Run, active: Kind, cluster: Cluster, removals: list[Removal], no_backup: bool, yes: bool) -> None:
+    plan = [
+        f"This deletes the cluster {cluster.name} with its volumes:" if removals else f"This deletes {cluster.name}:"
+    ]
+    plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
+    plan += [f"  first {_how(run, active)}"] if removals and not no_backup else []
+    plan += ["  (--keep-data leaves the volumes on this machine)"] if removals else []
+    if no_backup and removals and not yes:
+        steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
+        raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
+    confirm(run, plan, yes or not removals)
+
+
+def _how(run: Run, active: Kind) -> str:
+    if active.running(run.context):
+        return "a snapshot of everything is taken and verified"
+    return "the volumes are copied into the trash, since the cluster does not run"
+
+
+def _way_back(run: Run, active: Kind, removals: list[Removal]) -> str:
+    """A snapshot of the platform that runs; of one that does not, its volumes in the trash. Returns how to undo it."""
+    from infra.data import snapshot, trash
+
+    if active.running(run.context):
+        kept = snapshot.keep(run.context, active, "kind-down", "before kind.down deleted the cluster")
+        return f"invoke kind.up, then invoke snapshot.restore {kept.path.name} --tier kind"
+    entries = trash.put(run.context, active, removals, "kind.down")
+    return "; ".join(f"invoke trash.restore {e.name}" for e in entries)

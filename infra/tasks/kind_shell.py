@@ -1,0 +1,54 @@
+"""Shells that people sit at: on this machine with the cluster's kubeconfig, or in a pod."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.errors import PlatformError
+from infra.tasks.command import Run
+
+if TYPE_CHECKING:
+    from infra.tiers.kind import Kind
+
+PROGRAMS = {"postgres": ("psql", "-U", "{user}", "-d", "platform"), "redis": ("valkey-cli",)}
+"""What is opened in a service's pod where it is not a shell."""
+
+
+def open_shell(run: Run, active: Kind, service: str) -> int:
+    """Open it and wait for its end; its exit code.
+
+    Raises:
+        PlatformError: NOT_RUNNING, USAGE for a service that does not exist.
+    """
+    from infra import lifecycle
+
+    active.require(run.context)
+    if not service:
+        return subprocess.call(_own_shell(), env=environment(run, active))
+    lifecycle.known_services((service,), active)
+    namespace, pod = active.pod(run.context, service)
+    user = run.settings.text("POSTGRES_USER")
+    words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]
+    argv = active.kubectl(run.context).shell(namespace, pod, words)
+    return subprocess.call(argv)
+
+
+def environment(run: Run, active: Kind) -> dict[str, str]:
+    """The environment of a shell in which kubectl and helm lead to the cluster."""
+    found = active.tools(run.context)
+    directories = dict.fromkeys(str(Path(p.path).parent) for p in (found.kubectl, found.helm, found.kind))
+    path = os.pathsep.join([*directories, os.environ.get("PATH", "")])
+    return {**os.environ, "KUBECONFIG": str(active.cluster(run.context).kubeconfig), "PATH": path}
+
+
+def _own_shell() -> list[str]:
+    if os.name == "nt":
+        return [os.environ.get("COMSPEC", "cmd.exe")]
+    named = os.environ.get("SHELL") or shutil.which("sh")
+    if not named:
+        raise PlatformError("PROGRAM_MISSING", "no shell was found", steps=("set SHELL to your shell",))
+    return [named]

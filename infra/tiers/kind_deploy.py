@@ -1,0 +1,203 @@
+"""From a cluster that runs to releases that are ready: namespaces, storage class, images, Helm, the wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from infra import catalog, shell, stack
+from infra.errors import PlatformError
+from infra.kube import releases, snapshot
+from infra.kube.api import Api, NoAnswer, unreachable
+from infra.kube.helm_cli import Helm
+from infra.kube.images import Supply
+from infra.kube.kubectl_cli import Kubectl
+from infra.kube.releases import Deployed, Wanted
+from infra.kube.rollout import Rollout
+from infra.kube.tools import Tools
+from infra.tiers import kind_data
+from infra.tiers.kind_cluster import Cluster
+from infra.waiting import Wait
+
+SYSTEM = "kube-system"
+NOTE = "platform-cluster"
+"""A ConfigMap that says which stack the cluster belongs to and what it was made from."""
+
+
+def prepare(cluster: Cluster, kubectl: Kubectl) -> None:
+    """Namespaces, storage class and our note; nothing is asked of the cluster where it has them already."""
+    text = basics(cluster)
+    mark = releases.fingerprint(Path("/nonexistent"), text, cluster.record.get("nodes") or ())
+    if cluster.record.get("prepared") == mark:
+        return
+    shell.run(kubectl.apply_text(), stdin=text, limit=60)
+    cluster.remember(prepared=mark)
+
+
+def basics(cluster: Cluster) -> str:
+    """What every cluster gets first, as manifests."""
+    import yaml
+
+    made: list[object] = [_namespace(name) for name in catalog.NAMESPACES]
+    made += list(
+        yaml.safe_load_all((cluster.settings.root / "kind" / "storage-class.yaml").read_text(encoding="utf-8"))
+    )
+    data = {"stack": cluster.context.stack.name, "fingerprint": str(cluster.record.get("fingerprint", ""))}
+    about = {"name": NOTE, "namespace": SYSTEM}
+    made.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": data})
+    return "---\n".join(json.dumps(entry) + "\n" for entry in made)
+
+
+def _namespace(name: str) -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def overrides(cluster: Cluster) -> dict[str, list[str]]:
+    """What users have set by `helm.upgrade --set`, by release."""
+    found = stack.read_json(cluster.home / "overrides.json") or {}
+    return {name: [str(s) for s in sets] for name, sets in found.items() if isinstance(sets, list)}
+
+
+def override(cluster: Cluster, release: str, sets: Sequence[str]) -> None:
+    """Keep what a user has set, so that later deployments keep it too; nothing given forgets it."""
+    known = overrides(cluster)
+    names = {text.partition("=")[0] for text in sets}
+    kept = [text for text in known.get(release, []) if text.partition("=")[0] not in names]
+    known[release] = [*kept, *sets] if sets else []
+    body = {name: texts for name, texts in known.items() if texts}
+    stack.write_atomic(cluster.home / "overrides.json", json.dumps(body, indent=1) + "\n", mode=0o600)
+
+
+def wanted(cluster: Cluster, charts: Sequence[catalog.Chart], services: Sequence[str]) -> list[Wanted]:
+    """Releases as they shall be on this cluster, with those of the services that each of them runs."""
+    known, kept = overrides(cluster), releases.KEPT_CLASS
+    return [releases.wanted(c, cluster.settings, services, known.get(c.release, ()), kept) for c in charts]
+
+
+def deployed(api: Api) -> dict[str, Deployed]:
+    """The releases that Helm has in the cluster."""
+    try:
+        return releases.deployed(api.items("/api/v1/secrets", labelSelector="owner=helm"))
+    except NoAnswer as error:
+        raise unreachable(error) from error
+
+
+def deploy(
+    cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted], timeout: float | None, force: bool = False
+) -> list[str]:
+    """Bring releases to what is wanted and wait until all are ready; returns those that were changed.
+
+    Raises:
+        PlatformError: SERVICE_FAILED or WAIT_TIMEOUT with the reason, the last lines of the pod and its events.
+    """
+    api = cluster.api()
+    try:
+        there = {} if force else deployed(api)
+        stale = [w for w in wanted if not _same(w, there.get(w.name))]
+        if stale or cluster.record.get("imagesFor") != _marks(wanted):
+            _images(cluster, found, helm, wanted)
+            cluster.remember(imagesFor=_marks(wanted))
+        rollout = Rollout(
+            api,
+            helm,
+            wanted,
+            there or deployed(api),
+            cluster.context.console,
+            cluster.home / "trouble",
+            busy=_busy(cluster),
+        )
+        _follow(cluster, rollout, timeout)
+        _note_volumes(cluster, api)
+    finally:
+        api.close()
+    return rollout.changed
+
+
+def watch(cluster: Cluster, helm: Helm, chart: catalog.Chart, timeout: float | None) -> None:
+    """Wait for a release as it is in the cluster, whatever it was made from. Raises as `deploy`."""
+    api = cluster.api()
+    try:
+        there = deployed(api)
+        as_they_are = [
+            releases.Wanted(w.chart, w.deploy, w.stdin, there[w.name].fingerprint)
+            for w in wanted(cluster, [chart], ())
+            if w.name in there
+        ]
+        notes = cluster.home / "trouble"
+        _follow(cluster, Rollout(api, helm, as_they_are, there, cluster.context.console, notes), timeout)
+    finally:
+        api.close()
+
+
+def _same(wanted: Wanted, known: Deployed | None) -> bool:
+    return known is not None and known.status == "deployed" and known.fingerprint == wanted.fingerprint
+
+
+def _marks(wanted: Sequence[Wanted]) -> list[str]:
+    return sorted(w.fingerprint for w in wanted)
+
+
+def supply(cluster: Cluster, found: Tools) -> Supply:
+    """What brings images into the cluster's nodes."""
+    memory = cluster.home / "images.json"
+    nodes = cluster.nodes()
+    return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, cluster.context.console)
+
+
+def _images(cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted]) -> list[str]:
+    way = supply(cluster, found)
+    return way.bring(way.needed(wanted, helm))
+
+
+def _busy(cluster: Cluster) -> Callable[[], bool]:
+    """A question: does a run of Helm on our cluster go on that nobody waits for any more?"""
+
+    def asked() -> bool:
+        import os
+
+        import psutil
+
+        for process in psutil.process_iter(["cmdline", "ppid"]):
+            words = process.info["cmdline"] or []
+            if str(cluster.kubeconfig) in words and process.info["ppid"] != os.getpid() and "helm" in words[0]:
+                return True
+        return False
+
+    return asked
+
+
+def _follow(cluster: Cluster, rollout: Rollout, timeout: float | None) -> None:
+    try:
+        wait = Wait(cluster.context.console, rollout.poll, timeout, "invoke kind.up", sleep=lambda _: time.sleep(0.3))
+        wait.until_ready()
+    except NoAnswer as error:
+        raise unreachable(error) from error
+    except PlatformError as error:
+        if error.code not in ("SERVICE_FAILED", "WAIT_TIMEOUT"):
+            raise
+        name = str(error.details.get("service", ""))
+        if "schema" in error.why:
+            hints = (f"invoke helm.values {name} --all shows what there is", f"see helm/{name}/values.yaml")
+            what = f"a value of the release {name} does not fit its chart; nothing was changed"
+            raise PlatformError("USAGE", what, why=error.why, steps=hints) from error
+        steps = (
+            f"invoke helm.status {name}",
+            "invoke kind.logs writes all there is to know",
+            "then: invoke kind.up",
+        )
+        what = f"the release {error.what}"
+        raise PlatformError(error.code, what, why=error.why, steps=steps, details=error.details) from error
+    finally:
+        rollout.stop()
+
+
+def _note_volumes(cluster: Cluster, api: Api) -> None:
+    try:
+        claims = snapshot.take(api, events=False).claims
+    except NoAnswer:
+        return
+    found = kind_data.parse(claims)
+    if found != kind_data.known(cluster):
+        kind_data.remember(cluster, found)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.kube import kind_cli
+from infra.kube.helm_cli import STDIN, Deploy, Helm
+from infra.kube.kubectl_cli import Kubectl
+
+FILE = Path("/state dir/kind/kubeconfig")
+REDIS = Deploy("redis", "helm/redis", "platform", values=("values-kind.yaml", STDIN), sets=("a.b=c,d",))
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_every_helm_that_speaks_to_a_cluster_names_its_kubeconfig(major: int) -> None:
+    helm = Helm("/bin/helm", major, FILE)
+    lines = [
+        helm.upgrade(REDIS),
+        helm.releases(),
+        *(f("redis", "platform") for f in (helm.status, helm.history, helm.values, helm.manifest)),
+        *(f("redis", "platform") for f in (helm.rollback, helm.uninstall, helm.test)),
+    ]
+    for argv in lines:
+        assert argv[argv.index("--kubeconfig") + 1] == str(FILE)
+
+
+def test_every_kubectl_that_speaks_to_a_cluster_names_its_kubeconfig() -> None:
+    kubectl = Kubectl("/bin/kubectl", FILE)
+    lines = [
+        kubectl.apply_text(),
+        kubectl.apply(Path("k8s/overlays/kind")),
+        kubectl.diff(Path("k8s/overlays/kind")),
+        kubectl.delete(["service/a"], "platform"),
+        kubectl.restart("platform", "deployment/a"),
+        kubectl.scale("platform", "deployment/a", 0),
+        kubectl.shell("platform", "a", ["sh"]),
+        kubectl.cluster_dump(Path("out")),
+    ]
+    assert all(argv[:3] == ["/bin/kubectl", "--kubeconfig", str(FILE)] for argv in lines)
+
+
+@pytest.mark.parametrize(
+    ("major", "undo", "wait"), [(3, "--atomic", "--wait"), (4, "--rollback-on-failure", "--wait=watcher")]
+)
+def test_the_two_options_in_which_the_majors_differ(major: int, undo: str, wait: str) -> None:
+    helm = Helm("helm", major, FILE)
+    plain = helm.upgrade(REDIS)
+    assert not [word for word in plain if word in (undo, wait)]
+    back = helm.upgrade(Deploy("redis", "c", "platform", rollback=True))
+    assert undo in back
+    assert wait in back
+    waiting = helm.upgrade(Deploy("redis", "c", "platform", wait=True))
+    assert wait in waiting
+    assert undo not in waiting
+
+
+def test_helm_3_lists_all_states_only_when_asked() -> None:
+    assert "--all" in Helm("helm", 3, FILE).releases()
+    assert "--all" not in Helm("helm", 4, FILE).releases()
+
+
+def test_an_upgrade_takes_files_then_standard_input_then_what_is_set() -> None:
+    argv = Helm("helm", 4, FILE).upgrade(REDIS)
+    assert argv[:4] == ["helm", "upgrade", "redis", "helm/redis"]
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "-f"] == ["values-kind.yaml", "-"]
+    assert argv[argv.index("--set") + 1] == "a.b=c,d"
+    assert "--reset-values" in argv
+    assert "--install" in argv
+
+
+def test_an_upgrade_of_one_value_keeps_the_others() -> None:
+    argv = Helm("helm", 4, FILE).upgrade(Deploy("redis", "c", "platform", sets=("a=b",), reuse=True))
+    assert "--reuse-values" in argv
+    assert "--reset-values" not in argv
+
+
+def test_rendering_asks_no_cluster() -> None:
+    assert "--kubeconfig" not in Helm("helm", 4, FILE).template(REDIS)
+
+
+def test_kind_keeps_a_cluster_that_failed_for_inspection() -> None:
+    argv = kind_cli.create("kind", "mine", Path("c.yaml"), FILE)
+    assert "--retain" in argv
+    assert argv[argv.index("--kubeconfig") + 1] == str(FILE)
+    assert argv[argv.index("--name") + 1] == "mine"
+
+
+def test_kind_loads_all_images_at_once() -> None:
+    assert kind_cli.load("kind", "mine", ["a:1", "b:2"])[:5] == ["kind", "load", "docker-image", "a:1", "b:2"]
