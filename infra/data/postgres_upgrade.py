@@ -131,14 +131,14 @@ def upgrade(settings: Settings, ends: Endpoints, console: Console, made: Plan, t
 def _saved(settings: Settings, there: Endpoints, console: Console, target: Path, work: Path) -> Path:
     server = clients.find_server(there, settings)
     console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
-    names = _everything(server)
+    names = everything(server)
     backup = postgres_backup.backup(server, console, postgres_backup.Order(target, names))
     console.say("  verifying the backup")
     postgres_verify.verify(server, backup, work / "verify")
     return backup.path
 
 
-def _everything(server: clients.Server) -> tuple[str, ...]:
+def everything(server: clients.Server) -> tuple[str, ...]:
     """Every database but an empty `postgres`: also such as earlier restores have kept."""
     with clients.connected(server.endpoints) as link:
         rows = link.execute("select datname from pg_database where not datistemplate and datallowconn").fetchall()

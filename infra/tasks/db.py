@@ -16,6 +16,7 @@ from infra.tasks.events import STREAM, ended, events
 if TYPE_CHECKING:
     from infra.data.postgres_clients import Server
     from infra.data.store import Backup
+    from infra.tiers.base import Tier
 
 TIER = "tier to use"
 TARGET = "directory of the backups (default: backups/db of the stack)"
@@ -284,14 +285,17 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
 
 @command(
     help={
-        "old_bin": "directory with the programs of the old version, where they are not found",
+        "old_bin": "native: directory with the programs of the old version, where they are not found",
+        "old_image": "tiers of containers: the image that can read the present data",
         "back": "go back to the directory that the last upgrade has kept",
         "yes": "do not ask",
         "tier": TIER,
     }
 )
-def upgrade(run: Run, old_bin: str = "", back: bool = False, yes: bool = False, tier: str = "") -> Answer:
-    """Move the databases to the major version of the programs; the old directory is kept.
+def upgrade(
+    run: Run, old_bin: str = "", old_image: str = "", back: bool = False, yes: bool = False, tier: str = ""
+) -> Answer:
+    """Move the databases to the major version of the programs, or of the image; the old storage is kept.
 
     Example: invoke db.upgrade --yes
     """
@@ -300,9 +304,9 @@ def upgrade(run: Run, old_bin: str = "", back: bool = False, yes: bool = False, 
     from infra.tiers import native_postgres, providers
 
     chosen = lifecycle.choose(run.context).tier
+    run.console.tier = chosen.name
     if chosen.name != "native":
-        steps = ("invoke db.backup, then restore it into a new server",)
-        raise PlatformError("USAGE", f"db.upgrade cannot move the storage of the tier {chosen.name}", steps=steps)
+        return _by_image(run, chosen, old_image, back, yes)
     found = providers.postgres_bin(run.settings)
     present = native_postgres.place(run.settings, run.stack.tier_home(chosen.name), found, run.stack.name)
     with stack.lock(run.stack, run.console.command):
@@ -319,6 +323,23 @@ def upgrade(run: Run, old_bin: str = "", back: bool = False, yes: bool = False, 
     data = {"upgraded": True, "from": plan.old_major, "to": plan.new_major, "kept": str(plan.kept), "path": str(made)}
     lines = (f"PostgreSQL {plan.new_major}; the old directory is {plan.kept}", "Next: invoke up")
     return Answer(data, lines=(*lines, "the way back: invoke down, invoke db.upgrade --back"))
+
+
+def _by_image(run: Run, chosen: Tier, old_image: str, back: bool, yes: bool) -> Answer:
+    from infra import stack
+    from infra.data import volume_upgrade
+
+    if back:
+        steps = ("invoke trash.restore postgres", "then set POSTGRES_IMAGE to the old image, and: invoke up")
+        raise PlatformError("USAGE", f"on the tier {chosen.name} the old storage is in the trash", steps=steps)
+    with stack.lock(run.stack, run.console.command):
+        confirm(run, volume_upgrade.plan(run.context, chosen, old_image), yes)
+        done = volume_upgrade.upgrade(run.context, chosen, old_image)
+    kept = [e.name for e in done.kept]
+    data = {"upgraded": True, "from": str(done.old), "to": str(done.new), "kept": kept, "path": str(done.backup)}
+    lines = (f"PostgreSQL {done.new}; the storage of {done.old} is in the trash: {', '.join(kept)}", "Next: invoke up")
+    way = f"the way back: invoke trash.restore {kept[0]}, POSTGRES_IMAGE={old_image} in .env, invoke up"
+    return Answer(data, lines=(*lines, way))
 
 
 def _back(run: Run, chosen: Any, data: Path, yes: bool) -> Answer:

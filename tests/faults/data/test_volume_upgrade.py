@@ -1,0 +1,153 @@
+"""The upgrade by image, on a tier whose images are two sets of programs on this machine: real servers, real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import psycopg
+import pytest
+
+from infra import endpoints, settings, stack
+from infra.console import Console
+from infra.data import postgres_restore, store, trash, volume_upgrade
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.settings import Settings, Value
+from infra.tiers import native_postgres, providers
+from infra.tiers.base import Context, Removal, Tier
+from infra.tiers.native import Native
+from tests.smoke.stage import clean_environment, free_ports
+
+OLD = Path("/usr/lib/postgresql/15/bin")
+
+pytestmark = [
+    pytest.mark.skipif(not (OLD / "postgres").is_file(), reason="needs PostgreSQL 15 of Debian"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the supervisors
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class ByImage:
+    """PostgreSQL alone; its image is a directory of programs, its volume a directory of data."""
+
+    name = "images"
+
+    def _on_native(self, context: Context) -> Context:
+        image = context.settings.text("POSTGRES_IMAGE")
+        values = {**context.settings.values, "PLATFORM_POSTGRES_BIN": Value(image, "the test")}
+        return replace(context, settings=replace(context.settings, values=values))
+
+    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+        """The entry point of an image makes the data directory, and refuses one of another version."""
+        there = self._on_native(context)
+        native = Native()
+        found = providers.postgres_bin(there.settings)
+        native_postgres.check_version(native.builder(there).programs.postgres, found)
+        native.start(there, names, timeout)
+
+    def stop(self, context: Context) -> bool:
+        return Native().stop(self._on_native(context))
+
+    def endpoints(self, context: Context) -> Endpoints:
+        return endpoints.build(context.settings, ("postgres",))
+
+    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+        return Native().removals(self._on_native(context), services)
+
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        Native().stash(self._on_native(context), removal, into)
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        Native().unstash(self._on_native(context), removal, kept)
+
+
+@pytest.fixture
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
+    """A stack whose PostgreSQL 15 holds rows, stopped; the setting names the bundled version."""
+    home = tmp_path_factory.mktemp("state")
+    for directory in (home, *home.parents[:2]):
+        os.chmod(directory, 0o755)
+    env = clean_environment() | free_ports() | {"PLATFORM_STATE_DIR": str(home)}
+    read = settings.load(environ=env)
+    bundled = str(providers.postgres_bin(read).path)
+    made = Context(_image(read, bundled), stack.of(read), Console(environ={}))
+    tier, former = ByImage(), replace(made, settings=_image(read, str(OLD)))
+    tier.start(former, ("postgres",), None)
+    with _link(made, "platform") as link:
+        link.execute("create table kept as select n from generate_series(1, 500) n")
+    tier.stop(former)
+    yield made
+    tier.stop(made)
+
+
+def _image(read: Settings, image: str) -> Settings:
+    return replace(read, values={**read.values, "POSTGRES_IMAGE": Value(image, "the test")})
+
+
+def _link(context: Context, database: str) -> psycopg.Connection[tuple[object, ...]]:
+    ends = endpoints.build(context.settings, ("postgres",))
+    return psycopg.connect(ends.database_url(database), autocommit=True)
+
+
+def _rows(context: Context) -> tuple[int, int]:
+    """Rows, and the server's major version."""
+    with _link(context, "platform") as link:
+        count = link.execute("select count(*) from kept").fetchone()
+        return int(str((count or (0,))[0])), link.info.server_version // 10000
+
+
+def _tier() -> Tier:
+    return cast("Tier", ByImage())  # the part of a tier that an upgrade needs
+
+
+def test_the_databases_move_and_the_old_storage_brings_them_back(context: Context) -> None:
+    done = volume_upgrade.upgrade(context, _tier(), str(OLD))
+    assert (done.old, done.new) == (15, 18)
+    assert _rows(context) == (500, 18)
+    with _link(context, "postgres") as link:
+        names = [str(row[0]) for row in link.execute("select datname from pg_database")]
+    assert not [name for name in names if "_old_" in name]
+    store.check_files(store.load(done.backup))
+    _tier().stop(context)
+    (entry,) = trash.entries(context.stack)
+    trash.bring_back(context, _tier(), entry)
+    former = replace(context, settings=_image(context.settings, str(OLD)))
+    _tier().start(former, ("postgres",), None)
+    assert _rows(context) == (500, 15)
+    _tier().stop(former)
+
+
+def test_an_upgrade_that_fails_leaves_the_old_storage_in_its_place(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise PlatformError("BACKUP_FAILED", "cut short")
+
+    monkeypatch.setattr(postgres_restore, "restore", fail)
+    with pytest.raises(PlatformError):
+        volume_upgrade.upgrade(context, _tier(), str(OLD))
+    former = replace(context, settings=_image(context.settings, str(OLD)))
+    _tier().start(former, ("postgres",), None)
+    assert _rows(context) == (500, 15)
+    _tier().stop(former)
+
+
+def test_an_image_that_is_not_newer_is_refused(context: Context) -> None:
+    same = replace(context, settings=_image(context.settings, str(OLD)))
+    with pytest.raises(PlatformError) as caught:
+        volume_upgrade.upgrade(same, _tier(), str(OLD))
+    assert caught.value.code == "DATA_INCOMPATIBLE"
+    _tier().start(same, ("postgres",), None)
+    assert _rows(same) == (500, 15)
+    _tier().stop(same)
+
+
+def test_without_the_old_image_nothing_is_planned(context: Context) -> None:
+    with pytest.raises(PlatformError) as caught:
+        volume_upgrade.plan(context, _tier(), "")
+    assert caught.value.code == "USAGE"
+    assert "--old-image" in caught.value.steps[0]
