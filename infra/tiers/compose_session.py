@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra import docker_engine, stack
+from infra import docker_engine, images, stack
 from infra.docker_engine import Engine
 from infra.tiers import compose_cli, compose_model, compose_project, compose_pull, compose_state
 from infra.tiers.base import Context
@@ -91,7 +91,8 @@ class Session:
     def compose(self) -> Compose:
         """How Compose is called."""
         settings = self.context.settings
-        environ = compose_cli.environment(settings, self.engine, self.project)
+        locked = self.images() if images.locked(settings.root) else ()
+        environ = compose_cli.environment(settings, self.engine, self.project) | images.replaced(settings, locked)
         directory = compose_project.directory(settings)
         files = compose_cli.files(settings, directory)
         return Compose(self.project, files, environ, directory / ".env.example")

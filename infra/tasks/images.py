@@ -1,0 +1,247 @@
+"""Container images: which, are they there, pull, lock, check, carry to a machine without a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra import images, registry
+from infra.console import Answer, Table, human_bytes
+from infra.errors import ExitCode, PlatformError
+from infra.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from infra.docker_engine import Engine
+
+AT_ONCE = 8
+HEARTBEAT = 5.0
+"""Seconds between lines of progress."""
+OBS = "with those of observability (MLflow, Loki, Alloy, Prometheus, Grafana, exporters)"
+CLEARML = "with those of ClearML"
+
+
+@command("list", log=False)
+def list_(run: Run) -> Answer:
+    """Every image: setting, reference, who says so, and whether Docker has it.
+
+    Example: invoke images.list
+    """
+    local = _local_or_none()
+    rows, data = [], []
+    for image in images.images(run.settings, local or ()):
+        here = None if local is None else not _absent([image.reference], local)
+        data.append({**vars(image), "local": here})
+        rows.append((image.setting, image.reference, image.origin, "?" if here is None else "yes" if here else "no"))
+    lines = () if local is not None else ("no Docker engine answers, so nobody knows which are local",)
+    names = tuple(str(entry["reference"]) for entry in data)
+    return Answer({"images": data}, Table(("setting", "reference", "from", "local"), tuple(rows)), lines, names=names)
+
+
+@command(help={"obs": OBS, "clearml": CLEARML})
+def pull(run: Run, obs: bool = False, clearml: bool = False) -> Answer:
+    """Get the images that the compose tier runs and Docker does not have, several at once.
+
+    Example: invoke images.pull --obs
+    """
+    from infra import docker_engine
+    from infra.tiers import compose_pull
+
+    engine = docker_engine.find()
+    local = _local(engine)
+    wanted = _wanted(run, local, obs, clearml)
+    absent = _absent(wanted, local)
+    mirrors = _mirrors(run)
+    if absent:
+        compose_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, run.console)
+    lines = (f"{len(absent)} pulled, {len(wanted) - len(absent)} were there",)
+    return Answer({"pulled": absent, "present": [r for r in wanted if r not in absent]}, lines=lines)
+
+
+@command()
+def lock(run: Run) -> Answer:
+    """Ask the registries for the digest of each image and write compose/images.lock.json.
+
+    From then on compose and kind use exactly these. Nothing is written unless all of them could be asked.
+
+    Example: invoke images.lock
+    """
+    found = _asked(run, list(dict.fromkeys(images.declared(run.settings.root).values())))
+    _refuse_unreachable([f for f in found if f.state in (registry.UNREACHABLE, registry.LIMITED)], found)
+    gone = [f for f in found if f.state != registry.THERE]
+    if gone:
+        raise PlatformError(
+            "IMAGE_UNAVAILABLE",
+            f"nothing was locked: {len(gone)} of {len(found)} images cannot be had",
+            why="; ".join(f"{f.reference}: {f.state} ({f.why})" for f in gone),
+            steps=("replace them, e.g. POSTGRES_IMAGE=... in .env", "invoke images.verify"),
+            details={"images": [vars(f) for f in gone]},
+        )
+    return _lock_written(run, {f.reference: f.digest for f in found})
+
+
+def _lock_written(run: Run, digests: dict[str, str]) -> Answer:
+    from infra.stack import write_atomic
+
+    path = run.settings.root / images.LOCK
+    before = images.locked(run.settings.root) if path.exists() else {}
+    write_atomic(path, images.lock_text(digests))
+    rows = tuple((ref, digest, _change(before.get(ref), digest)) for ref, digest in digests.items())
+    data = {"path": str(path), "images": digests}
+    return Answer(data, Table(("reference", "digest", ""), rows), (f"wrote {path}",))
+
+
+def _change(before: str | None, now: str) -> str:
+    return "new" if before is None else "as before" if before == now else "another one than before"
+
+
+@command()
+def verify(run: Run) -> Answer:
+    """Ask the registries whether each image in use still is there, and whether its tag is what was locked.
+
+    Example: invoke images.verify
+    """
+    locked = images.locked(run.settings.root)
+    used = [i for i in images.images(run.settings) if i.setting not in images.BUILT_HERE]
+    found = {f.reference: f for f in _asked(run, list(dict.fromkeys(i.reference for i in used)))}
+    if all(f.state in (registry.UNREACHABLE, registry.LIMITED) for f in found.values()):
+        _refuse_unreachable(list(found.values()), list(found.values()))
+    rows = [(i.setting, i.reference, found[i.reference].state, _note(found[i.reference], locked)) for i in used]
+    gone = [f for f in found.values() if f.state in (registry.GONE, registry.REFUSED)]
+    unclear = [f for f in found.values() if f.state in (registry.UNREACHABLE, registry.LIMITED)]
+    code = ExitCode.PARTIAL if gone else ExitCode.DEPENDENCY if unclear else ExitCode.OK
+    table = Table(("setting", "reference", "state", ""), tuple(rows))
+    data = {"images": [{"setting": i.setting, **vars(found[i.reference])} for i in used]}
+    return Answer(data, table, _verdict(found, gone, unclear), names=tuple(f.reference for f in gone), exit=int(code))
+
+
+def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tuple[str, ...]:
+    if not gone and not unclear:
+        return (f"all {len(found)} images are there",)
+    lines = [f"{f.reference} cannot be had any more: replace it in .env (see .env.example)" for f in gone]
+    return (*lines, *(f"{f.reference} could not be asked for: {f.why}" for f in unclear))
+
+
+def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
+    if finding.state != registry.THERE:
+        return finding.why
+    known = locked.get(finding.reference)
+    return "its tag is another image than locked" if known not in (None, finding.digest) else finding.digest[:19]
+
+
+@command(help={"path": "the file to write", "obs": OBS, "clearml": CLEARML})
+def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clearml: bool = False) -> Answer:
+    """Write the images to one file, for a machine without a network; they must be local.
+
+    Example: invoke images.bundle --obs --path images.tar
+    """
+    from infra import docker_engine, image_archive
+
+    engine = docker_engine.find()
+    local = _local(engine)
+    wanted = [r.partition("@")[0] for r in _wanted(run, local, obs, clearml)]
+    absent = _absent(wanted, local)
+    if absent:
+        steps = (f"invoke images.pull{' --obs' if obs else ''}{' --clearml' if clearml else ''}",)
+        raise PlatformError("NOT_FOUND", f"not local: {', '.join(absent)}", steps=steps)
+    target = Path(path).expanduser().absolute()
+    client = docker_engine.client(engine)
+    digest = image_archive.save(client, wanted, target, _progress(run, "written"))
+    size = target.stat().st_size
+    lines = (
+        f"wrote {target}: {len(wanted)} images, {human_bytes(size)}",
+        f"SHA-256 {digest}",
+        f"there: invoke images.load --path {target.name}",
+    )
+    return Answer({"path": str(target), "bytes": size, "sha256": digest, "images": wanted}, lines=lines)
+
+
+@command(help={"path": "the file that images.bundle wrote"})
+def load(run: Run, path: str = "platform-images.tar") -> Answer:
+    """Give the images of a file to Docker.
+
+    Example: invoke images.load --path images.tar
+    """
+    from infra import docker_engine, image_archive
+
+    engine = docker_engine.find()
+    source = Path(path).expanduser().absolute()
+    loaded = image_archive.load(docker_engine.client(engine), source, _progress(run, "read"))
+    local = _local(engine)
+    absent = _absent(_wanted(run, local, False, False), local)
+    lines = [f"{len(loaded)} images are local now"]
+    lines += [f"the core still lacks {r}" for r in absent] or ["the core has all it needs: invoke compose.up"]
+    return Answer({"images": loaded, "missing": absent}, lines=tuple(lines), names=tuple(loaded))
+
+
+TASKS = (list_, pull, lock, verify, bundle, load)
+
+
+def _wanted(run: Run, local: set[str], obs: bool, clearml: bool) -> list[str]:
+    chosen = images.references(run.settings, local)
+    return list(dict.fromkeys(chosen[name] for name in images.needed(run.settings, obs, clearml)))
+
+
+def _mirrors(run: Run) -> tuple[str, ...]:
+    return tuple(w.strip() for w in run.settings.text("PLATFORM_IMAGE_MIRRORS").split(",") if w.strip())
+
+
+def _asked(run: Run, references: Sequence[str]) -> list[registry.Finding]:
+    mirrors = _mirrors(run)
+    run.console.say(f"  asking registries for {len(references)} images", "dim")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda reference: registry.look_up(reference, mirrors), references))
+
+
+def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Finding]) -> None:
+    if not bad:
+        return
+    limited = any(f.state == registry.LIMITED for f in bad)
+    raise PlatformError(
+        "REGISTRY_UNREACHABLE",
+        f"{'rate limited' if limited else 'no answer'} for {len(bad)} of {len(asked)} images; nothing was changed",
+        why="; ".join(dict.fromkeys(f"{f.where}: {f.why}" for f in bad)),
+        steps=(
+            "try again later, or set PLATFORM_IMAGE_MIRRORS"
+            if limited
+            else "try again where the registries can be reached; behind a proxy set HTTPS_PROXY",
+        ),
+        details={"images": [vars(f) for f in bad]},
+    )
+
+
+def _local(engine: Engine) -> set[str]:
+    """What the engine has, as name:tag and name@digest."""
+    from infra import docker_engine
+    from infra.tiers import compose_pull
+
+    return set(compose_pull.tags(docker_engine.ask(engine.place, "/images/json")))
+
+
+def _absent(references: Sequence[str], local: set[str]) -> list[str]:
+    from infra.tiers import compose_pull
+
+    return compose_pull.missing(references, dict.fromkeys(local, ""))
+
+
+def _local_or_none() -> set[str] | None:
+    from infra import docker_engine
+
+    try:
+        return _local(docker_engine.find())
+    except PlatformError:
+        return None
+
+
+def _progress(run: Run, verb: str) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def note(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= (1.0 if run.console.live else HEARTBEAT):
+            last = time.monotonic()
+            run.console.say(f"  {human_bytes(done)} {verb}", "dim")
+
+    return note
