@@ -74,6 +74,7 @@ class _Making:
     event: Event
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     quiesce: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def mark(self, part: str, **facts: object) -> None:
         """Note as of when a part is."""
@@ -161,6 +162,8 @@ def _fill(making: _Making) -> None:
         _while_held(making)
     if "objects" in making.order.parts:
         _objects(making)
+    if "temporal" in making.order.parts and "temporal" not in making.parts and "temporal" in making.ends.services:
+        making.left_out["temporal"] = "its storage is a file in a container, which no address leads to"
 
 
 def _databases(making: _Making) -> None:
@@ -238,7 +241,7 @@ def seeds(home: Stack, order: Order) -> list[Path]:
 def _facts(making: _Making) -> dict[str, Any]:
     order = making.order
     head = {"label": order.label, "why": order.why, "tier": making.tier, "stack": making.context.stack.name}
-    return {**head, "parts": making.parts, "quiesce": making.quiesce}
+    return {**head, "parts": making.parts, "leftOut": making.left_out, "quiesce": making.quiesce}
 
 
 def _seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:

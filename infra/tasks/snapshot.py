@@ -75,6 +75,8 @@ def _made(run: Run, made: Backup) -> Answer:
     dangling = checked.get("objects", {}).get("dangling", [])
     for name in dangling[:20]:
         run.console.warn(f"a training's row names the object {name}, which is in neither the store nor the snapshot")
+    for part, why in made.facts["leftOut"].items():
+        run.console.warn(f"{part} is not in it: {why} (--skip {part} leaves it out without this)")
     rows = tuple(snapshot.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
@@ -83,7 +85,7 @@ def _made(run: Run, made: Backup) -> Answer:
         f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
         f"Next: invoke snapshot.restore {made.facts.get('label') or made.path.name}",
     )
-    code = ExitCode.PARTIAL if dangling else ExitCode.OK
+    code = ExitCode.PARTIAL if dangling or made.facts["leftOut"] else ExitCode.OK
     return Answer(_data(made), Table(("PART", ""), rows), lines, names=(str(made.path),), exit=int(code))
 
 
