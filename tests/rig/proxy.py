@@ -37,10 +37,11 @@ Spoil = Callable[[Asked], "Spoiled | None"]
 
 @dataclass(frozen=True)
 class Spoiled:
-    """What a request gets instead of its answer: a status, or only so many bytes of the body."""
+    """What a request gets instead of its answer: a status with an S3 code, or only so many bytes of the body."""
 
     status: int = 0
     cut: int = -1
+    code: str = "InternalError"
 
 
 @dataclass
@@ -71,7 +72,7 @@ def proxy(server: Login) -> Iterator[Proxy]:
             spoiled = made.spoil(asked) or Spoiled()
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
             if spoiled.status:
-                self._send(spoiled.status, [], b"<Error><Code>InternalError</Code></Error>")
+                self._send(spoiled.status, [], f"<Error><Code>{spoiled.code}</Code></Error>".encode())
                 return
             link = http.client.HTTPConnection(server.host, server.port, timeout=60)
             link.request(self.command, self.path, body or None, dict(self.headers.items()))
