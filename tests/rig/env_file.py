@@ -16,7 +16,8 @@ from tests.rig.kind import up as kind
 def values() -> dict[str, str]:
     """References of the images that are there, by setting."""
     made = [recipe for recipe in recipes.RECIPES if images.present(recipe)]
-    return {setting: recipe.reference for recipe in made for setting in recipe.settings} | kind.values()
+    base = {"PYTHON_IMAGE": recipes.BASE.reference} if images.present(recipes.BASE) else {}
+    return {setting: recipe.reference for recipe in made for setting in recipe.settings} | base | kind.values()
 
 
 def write() -> Path:

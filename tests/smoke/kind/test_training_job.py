@@ -1,0 +1,195 @@
+"""Trainings as Kubernetes Jobs, and the application in the cluster: what pods, worker and node may do to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from infra import catalog, shell
+from infra.kube.nodes import Docker
+from infra.settings import Settings
+from tests.smoke.kind.conftest import TheCluster
+from tests.smoke.platform import Platform
+
+LIMIT = 900.0
+LONG = "100000"
+JOBS = "/apis/batch/v1/namespaces/platform/jobs"
+PODS = "/api/v1/namespaces/platform/pods"
+ENDED = ("succeeded", "failed", "cancelled")
+WORKERS = "app.kubernetes.io/component=worker"
+Shown = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def application(cluster: TheCluster) -> None:
+    """The images, built here, and their Deployments."""
+    cluster.task("app.build", timeout=3600)
+    cluster.task("kind.up", "--apps", timeout=1800)
+
+
+def kubectl(cluster: TheCluster, *words: str, expect: int = 0) -> str:
+    found = cluster.tier.kubectl(cluster.context)
+    argv = [found.program, "--kubeconfig", str(found.kubeconfig), "--namespace", "platform", *words]
+    done = shell.run(argv, limit=120, check=False)
+    assert done.code == expect, done.err
+    return done.out.strip()
+
+
+def start(platform: Platform, *options: str) -> str:
+    return str(platform.data("train.run", "--detach", *options)["job"])
+
+
+def until(platform: Platform, job: str, true: Callable[[Shown], bool]) -> Shown:
+    """What `train.show` says once something is true."""
+    end = time.monotonic() + LIMIT
+    while not true(found := dict(platform.data("train.show", job))):
+        assert time.monotonic() < end, found
+        assert found["state"] not in ENDED, found
+        time.sleep(0.5)
+    return found
+
+
+def ended(platform: Platform, job: str) -> Shown:
+    return until(platform, job, lambda found: found["state"] in ENDED)
+
+
+def runs(epoch: int) -> Callable[[Shown], bool]:
+    return lambda found: (found["epoch"] or 0) >= epoch
+
+
+def pods(cluster: TheCluster, job: str) -> list[str]:
+    found = cluster.items(PODS, labelSelector=f"job-name=training-{job}")
+    return [str(pod["metadata"]["name"]) for pod in found]
+
+
+def jobs(cluster: TheCluster) -> dict[str, Any]:
+    return {job["metadata"]["name"]: job for job in cluster.items(JOBS)}
+
+
+def test_a_training_is_a_job_and_succeeds(cluster: TheCluster, platform: Platform) -> None:
+    done = platform.data("train.run", "--epochs", "5", timeout=LIMIT)
+    assert (done["state"], done["epoch"], done["attempt"]) == ("succeeded", 5, 1)
+    made = jobs(cluster)[f"training-{done['job']}"]
+    assert made["status"]["succeeded"] == 1
+    assert made["spec"]["ttlSecondsAfterFinished"] > 0
+    assert made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+
+
+def test_as_a_subprocess_it_makes_no_job(cluster: TheCluster, platform: Platform) -> None:
+    done = platform.data("train.run", "--epochs", "2", "--as", "subprocess", timeout=LIMIT)
+    assert done["state"] == "succeeded"
+    assert f"training-{done['job']}" not in jobs(cluster)
+
+
+def test_a_killed_pod_is_followed_by_another_that_goes_on(cluster: TheCluster, platform: Platform) -> None:
+    job = start(platform, "--epochs", LONG)
+    seen = until(platform, job, runs(5))["epoch"]
+    kubectl(cluster, "delete", "pod", *pods(cluster, job), "--grace-period=0", "--force")
+    until(platform, job, lambda found: found["attempt"] >= 2 and found["epoch"] > seen)
+    assert platform.data("train.cancel", job)["state"] == "cancelled"
+
+
+def test_a_worker_that_dies_leaves_the_job_to_the_next(cluster: TheCluster, platform: Platform) -> None:
+    job = start(platform, "--epochs", LONG)
+    seen = until(platform, job, runs(3))["epoch"]
+    uid = jobs(cluster)[f"training-{job}"]["metadata"]["uid"]
+    kubectl(cluster, "delete", "pod", "--selector", WORKERS, "--grace-period=0", "--force")
+    until(platform, job, runs(seen + 20))
+    assert jobs(cluster)[f"training-{job}"]["metadata"]["uid"] == uid
+    assert platform.data("train.cancel", job)["state"] == "cancelled"
+
+
+def test_a_cancelled_training_leaves_no_pod(cluster: TheCluster, platform: Platform) -> None:
+    job = start(platform, "--epochs", LONG)
+    until(platform, job, runs(1))
+    assert pods(cluster, job)
+    assert platform.data("train.cancel", job)["state"] == "cancelled"
+    assert pods(cluster, job) == []
+    assert f"training-{job}" not in jobs(cluster)
+
+
+def test_a_job_killed_for_memory_says_so(platform: Platform) -> None:
+    job = start(platform, "--as", "job", "--command", "python3 -c 'x = bytearray(8 * 10**9)'")
+    found = ended(platform, job)
+    assert found["state"] == "failed"
+    assert "killed for memory" in found["error"]
+
+
+def test_an_image_that_does_not_exist_ends_it_with_the_reason(platform: Platform) -> None:
+    options = ("--as", "job", "--image", "registry.invalid/nothing:1", "--command", "python3 train.py")
+    found = ended(platform, start(platform, *options))
+    assert found["state"] == "failed"
+    assert "registry.invalid/nothing:1" in found["error"]
+
+
+def test_a_program_of_the_user_reports_and_fails_with_its_own_words(platform: Platform) -> None:
+    good = """python3 -c 'print("{\\"epoch\\": 2, \\"epochs\\": 2, \\"metrics\\": {\\"loss\\": 0.5}}")'"""
+    found = ended(platform, start(platform, "--as", "job", "--command", good))
+    assert (found["state"], found["epoch"], found["metrics"]) == ("succeeded", 2, {"loss": 0.5})
+    bad = "python3 -c 'raise SystemExit(\"no such images\")'"
+    found = ended(platform, start(platform, "--as", "job", "--command", bad))
+    assert (found["state"], "exit status 1" in found["error"]) == ("failed", True)
+
+
+def test_what_needs_a_gpu_waits_for_a_node_and_can_be_cancelled(cluster: TheCluster, platform: Platform) -> None:
+    job = start(platform, "--epochs", "3", "--gpus", "2")
+    end = time.monotonic() + LIMIT
+    while not pods(cluster, job):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    limits = jobs(cluster)[f"training-{job}"]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "2"
+    assert platform.data("train.cancel", job)["state"] == "cancelled"
+    assert pods(cluster, job) == []
+
+
+@pytest.mark.parametrize("account", ["platform-training", "platform-worker"])
+def test_nobody_has_more_rights_than_needed(cluster: TheCluster, account: str) -> None:
+    me = f"--as=system:serviceaccount:platform:{account}"
+    worker = account == "platform-worker"
+    asked = {("create", "jobs"): worker, ("delete", "jobs"): worker, ("get", "pods"): worker}
+    asked |= {
+        ("get", "secrets"): False,
+        ("create", "pods"): False,
+        ("get", "nodes"): False,
+        ("create", "pods/exec"): False,
+    }
+    for (verb, what), expected in asked.items():
+        said = kubectl(cluster, "auth", "can-i", verb, what, me, expect=0 if expected else 1)
+        assert said.splitlines()[-1] == ("yes" if expected else "no"), (verb, what)
+
+
+def address(settings: Settings, setting: str) -> str:
+    ports = {p.setting: p.node_port for p in catalog.CLUSTER_PORTS}
+    return f"http://127.0.0.1:{ports[setting]}"
+
+
+def test_backend_and_frontend_in_the_cluster(cluster: TheCluster) -> None:
+    backend = address(cluster.context.settings, "BACKEND_PORT")
+    frontend = address(cluster.context.settings, "FRONTEND_PORT")
+    ready = requests.get(f"{backend}/ready", timeout=60)
+    assert ready.status_code == 200, ready.text
+    assert "<title>" in requests.get(frontend, timeout=60).text
+    made = requests.post(f"{frontend}/api/trainings", json={"epochs": 3, "experiment": "in-cluster"}, timeout=60)
+    assert made.status_code == 201, made.text
+    job, end = made.json()["job"], time.monotonic() + LIMIT
+    while (found := requests.get(f"{frontend}/api/trainings/{job}", timeout=60).json())["state"] not in ENDED:
+        assert time.monotonic() < end, found
+        time.sleep(0.5)
+    assert found["state"] == "succeeded"
+    assert f"training-{job}" in jobs(cluster)
+
+
+def test_a_node_that_restarts_interrupts_no_training_for_good(
+    cluster: TheCluster, platform: Platform, docker: Docker
+) -> None:
+    job = start(platform, "--epochs", LONG)
+    seen = until(platform, job, runs(5))["epoch"]
+    docker.stop([node.name for node in cluster.nodes()])
+    cluster.task("kind.up", timeout=1800)
+    until(platform, job, runs(seen + 20))
+    assert platform.data("train.cancel", job)["state"] == "cancelled"
