@@ -106,10 +106,10 @@ class SecondEngine:
         Raises:
             RigProblem: one is missing there, or there is no room here.
         """
-        save = subprocess.Popen(["docker", "save", *references], stdout=subprocess.PIPE)
         argv = ["docker", "--host", self.url, "load", "--quiet"]
-        done = subprocess.run(argv, stdin=save.stdout, capture_output=True, text=True)
-        if save.wait() or done.returncode:
+        with subprocess.Popen(["docker", "save", *references], stdout=subprocess.PIPE) as save:
+            done = subprocess.run(argv, stdin=save.stdout, capture_output=True, text=True)
+        if save.returncode or done.returncode:
             raise cache.RigProblem(f"images cannot be brought over: {done.stderr.strip()}", self.log)
 
 
