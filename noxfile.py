@@ -91,6 +91,12 @@ def faults_data(session: nox.Session) -> None:
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/data")
 
 
+@nox.session(name="faults-engine")
+def faults_engine(session: nox.Session) -> None:
+    """Docker missing, stopped, too old, restarted, full: against an engine of the tests' own (root on Linux)."""
+    _pytest(session, "tests/faults/engine")
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
     """All fault tests that this machine can run, with the table; not part of run-tests, which has them in parts."""

@@ -37,6 +37,7 @@ SESSIONS = (
     "apps",
     "faults-native",
     "faults-data",
+    "faults-engine",
     "walkthrough",
 )
 SHOWN_FAILURES = 10

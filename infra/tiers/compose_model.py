@@ -12,7 +12,7 @@ from typing import Any
 from infra import catalog, stack
 from infra.errors import PlatformError
 from infra.settings import Settings
-from infra.tiers.compose_cli import Compose, left_out
+from infra.tiers.compose_cli import Compose, left_out, version
 
 CONFIG_LIMIT = 30.0
 
@@ -95,7 +95,8 @@ def load(compose: Compose, kept: Path) -> Model:
     """The model, from the file `kept` where it is still right, else from `docker compose config`.
 
     Raises:
-        PlatformError: SETTING_INVALID when Compose cannot read the files with these settings.
+        PlatformError: SETTING_INVALID when Compose cannot read the files with these settings, COMPOSE_UNFIT or
+            PROGRAM_MISSING when it is not one that could.
     """
     wanted = fingerprint(compose)
     found = stack.read_json(kept) or {}
@@ -113,6 +114,7 @@ def _kept(entry: Mapping[str, Any]) -> Part:
 
 
 def _asked(compose: Compose) -> list[Part]:
+    version(compose.environ)  # another Compose than the files need fails in ways that say nothing
     done = compose.run("config", "--format", "json", limit=CONFIG_LIMIT, check=False)
     if done.code:
         raise PlatformError(

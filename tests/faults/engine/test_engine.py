@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ExitCode
-from tests.faults.compose.conftest import Broken, lacking, references, stack
+from tests.faults.engine.conftest import Broken, lacking, references, stack
 from tests.rig import cache
 from tests.rig.second_engine import second_engine
 
