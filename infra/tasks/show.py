@@ -113,7 +113,7 @@ def _where(context: Context, ends: Endpoints, name: str, engines: Mapping[str, s
 
 def _gaps(context: Context, tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     """What the tier and its engines lack, and on containers what the user has left out."""
-    out = context.settings.text("PLATFORM_LEAVE_OUT") if tier.name == "compose" else ""
+    out = context.settings.text("PLATFORM_LEAVE_OUT") if tier.name in ("compose", "kind") else ""
     reason = f"left out by PLATFORM_LEAVE_OUT ({context.settings.origin('PLATFORM_LEAVE_OUT')})"
     chosen = [catalog.Gap(tier.name, name.strip(), reason) for name in out.split(",") if name.strip()]
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]

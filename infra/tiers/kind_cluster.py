@@ -30,6 +30,8 @@ from infra.waiting import Item, Wait
 NAME = "platform"
 MARK = "/kind/platform"
 """In the nodes: a directory of this stack's state. Whose cluster it is can be seen by it, even of one half made."""
+SLOW_BOOT = "could not find a log line"
+"""What kind says when a node has not booted within its 30 seconds (kind pkg/cluster/internal/providers/common)."""
 ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "half made"
 CREATE_BUDGET, API_BUDGET = 420.0, 120.0
 """Seconds for a new cluster (its node image is there already), and for one that is started again."""
@@ -253,8 +255,15 @@ class Cluster:
         self.remember(name=name, fingerprint=mark, image=image, complete=False)
         self.context.console.say(f"  making the cluster {name}")
         argv = kind_cli.create(tools.kind.path, name, config, self.kubeconfig)
-        run = shell.spawn(argv, env=tools.kind_environment(self.kubeconfig))
-        self._follow(run, timeout)
+        environment = tools.kind_environment(self.kubeconfig)
+        try:
+            self._follow(shell.spawn(argv, env=environment), timeout)
+        except PlatformError as error:
+            if SLOW_BOOT not in error.why:
+                raise
+            self.context.console.say("  the node was slower than kind waits for it: once more")
+            self.docker.remove([n.name for n in self.nodes()])
+            self._follow(shell.spawn(argv, env=environment), timeout)
         self._adopt(self.nodes())
         self._trust()
 

@@ -168,6 +168,18 @@ def of_the_data(rounds: int, work: Path) -> list[Figure]:
     return [*data_db.figures(rounds, work), *data_objects.figures(rounds, work)]
 
 
+def of_the_cluster(rounds: int) -> list[Figure]:
+    """The kind tier, where its programs are there."""
+    from scripts.run_tests import unavailable
+    from tests.bench import kind
+
+    reason = unavailable("smoke-kind")
+    if reason:
+        print(f"kind is left out: {reason}")
+        return []
+    return kind.figures(rounds)
+
+
 def report(figures: list[Figure]) -> None:
     """Write the JSON and print the table."""
     RESULTS.parent.mkdir(exist_ok=True)
@@ -185,6 +197,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-clone", action="store_true", help="leave out the fresh clone")
     parser.add_argument("--data", action="store_true", help="also backups and restores (a quarter of an hour, 10 GB)")
+    parser.add_argument("--kind", action="store_true", help="also the kind tier (five minutes); --only-kind: just that")
+    parser.add_argument("--only-kind", action="store_true", help="nothing but the kind tier")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
     work.chmod(0o755)
@@ -195,6 +209,8 @@ def main() -> int:
         *([] if options.skip_clone else [lambda: clone_to_training(work)]),
         *([lambda: of_the_data(options.rounds, work)] if options.data else []),
     ]
+    if options.kind or options.only_kind:
+        parts = [*([] if options.only_kind else parts), lambda: of_the_cluster(options.rounds)]
     try:
         report([figure for part in parts for figure in part()])
     finally:

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 import psutil
 
 from infra import catalog
+from infra.locks import try_lock
 from infra.settings import ROOT
 from tests.smoke import containers
 
@@ -47,6 +49,9 @@ def odd_logins(tier: str) -> dict[str, str]:
     password = ODD_LOGINS["POSTGRES_PASSWORD"]
     return {**ODD_LOGINS, "POSTGRES_PASSWORD": password if tier == "native" else password.replace(" ", "_")}
 
+
+CONTAINERS = ("compose", "kind")
+"""Tiers whose services run from images."""
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -98,7 +103,8 @@ class Stage:
 
     def clean(self) -> list[str]:
         """Stop the stack, kill what is left, and say what that was; containers and volumes go, too."""
-        self.invoke("down", "--tier", self.tier, timeout=180)
+        end = ("kind.down", "--no-backup", "--yes") if self.tier == "kind" else ("down", "--tier", self.tier)
+        self.invoke(*end, timeout=300)
         boxes = containers.remove_all(self.env["PLATFORM_STACK"]) if self.tier == "compose" else []
         return [*boxes, *self._kill()]
 
@@ -175,10 +181,26 @@ def _is_free(port: int) -> bool:
     return True
 
 
+KIND = ("PLATFORM_KIND_BIN", "KIND_NODE_IMAGE")
+"""Settings that say with which programs and which node a cluster is made."""
+
+
+@contextlib.contextmanager
+def only_cluster(tier: str) -> Iterator[None]:
+    """Wait until no other stage of this machine has a cluster: kind/cluster.yaml fixes its ports."""
+    if tier != "kind":
+        yield
+        return
+    with open(Path(tempfile.gettempdir()) / "platform-kind-stage.lock", "a+", encoding="utf-8") as file:
+        while not try_lock(file):
+            time.sleep(1)
+        yield
+
+
 def clean_environment() -> dict[str, str]:
     """The environment without what steers the platform, save which programs it is to use."""
     programs = {name for name, setting in catalog.SETTINGS.items() if setting.kind == "program"}
-    kept = programs | {"PLATFORM_PYTHON", "PLATFORM_POSTGRES_BIN", *catalog.IMAGES}
+    kept = programs | {"PLATFORM_PYTHON", "PLATFORM_POSTGRES_BIN", *catalog.IMAGES, *KIND}
     dropped = {*catalog.SETTINGS, *catalog.CONTRACT_NAMES} - kept
     strange = {k for k in os.environ if k.startswith("PLATFORM_")} - kept
     return {k: v for k, v in os.environ.items() if k not in dropped | strange}
@@ -194,9 +216,9 @@ def stage(tier: str = "native", **settings: str) -> Iterator[Stage]:
     home = Path(tempfile.mkdtemp(prefix="platform-test-")).resolve()
     home.chmod(0o755)  # PostgreSQL, started by root, drops to a user who must get in
     own = {"PLATFORM_STATE_DIR": str(home), "PLATFORM_TIER": tier}
-    own |= {"PLATFORM_STACK": f"platform-test-{secrets.token_hex(3)}"} if tier == "compose" else {}
+    own |= {"PLATFORM_STACK": f"platform-test-{secrets.token_hex(3)}"} if tier in CONTAINERS else {}
     env = clean_environment() | free_ports() | own | settings
-    env |= {"PLATFORM_LEAVE_OUT": ",".join(containers.without_image(env))} if tier == "compose" else {}
+    env |= {"PLATFORM_LEAVE_OUT": ",".join(containers.without_image(env))} if tier in CONTAINERS else {}
     made = Stage(tier, home, env)
     try:
         yield made
@@ -226,7 +248,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     # So that a run that is terminated still stops what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with stage(options.tier, **odd_logins(options.tier)) as made:
+    with only_cluster(options.tier), stage(options.tier, **odd_logins(options.tier)) as made:
         code = _tested(made, options.pytest)
         if code:
             print(made.log_tails(), file=sys.stderr)

@@ -198,7 +198,7 @@ def test_a_hook_that_cannot_start_ends_the_run_of_helm(tmp_path: Path) -> None:
     s = stage(tmp_path, wanted("redis"))
     s.poll()
     s.clock[0] += 5
-    late = {"about": {"creationTimestamp": "2030-01-01T00:00:00Z"}}
+    late: dict[str, Any] = {"about": {"creationTimestamp": "2030-01-01T00:00:00Z"}}
     s.api.has(o.workload(ready=0), pods=[o.pod(container=o.waiting("ErrImagePull", "no such host"), **late)])
     assert s.poll()["redis"].state == "failed"
     assert s.runs[0].stopped
@@ -207,7 +207,7 @@ def test_a_hook_that_cannot_start_ends_the_run_of_helm(tmp_path: Path) -> None:
 def test_a_broken_pod_of_before_is_not_blamed_while_helm_works(tmp_path: Path) -> None:
     s = stage(tmp_path, wanted("redis"))
     s.poll()
-    old = {"about": {"creationTimestamp": "2020-01-01T00:00:00Z"}}
+    old: dict[str, Any] = {"about": {"creationTimestamp": "2020-01-01T00:00:00Z"}}
     s.api.has(o.workload(ready=0), pods=[o.pod(container=o.waiting("ImagePullBackOff"), **old)])
     assert s.poll()["redis"].state == "starting"
     assert not s.runs[0].stopped
