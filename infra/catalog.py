@@ -346,7 +346,10 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         ("silo", "rustfs", "external"),
     ),
     Setting(
-        "PLATFORM_METRICS_DIR", "", "path", "folder with *.prom files for Prometheus; default: compose/obs/metrics"
+        "PLATFORM_METRICS_DIR",
+        "",
+        "path",
+        "folder with *.prom files; default: that of the backups, without invoke compose/obs/metrics",
     ),
     Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from infra import docker_engine, images, stack
-from infra.docker_engine import Engine
+from infra.docker_engine import Engine, Place
+from infra.settings import Settings
 from infra.tiers import compose_cli, compose_model, compose_project, compose_pull, compose_state
 from infra.tiers.base import Context
 from infra.tiers.compose_cli import Compose
@@ -18,6 +20,8 @@ from infra.tiers.compose_model import Model, Part
 from infra.tiers.compose_state import Container
 
 NAME = "compose"
+IN_MACHINES = {".docker", ".rd", ".colima", ".orbstack", ".lima"}
+"""Folders with sockets of engines that run in a virtual machine."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,27 @@ def note(home: Path, made: Applied) -> None:
         stack.write_atomic(home / "applied.json", json.dumps(vars(made), indent=1) + "\n", sync=False)
     except OSError as error:
         raise stack.unwritable(home, error) from error
+
+
+def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
+    """What the files mount of this machine: the folder with figures for Prometheus, made here, and the engine's socket.
+
+    The socket of an engine in a virtual machine is at its usual place in there, whatever it is called out here.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE.
+    """
+    chosen = settings.text("PLATFORM_METRICS_DIR")
+    metrics = settings.root / Path(chosen).expanduser() if chosen else home / compose_model.METRICS
+    try:
+        metrics.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise stack.unwritable(metrics, error) from error
+    found = {"PLATFORM_METRICS_DIR": str(metrics)}
+    own = place.socket is not None and sys.platform == "linux" and not set(place.socket.parts) & IN_MACHINES
+    if own and not settings.text("PLATFORM_DOCKER_SOCKET"):
+        found["PLATFORM_DOCKER_SOCKET"] = str(place.socket)
+    return found
 
 
 @dataclass
@@ -93,6 +118,7 @@ class Session:
         settings = self.context.settings
         locked = self.images() if images.locked(settings.root) else ()
         environ = compose_cli.environment(settings, self.engine, self.project) | images.replaced(settings, locked)
+        environ |= mounted(settings, self.context.stack.home, self.engine.place)
         directory = compose_project.directory(settings)
         files = compose_cli.files(settings, directory)
         return Compose(self.project, files, environ, directory / ".env.example")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.data import postgres_backup
+from infra.docker_engine import Place
+from infra.errors import PlatformError
+from infra.tiers.compose_session import mounted
+from tests.unit.helpers import settings_of
+
+USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
+
+
+def test_backups_write_their_figures_where_prometheus_looks(tmp_path: Path) -> None:
+    found = mounted(settings_of(tmp_path), tmp_path / "state", USUAL)
+    assert Path(found["PLATFORM_METRICS_DIR"]) == tmp_path / "state" / postgres_backup.METRICS.parent
+    assert Path(found["PLATFORM_METRICS_DIR"]).is_dir(), "else the engine makes it, as root"
+
+
+def test_a_folder_of_the_users_is_named_from_the_checkout(tmp_path: Path) -> None:
+    found = mounted(settings_of(tmp_path, PLATFORM_METRICS_DIR="figures"), tmp_path / "state", USUAL)
+    assert found["PLATFORM_METRICS_DIR"] == str(tmp_path / "figures")
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(PlatformError):
+        mounted(settings_of(tmp_path), tmp_path / "state", USUAL)
+
+
+@pytest.mark.parametrize(
+    ("url", "socket"),
+    [
+        ("unix:///run/user/1000/docker.sock", "/run/user/1000/docker.sock"),
+        ("unix:///run/podman/podman.sock", "/run/podman/podman.sock"),
+        ("unix:///" + "home/me/.docker/desktop/docker.sock", None),
+        ("tcp://127.0.0.1:2375", None),
+    ],
+)
+def test_the_socket_is_named_where_it_is_on_this_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, socket: str | None
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert mounted(settings_of(tmp_path), tmp_path, Place(url, "x")).get("PLATFORM_DOCKER_SOCKET") == socket
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "PLATFORM_DOCKER_SOCKET" not in mounted(settings_of(tmp_path), tmp_path, Place(url, "x"))
+
+
+def test_a_socket_that_the_user_names_wins(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, PLATFORM_DOCKER_SOCKET="/run/mine.sock")
+    assert "PLATFORM_DOCKER_SOCKET" not in mounted(settings, tmp_path, USUAL)
