@@ -85,6 +85,12 @@ def faults_native(session: nox.Session) -> None:
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/training")
 
 
+@nox.session(name="faults-compose")
+def faults_compose(session: nox.Session) -> None:
+    """Bad input and faults against containers of their own, two at a time."""
+    _pytest(session, "-n", "2", "--dist", "loadfile", "tests/faults/compose")
+
+
 @nox.session(name="faults-data")
 def faults_data(session: nox.Session) -> None:
     """Faults while data is backed up and restored, with a table of all thirty."""

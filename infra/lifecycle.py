@@ -221,10 +221,11 @@ def report(context: Context, tier: Tier) -> Report:
     ends = tier.endpoints(context)
     client = psql(context.settings)
     findings = health.ask({n: health.probe(ends, n, client) for n in live}, limit=3.0)
-    return Report(found, findings, _overall(found, findings))
+    return Report(found, findings, overall(found, findings))
 
 
-def _overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:
+def overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:
+    """The state of several services as one word: ready, starting, degraded or stopped."""
     if not found or all(s.state == "stopped" for s in found):
         return "stopped"
     if all(s.state == "ready" and findings[s.name].ok for s in found):

@@ -16,12 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from infra import catalog
+from infra import catalog, docker_engine, shell
 from infra.console import Table, human_seconds
-from infra.errors import ExitCode
+from infra.errors import ExitCode, PlatformError
 from scripts import make_env
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +39,10 @@ SESSIONS = (
     "faults-native",
     "faults-data",
     "faults-engine",
+    "faults-compose",
     "walkthrough",
 )
+CORE_FILE = ROOT / "compose" / "docker-compose.yml"
 SHOWN_FAILURES = 10
 WITHOUT_JUNIT = ("lint", "types")
 
@@ -93,10 +96,24 @@ def from_exit(session: str, code: int) -> Outcome:
 
 def unavailable(session: str) -> str:
     """Why a session cannot run at all; '' when it can."""
-    tier = session.removeprefix("smoke-")
+    tier = session.removeprefix("smoke-").removeprefix("faults-")
     if tier in PLANNED_TIERS and tier not in catalog.TIERS:
         return NOT_YET
-    return _missing_programs() if tier == "kind" else ""
+    if tier == "compose":
+        return without_containers()
+    return _missing_programs() if session == "smoke-kind" else ""
+
+
+@cache
+def without_containers() -> str:
+    """Why no container can be started here: no engine, no Compose, or images that would have to be pulled."""
+    try:
+        docker_engine.find()
+        names = shell.run(["docker", "compose", "-f", str(CORE_FILE), "config", "--images"]).out.split()
+    except PlatformError as error:
+        return f"{error.what}{f' ({error.why})' if error.why else ''}"
+    absent = [n for n in sorted(set(names)) if shell.run(["docker", "image", "inspect", n], check=False).code]
+    return f"no image {', '.join(absent)} here; invoke compose.pull gets it" if absent else ""
 
 
 def _missing_programs() -> str:

@@ -46,22 +46,21 @@ def up(
     Example: invoke compose.up --obs --no-clearml
     """
     if light:
-        _set(run, remember=True, PLATFORM_LIGHT="yes")
+        _remember(run, PLATFORM_LIGHT="yes")
     if no_clearml:
-        _set(run, PLATFORM_LEAVE_OUT=",".join(("clearml", run.settings.text("PLATFORM_LEAVE_OUT"))).strip(","))
+        verbs.leave_out(run, "clearml")
     if force_recreate:
         _recreate(run, words([force_recreate]), timeout)
     return verbs.started(run, words(service), obs, auto_ports, timeout)
 
 
-def _set(run: Run, *, remember: bool = False, **values: str) -> None:
-    """Settings that an option stands for; with `remember` later runs have them, too."""
+def _remember(run: Run, **values: str) -> None:
+    """Settings that an option stands for, for this run and later ones."""
     from infra import stack
     from infra.settings import with_values
 
     run.settings = with_values(run.settings, values, "the command line")
-    if remember:
-        stack.remember_settings(run.stack, **values)
+    stack.remember_settings(run.stack, **values)
 
 
 def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:

@@ -355,4 +355,40 @@ def _back(run: Run, chosen: Any, data: Path, yes: bool) -> Answer:
     return Answer({"path": str(place), "kept": str(away), "major": major}, lines=(f"{away} is kept", steps))
 
 
-TASKS = (backup, list_, verify, restore, prune, shell, upgrade)
+@command(help={"tier": TIER})
+def init(run: Run, tier: str = "") -> Answer:
+    """Make the platform's databases that are missing; the others stay as they are.
+
+    Example: invoke db.init
+    """
+    from infra import lifecycle
+    from infra.data import ensure
+
+    made = ensure.databases(lifecycle.running_endpoints(run))
+    text = f"made: {', '.join(made)}" if made else "all databases are there"
+    return Answer({"made": made}, lines=(text,), names=tuple(made))
+
+
+@command(log=False, help={"tier": TIER})
+def databases(run: Run, tier: str = "") -> Answer:
+    """List the databases of the server, with their sizes.
+
+    Example: invoke db.databases
+    """
+    import psycopg
+
+    from infra import lifecycle
+
+    ends = lifecycle.running_endpoints(run)
+    query = "select datname, pg_database_size(oid) from pg_database where not datistemplate order by datname"
+    try:
+        with psycopg.connect(ends.database_url("postgres"), connect_timeout=10) as link:
+            found = [(str(name), int(size)) for name, size in link.execute(query)]
+    except psycopg.OperationalError as error:
+        raise PlatformError("UNREACHABLE", "PostgreSQL does not answer", why=str(error).strip()) from error
+    data = [{"database": name, "size": size} for name, size in found]
+    rows = tuple((name, human_bytes(size)) for name, size in found)
+    return Answer(data, Table(("DATABASE", "SIZE"), rows), names=tuple(name for name, _ in found))
+
+
+TASKS = (backup, list_, verify, restore, prune, shell, init, databases, upgrade)

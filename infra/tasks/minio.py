@@ -515,4 +515,28 @@ def url(run: Run, tier: str = "") -> Answer:
     return Answer(data, Table(("STORE", "API", "CONSOLE"), rows), lines, names=tuple(f["api"] for f in data.values()))
 
 
-TASKS = (backup, list_, verify, restore, prune, mirror, ls, buckets, init, url)
+@command(log=False, help={"store": "minio-datasets or minio-results", "tier": TIER})
+def console(run: Run, store: str = "minio-results", tier: str = "") -> Answer:
+    """Open the web console of a store in the browser, and print its address.
+
+    Example: invoke minio.console --store minio-datasets
+    """
+    from infra import catalog, lifecycle
+    from infra.data.objects_client import STORES
+
+    if store not in STORES:
+        raise PlatformError("USAGE", f"no store {store!r}", steps=(f"use one of {', '.join(STORES)}",))
+    active = lifecycle.require_running(run.context, lifecycle.choose(run.context))
+    engine = active.engines(run.context).get(store, "")
+    gap = next((g for g in catalog.gaps(engine) if g.feature == "s3-console"), None)
+    if gap:
+        raise PlatformError("NOT_FOUND", f"{store} has no console", why=gap.reason, steps=(gap.instead,))
+    address = active.endpoints(run.context).url(store, "console")
+    if run.console.live:
+        import webbrowser
+
+        webbrowser.open(address)
+    return Answer({"store": store, "url": address}, lines=(address,), names=(address,))
+
+
+TASKS = (backup, list_, verify, restore, prune, mirror, ls, buckets, init, url, console)

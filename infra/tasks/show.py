@@ -84,7 +84,8 @@ def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tu
     lines = [""]
     if "mlflow" in outcome.endpoints.services:
         missing = [f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in catalog.gaps(outcome.tier.name)]
-        lines += ["Not on this tier:", *missing, *_not_found(outcome), ""]
+        missing += _not_found(outcome)
+        lines += ["Not on this tier:", *missing, ""] if missing else []
     stores = [engines[name] for name in outcome.endpoints.services if name in engines]
     store = stores[0] if stores else ""
     if catalog.gaps(store):
@@ -101,9 +102,11 @@ def _activation() -> tuple[str, ...]:
 
 
 def _not_found(outcome: Started) -> list[str]:
-    """Services that this tier would run if it found their program."""
+    """Services that this tier would run if it found their program, or had not been told to leave them out."""
     known = [s for s in catalog.offered(outcome.tier.name) if s.overlay == catalog.OVERLAY_OBS]
     absent = [s for s in known if s.name not in outcome.endpoints.services]
+    if outcome.tier.name != "native":
+        return [f"  {s.name}: left out" for s in absent]
     return [f"  {s.name}: its program was not found; install it, or set PLATFORM_{s.name.upper()}" for s in absent]
 
 

@@ -60,6 +60,14 @@ def started(run: Run, names: tuple[str, ...], obs: bool, auto_ports: bool, timeo
     raise AssertionError  # the third turn has returned or raised
 
 
+def leave_out(run: Run, name: str) -> None:
+    """Leave a service out in this run, beside what the settings leave out."""
+    from infra.settings import with_values
+
+    names = ",".join(n for n in (name, run.settings.text("PLATFORM_LEAVE_OUT")) if n)
+    run.settings = with_values(run.settings, {"PLATFORM_LEAVE_OUT": names}, "the command line")
+
+
 def down(run: Run, tier: str = "") -> Answer:
     """Stop the platform and keep its data.
 

@@ -120,6 +120,7 @@ class ComposeTier:
         session = self.session(context)
         names = services or self.endpoints(context).services
         compose_start.wait(session, session.parts(names), timeout)
+        compose_start.answers(session, names)
 
     def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """Lines of the containers' logs."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from infra import catalog, docker_engine, stack
+from infra import catalog, docker_engine, endpoints, health, stack
 from infra.errors import PlatformError
 from infra.shell import Running
 from infra.tiers import (
@@ -19,6 +19,7 @@ from infra.tiers import (
     compose_project,
     compose_pull,
     compose_state,
+    providers,
 )
 from infra.tiers.base import Check
 from infra.tiers.compose_model import Part
@@ -26,6 +27,8 @@ from infra.tiers.compose_session import Applied, Session, note
 from infra.tiers.compose_state import Container, Watch
 from infra.waiting import FAILED, LAST_LINES, READY, Item, Wait, login_steps
 
+PATIENCE = 30.0
+"""Seconds between a passed health check and an answer to the functional question; usually none."""
 UP = ("up", "--detach", "--no-build", "--pull", "never")
 BUDGET = 180.0
 """Seconds that a part may take to become ready; pulls are not counted."""
@@ -159,6 +162,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     run(session, parts, timeout, *UP, *(p.name for p in parts))
     if stale:
         run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *stale)
+    answers(session, names)
     made = {name: c.id for name, c in session.containers().items()}
     note(session.home, Applied(tuple(names), session.model.fingerprint, made, mounts(session, parts)))
     _remember_major(session, parts)
@@ -172,11 +176,38 @@ def recreate(session: Session, names: Sequence[str], timeout: float | None) -> N
     run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *(p.name for p in parts))
 
 
+def stop_services(session: Session, names: Sequence[str]) -> tuple[str, ...]:
+    """Remove the containers of these services; their data stays. Returns the services that had one."""
+    there = session.containers()
+    parts = [p.name for name in names for p in session.model.of(name) if p.name in there]
+    gone = tuple(n for n in names if any(p.name in there for p in session.model.of(n)))
+    if parts:
+        session.compose.run("rm", "--stop", "--force", *parts)
+    last = session.applied
+    if last:
+        kept = tuple(n for n in last.services if n not in names)
+        note(session.home, replace(last, services=kept))
+    return gone
+
+
 def _prepare(session: Session) -> None:
     try:
         session.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise stack.unwritable(session.home, error) from error
+
+
+def answers(session: Session, names: Sequence[str]) -> None:
+    """Give services that are healthy a moment to answer their functional question; what still fails is told later."""
+    settings = session.context.settings
+    client = providers.postgres_bin(settings).path / f"psql{providers.EXE}"
+    ends = endpoints.build(settings, tuple(names))
+    unanswered = {name: health.probe(ends, name, client, database="postgres") for name in names}
+    end = time.monotonic() + PATIENCE
+    while unanswered and time.monotonic() < end:
+        found = health.ask(unanswered)
+        unanswered = {n: q for n, q in unanswered.items() if not found[n].ok and not found[n].fatal}
+        time.sleep(0.1 if unanswered else 0)
 
 
 def _remember_major(session: Session, parts: Sequence[Part]) -> None:

@@ -41,6 +41,7 @@ class Container:
     ended: float = 0.0
     image: str = ""
     directory: str = ""
+    created: float = 0.0
 
     @property
     def up(self) -> bool:
@@ -53,13 +54,14 @@ def containers(client: Any, project: str) -> dict[str, Container]:
     import docker
 
     listed = client.containers(all=True, filters={"label": [f"{PROJECT_LABEL}={project}"]})
-    found = {}
+    found: dict[str, Container] = {}
     for entry in listed:
         if entry["Labels"].get("com.docker.compose.oneoff") == "True":
             continue
         with contextlib.suppress(docker.errors.NotFound):  # it has just gone
             seen = read(client.inspect_container(entry["Id"]))
-            found[seen.part] = seen
+            if seen.part not in found or found[seen.part].created < seen.created:  # one is being replaced
+                found[seen.part] = seen
     return found
 
 
@@ -84,6 +86,7 @@ def read(facts: Mapping[str, Any]) -> Container:
         ended=_seconds(state.get("FinishedAt", "")),
         image=str(facts.get("Image", "")),
         directory=labels.get(DIRECTORY_LABEL, ""),
+        created=_seconds(facts.get("Created", "")),
     )
 
 
@@ -138,10 +141,12 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
         return (FAILED if container.restarts >= CRASHES or oom else "backoff"), why
     if container.up:
         return _running(container)
-    stale = busy and container.ended < began
-    if part.ends and container.code == 0 and not stale:
+    # What shall stay up and has ended by itself is restarted by the engine; `exited` means that it was stopped.
+    if busy and (not part.ends or container.ended < began):
+        return ("waiting", "for Compose")
+    if part.ends and container.code == 0:
         return READY, ""
-    return ("waiting", "for Compose") if stale else (FAILED, why_ended(container, part.memory, oom))
+    return FAILED, why_ended(container, part.memory, oom)
 
 
 def _running(container: Container) -> tuple[str, str]:

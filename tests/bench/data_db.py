@@ -31,7 +31,7 @@ from infra.data.postgres_clients import Server
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import run as bench
-from tests.bench.run import Figure
+from tests.bench.figures import Figure, invoke
 
 ROWS = {"platform": 5_000_000, "users": 1_800_000, "labeler": 1_800_000}
 # Seeded by the row's number: the same data in every run.
@@ -259,7 +259,7 @@ def _plain_restore(bench_: Bench, archive: Path) -> float:
 def figures(rounds: int, work: Path, scale: float = 1.0, zstd: Path | None = None) -> list[Figure]:
     """Every figure of the databases, on a stack of their own."""
     env = bench.staged(work / "state")
-    bench.invoke(env, "up")
+    invoke(env, "up")
     try:
         read = settings.load(environ=env)
         ends = endpoints.build(read, ("postgres",))
@@ -267,7 +267,7 @@ def figures(rounds: int, work: Path, scale: float = 1.0, zstd: Path | None = Non
         ready = Bench(env, work, postgres_clients.find_server(ends, read), zstd)
         return [*backups(ready, rounds), *skews(ready, rounds), *restores(ready, rounds)]
     finally:
-        bench.invoke(env, "down")
+        invoke(env, "down")
 
 
 def main() -> int:

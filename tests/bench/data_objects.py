@@ -28,7 +28,8 @@ import psutil
 from infra.data import objects_backup, store
 from infra.data.objects_client import Login
 from infra.settings import ROOT
-from tests.bench.run import Figure, invoke, report, staged
+from tests.bench.figures import Figure, invoke
+from tests.bench.run import report, staged
 from tests.rig import engines
 
 SMALL, SMALL_SIZE = 5_000, 4_096

@@ -17,31 +17,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from infra import catalog
 from infra.console import Table
 from infra.settings import ROOT
 from infra.tiers import supervise
+from tests.bench import containers
+from tests.bench.figures import Figure, invoke
 
 RESULTS = ROOT / ".platform-tests" / "bench.json"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured figure: its value and unit, what it is compared with, the goal, and whether that is met."""
-
-    name: str
-    value: float
-    unit: str
-    compared: str
-    goal: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the value is within the goal."""
-        return self.value <= self.goal
 
 
 def staged(home: Path) -> dict[str, str]:
@@ -53,14 +39,6 @@ def staged(home: Path) -> dict[str, str]:
         listener.close()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
     return {**clean, **ports, "PLATFORM_STATE_DIR": str(home), "PLATFORM_S3_SERVER": "rclone", "CI": "true"}
-
-
-def invoke(env: Mapping[str, str], *words: str, cwd: Path = ROOT) -> float:
-    """Seconds that a task takes, as a whole process."""
-    began = time.perf_counter()
-    argv = [sys.executable, "-m", "invoke", *words]
-    subprocess.run(argv, cwd=cwd, env=dict(env), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
 
 
 def bare(env: Mapping[str, str], home: Path) -> float:
@@ -196,6 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-clone", action="store_true", help="leave out the fresh clone")
+    parser.add_argument("--containers-only", action="store_true", help="only the compose tier")
     parser.add_argument("--data", action="store_true", help="also backups and restores (a quarter of an hour, 10 GB)")
     parser.add_argument("--kind", action="store_true", help="also the kind tier (five minutes); --only-kind: just that")
     parser.add_argument("--only-kind", action="store_true", help="nothing but the kind tier")
@@ -206,11 +185,13 @@ def main() -> int:
         lambda: list_against_empty(options.rounds, work),
         lambda: up_against_bare(options.rounds, work),
         lambda: of_a_running_stack(options.rounds, work),
+        lambda: containers.figures(options.rounds, work),
         *([] if options.skip_clone else [lambda: clone_to_training(work)]),
         *([lambda: of_the_data(options.rounds, work)] if options.data else []),
     ]
     if options.kind or options.only_kind:
         parts = [*([] if options.only_kind else parts), lambda: of_the_cluster(options.rounds)]
+    parts = [lambda: containers.figures(options.rounds, work)] if options.containers_only else parts
     try:
         report([figure for part in parts for figure in part()])
     finally:

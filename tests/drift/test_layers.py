@@ -21,7 +21,7 @@ LAYERS = (
     *("data.ensure", "data.migrate"),
     *("tiers", "training", "data"),
     "app",
-    *("lifecycle", "doctor", "auto_ports"),
+    *("lifecycle", "doctor", "auto_ports", "observability"),
     *("korean", "documents"),
     "tasks",
 )

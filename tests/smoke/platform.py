@@ -23,10 +23,10 @@ class Platform:
 
     tier: str
 
-    def invoke(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run `invoke ... --tier T`."""
+    def invoke(self, *arguments: str, timeout: float = 120, fixed: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run `invoke ... --tier T`; `fixed`: a task of one tier, which has no such option."""
         return subprocess.run(
-            [sys.executable, "-m", "invoke", *arguments, "--tier", self.tier],
+            [sys.executable, "-m", "invoke", *arguments, *([] if fixed else ["--tier", self.tier])],
             cwd=ROOT,
             env=os.environ,
             stdin=subprocess.DEVNULL,
@@ -36,9 +36,9 @@ class Platform:
             check=False,
         )
 
-    def data(self, *arguments: str, timeout: float = 120) -> Any:
+    def data(self, *arguments: str, timeout: float = 120, fixed: bool = False) -> Any:
         """The `data` of a command's JSON envelope, whatever the exit code."""
-        done = self.invoke(*arguments, "--output", "json", timeout=timeout)
+        done = self.invoke(*arguments, "--output", "json", timeout=timeout, fixed=fixed)
         envelope = json.loads(done.stdout)
         assert envelope["status"] == "ok", f"invoke {arguments}: {envelope['error']}"
         return envelope["data"]

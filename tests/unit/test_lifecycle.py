@@ -268,7 +268,7 @@ def test_a_missing_bucket_heals(tmp_path: Path, answers: dict[str, Finding], mon
 def state_of(*found: tuple[str, str, bool]) -> str:
     services = [ServiceStatus(name, state) for name, state, _ in found]
     findings = {name: Finding(ok) for name, state, ok in found if state in ("ready", "starting")}
-    return lifecycle._overall(services, findings)
+    return lifecycle.overall(services, findings)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,17 @@ def test_tiers_that_the_catalogue_lacks_are_skipped_with_the_reason(tier: str) -
     assert (run_tests.unavailable(f"smoke-{tier}") == run_tests.NOT_YET) == (tier not in catalog.TIERS)
 
 
+def test_sessions_with_containers_are_skipped_with_what_docker_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    run_tests.without_containers.cache_clear()
+    try:
+        for session in ("smoke-compose", "faults-compose"):
+            assert "/nowhere/docker.sock" in run_tests.unavailable(session)
+        assert run_tests.unavailable("smoke-native") == ""
+    finally:
+        run_tests.without_containers.cache_clear()
+
+
 def test_kind_is_skipped_where_its_programs_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("PLATFORM_KIND_BIN", raising=False)
