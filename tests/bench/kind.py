@@ -19,14 +19,14 @@ from infra.tiers.kind import Kind
 from tests.smoke import stage as stages
 
 if TYPE_CHECKING:
-    from tests.bench.run import Figure
+    from tests.bench.figures import Figure
 
 UNITS = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
 
 
 def figures(rounds: int) -> list[Figure]:
     """All figures, with a cluster of its own that is gone afterwards."""
-    from tests.bench.run import Figure
+    from tests.bench.figures import Figure
 
     with stages.only_cluster("kind"), stages.stage("kind") as made:
         ours = _timed(made, "kind.up")
@@ -67,7 +67,7 @@ def _without_releases(made: stages.Stage) -> None:
 
 def _training(made: stages.Stage) -> list[Figure]:
     """A training as a Job against the same one as a subprocess; left out where the images are not here."""
-    from tests.bench.run import Figure
+    from tests.bench.figures import Figure
 
     if made.invoke("helm.deploy", "--only", "platform").returncode:
         return []
