@@ -50,11 +50,18 @@ def _hopeless(pod: Object, memory: str, now: datetime) -> str:
         ended, waiting = state.get("terminated"), state.get("waiting", {})
         if ended and ended.get("reason") == "OOMKilled":
             return f"the training was killed for memory: it took more than its limit ({memory})"
-        if ended and ended["exitCode"] and ended["exitCode"] not in RETRIED and not _disrupted(pod):
+        if ended and _by_itself(ended) and not _disrupted(pod):
             return _ending(ended)
         if waiting.get("reason") in _AT_ONCE or (waiting.get("reason") in _STUCK and _age(pod, now) > PULL_PATIENCE):
             return f"the pod cannot start: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")
     return ""
+
+
+def _by_itself(ended: Object) -> bool:
+    """Whether the program has failed of its own accord."""
+    # So it is said of a program that went down with its node: nobody knows how it ended (containerd, kubelet).
+    lost = ended.get("reason") in ("Unknown", "ContainerStatusUnknown")
+    return bool(ended["exitCode"]) and ended["exitCode"] not in RETRIED and not lost
 
 
 def _states(pod: Object) -> Iterator[Object]:

@@ -101,6 +101,8 @@ DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
         (job(), [ended(1)], FAILED, "exit status 1"),
         (job(), [ended(128, "StartError")], FAILED, "StartError"),
         (job(), [ended(75), pod(phase="Running")], RUNNING, ""),
+        (job(), [ended(255, "Unknown")], RUNNING, ""),
+        (job(), [ended(255)], FAILED, "exit status 255"),
         (job(), [ended(143)], RUNNING, "its pod is starting"),
         (job(), [ended(1, conditions=DISRUPTED)], RUNNING, ""),
         (job(), [ended(1, reason_="x")], FAILED, "exit status 1"),
