@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra import shell, stack
@@ -46,7 +46,7 @@ def canonical(reference: str) -> str:
 
 @dataclass(frozen=True)
 class Supply:
-    """Images for one cluster; `memory` is a file with what was found out before."""
+    """Images for one cluster; `memory` is a file with what was found out before, `locked` has digests by reference."""
 
     docker: Docker
     tools: Tools
@@ -55,6 +55,7 @@ class Supply:
     memory: Path
     kubeconfig: Path
     console: Console
+    locked: Mapping[str, str] = field(default_factory=dict)
 
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
         """The images of releases, by rendering those charts that have changed."""
@@ -115,18 +116,18 @@ class Supply:
             return {}
         self.console.say(f"  pulling {', '.join(references)}")
         with ThreadPoolExecutor(max_workers=3) as pool:
-            list(pool.map(lambda r: pull(self.docker, r), references))
+            list(pool.map(lambda r: pull(self.docker, r, digest=self.locked.get(_short(r), "")), references))
         return {r: self.docker.image_id(r) for r in references}
 
 
-def pull(docker: Docker, reference: str, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Fetch an image, again after 4 and 8 seconds where that may help.
+def pull(docker: Docker, reference: str, sleep: Callable[[float], None] = time.sleep, digest: str = "") -> None:
+    """Fetch an image, of the locked digest where there is one, again after 4 and 8 seconds where that may help.
 
     Raises:
         PlatformError: SERVICE_FAILED with what the registry said.
     """
     for attempt in range(PULL_ATTEMPTS):
-        done = docker.pull(reference)
+        done = docker.pull_locked(reference, digest) if digest else docker.pull(reference)
         if done.code == 0:
             return
         if attempt + 1 == PULL_ATTEMPTS or not _TRANSIENT.search(done.err):

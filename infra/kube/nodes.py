@@ -121,6 +121,12 @@ class Docker:
         """Fetch an image; the caller looks at the result."""
         return self._run("pull", "--quiet", reference, limit=limit, check=False)
 
+    def pull_locked(self, reference: str, digest: str) -> shell.Result:
+        """Fetch exactly this digest and give it the reference's name and tag, by which nodes know images."""
+        exact = f"{reference.rpartition(':')[0]}@{digest}"
+        done = self.pull(exact)
+        return done if done.code else self._run("tag", exact, reference, check=False)
+
     def publisher(self, port: int) -> str:
         """The container that publishes a port of this machine, '' for none."""
         done = self._run("ps", "--filter", f"publish={port}", "--format", "{{.Names}}", check=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from infra import catalog, shell, stack
 from infra.errors import PlatformError
+from infra.images import locked
 from infra.kube import releases, snapshot
 from infra.kube.api import Api, NoAnswer, unreachable
 from infra.kube.helm_cli import Helm
@@ -143,7 +144,9 @@ def supply(cluster: Cluster, found: Tools) -> Supply:
     """What brings images into the cluster's nodes."""
     memory = cluster.home / "images.json"
     nodes = cluster.nodes()
-    return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, cluster.context.console)
+    known = locked(cluster.context.settings.root)
+    console = cluster.context.console
+    return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, console, known)
 
 
 def _images(cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted]) -> list[str]:

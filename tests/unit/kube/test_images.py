@@ -6,6 +6,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.kube import images
+from infra.kube.nodes import Docker
 from infra.shell import Result
 
 
@@ -78,3 +79,17 @@ def test_a_limit_that_lasts_is_named_as_such() -> None:
     with pytest.raises(PlatformError) as caught:
         pulled(engine)
     assert "rate limit" in caught.value.why
+
+
+def test_a_locked_image_is_pulled_by_its_digest_and_named_by_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, ...]] = []
+
+    def run(self: Docker, *words: str, limit: float = 60.0, check: bool = True) -> Result:
+        called.append(words)
+        return Result(0, "", "")
+
+    monkeypatch.setattr(Docker, "_run", run)
+    digest = "sha256:" + "a" * 64
+    images.pull(Docker("docker"), "ghcr.io/mlflow/mlflow:v3", digest=digest)
+    exact = f"ghcr.io/mlflow/mlflow@{digest}"
+    assert called == [("pull", "--quiet", exact), ("tag", exact, "ghcr.io/mlflow/mlflow:v3")]
