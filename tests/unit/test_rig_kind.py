@@ -75,9 +75,11 @@ def test_a_node_of_another_name_is_refused() -> None:
 def docker_sees(tmp_path: Path, *arguments: str) -> list[str]:
     """What the real docker is called with when kind calls the one in front of it."""
     shim = shutil.copytree(tools.SOURCE / "shim", tmp_path / "shim", dirs_exist_ok=True)
-    program(tmp_path / "real", "docker", 'for word in "$@"; do echo "$word"; done')
+    program(tmp_path / "real", "docker", 'for word in "$@"; do echo "$word"; done; cat')
     path = f"{shim}:{shim}:{tmp_path / 'real'}:/usr/bin:/bin"
-    return said(["docker", *arguments], PATH=path).stdout.splitlines()
+    done = subprocess.run(["docker", *arguments], input="input", capture_output=True, text=True, env={"PATH": path})
+    assert done.stdout.endswith("\ninput"), "what kind sends to a node does not get there"
+    return done.stdout.splitlines()[:-1]
 
 
 def test_privileged_becomes_what_can_be_given(tmp_path: Path) -> None:
