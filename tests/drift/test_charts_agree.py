@@ -8,34 +8,15 @@ import re
 import pytest
 
 from infra import catalog
+from infra.kube import releases
 from infra.settings import ROOT
 from tests.drift import manifests as m
 from tests.drift.repo import read
 
 KIND = "values-kind.yaml"
 
-IMAGES = {
-    "postgresql": {"image": "POSTGRES_IMAGE"},
-    "redis": {"image": "REDIS_IMAGE"},
-    "minio": {"image": "MINIO_IMAGE"},
-    "temporal": {
-        "image": "TEMPORAL_IMAGE",
-        "adminTools.image": "TEMPORAL_ADMIN_TOOLS_IMAGE",
-        "ui.image": "TEMPORAL_UI_IMAGE",
-        "dev.image": "TEMPORAL_DEV_IMAGE",
-    },
-    "mlflow": {"image": "MLFLOW_IMAGE"},
-    "observability": {
-        "prometheus.image": "PROMETHEUS_IMAGE",
-        "loki.image": "LOKI_IMAGE",
-        "alloy.image": "ALLOY_IMAGE",
-        "grafana.image": "GRAFANA_IMAGE",
-        "postgresExporter.image": "POSTGRES_EXPORTER_IMAGE",
-        "redisExporter.image": "REDIS_EXPORTER_IMAGE",
-        "nodeExporter.image": "NODE_EXPORTER_IMAGE",
-    },
-}
-"""Where a chart's values name an image, and the setting that replaces it on compose."""
+IMAGES = {chart: paths for chart, paths in releases.IMAGES.items() if chart != "platform"}
+"""Where a chart's values name an image, and the setting that replaces it; those of the applications are built here."""
 
 
 @pytest.mark.parametrize(
