@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_verdict
-from infra.training.cluster import Away, Cluster, Object
+from infra.training.cluster import Away, Cluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
 from infra.training.job_verdict import RUNNING, Verdict
 from infra.training.request import Request
@@ -24,6 +24,8 @@ BEAT = 0.25
 """Seconds between two signs of life."""
 PATIENCE = 600.0
 """Seconds that the API server may be away before the training is handed on to another worker."""
+REFUSAL_PATIENCE = 30.0
+"""Seconds for our rights to be known: an API server that has just started refuses everybody for a moment."""
 REMOVAL = 60.0
 """Seconds for the pods of a cancelled training to end."""
 
@@ -105,12 +107,15 @@ class JobRunner:
             self._rest(POLL)
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        end = time.monotonic() + PATIENCE
+        began = time.monotonic()
         while True:
             try:
                 return call()
             except Away:
-                if time.monotonic() > end:
+                if time.monotonic() > began + PATIENCE:
+                    raise
+            except Refused as error:
+                if error.status not in (401, 403) or time.monotonic() > began + REFUSAL_PATIENCE:
                     raise
             self._pause(POLL)
 

@@ -32,6 +32,7 @@ Api = tuple[State, Cluster]
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setattr(job_runner, "POLL", 0.02)
     monkeypatch.setattr(job_runner, "BEAT", 0.01)
+    monkeypatch.setattr(job_runner, "REFUSAL_PATIENCE", 0.05)
     with serving() as found:
         yield found
 
@@ -135,6 +136,23 @@ def test_an_api_server_that_is_away_is_waited_for(api: Api, tmp_path: Path) -> N
 
     assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, print).state == SUCCEEDED
     assert len(beats) > 5, "it shows that it lives meanwhile"
+
+
+def test_an_api_server_that_does_not_know_our_rights_yet_is_waited_for(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_runner, "REFUSAL_PATIENCE", 60)
+    state, _ = api
+    runner(api).create(0)
+    state.end(NAME)
+    state.broken = 403
+    beats = []
+
+    def beat() -> None:
+        beats.append(1)
+        state.broken = 0 if len(beats) > 5 else 403
+
+    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, print).state == SUCCEEDED
 
 
 def test_an_api_server_that_stays_away_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
