@@ -95,7 +95,7 @@ def version(environ: Mapping[str, str] | None = None) -> str:
     if not shell.find("docker"):
         steps = ("install it: https://docs.docker.com/engine/install/ (package docker-ce-cli or docker-cli)", *_NATIVE)
         raise PlatformError("PROGRAM_MISSING", "an engine answers, but there is no program `docker`", steps=steps)
-    done = shell.run(["docker", "compose", "version", "--short"], env=environ, limit=20, check=False)
+    done = shell.run(["docker", "compose", "version", "--short"], env=environ, check=False)
     text = done.out.strip().removeprefix("v")
     if done.code or not text:
         raise _unfit("Docker Compose is not installed", _old_one())

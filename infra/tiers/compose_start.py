@@ -159,6 +159,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     last = session.applied or Applied()
     note(session.home, replace(last, services=tuple(names), fingerprint=""))
     compose_project.claim(session.client, session.project, session.context.stack)
+    end_broken(session, parts)
     run(session, parts, timeout, *UP, *(p.name for p in parts))
     if stale:
         run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *stale)
@@ -166,6 +167,21 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     made = {name: c.id for name, c in session.containers().items()}
     note(session.home, Applied(tuple(names), session.model.fingerprint, made, mounts(session, parts)))
     _remember_major(session, parts)
+
+
+def end_broken(session: Session, parts: Sequence[Part]) -> None:
+    """Stop containers of an earlier start that crash again and again or are unhealthy.
+
+    Compose starts them or makes them anew; until then the watch would take their old failure for one of this start.
+    """
+    there = session.containers()
+    for part in parts:
+        container = there.get(part.name)
+        if container and compose_state.judged(part, container, 0.0, container.oom, busy=False)[0] in (
+            FAILED,
+            "backoff",
+        ):
+            session.client.stop(container.id)
 
 
 def recreate(session: Session, names: Sequence[str], timeout: float | None) -> None:
