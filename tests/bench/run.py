@@ -38,7 +38,8 @@ def staged(home: Path) -> dict[str, str]:
     for listener in held:
         listener.close()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
-    return {**clean, **ports, "PLATFORM_STATE_DIR": str(home), "PLATFORM_S3_SERVER": "rclone", "CI": "true"}
+    own = {"PLATFORM_TIER": "native", "PLATFORM_STATE_DIR": str(home), "PLATFORM_S3_SERVER": "rclone", "CI": "true"}
+    return {**clean, **ports, **own}
 
 
 def bare(env: Mapping[str, str], home: Path) -> float:

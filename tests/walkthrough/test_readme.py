@@ -31,7 +31,8 @@ class Clone:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.env = clean_environment() | free_ports()
+        # On the tier that needs nothing: where Docker and the images are, another one would be chosen.
+        self.env = clean_environment() | free_ports() | {"PLATFORM_TIER": "native"}
 
     def script(self, *argv: str) -> Completed:
         """Run a command of the README in the clone."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import secrets
+import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from infra import catalog
+from infra.settings import ROOT
 from tests.smoke.compose.conftest import docker
 from tests.smoke.platform import Platform
+from tests.smoke.stage import clean_environment, run
 
 CORE = ("postgres", "redis", "temporal", "minio-datasets", "minio-results", "minio-setup")
 
@@ -76,6 +83,14 @@ def test_a_container_that_is_killed_comes_back(boxes: dict[str, Any], platform: 
             break
         time.sleep(0.2)
     assert platform.invoke("wait", "--service", "redis").returncode == 0
+
+
+def test_this_tier_is_chosen_where_its_images_are_here(tmp_path: Path) -> None:
+    images = {n: os.environ[n] for n in catalog.IMAGES if os.environ.get(n)}
+    own = {"PLATFORM_STATE_DIR": str(tmp_path), "PLATFORM_STACK": f"platform-test-{secrets.token_hex(3)}"}
+    done = run([sys.executable, "-m", "invoke", "status", "--json"], ROOT, clean_environment() | images | own, 60)
+    assert json.loads(done.stdout)["tier"] == "compose"
+    assert done.returncode == 9
 
 
 def test_data_outlives_down_and_up(platform: Platform, engine: Any, project: str) -> None:
