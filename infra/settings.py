@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ENV_FILE = ".env"
 _PREFIX = "PLATFORM_"
+_RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
 _BAD_IN_URL = frozenset(" \t\r\n\0")
@@ -116,7 +117,7 @@ def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
-    ours = {n for n in environ if n.startswith(_PREFIX)} - _RESERVED
+    ours = {n for n in environ if n.startswith(_PREFIX) and not n.startswith(_RIG)} - _RESERVED
     for name in sorted(ours - set(catalog.SETTINGS)):
         raise _unknown(name, "the environment")
     return {n: Value(environ[n], "the environment") for n in catalog.SETTINGS if n in environ}
