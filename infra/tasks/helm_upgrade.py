@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,16 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
     if not (order.sets or order.files or order.forget):
         raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
     base = kind_deploy.wanted(cluster, [releases.chart(known.name)], active.deployed(run.context))[0]
-    if order.forget:  # from the values files again, plus what is given now
-        deploy, stdin = _changed(base.deploy, order, reuse=False), base.stdin
-    else:
-        deploy, stdin = _changed(base.deploy, order, reuse=True), ""
-    wanted = releases.Wanted(base.chart, deploy, stdin, "another")
-    kind_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout)
+    every = tuple(kind_deploy.merged(base.deploy.sets, order.sets))
+    services = active.deployed(run.context)
+    base = releases.wanted(base.chart, run.settings, services, every, releases.KEPT_CLASS)
+    whole = _changed(base.deploy, order, reuse=False)
+    mark = releases.fingerprint(Path(base.deploy.chart), base.stdin, (str(time.time_ns()), *whole.sets))
+    shown = releases.Wanted(base.chart, whole, base.stdin, mark)  # what is rendered to learn the images
+    wanted = shown
+    if not order.forget:  # else from the values files again, plus what is given now
+        wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
+    kind_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout, shown=[shown])
     if order.sets:
         kind_deploy.override(cluster, known.name, order.sets)
 
@@ -71,12 +76,9 @@ def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:
 
     files = tuple(str(_file(name)) for name in order.files)
     kept = () if reuse else base.values
-    sets = order.sets if reuse else (*base.sets, *order.sets)
+    sets = order.sets if reuse else base.sets
     timeout = order.timeout or base.timeout
-    labels = {} if reuse else base.labels
-    return replace(
-        base, values=(*kept, *files), sets=sets, reuse=reuse, rollback=order.back, timeout=timeout, labels=labels
-    )
+    return replace(base, values=(*kept, *files), sets=sets, reuse=reuse, rollback=order.back, timeout=timeout)
 
 
 def _file(name: str) -> Path:

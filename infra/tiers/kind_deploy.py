@@ -23,6 +23,8 @@ from infra.tiers.kind_cluster import Cluster
 from infra.waiting import Wait
 
 SYSTEM = "kube-system"
+MARKS = 40
+"""How many states of releases are remembered, whose images are in the nodes."""
 NOTE = "platform-cluster"
 """A ConfigMap that says which stack the cluster belongs to and what it was made from."""
 
@@ -61,12 +63,16 @@ def overrides(cluster: Cluster) -> dict[str, list[str]]:
     return {name: [str(s) for s in sets] for name, sets in found.items() if isinstance(sets, list)}
 
 
+def merged(known: Sequence[str], sets: Sequence[str]) -> list[str]:
+    """What was set before and what is set now, which wins."""
+    names = {text.partition("=")[0] for text in sets}
+    return [*(text for text in known if text.partition("=")[0] not in names), *sets]
+
+
 def override(cluster: Cluster, release: str, sets: Sequence[str]) -> None:
     """Keep what a user has set, so that later deployments keep it too; nothing given forgets it."""
     known = overrides(cluster)
-    names = {text.partition("=")[0] for text in sets}
-    kept = [text for text in known.get(release, []) if text.partition("=")[0] not in names]
-    known[release] = [*kept, *sets] if sets else []
+    known[release] = merged(known.get(release, []), sets) if sets else []
     body = {name: texts for name, texts in known.items() if texts}
     stack.write_atomic(cluster.home / "overrides.json", json.dumps(body, indent=1) + "\n", mode=0o600)
 
@@ -86,25 +92,34 @@ def deployed(api: Api) -> dict[str, Deployed]:
 
 
 def deploy(
-    cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted], timeout: float | None, force: bool = False
+    cluster: Cluster,
+    found: Tools,
+    helm: Helm,
+    wanted: Sequence[Wanted],
+    timeout: float | None,
+    shown: Sequence[Wanted] = (),
 ) -> list[str]:
     """Bring releases to what is wanted and wait until all are ready; returns those that were changed.
+
+    Args:
+        shown: what to render in their place, to learn which images they need.
 
     Raises:
         PlatformError: SERVICE_FAILED or WAIT_TIMEOUT with the reason, the last lines of the pod and its events.
     """
     api = cluster.api()
     try:
-        there = {} if force else deployed(api)
+        there = deployed(api)
         stale = [w for w in wanted if not _same(w, there.get(w.name))]
-        if stale or cluster.record.get("imagesFor") != _marks(wanted):
-            _images(cluster, found, helm, wanted)
-            cluster.remember(imagesFor=_marks(wanted))
+        known = list(cluster.record.get("imagesFor") or [])
+        if stale or not set(_marks(wanted)) <= set(known):
+            _images(cluster, found, helm, shown or wanted)
+            cluster.remember(imagesFor=[*known, *_marks(wanted)][-MARKS:])
         rollout = Rollout(
             api,
             helm,
             wanted,
-            there or deployed(api),
+            there,
             cluster.context.console,
             cluster.home / "trouble",
             busy=_busy(cluster),
