@@ -9,6 +9,7 @@ so that no row points at an object that is not there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -103,10 +104,15 @@ def default_target(home: Stack) -> Path:
 def keep(context: Context, tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Backup:
     """Snapshot a running platform, verified, before something of it is removed; the way back is `snapshot.restore`.
 
+    Where the label is taken it gets a number.
+
     Raises:
         PlatformError: whatever kept it from being made; then nothing must be removed.
     """
-    order = Order(default_target(context.stack), label, tuple(parts), why=why)
+    target = default_target(context.stack)
+    taken = {b.facts.get("label") for b in listing(target)}
+    free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
+    order = Order(target, free, tuple(parts), why=why)
     return create(context, tier.name, tier.endpoints(context), order)
 
 

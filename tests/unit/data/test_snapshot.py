@@ -8,16 +8,19 @@ import json
 import os
 import sqlite3
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.data import redis_dump, snapshot_age, snapshot_restore, temporal_file
+from infra.data import redis_dump, snapshot, snapshot_age, snapshot_restore, temporal_file
 from infra.data.objects_pool import Pool
 from infra.data.store import Backup
 from infra.errors import PlatformError
 from infra.tasks import collection
+from tests.unit.helpers import context_of
+from tests.unit.test_lifecycle import FakeTier
 
 PARTS = {
     "databases": {"databases": {"platform": {"tables": 1, "rows": 2}}},
@@ -80,6 +83,17 @@ def test_unknown_and_missing_parts() -> None:
 )
 def test_the_name_of_a_snapshot_may_be_left_out(words: list[str], named: bool) -> None:
     assert collection._named_snapshot(words) is named
+
+
+def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = [replace(held(), facts={"label": name}) for name in ("kind-down", "kind-down-2")]
+    asked = list[snapshot.Order]()
+    monkeypatch.setattr(snapshot, "listing", lambda target: taken)
+    monkeypatch.setattr(snapshot, "create", lambda context, tier, ends, order: asked.append(order))
+    snapshot.keep(context_of(tmp_path), FakeTier(), "kind-down", "before")
+    assert [o.label for o in asked] == ["kind-down-3"]
 
 
 # --- sealed contents
