@@ -91,6 +91,12 @@ def faults_compose(session: nox.Session) -> None:
     _pytest(session, "-n", "2", "--dist", "loadfile", "tests/faults/compose")
 
 
+@nox.session(name="faults-kind")
+def faults_kind(session: nox.Session) -> None:
+    """Clusters of the rig: what they can do, restarts, and that nothing of them leaves the machine."""
+    _pytest(session, "tests/faults/kind")
+
+
 @nox.session(name="faults-data")
 def faults_data(session: nox.Session) -> None:
     """Faults while data is backed up and restored, with a table of all thirty."""

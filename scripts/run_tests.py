@@ -40,6 +40,7 @@ SESSIONS = (
     "faults-data",
     "faults-engine",
     "faults-compose",
+    "faults-kind",
     "walkthrough",
 )
 CORE_FILE = ROOT / "compose" / "docker-compose.yml"
@@ -101,7 +102,7 @@ def unavailable(session: str) -> str:
         return NOT_YET
     if tier == "compose":
         return without_containers()
-    return _missing_programs() if session == "smoke-kind" else ""
+    return _missing_programs() if tier == "kind" else ""
 
 
 @cache
