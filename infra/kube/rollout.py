@@ -16,6 +16,7 @@ from infra.console import Console
 from infra.kube import snapshot, verdict
 from infra.kube.api import Api, NoAnswer, Object
 from infra.kube.helm_cli import Helm
+from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
 from infra.kube.snapshot import Snapshot, metadata
 from infra.kube.trouble import describe
@@ -60,12 +61,14 @@ class Rollout:
     console: Console
     notes: Path
     busy: Callable[[], bool] = lambda: False
+    kubectl: Kubectl | None = None
     start: Start = shell.spawn
     clock: Callable[[], float] = time.time
     began: float = field(default_factory=time.time)
     changed: list[str] = field(default_factory=list)
     _known: dict[str, _Progress] = field(default_factory=dict)
     _silent: float | None = None
+    _replaced: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._known = {w.name: _Progress(w) for w in self.wanted}
@@ -157,6 +160,7 @@ class Rollout:
     def _during(self, progress: _Progress, found: Snapshot) -> Verdict:
         """While Helm runs (it waits for its hooks): only what it has made since can be blamed."""
         mine = found.of_release(progress.wanted.name, progress.wanted.chart.namespace)
+        self._replace_stuck(mine)
         fresh = [p for p in mine.pods if _made(p) >= progress.began - 2]
         jobs = [j for j in mine.jobs if _made(j) >= progress.began - 2]
         seen = verdict.judge(Snapshot((), (), jobs, fresh, mine.claims, mine.events))
@@ -168,6 +172,7 @@ class Rollout:
 
     def _watch(self, progress: _Progress, found: Snapshot, waits: Sequence[str]) -> Verdict:
         mine = found.of_release(progress.wanted.name, progress.wanted.chart.namespace)
+        self._replace_stuck(mine)
         if progress.restarts is None and not waits:
             old = [p for p in mine.pods if _made(p) < self.began - 2]
             progress.restarts = verdict.restarts_of(old)
@@ -177,6 +182,17 @@ class Rollout:
         if waits:  # it may well crash until they are there
             return Verdict(STARTING, f"{seen.detail}; waits for {', '.join(waits)}")
         return self._blame(progress, seen, mine)
+
+    def _replace_stuck(self, mine: Snapshot) -> None:
+        """A StatefulSet waits for ever for a broken pod of its earlier version; once that is gone it goes on."""
+        for pod in mine.pods:
+            about = metadata(pod)
+            alone = Snapshot((), (), (), [pod], (), mine.events)
+            broken = snapshot.outdated(pod, mine) and verdict.judge(alone).state == FAILED
+            if broken and self.kubectl is not None and about["uid"] not in self._replaced:
+                self._replaced.add(about["uid"])
+                self.console.say(f"  {about['name']} is of an earlier version and broken: it is made anew")
+                self.start(self.kubectl.delete([f"pod/{about['name']}"], about["namespace"]))
 
     def _blame(self, progress: _Progress, seen: Verdict, mine: Snapshot) -> Verdict:
         describe(self.api, seen, mine, self._note(progress.wanted.name))

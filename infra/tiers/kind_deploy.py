@@ -123,6 +123,7 @@ def deploy(
             cluster.context.console,
             cluster.home / "trouble",
             busy=_busy(cluster),
+            kubectl=Kubectl(found.kubectl.path, cluster.kubeconfig),
         )
         _follow(cluster, rollout, timeout)
         _note_volumes(cluster, api)

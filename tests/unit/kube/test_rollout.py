@@ -13,6 +13,7 @@ from infra.catalog import Chart
 from infra.kube import rollout as module
 from infra.kube.api import NoAnswer
 from infra.kube.helm_cli import Deploy, Helm
+from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
 from infra.kube.rollout import Rollout
 from infra.shell import Result
@@ -95,7 +96,8 @@ def stage(
     api = FakeApi()
     given: Any = api
     helm = Helm("helm", 4, tmp_path / "kubeconfig")
-    made = Rollout(given, helm, releases, deployed or {}, console(), tmp_path / "notes", lambda: busy, start)
+    made = Rollout(given, helm, releases, deployed or {}, console(), tmp_path / "notes", lambda: busy)
+    made.start = start
     made.clock, made.began = (lambda: clock[0]), clock[0]
     return Stage(api, made, runs, clock)
 
@@ -236,3 +238,16 @@ def test_runs_that_still_go_on_are_ended_with_ours(tmp_path: Path) -> None:
     s.poll()
     s.rollout.stop()
     assert s.runs[0].stopped
+
+
+def test_a_broken_pod_that_a_stateful_set_waits_for_is_made_anew(tmp_path: Path) -> None:
+    there = {"redis": Deployed("redis", "platform", 3, "deployed", "new", 3)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.rollout.kubectl = Kubectl("kubectl", tmp_path / "kubeconfig")
+    old = o.pod(container=o.waiting("ImagePullBackOff"), labels={"controller-revision-hash": "redis-a"})
+    wanted_set = o.workload("StatefulSet", ready=0, updateRevision="redis-b")
+    s.api.lists = {"/apis/apps/v1/statefulsets": [wanted_set], "/api/v1/pods": [old]}
+    s.poll()
+    s.poll()
+    s.poll()
+    assert [run.argv[-1] for run in s.runs] == ["pod/redis-0"], "once"
