@@ -110,6 +110,10 @@ class ComposeTier:
         session.compose.run("restart", *parts)
         self.wait(context, services, None)
 
+    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+        """Names and pids of what runs: enough to tell whether `up` has changed anything."""
+        return {(c.part, c.pid) for c in self.session(context).containers().values() if c.up}
+
     def status(self, context: Context) -> list[ServiceStatus]:
         """The services with what their containers say."""
         session = self.session(context)
