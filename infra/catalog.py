@@ -349,7 +349,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "PLATFORM_METRICS_DIR",
         "",
         "path",
-        "folder with *.prom files; default: that of the backups, without invoke compose/obs/metrics",
+        "folder with *.prom files; default: metrics in the state directory; compose/obs/metrics for Compose alone",
     ),
     Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),

@@ -55,21 +55,31 @@ def note(home: Path, made: Applied) -> None:
         raise stack.unwritable(home, error) from error
 
 
-def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
-    """What the files mount of this machine: the folder with figures for Prometheus, made here, and the engine's socket.
+def figures(settings: Settings, home: Path) -> Path:
+    """The folder with figures for Prometheus."""
+    chosen = settings.text("PLATFORM_METRICS_DIR")
+    return settings.root / Path(chosen).expanduser() if chosen else home / compose_model.METRICS
 
-    The socket of an engine in a virtual machine is at its usual place in there, whatever it is called out here.
+
+def make_figures(settings: Settings, home: Path) -> None:
+    """Make that folder before it is mounted: otherwise the engine makes it, as root.
 
     Raises:
         PlatformError: STATE_UNWRITABLE.
     """
-    chosen = settings.text("PLATFORM_METRICS_DIR")
-    metrics = settings.root / Path(chosen).expanduser() if chosen else home / compose_model.METRICS
+    folder = figures(settings, home)
     try:
-        metrics.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise stack.unwritable(metrics, error) from error
-    found = {"PLATFORM_METRICS_DIR": str(metrics)}
+        raise stack.unwritable(folder, error) from error
+
+
+def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
+    """What the files mount of this machine: the folder with figures for Prometheus and the engine's socket.
+
+    The socket of an engine in a virtual machine is at its usual place in there, whatever it is called out here.
+    """
+    found = {"PLATFORM_METRICS_DIR": str(figures(settings, home))}
     own = place.socket is not None and sys.platform == "linux" and not set(place.socket.parts) & IN_MACHINES
     if own and not settings.text("PLATFORM_DOCKER_SOCKET"):
         found["PLATFORM_DOCKER_SOCKET"] = str(place.socket)

@@ -23,7 +23,7 @@ from infra.tiers import (
 )
 from infra.tiers.base import Check
 from infra.tiers.compose_model import Part
-from infra.tiers.compose_session import Applied, Session, note
+from infra.tiers.compose_session import Applied, Session, make_figures, note
 from infra.tiers.compose_state import Container, Watch
 from infra.waiting import FAILED, LAST_LINES, READY, Item, Wait, login_steps
 
@@ -211,6 +211,7 @@ def _prepare(session: Session) -> None:
         session.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise stack.unwritable(session.home, error) from error
+    make_figures(session.context.settings, session.context.stack.home)
 
 
 def answers(session: Session, names: Sequence[str]) -> None:

@@ -141,7 +141,7 @@ def test_the_tasks_have_help_and_an_example() -> None:
     from infra.tasks import db
 
     names = [task.name for task in db.TASKS]
-    assert names == ["backup", "list", "verify", "restore", "prune", "shell", "upgrade"]
+    assert names == ["backup", "list", "verify", "restore", "prune", "shell", "init", "databases", "upgrade"]
     assert all(task.__doc__ and "Example: invoke db." in task.__doc__ for task in db.TASKS)
 
 

@@ -8,7 +8,7 @@ import pytest
 from infra.data import postgres_backup
 from infra.docker_engine import Place
 from infra.errors import PlatformError
-from infra.tiers.compose_session import mounted
+from infra.tiers.compose_session import make_figures, mounted
 from tests.unit.helpers import settings_of
 
 USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
@@ -17,6 +17,8 @@ USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
 def test_backups_write_their_figures_where_prometheus_looks(tmp_path: Path) -> None:
     found = mounted(settings_of(tmp_path), tmp_path / "state", USUAL)
     assert Path(found["PLATFORM_METRICS_DIR"]) == tmp_path / "state" / postgres_backup.METRICS.parent
+    assert not (tmp_path / "state").exists(), "a question makes nothing"
+    make_figures(settings_of(tmp_path), tmp_path / "state")
     assert Path(found["PLATFORM_METRICS_DIR"]).is_dir(), "else the engine makes it, as root"
 
 
@@ -28,7 +30,7 @@ def test_a_folder_of_the_users_is_named_from_the_checkout(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(PlatformError):
-        mounted(settings_of(tmp_path), tmp_path / "state", USUAL)
+        make_figures(settings_of(tmp_path), tmp_path / "state")
 
 
 @pytest.mark.parametrize(
