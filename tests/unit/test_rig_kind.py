@@ -58,7 +58,8 @@ def test_placeholders_are_filled_in_and_the_manifests_can_be_read(tmp_path: Path
     storage = list(yaml.safe_load_all((tmp_path / "files/kind/manifests/default-storage.yaml").read_text()))
     settings = next(d for d in storage if d["kind"] == "ConfigMap")["data"]
     assert yaml.safe_load(settings["helperPod.yaml"])["spec"]["containers"][0]["image"] == "r.io/system:1"
-    assert yaml.safe_load((FILES / "kind/manifests/default-cni.yaml").read_text())["kind"] == "ConfigMap"
+    network = list(yaml.safe_load_all((FILES / "kind/manifests/default-cni.yaml").read_text()))
+    assert [d["kind"] for d in network] == ["ConfigMap", "ClusterRole", "ClusterRoleBinding"]
 
 
 @pytest.mark.parametrize(("name", "number"), [("a-control-plane", "0"), ("a-worker", "1"), ("a-worker12", "12")])
