@@ -11,6 +11,7 @@ from infra import docker_engine
 from infra.endpoints import Endpoints
 from infra.tiers import compose_state
 from infra.tiers.base import ServiceStatus
+from infra.tiers.compose_cli import left_out
 from infra.tiers.compose_model import Part
 from infra.tiers.compose_session import Session
 from infra.tiers.compose_state import Container
@@ -29,7 +30,8 @@ def status(session: Session, ends: Endpoints, engines: Mapping[str, str]) -> lis
 def _one(
     session: Session, name: str, there: Mapping[str, Container], used: Mapping[str, int], engine: str
 ) -> ServiceStatus:
-    parts = session.model.of(name)
+    out = left_out(session.context.settings)
+    parts = [p for p in session.model.of(name) if p.name in there or p.name not in out]
     seen = [(part, *state_of(part, there.get(part.name))) for part in parts]
     state = compose_state.worst([s for _, s, _ in seen])
     detail = next((_named(p, d, name) for p, s, d in seen if s == state and s != READY), "")
