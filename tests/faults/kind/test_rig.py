@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import json
 import re
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.kind.cluster import READY_SECONDS, START_SECONDS, Cluster, Failed, cluster, run, until
+from tests.faults.kind.cluster import START_SECONDS, Cluster, Failed, cluster, run, until
+from tests.faults.kind.files import NODE_PORT, deploy, until_it_answers
 from tests.rig.kind import node, programs, tools
 from tests.unit.helpers import free_port
 
 pytestmark = pytest.mark.usefixtures("rig")
 
-NODE_PORT, WORD = 30080, "kept on a volume"
 HOST_SETTINGS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
 STALE = "10.244.0.250"
 """An address of the pods' range that no pod has: host-local gives addresses from the low end."""
@@ -52,68 +50,6 @@ def made(
     with cluster(tmp_path_factory.mktemp("cluster"), ports={port: NODE_PORT}) as running:
         deploy(running)
         yield running
-
-
-def deploy(on: Cluster) -> None:
-    """A server of files from a volume, which is filled by its first start alone."""
-    labels = {"app": "files"}
-    script = f"[ -e /data/index.html ] || echo '{WORD}' > /data/index.html; exec httpd -f -p 8080 -h /data"
-    container = {
-        "name": "files",
-        "image": node.SYSTEM.full_name,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", script],
-        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-        "resources": {"limits": {"memory": "64Mi"}},
-    }
-    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "files"}}]
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}
-    ports = [{"port": 80, "targetPort": 8080, "nodePort": NODE_PORT}]
-    on.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "files"}, "spec": claim},
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "files"},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1},
-                },
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "files"},
-            "spec": {"type": "NodePort", "selector": labels, "ports": ports},
-        },
-    )
-    until("the application is ready", lambda: deployed(on), READY_SECONDS)
-
-
-def deployed(on: Cluster) -> bool:
-    """Whether the application is ready."""
-    return bool(on.get("deployment", "files")["status"].get("readyReplicas"))
-
-
-def answer(port: int) -> str:
-    """What the application answers through its NodePort."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        link.request("GET", "/index.html")
-        return link.getresponse().read().decode().strip()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        link.close()
-
-
-def until_it_answers(port: int) -> None:
-    """Wait until the application answers with what its volume holds."""
-    until("the NodePort answers", lambda: answer(port) == WORD, START_SECONDS)
 
 
 def test_the_cluster_is_of_the_version_that_was_asked_for(made: Cluster) -> None:
@@ -273,30 +209,3 @@ def restart(made: Cluster) -> None:
     run(["docker", "start", made.control_plane])
     until("the API server answers", lambda: made.kubectl("get", "--raw", "/readyz") == "ok", START_SECONDS)
     made.until_ready()
-
-
-# --- more than one cluster or node
-
-
-def test_pods_reach_each_other_across_nodes(rig: dict[str, str], tmp_path: Path) -> None:
-    outer = free_port()
-    with cluster(tmp_path, workers=1, ports={outer: NODE_PORT}) as two:
-        deploy(two)
-        pod = two.get("pods", "--selector", "app=files")["items"][0]
-        assert pod["spec"]["nodeName"] == f"{two.name}-worker"
-        until_it_answers(outer)
-
-
-def test_nothing_is_left_of_a_deleted_cluster(rig: dict[str, str], tmp_path: Path) -> None:
-    with cluster(tmp_path) as gone:
-        mounts = json.loads(run(["docker", "inspect", gone.control_plane]))[0]["Mounts"]
-        volumes = [m["Name"] for m in mounts if m["Type"] == "volume"]
-        assert volumes
-    assert run(["docker", "ps", "--all", "--quiet", "--filter", f"name={gone.name}"]) == ""
-    for volume in volumes:
-        assert subprocess.run(["docker", "volume", "inspect", volume], capture_output=True).returncode
-
-
-def test_both_lines_of_helm_are_there() -> None:
-    for major in (4, 3):
-        assert run([str(tools.directory(major) / "helm"), "version", "--short"]).startswith(f"v{major}.")
