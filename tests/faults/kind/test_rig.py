@@ -108,7 +108,7 @@ def test_the_machine_holds_back_what_the_cluster_sends(made: Cluster) -> None:
     bridge = described["Options"].get("com.docker.network.bridge.name") or f"br-{described['Id'][:12]}"
     rules = run(["iptables", "-w", "-S", "DOCKER-USER"]).splitlines()
     first = [rule for rule in rules if rule.startswith("-A")]
-    held = [f"-s {subnet} ! -d {subnet}", f"-i {bridge} ! -o {bridge}"]
+    held = [f"-s {subnet} ! -d {subnet} ! -o {bridge}", f"-i {bridge} ! -o {bridge}"]
     for words in held:
         number = next(i for i, rule in enumerate(first) if words in rule)
         assert re.search(r"! --ctstate (RELATED,ESTABLISHED|ESTABLISHED,RELATED) -j REJECT", first[number])

@@ -1,4 +1,4 @@
-"""Clusters of two nodes, deleted ones, and the programs. Alone: the kernel bounds how many nodes watch files at once."""
+"""Clusters of two nodes, deleted ones, and the programs. Alone: the kernel bounds how many nodes watch files."""
 
 from __future__ import annotations
 
