@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import stack
+from infra import catalog, stack
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.cluster_file import VOLUMES
 from infra.kube.nodes import Node
 from infra.kube.snapshot import INSTANCE, Object, metadata
 from infra.stack import write_atomic
+from infra.tiers import kind_services
 from infra.tiers.base import Removal
 from infra.tiers.kind_cluster import Cluster
 
@@ -41,6 +42,12 @@ class Volume:
     def directory(self) -> str:
         """The directory's name."""
         return f"{self.namespace}-{self.claim}"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services whose data it holds: the one that its claim is named after, or all of its release."""
+        every, own = releases.services_of(self.release), self.claim.removeprefix("data-")
+        return (own,) if own in every else every
 
     @property
     def path(self) -> str:
@@ -76,7 +83,7 @@ def removals(cluster: Cluster, services: Sequence[str]) -> list[Removal]:
     node = next(iter(cluster.nodes()), None)
     found = []
     for volume in known(cluster):
-        of = releases.services_of(volume.release)
+        of = volume.services
         if services and not set(services) & set(of):
             continue
         size = _size(cluster, node, volume)
@@ -87,9 +94,9 @@ def removals(cluster: Cluster, services: Sequence[str]) -> list[Removal]:
 
 
 def shared(services: Sequence[str]) -> list[str]:
-    """Services that lose their data together with the named ones, since one release runs both."""
-    together = {s for name in services for s in releases.services_of(releases.RELEASES_OF.get(name, ""))}
-    return sorted(together - set(services)) if services else []
+    """Services that run and lose their data together with the named ones: the same Service of Kubernetes is both."""
+    asked = {kind_services.places(name) for name in services} - {()}
+    return sorted(s.name for s in catalog.SERVICES if s.name not in services and kind_services.places(s.name) in asked)
 
 
 def _size(cluster: Cluster, node: Node | None, volume: Volume) -> int | None:
