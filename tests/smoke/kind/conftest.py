@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class TheCluster:
 
     context: Context
     platform: Platform
-    tier: Kind = Kind()  # noqa: RUF009 - it has no state
+    tier: Kind = field(default_factory=Kind)
 
     @property
     def kubeconfig(self) -> Path:
