@@ -123,7 +123,16 @@ def _missing_programs() -> str:
     wanted = [tool.name for tool in catalog.KUBE_TOOLS]
     absent = [name for name in wanted if not (shutil.which(name, path=own) if own else None) and not shutil.which(name)]
     absent += [] if shutil.which("docker") else ["docker"]
-    return f"not installed: {', '.join(absent)}" if absent else ""
+    return f"not installed: {', '.join(absent)}" if absent else _no_engine()
+
+
+def _no_engine() -> str:
+    """Why no node of a cluster can be started here; '' where an engine answers."""
+    try:
+        docker_engine.find()
+    except PlatformError as error:
+        return f"{error.what}{f' ({error.why})' if error.why else ''}"
+    return ""
 
 
 def run(session: str, python: Path) -> Outcome:
