@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "drift"]
 
 RESULTS = Path(__file__).parent / ".platform-tests"
-SIDE_BY_SIDE = ("-n", "3", "--dist", "loadfile")
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
 """Each file of tests has platforms of its own, and mostly waits for them."""
 LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "-q")
 

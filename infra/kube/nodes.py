@@ -98,7 +98,7 @@ class Docker:
         """Stop containers; 20 seconds for each to end."""
         self._run("stop", "--time", "20", *names, limit=180)
 
-    def remove(self, names: Sequence[str]) -> None:
+    def end_containers(self, names: Sequence[str]) -> None:
         """Remove containers with their anonymous volumes."""
         self._run("rm", "--force", "--volumes", *names, limit=120)
 

@@ -30,7 +30,7 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
         run.console.say(f"  the volumes stay in {cluster.volumes}")
         training.stop_worker(run.stack)
         cluster.stop()
-        cluster.delete(active.tools(run.context))
+        cluster.tear_down(active.tools(run.context))
         return _answer(cluster, "deleted, its volumes are kept", kept=str(cluster.volumes))
     removals = active.removals(run.context, ())
     _consent(run, active, cluster, removals, no_backup, yes)
@@ -39,7 +39,7 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
     cluster.stop()
     for removal in active.removals(run.context, ()):
         active.remove(run.context, [removal])
-    cluster.delete(active.tools(run.context))
+    cluster.tear_down(active.tools(run.context))
     return _answer(cluster, "deleted with its volumes", back=back)
 
 

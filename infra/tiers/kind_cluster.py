@@ -204,7 +204,7 @@ class Cluster:
                 steps=("invoke kind.logs writes all there is to know", "invoke kind.down --yes puts it away"),
             )
         self.context.console.say("  the cluster was left half made: it is made anew (it holds no data of its own)")
-        self.docker.remove([n.name for n in nodes])
+        self.docker.end_containers([n.name for n in nodes])
         self.kubeconfig.unlink(missing_ok=True)
         return ABSENT
 
@@ -262,7 +262,7 @@ class Cluster:
             if SLOW_BOOT not in error.why:
                 raise
             self.context.console.say("  the node was slower than kind waits for it: once more")
-            self.docker.remove([n.name for n in self.nodes()])
+            self.docker.end_containers([n.name for n in self.nodes()])
             self._follow(shell.spawn(argv, env=environment), timeout)
         self._adopt(self.nodes())
         self._trust()
@@ -367,7 +367,7 @@ class Cluster:
             self.docker.stop(running)
         return bool(running)
 
-    def delete(self, tools: Tools | None) -> bool:
+    def tear_down(self, tools: Tools | None) -> bool:
         """Delete the cluster; volumes on this machine stay. False when there was none."""
         nodes = self.nodes()
         if nodes and tools is not None:
@@ -376,7 +376,7 @@ class Cluster:
             shell.run(argv, env=tools.kind_environment(self.kubeconfig), limit=120, check=False)
         left = self.nodes()
         if left:
-            self.docker.remove([n.name for n in left])
+            self.docker.end_containers([n.name for n in left])
         for file in ("kubeconfig", "cluster.json", "cluster.yaml", "images.json", "services.json"):
             (self.home / file).unlink(missing_ok=True)
         shutil.rmtree(self.mark, ignore_errors=True)
