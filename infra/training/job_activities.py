@@ -7,13 +7,15 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from infra.training import program, workflow
+from infra.errors import PlatformError
+from infra.training import program, temporal_client, workflow
 from infra.training.activities import Activities, Recorder, Stop, section
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
 from infra.training.job_runner import JobLog, JobRunner, Vanished
 from infra.training.job_verdict import SUCCEEDED
+from infra.training.patience import Unavailable
 from infra.training.progress import Progress
 from infra.training.request import Request
 
@@ -33,7 +35,7 @@ class JobActivities(Activities):
         try:
             self._follow(request, runner, recorder)
         except Stop as reason:
-            raise _stopped(runner, str(reason)) from reason
+            raise self._stopped(runner, str(reason)) from reason
         except (Away, Vanished) as error:
             raise ApplicationError(str(error)) from error
         except Refused as error:
@@ -56,13 +58,24 @@ class JobActivities(Activities):
         if verdict.state != SUCCEEDED:
             raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
 
+    def _stopped(self, runner: JobRunner, reason: str) -> BaseException:
+        """What ends the activity: the Job of a cancelled training goes; else it goes on and another try takes it."""
+        if not self._over(runner):
+            return ApplicationError(reason)
+        try:
+            left = not runner.remove()
+        except (Away, Refused) as error:
+            return ApplicationError(f"the Job {runner.name} could not be deleted: {error}")
+        return CancelledError(f"{reason}; a node that is away still has a pod" if left else reason)
 
-def _stopped(runner: JobRunner, reason: str) -> BaseException:
-    """What ends the activity: on a cancellation the Job goes; when the worker ends, the Job goes on without it."""
-    if not activity.is_cancelled():
-        return ApplicationError(reason)
-    try:
-        left = not runner.remove()
-    except (Away, Refused) as error:
-        return ApplicationError(f"the Job {runner.name} could not be deleted: {error}")
-    return CancelledError(f"{reason}; a node that is away still has a pod" if left else reason)
+    def _over(self, runner: JobRunner) -> bool:
+        """Whether the training was cancelled, or its workflow terminated; not when only this try was taken for lost."""
+        details = activity.cancellation_details()
+        if not activity.is_cancelled() or details is None or details.timed_out:
+            return False
+        if not details.not_found:
+            return True
+        try:
+            return temporal_client.status(self._contract, runner.job) != "RUNNING"
+        except (Unavailable, PlatformError):
+            return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ class JobRunner:
 
     def __init__(self, cluster: Cluster, shape: Shape, request: Request, beat: Callable[[], None]) -> None:
         self._cluster, self._shape, self._request, self._beat = cluster, shape, request, beat
-        self.name = job_manifest.name(request.job)
+        self.job, self.name = request.job, job_manifest.name(request.job)
 
     def adopted(self) -> int | None:
         """The number of the try that the Job was made for, where there is one already; None where there is none."""
@@ -109,6 +110,8 @@ class JobRunner:
     def _patiently(self, call: Callable[[], T]) -> T:
         began = time.monotonic()
         while True:
+            # A slow answer must not make the pauses between two beats add up.
+            self._beat()
             try:
                 return call()
             except Away:
@@ -133,28 +136,37 @@ class JobRunner:
 
 
 class JobLog:
-    """The log of a training: what its pods print, each line once, also when another worker goes on."""
+    """The log of a training: what its pods print, each line once, also when another worker (or try) goes on."""
+
+    _writing = threading.Lock()
+    """A try that was taken for lost may still run in this process beside the one that follows it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._place = path, path.with_suffix(".since.json")
-        self._since = str((read_json(self._place) or {}).get("since", ""))
 
     def news(self, cluster: Cluster, pods: list[Object]) -> list[str]:
         """New lines of all pods, appended to the file."""
-        lines = [line for pod in pods for line in self._news_of(cluster, pod["metadata"]["name"])]
+        since = self._since()
+        # The server takes whole seconds; what was seen before is left out below.
+        texts = [cluster.log(pod["metadata"]["name"], since[:19] + "Z" if since else "") for pod in pods]
+        with self._writing:
+            return self._append([entry for text in texts for entry in text.splitlines()])
+
+    def _since(self) -> str:
+        return str((read_json(self._place) or {}).get("since", ""))
+
+    def _append(self, entries: list[str]) -> list[str]:
+        lines, since = [], self._since()
+        for entry in entries:
+            stamp, _, line = entry.partition(" ")
+            if _nanoseconds(stamp) > _nanoseconds(since):
+                since = stamp
+                lines.append(line)
         if lines:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines)
-            write_atomic(self._place, json.dumps({"since": self._since}), sync=False)
+            write_atomic(self._place, json.dumps({"since": since}), sync=False)
         return lines
-
-    def _news_of(self, cluster: Cluster, pod: str) -> Iterator[str]:
-        # The server takes whole seconds; what was seen before is left out here.
-        for entry in cluster.log(pod, self._since[:19] + "Z" if self._since else "").splitlines():
-            stamp, _, line = entry.partition(" ")
-            if _nanoseconds(stamp) > _nanoseconds(self._since):
-                self._since = stamp
-                yield line
 
 
 def _nanoseconds(stamp: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ class Page:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    def until(self, expression: str, limit: float = 120.0) -> None:
+    def until(self, expression: str, limit: float = 600.0) -> None:
         """Wait until the expression is true; `limit` only keeps a broken test from hanging."""
         end = time.monotonic() + limit
         while not self.value(f"!!({expression})"):

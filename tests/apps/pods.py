@@ -39,14 +39,23 @@ class Kubelet:
     def run(self) -> None:
         """Look at the Jobs until told to end."""
         while not self.ended:
-            for name in [n for n in list(self.running) if n not in self.state.jobs]:
-                self._kill(self.running.pop(name))
-            for name, job in list(self.state.jobs.items()):
-                if "status" not in job and name not in self.running:
-                    self._start(name, job)
+            for child in self._without_job():
+                self._kill(child)
+            with self.state.lock:
+                for name, job in list(self.state.jobs.items()):
+                    if "status" not in job and name not in self.running:
+                        self._start(name, job)
             time.sleep(0.05)
-        for child in self.running.values():
+        with self.state.lock:
+            left, self.running = list(self.running.values()), {}
+        for child in left:
+            child.terminate()
+        for child in left:
             self._kill(child)
+
+    def _without_job(self) -> list[subprocess.Popen[str]]:
+        with self.state.lock:
+            return [self.running.pop(name) for name in list(self.running) if name not in self.state.jobs]
 
     def _kill(self, child: subprocess.Popen[str]) -> None:
         child.terminate()
@@ -81,8 +90,11 @@ class Kubelet:
                 self.state.logs[pod].append(f"{stamp} {line.rstrip()}")
         code = child.wait()
         code = 128 - code if code < 0 else code
-        if self.running.get(job) is not child:
-            return
+        with self.state.lock:
+            if self.running.get(job) is child:
+                self._note_end(job, pod, code)
+
+    def _note_end(self, job: str, pod: str, code: int) -> None:
         reason = "OOMKilled" if self.out_of_memory and code == 137 else "Error" if code else "Completed"
         ended = {"terminated": {"exitCode": code, "reason": reason}}
         self.state.pod(pod, phase="Failed" if code else "Succeeded", containerStatuses=[{"state": ended}])

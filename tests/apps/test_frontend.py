@@ -42,27 +42,31 @@ def fill_in(page: Page, experiment: str, epochs: int) -> None:
     )
 
 
-def row(state: str) -> str:
-    return f"document.querySelector('#trainings tr[data-state={state}]')"
+def row(experiment: str, state: str) -> str:
+    """The row of a training, whose id begins with its experiment; others of that state may be on the page too."""
+    return f"document.querySelector('#trainings tr[data-state={state}][data-job^=\"{experiment}-\"]')"
 
 
 def test_a_training_is_started_shown_live_and_cancelled(application: Application, page: Page) -> None:
-    fill_in(page, "in-the-browser", 100_000)
-    page.until(row("running"))
-    first = page.value(f"Number({row('running')}.dataset.epoch)")
-    page.until(f"Number({row('running')}?.dataset.epoch) > {first}")
-    assert page.value(f"{row('running')}.querySelector('progress').max") == 100_000
-    job = page.value(f"{row('running')}.dataset.job")
-    page.value(f"{row('running')}.querySelector('button').click()")
-    page.until(row("cancelled"))
-    assert page.value(f"{row('cancelled')}.querySelector('button')") is None
+    name = "in-the-browser"
+    running, cancelled = row(name, "running"), row(name, "cancelled")
+    fill_in(page, name, 100_000)
+    page.until(running)
+    first = page.value(f"Number({running}.dataset.epoch)")
+    page.until(f"Number({running}?.dataset.epoch) > {first}")
+    assert page.value(f"{running}.querySelector('progress').max") == 100_000
+    job = page.value(f"{running}.dataset.job")
+    page.value(f"{running}.querySelector('button').click()")
+    page.until(cancelled)
+    assert page.value(f"{cancelled}.querySelector('button')") is None
     assert application.ask("GET", f"/trainings/{job}").json()["state"] == "cancelled"
 
 
 def test_a_training_runs_to_its_end_on_the_page(page: Page) -> None:
+    succeeded = row("to-the-end", "succeeded")
     fill_in(page, "to-the-end", 3)
-    page.until(row("succeeded"))
-    assert page.value(f"{row('succeeded')}.innerText").count("%") == 1
+    page.until(succeeded)
+    assert page.value(f"{succeeded}.innerText").count("%") == 1
 
 
 def test_what_the_backend_refuses_is_told(page: Page) -> None:

@@ -67,7 +67,7 @@ class Place:
         while not true(found := client.find(self.contract, job)):
             assert time.monotonic() < end, f"{found}\n{(self.logs / 'worker.log').read_text()[-3000:]}"
             assert not found.final, found
-            time.sleep(0.1)
+            time.sleep(0.3)
         return found
 
     def ended(self, job: str) -> Job:
@@ -105,8 +105,9 @@ def test_a_killed_pod_is_followed_by_another_that_goes_on(place: Place) -> None:
     seen = place.until(job, runs(5)).epoch or 0
     place.kubelet.running[f"training-{job}"].kill()
     place.until(job, lambda found: found.attempt == 2 and (found.epoch or 0) > seen)
-    log = (place.logs / f"{job}.log").read_text()
-    assert log.count('"epoch": 1,') == 1, "it began anew instead of going on"
+    log = place.logs / f"{job}.log"
+    place.until(job, lambda _: "resumed at epoch" in log.read_text())
+    assert log.read_text().count('"epoch": 1,') == 1, "it began anew instead of going on"
     client.cancel(place.contract, job)
     assert place.ended(job).state == "cancelled"
 

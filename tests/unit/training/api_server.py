@@ -29,16 +29,21 @@ class State:
     config_maps: set[str] = field(default_factory=set)
     broken: int = 0
     port: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def end(self, name: str, kind: str = "Complete", **more: str) -> None:
-        """End a Job."""
-        self.jobs[name]["status"] = {"conditions": [{"type": kind, "status": "True", **more}]}
+        """End a Job, where it is still there."""
+        with self.lock:
+            if name in self.jobs:
+                status = {"conditions": [{"type": kind, "status": "True", **more}]}
+                self.jobs[name] = {**self.jobs[name], "status": status}
 
     def pod(self, name: str, **status: Any) -> None:
         """Add a pod, or change one."""
         made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.pods = [p for p in self.pods if p["metadata"]["name"] != name]
-        self.pods.append({"metadata": {"name": name, "creationTimestamp": made}, "status": status})
+        with self.lock:
+            others = [p for p in self.pods if p["metadata"]["name"] != name]
+            self.pods = [*others, {"metadata": {"name": name, "creationTimestamp": made}, "status": status}]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,7 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         elif "/pods" in where.path:
             self._say(200, {"items": state.pods})
         else:
-            self._job(state, where.path.removeprefix(PREFIX).strip("/"), body)
+            with state.lock:
+                self._job(state, where.path.removeprefix(PREFIX).strip("/"), body)
 
     do_POST = do_DELETE = do_GET  # noqa: N815
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.activity import ActivityCancellationDetails
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import ActivityEnvironment
 
 from infra import catalog
-from infra.training import job_runner
+from infra.training import job_runner, temporal_client
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
@@ -95,6 +96,15 @@ def test_each_line_of_the_pods_is_told_once(api: Api, tmp_path: Path) -> None:
     assert log.news(cluster, state.pods) == ["three", ""]
     assert JobLog(tmp_path / "x.log").news(cluster, state.pods) == [], "another worker goes on where this one stopped"
     assert (tmp_path / "x.log").read_text() == "one\ntwo\nthree\n\n"
+
+
+def test_two_tries_at_once_write_each_line_once(api: Api, tmp_path: Path) -> None:
+    state, cluster = api
+    state.pod("a", phase="Running")
+    logs = [JobLog(tmp_path / "x.log"), JobLog(tmp_path / "x.log")]
+    state.logs["a"] = ["2026-11-25T12:00:00.1Z one"]
+    assert [log.news(cluster, state.pods) for log in logs] == [["one"], []]
+    assert (tmp_path / "x.log").read_text() == "one\n"
 
 
 def test_it_is_followed_to_its_end_with_what_it_waits_for(api: Api, tmp_path: Path) -> None:
@@ -221,6 +231,32 @@ def test_a_cancellation_takes_the_job_away(api: Api, tmp_path: Path) -> None:
     thread.join(20)
     assert isinstance(outcome[0], CancelledError)
     assert api[0].jobs == {}
+
+
+@pytest.mark.parametrize(
+    ("details", "status", "there"),
+    [
+        (ActivityCancellationDetails(timed_out=True), "RUNNING", True),
+        (ActivityCancellationDetails(not_found=True), "RUNNING", True),
+        (ActivityCancellationDetails(not_found=True), "TERMINATED", False),
+    ],
+)
+def test_a_try_that_was_taken_for_lost_leaves_the_job_to_the_next(
+    api: Api,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    details: ActivityCancellationDetails,
+    status: str,
+    there: bool,
+) -> None:
+    monkeypatch.setattr(temporal_client, "status", lambda contract, job: status)
+    environment = ActivityEnvironment()
+    thread, _ = following(environment, activities(api, tmp_path))
+    eventually(lambda: NAME in api[0].jobs)
+    environment.cancel(details)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert (NAME in api[0].jobs) is there
 
 
 def test_a_worker_that_ends_leaves_the_job_running(api: Api, tmp_path: Path) -> None:
