@@ -18,7 +18,10 @@ def page(application: Application) -> Iterator[Page]:
     if not program:
         pytest.skip("there is no Chromium on this machine (python -m tests.rig.browser installs one on Debian)")
     with browser.running(program) as opened:
-        yield Page(opened, application.urls["frontend"])
+        shown = Page(opened, application.urls["frontend"])
+        # The script of the page, which runs last, has asked for the services.
+        shown.until("document.querySelectorAll('#services li').length > 0")
+        yield shown
 
 
 def test_the_page_says_that_the_platform_is_ready(page: Page) -> None:
