@@ -128,6 +128,8 @@ class Chart:
 
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+EXTERNAL_STORES: Mapping[str, str] = {"minio-datasets": "S3_DATASETS", "minio-results": "S3_RESULTS"}
+"""Object store -> prefix of the settings that say where it is when it is not ours."""
 
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -318,7 +320,11 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
     Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),
     Setting("S3_DATASETS_ENDPOINT", "", "text", "S3 service that holds the datasets, where it is not ours"),
+    Setting("S3_DATASETS_ACCESS_KEY", "", "text", "access key there; empty: MINIO_ROOT_USER"),
+    Setting("S3_DATASETS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
     Setting("S3_RESULTS_ENDPOINT", "", "text", "S3 service that holds the results, where it is not ours"),
+    Setting("S3_RESULTS_ACCESS_KEY", "", "text", "access key there; empty: MINIO_ROOT_USER"),
+    Setting("S3_RESULTS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
     Setting("S3_REGION", "us-east-1", "text", "region that S3 requests are signed for"),
     Setting(
         "OBSERVABILITY_BACKENDS",
@@ -450,6 +456,7 @@ GAPS: tuple[Gap, ...] = (
     Gap("native", "clearml", "ClearML's server comes as containers only", "MLflow"),
     Gap("kind", "clearml", "there is no Helm release of ClearML", "MLflow, or the compose tier"),
     Gap("kind", "separate-stores", "one object store holds all buckets", "the buckets have different names"),
+    Gap("external", "s3-console", "an S3 service elsewhere has its own ways", "ask who runs it"),
     Gap("rclone", "s3-console", "rclone has no web console", "invoke env, and any S3 client"),
     Gap("rclone", "s3-conditional-write", "rclone ignores If-Match and If-None-Match: a create-only write overwrites"),
     Gap("rclone", "s3-metadata-durable", "rclone forgets user metadata and content types when it restarts"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import quote
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
 
 from infra import catalog
+from infra.errors import PlatformError
 from infra.settings import Settings
+from infra.sigv4 import REGION
 
 HOST = "127.0.0.1"
 # The .env contract is written for people and says localhost; everything else uses the number (no IPv6 surprises).
@@ -23,8 +25,35 @@ class Login:
 
 
 @dataclass(frozen=True)
+class Place:
+    """An S3 service that is not ours: its URL without a path, the keys for it, the region it signs for."""
+
+    url: str
+    login: Login
+    region: str = REGION
+
+    @property
+    def host(self) -> str:
+        """Name or address, without brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return urlsplit(self.url).scheme == "https"
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return urlsplit(self.url).port or (443 if self.secure else 80)
+
+
+@dataclass(frozen=True)
 class Endpoints:
-    """Ports (by setting name), logins and the services that are expected to answer."""
+    """Ports (by setting name), logins and the services that are expected to answer.
+
+    `elsewhere` has the object stores that are not ours; nothing of ours listens for them.
+    """
 
     ports: Mapping[str, int]
     postgres: Login
@@ -35,6 +64,7 @@ class Endpoints:
     backends: tuple[str, ...]
     grafana: Login = Login()
     host: str = HOST
+    elsewhere: Mapping[str, Place] = field(default_factory=dict)
 
     def port(self, service: str, role: str = "") -> int:
         """Port number of a service; the first one unless a role is named."""
@@ -44,10 +74,14 @@ class Endpoints:
 
     def address(self, service: str, role: str = "") -> str:
         """`host:port` of a service."""
+        if service in self.elsewhere:
+            return self.elsewhere[service].url.partition("://")[2]
         return f"{self.host}:{self.port(service, role)}"
 
     def url(self, service: str, role: str = "") -> str:
         """Address with its scheme and without login, as shown to people."""
+        if service in self.elsewhere:
+            return self.elsewhere[service].url
         entry = catalog.service(service)
         port = entry.port(role) if role else entry.ports[0]
         prefix = f"{port.scheme}://" if port.scheme else ""
@@ -65,15 +99,29 @@ class Endpoints:
 
     def store_url(self, store: str, host: str = "") -> str:
         """S3 endpoint of an object store (`minio-datasets` or `minio-results`)."""
+        if store in self.elsewhere:
+            return self.elsewhere[store].url
         return f"http://{host or self.host}:{self.port(store, 'api')}"
 
+    def key_settings(self, store: str) -> tuple[str, str]:
+        """Names of the settings with the keys of an object store."""
+        if store not in self.elsewhere:
+            return catalog.STORE_LOGIN
+        prefix = catalog.EXTERNAL_STORES[store]
+        return f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY"
 
-def build(settings: Settings, services: tuple[str, ...]) -> Endpoints:
+    def place(self, store: str) -> Place:
+        """Where an object store is, with its keys."""
+        return self.elsewhere.get(store) or Place(self.store_url(store), self.store)
+
+
+def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str, Place] | None = None) -> Endpoints:
     """Endpoints of a tier that listens on the ports of the settings.
 
     Args:
         settings: the settings of this run.
         services: names of the services that the tier runs now, or is about to run.
+        elsewhere: object stores that are not the tier's.
     """
     return Endpoints(
         ports={n: settings.port(n) for n, s in catalog.SETTINGS.items() if s.kind == "port"},
@@ -84,7 +132,48 @@ def build(settings: Settings, services: tuple[str, ...]) -> Endpoints:
         services=services,
         backends=_backends(settings.text("OBSERVABILITY_BACKENDS"), services),
         grafana=Login(settings.text("GRAFANA_ADMIN_USER"), settings.text("GRAFANA_ADMIN_PASSWORD")),
+        elsewhere=elsewhere or {},
     )
+
+
+def external(settings: Settings) -> dict[str, Place]:
+    """The object stores that the settings S3_... describe; {} unless PLATFORM_S3_ENGINE is external.
+
+    Raises:
+        PlatformError: SETTING_INVALID when an address is missing.
+    """
+    if settings.text("PLATFORM_S3_ENGINE") != "external":
+        return {}
+    return {store: _place(settings, prefix) for store, prefix in catalog.EXTERNAL_STORES.items()}
+
+
+def refuse_external(settings: Settings, tier: str, instead: str) -> None:
+    """Refuse object stores elsewhere on a tier that only runs its own: using others than were asked for is worse.
+
+    Raises:
+        PlatformError: SETTING_INVALID.
+    """
+    if settings.text("PLATFORM_S3_ENGINE") == "external":
+        raise PlatformError(
+            "SETTING_INVALID",
+            f"PLATFORM_S3_ENGINE is external, which the tier {tier} does not do by settings",
+            why=f"it comes from {settings.origin('PLATFORM_S3_ENGINE')}",
+            steps=(instead, "or use --tier compose, or set PLATFORM_S3_ENGINE=silo"),
+        )
+
+
+def _place(settings: Settings, prefix: str) -> Place:
+    url = settings.text(f"{prefix}_ENDPOINT").rstrip("/")
+    if not url:
+        raise PlatformError(
+            "SETTING_INVALID",
+            f"{prefix}_ENDPOINT is missing: where is the S3 service?",
+            why=f"PLATFORM_S3_ENGINE is external (from {settings.origin('PLATFORM_S3_ENGINE')})",
+            steps=(f"set {prefix}_ENDPOINT, e.g. to https://s3.example.com", "or set PLATFORM_S3_ENGINE=silo"),
+        )
+    user = settings.text(f"{prefix}_ACCESS_KEY") or settings.text("MINIO_ROOT_USER")
+    password = settings.text(f"{prefix}_SECRET_KEY") or settings.text("MINIO_ROOT_PASSWORD")
+    return Place(url, Login(user, password), settings.text("S3_REGION"))
 
 
 def _backends(chosen: str, services: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,9 +183,12 @@ def _backends(chosen: str, services: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def contract(endpoints: Endpoints) -> dict[str, str]:
-    """The `.env` contract for applications: exactly the names of `catalog.CONTRACT_NAMES`."""
+    """The `.env` contract for applications: exactly the names of `catalog.CONTRACT_NAMES`.
+
+    An S3 service elsewhere that signs for another region adds AWS_DEFAULT_REGION, which every AWS SDK reads.
+    """
     host = CONTRACT_HOST if endpoints.host == HOST else endpoints.host
-    store = endpoints.store
+    datasets, results = (endpoints.place(store).login for store in ("minio-datasets", "minio-results"))
     web = {
         "CLEARML_API_HOST": ("clearml", "api"),
         "CLEARML_WEB_HOST": ("clearml", "web"),
@@ -110,11 +202,13 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
         "TEMPORAL_HOST": f"{host}:{endpoints.port('temporal')}",
         "TEMPORAL_NAMESPACE": endpoints.temporal_namespace,
         "EXTERNAL_STORAGE_ENDPOINT": endpoints.store_url("minio-datasets", host),
-        "EXTERNAL_STORAGE_ACCESS_KEY": store.user,
-        "EXTERNAL_STORAGE_SECRET_KEY": store.password,
+        "EXTERNAL_STORAGE_ACCESS_KEY": datasets.user,
+        "EXTERNAL_STORAGE_SECRET_KEY": datasets.password,
         "INTERNAL_STORAGE_ENDPOINT": endpoints.store_url("minio-results", host),
-        "INTERNAL_STORAGE_ACCESS_KEY": store.user,
-        "INTERNAL_STORAGE_SECRET_KEY": store.password,
+        "INTERNAL_STORAGE_ACCESS_KEY": results.user,
+        "INTERNAL_STORAGE_SECRET_KEY": results.password,
         "OBSERVABILITY_BACKENDS": ",".join(endpoints.backends),
     }
-    return values | {name: f"http://{host}:{endpoints.port(*where)}" for name, where in web.items()}
+    values |= {name: f"http://{host}:{endpoints.port(*where)}" for name, where in web.items()}
+    region = endpoints.place("minio-results").region
+    return values | ({"AWS_DEFAULT_REGION": region} if region != REGION else {})

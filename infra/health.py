@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from infra import catalog, probes
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, Place
 
 _HTTP_PATHS = {"mlflow": "/health", "prometheus": "/-/ready", "loki": "/ready", "grafana": "/api/health"}
 
@@ -29,10 +29,20 @@ def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "pl
     if service == "temporal":
         path = f"/api/v1/namespaces/{quote(endpoints.temporal_namespace, safe='')}"
         return {"kind": "http", **where, "port": endpoints.port(service, "ui"), "path": path}
+    if service in endpoints.elsewhere:
+        return _elsewhere(endpoints.elsewhere[service], service)
     if entry.login == catalog.STORE_LOGIN:
         keys = {"access_key": endpoints.store.user, "secret_key": endpoints.store.password}
         return {"kind": "s3", **where, **keys}
     return {"kind": "http", **where, "path": _HTTP_PATHS.get(service, "/")}
+
+
+def _elsewhere(place: Place, store: str) -> dict[str, Any]:
+    """The question for an S3 service that is not ours."""
+    where = {"host": place.host, "port": place.port, "secure": place.secure, "region": place.region}
+    keys = {"access_key": place.login.user, "secret_key": place.login.password}
+    bucket = next(b.name for b in catalog.BUCKETS if b.store == store)
+    return {"kind": "s3-bucket", **where, **keys, "bucket": bucket}
 
 
 def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ TEXTS: Mapping[str, str] = {
     "ClearML's server comes as containers only": "ClearML 서버는 컨테이너로만 배포됨",
     "there is no Helm release of ClearML": "ClearML의 Helm 릴리스가 없음",
     "one object store holds all buckets": "오브젝트 스토리지 하나가 모든 버킷을 담음",
+    "an S3 service elsewhere has its own ways": "외부 S3 서비스는 자체 관리 방식이 있음",
     "rclone has no web console": "rclone에는 웹 콘솔이 없음",
     "rclone ignores If-Match and If-None-Match: a create-only write overwrites": (
         "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들기만 허용한 쓰기도 기존 객체를 덮어씀"
@@ -39,6 +40,7 @@ TEXTS: Mapping[str, str] = {
     ),
     "the S3 server of SeaweedFS has no console for buckets": "SeaweedFS의 S3 서버에는 버킷 콘솔이 없음",
     # What to use instead
+    "ask who runs it": "해당 서비스 운영자에게 문의",
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",
     "MLflow, or the compose tier": "MLflow 또는 compose 계층",

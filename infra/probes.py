@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.sigv4 import Store
@@ -31,7 +31,7 @@ def check(probe: Probe, limit: float = 2.0) -> Finding:
     """Ask once.
 
     Args:
-        probe: kind (process, tcp, http, redis, sql, s3, s3-write) and what that kind needs.
+        probe: kind (process, tcp, http, redis, sql, s3, s3-bucket, s3-write) and what that kind needs.
         limit: seconds that the question may take.
     """
     try:
@@ -125,7 +125,21 @@ def _quoted(value: str) -> str:
 
 def store_of(probe: Probe) -> Store:
     """The S3 server that an s3 probe speaks of."""
-    return Store(probe["host"], probe["port"], probe["access_key"], probe["secret_key"])
+    more = {name: probe[name] for name in ("secure", "region") if name in probe}
+    return Store(probe["host"], probe["port"], probe["access_key"], probe["secret_key"], **more)
+
+
+def _s3_bucket(probe: Probe, limit: float) -> Finding:
+    """Whether a server that is not ours takes our keys, asked of a bucket of ours, which need not be there yet.
+
+    Keys of a service elsewhere may often not list all its buckets.
+    """
+    store, path = store_of(probe), f"/{probe['bucket']}"
+    if store.request("HEAD", path, limit=limit).status in (200, 404):
+        return Finding(True)
+    reply = store.request("GET", path, limit=limit)  # an answer to HEAD gives no reason
+    found = _s3_finding(reply.status, reply.body, (200, 404))
+    return replace(found, fatal=reply.status in (301, 400, 401, 403))  # another region is 301 or 400
 
 
 def _s3(probe: Probe, limit: float) -> Finding:
@@ -161,5 +175,6 @@ _KINDS: Mapping[str, Callable[[Probe, float], Finding]] = {
     "redis": _redis,
     "sql": _sql,
     "s3": _s3,
+    "s3-bucket": _s3_bucket,
     "s3-write": _s3_write,
 }

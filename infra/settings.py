@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from infra import catalog
 from infra.errors import PlatformError
@@ -21,7 +22,9 @@ _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
 _BAD_IN_URL = frozenset(" \t\r\n\0")
-_BAD_IN_ACCESS_KEY = frozenset(",/=")
+_BAD_IN_ACCESS_KEY = frozenset(",/=:")
+_ACCESS_KEYS = ("MINIO_ROOT_USER", *(f"{prefix}_ACCESS_KEY" for prefix in catalog.EXTERNAL_STORES.values()))
+_ENDPOINTS = tuple(f"{prefix}_ENDPOINT" for prefix in catalog.EXTERNAL_STORES.values())
 _STACK_NAME = re.compile(r"([a-z0-9][a-z0-9_-]{0,40})?")
 
 
@@ -226,8 +229,10 @@ def _text_problem(setting: catalog.Setting, text: str) -> str:
         return "names the home of a user who does not exist"
     if setting.name == "PLATFORM_STACK" and not _STACK_NAME.fullmatch(text):
         return "is no name of a Compose project: small letters, digits, - and _, a letter or digit first"
-    if setting.name == "MINIO_ROOT_USER" and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
-        return "has a character that S3 signatures cannot carry: only ASCII, and none of , / ="
+    if setting.name in _ACCESS_KEYS and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
+        return "has a character that S3 signatures cannot carry: only ASCII, and none of , / = :"
+    if setting.name in _ENDPOINTS and text and not _is_address(text):
+        return "is not the address of an S3 service: http:// or https://, a host, perhaps a port, and no path"
     if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
         return "is shorter than 8 characters, which object stores refuse"
     if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
@@ -239,6 +244,16 @@ def _text_problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "text" and _BAD_IN_URL & set(text):
         return "has a blank in it"
     return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port != 0
+    except ValueError:
+        return False
+    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and parts.path in ("", "/")
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port and plain
 
 
 def _unknown_home(text: str) -> bool:

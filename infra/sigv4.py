@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 REGION = "us-east-1"
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _BLANKS = re.compile(r"[ \t]+")
 
 
@@ -31,12 +32,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Store:
-    """An S3 server without TLS: host, port and keys."""
+    """An S3 server: host, port and keys, whether it speaks TLS, the region that requests are signed for."""
 
     host: str
     port: int
     access_key: str
     secret_key: str
+    secure: bool = False
+    region: str = REGION
 
     def request(self, method: str, path: str, body: bytes = b"", limit: float = 5.0) -> Reply:
         """Send one signed request (no query string) and return the answer, whatever its status.
@@ -50,7 +53,7 @@ class Store:
         """
         encoded = quote(path, safe="/-_.~")
         headers = sign(self, method, encoded, body, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=limit)
+        connection = connect(self.host, self.port, self.secure, timeout=limit)
         try:
             connection.request(method, encoded, body=body, headers=headers)
             answer = connection.getresponse()
@@ -59,12 +62,40 @@ class Store:
             connection.close()
 
 
+def bucket_body(region: str) -> bytes:
+    """The body of a request that makes a bucket: its region, but for the default one, which must not be named.
+
+    Source: CreateBucket, Amazon S3 API reference.
+    """
+    if region == REGION:
+        return b""
+    named = f"<LocationConstraint>{region}</LocationConstraint>"
+    return f'<CreateBucketConfiguration xmlns="{NAMESPACE}">{named}</CreateBucketConfiguration>'.encode()
+
+
 def sign(store: Store, method: str, encoded_path: str, body: bytes, stamp: str) -> dict[str, str]:
     """Headers that authenticate a request at the time `stamp` (YYYYMMDDThhmmssZ)."""
     digest = hashlib.sha256(body).hexdigest()
-    headers = {"host": f"{store.host}:{store.port}", "x-amz-content-sha256": digest, "x-amz-date": stamp}
+    host = host_header(store.host, store.port, store.secure)
+    headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
     keys = (store.access_key, store.secret_key)
-    return {**headers, "Authorization": authorization(keys, method, encoded_path, "", headers)}
+    return {**headers, "Authorization": authorization(keys, method, encoded_path, "", headers, store.region)}
+
+
+def host_header(host: str, port: int, secure: bool) -> str:
+    """The header `host`, which is signed: without the port where it is the scheme's own, as clients write it."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port == (443 if secure else 80) else f"{name}:{port}"
+
+
+def connect(host: str, port: int, secure: bool, timeout: float, blocksize: int = 8192) -> http.client.HTTPConnection:
+    """A connection, not made yet; with TLS the server's certificate is checked (SSL_CERT_FILE adds a company's own)."""
+    if not secure:
+        return http.client.HTTPConnection(host, port, timeout=timeout, blocksize=blocksize)
+    import ssl
+
+    context = ssl.create_default_context()
+    return http.client.HTTPSConnection(host, port, timeout=timeout, blocksize=blocksize, context=context)
 
 
 def authorization(

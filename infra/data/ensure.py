@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from infra import catalog, health
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.sigv4 import Store
+from infra.sigv4 import Store, bucket_body
 
 
 def preload() -> None:
@@ -82,8 +82,9 @@ def buckets(endpoints: Endpoints) -> list[str]:
     made = []
     for bucket in health.buckets(endpoints):
         store = store_of(endpoints, bucket.store)
-        if _request(store, "HEAD", bucket) == 404:
-            status = _request(store, "PUT", bucket)
+        keys = endpoints.key_settings(bucket.store)
+        if _request(store, "HEAD", bucket, keys) == 404:
+            status = _request(store, "PUT", bucket, keys, bucket_body(store.region))
             if status not in (200, 204, 409):
                 raise _no_bucket(bucket, status)
             made.append(bucket.name)
@@ -92,15 +93,15 @@ def buckets(endpoints: Endpoints) -> list[str]:
 
 def store_of(endpoints: Endpoints, service: str) -> Store:
     """A small client for one of the object stores."""
-    login = endpoints.store
-    return Store(endpoints.host, endpoints.port(service, "api"), login.user, login.password)
+    place = endpoints.place(service)
+    return Store(place.host, place.port, place.login.user, place.login.password, place.secure, place.region)
 
 
-def _request(store: Store, method: str, bucket: catalog.Bucket) -> int:
+def _request(store: Store, method: str, bucket: catalog.Bucket, keys: tuple[str, str], body: bytes = b"") -> int:
     import http.client
 
     try:
-        status = store.request(method, f"/{bucket.name}", limit=10).status
+        status = store.request(method, f"/{bucket.name}", body, limit=10).status
     except (OSError, http.client.HTTPException) as error:
         raise PlatformError(
             "UNREACHABLE",
@@ -112,7 +113,7 @@ def _request(store: Store, method: str, bucket: catalog.Bucket) -> int:
         raise PlatformError(
             "LOGIN_REFUSED",
             f"the object store {bucket.store} refused the key {store.access_key}",
-            steps=("see MINIO_ROOT_USER and MINIO_ROOT_PASSWORD in .env", "invoke doctor"),
+            steps=(f"see {keys[0]} and {keys[1]} in .env", "invoke doctor"),
         )
     return status
 

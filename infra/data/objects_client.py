@@ -20,6 +20,7 @@ from urllib.parse import unquote_plus
 from infra import catalog
 from infra.data import objects_sign
 from infra.errors import PlatformError
+from infra.sigv4 import NAMESPACE, bucket_body, connect, host_header
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -66,7 +67,11 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Login:
-    """An S3 server without TLS: the name of its service, where it is, its keys, and whether one serves both stores."""
+    """An S3 server: the name of its service, where it is, its keys, and whether one serves both stores.
+
+    `only`: the buckets of ours in a service that is not; there all others are somebody else's. `settings` are the
+    names of the settings that hold the keys.
+    """
 
     name: str
     host: str
@@ -74,6 +79,10 @@ class Login:
     access_key: str
     secret_key: str = field(repr=False)
     shared: bool = False
+    secure: bool = False
+    region: str = objects_sign.REGION
+    only: tuple[str, ...] = ()
+    settings: tuple[str, str] = catalog.STORE_LOGIN
 
     @property
     def shown(self) -> str:
@@ -105,9 +114,13 @@ class Reply:
 
 def login_of(endpoints: Endpoints, store: str) -> Login:
     """Where a store of the platform is."""
-    keys = endpoints.store
-    shared = len({endpoints.port(name, "api") for name in STORES}) == 1
-    return Login(store, endpoints.host, endpoints.port(store, "api"), keys.user, keys.password, shared)
+    place, known = endpoints.place(store), catalog.BUCKETS + catalog.OBS_BUCKETS
+    shared = len({endpoints.place(name).url for name in STORES}) == 1
+    return Login(
+        *(store, place.host, place.port, place.login.user, place.login.password, shared, place.secure, place.region),
+        only=tuple(b.name for b in known if b.store == store) if store in endpoints.elsewhere else (),
+        settings=endpoints.key_settings(store),
+    )
 
 
 def home_of(bucket: str) -> str:
@@ -238,14 +251,22 @@ class Client:
     def _link(self) -> http.client.HTTPConnection:
         link: http.client.HTTPConnection | None = getattr(self._mine, "link", None)
         if link is None:
-            link = http.client.HTTPConnection(self.login.host, self.login.port, timeout=CONNECT_LIMIT, blocksize=BLOCK)
+            link = connect(self.login.host, self.login.port, self.login.secure, CONNECT_LIMIT, BLOCK)
             self._mine.link = link
             self._links.add(link)
         if link.sock is None:
             link.timeout = CONNECT_LIMIT
-            link.connect()
+            self._connect(link)
         link.sock.settimeout(getattr(self._mine, "limit", self.limit))
         return link
+
+    def _connect(self, link: http.client.HTTPConnection) -> None:
+        try:
+            link.connect()
+        except (*LOST, TimeoutError):
+            raise
+        except OSError as error:  # no route, a certificate that is not trusted: another try will not help
+            raise self.unreachable(error) from error
 
     def _headers(
         self,
@@ -262,12 +283,12 @@ class Client:
             digest = digest or (hashlib.sha256(body).hexdigest() if body else objects_sign.EMPTY)
         signed = {
             **headers,
-            "host": f"{self.login.host}:{self.login.port}",
+            "host": host_header(self.login.host, self.login.port, self.login.secure),
             "x-amz-content-sha256": digest,
             "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
         }
         keys = (self.login.access_key, self.login.secret_key)
-        signed["authorization"] = objects_sign.authorization(keys, method, path, query, signed)
+        signed["authorization"] = objects_sign.authorization(keys, method, path, query, signed, self.login.region)
         if length or method in ("PUT", "POST"):
             signed["content-length"] = str(length)
         return signed
@@ -278,7 +299,7 @@ class Client:
             why = "its clock and this machine's differ by more than 15 minutes"
             return self._login_refused(why, ("set the clock of this machine or of the server",))
         if code in _LOGIN:
-            return self._login_refused(f"{code}: {text}", _LOGIN_STEPS)
+            return self._login_refused(f"{code}: {text}", self._steps())
         return S3Error(status, code, text)
 
     def _login_refused(self, why: str, steps: tuple[str, ...]) -> PlatformError:
@@ -292,15 +313,34 @@ class Client:
         return PlatformError("UNREACHABLE", what, why=why, steps=("invoke status", f"invoke logs -s {self.login.name}"))
 
     def buckets(self) -> list[str]:
-        """Names of all its buckets; also the question whether the server answers and takes the keys."""
+        """Names of all its buckets; also the question whether the server answers and takes the keys.
+
+        Of a service that is not ours only our buckets count: its keys may often not list the others.
+        """
+        if self.login.only:
+            return sorted(name for name in self.login.only if self._has(name))
         try:
             found = self._xml(self.request("GET"))
         except S3Error as error:
             if error.status in (400, 401, 403):
-                raise self._login_refused(str(error), _LOGIN_STEPS) from error
+                raise self._login_refused(str(error), self._steps()) from error
             raise self.failed("list its buckets", error) from error
         names = sorted(_text(b, "Name") for b in found.iter() if _tag(b) == "Bucket")
         return [name for name in names if not self.login.shared or home_of(name) == self.login.name]
+
+    def _has(self, bucket: str) -> bool:
+        try:
+            self.request("HEAD", bucket)
+        except S3Error as error:
+            if error.status == 404:
+                return False
+            if error.status in (400, 401, 403):
+                raise self._login_refused(str(error), self._steps()) from error
+            raise self.failed(f"tell of the bucket {bucket}", error) from error
+        return True
+
+    def _steps(self) -> tuple[str, ...]:
+        return (f"see {self.login.settings[0]} and {self.login.settings[1]} in .env", "invoke doctor")
 
     def failed(self, what: str, error: S3Error) -> PlatformError:
         """The error for an answer that ends a run: the server could not do something that all rests on."""
@@ -332,7 +372,7 @@ class Client:
                 return self._xml(self.request("GET", bucket, query=query))
         except S3Error as error:
             if error.status == 403:
-                raise self._login_refused(str(error), _LOGIN_STEPS) from error
+                raise self._login_refused(str(error), self._steps()) from error
             raise self.failed(f"list {bucket}", error) from error
 
     @contextlib.contextmanager
@@ -370,7 +410,7 @@ class Client:
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket; one that is there already is no error."""
         try:
-            self.request("PUT", bucket)
+            self.request("PUT", bucket, body=bucket_body(self.login.region))
         except S3Error as error:
             if error.status != 409:
                 raise
@@ -419,8 +459,7 @@ class Client:
         self.request("DELETE", bucket, key)
 
 
-_NS = "http://s3.amazonaws.com/doc/2006-03-01/"
-_LOGIN_STEPS = ("see MINIO_ROOT_USER and MINIO_ROOT_PASSWORD in .env", "invoke doctor")
+_NS = NAMESPACE
 
 
 def lower(answer: http.client.HTTPResponse) -> dict[str, str]:

@@ -509,7 +509,10 @@ def url(run: Run, tier: str = "") -> Answer:
     from infra.data.objects_client import STORES
 
     ends = lifecycle.running_endpoints(run)
-    data = {name: {"api": ends.url(name, "api"), "console": ends.url(name, "console")} for name in STORES}
+    data = {
+        name: {"api": ends.url(name, "api"), "console": "" if name in ends.elsewhere else ends.url(name, "console")}
+        for name in STORES
+    }
     rows = tuple((name, found["api"], found["console"]) for name, found in data.items())
     lines = ("the console answers where the engine has one: invoke status",)
     return Answer(data, Table(("STORE", "API", "CONSOLE"), rows), lines, names=tuple(f["api"] for f in data.values()))

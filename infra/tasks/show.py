@@ -37,6 +37,8 @@ def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
     user, password = (settings.text(name) for name in names)
     if service == "grafana":
         user, password = ends.grafana.user, ends.grafana.password
+    if service in ends.elsewhere:
+        user, password = ends.elsewhere[service].login.user, ends.elsewhere[service].login.password
     public = password in (catalog.SETTINGS[names[1]].default, catalog.GRAFANA_ON_KIND)
     return f"{user} / {password if reveal or public else MASK}"
 
@@ -88,7 +90,7 @@ def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tu
         lines += ["Not on this tier:", *missing, ""] if missing else []
     stores = [engines[name] for name in outcome.endpoints.services if name in engines]
     store = stores[0] if stores else ""
-    if catalog.gaps(store):
+    if catalog.gaps(store) and not outcome.endpoints.elsewhere:
         lines += [f"The object stores are run by {store}; `invoke doctor` says what it cannot do.", ""]
     return (*lines, "Next:", *(f"  {line}" for line in (*_activation(), *NEXT)))
 

@@ -99,6 +99,7 @@ class ComposeTier:
         (session.home / "applied.json").unlink(missing_ok=True)
         if not found:
             return False
+        compose_start.end_strangers(session)
         session.compose.run("down")
         return any(c.up or c.state == "restarting" for c in found.values())
 
@@ -107,7 +108,8 @@ class ComposeTier:
         session = self.session(context)
         there = session.containers()
         parts = [p.name for name in services for p in session.model.of(name) if p.name in there and not p.ends]
-        session.compose.run("restart", *parts)
+        if parts:  # else they are elsewhere; Compose without a name takes all
+            session.compose.run("restart", *parts)
         self.wait(context, services, None)
 
     def processes(self, context: Context) -> set[tuple[str, int | None]]:
@@ -133,7 +135,8 @@ class ComposeTier:
     def endpoints(self, context: Context) -> Endpoints:
         """127.0.0.1 and the ports of the settings; the services are those that were started, core if none was."""
         found = applied(context.stack.tier_home(NAME))
-        return endpoints.build(context.settings, found.services if found and found.services else CORE)
+        names = found.services if found and found.services else CORE
+        return endpoints.build(context.settings, names, endpoints.external(context.settings))
 
     def engines(self, context: Context) -> dict[str, str]:
         """What stands behind the object stores, and Temporal's kind."""
@@ -144,6 +147,8 @@ class ComposeTier:
     def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
         """The volumes, with their sizes."""
         session = self.session(context)
+        for name in set(services) & set(endpoints.external(context.settings)):
+            context.console.warn(f"{name} is an S3 service elsewhere: it is not touched")
         return compose_data.removals(session.client, session.model, services)
 
     def remove(self, context: Context, removals: Sequence[Removal]) -> None:

@@ -76,6 +76,8 @@ def left_out(settings: Settings) -> tuple[str, ...]:
 def environment(settings: Settings, engine: Engine | None, project: str) -> dict[str, str]:
     """What Compose puts into the files: our settings where they say something, and nothing that would steer it."""
     values = {name: settings.text(name) for name in catalog.SETTINGS if settings.text(name) and _in_files(name)}
+    if store(settings) != "external":  # where another S3 service is means nothing to our own
+        values = {name: text for name, text in values.items() if not name.startswith("S3_")}
     own = {"PLATFORM_STACK": project, "COMPOSE_PROFILES": "*", "COMPOSE_IGNORE_ORPHANS": "true", "COMPOSE_FILE": ""}
     own |= {"DOCKER_HOST": engine.place.url, "DOCKER_CONTEXT": ""} if engine else {}
     return values | own

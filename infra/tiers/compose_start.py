@@ -14,6 +14,7 @@ from infra.tiers import (
     compose_checks,
     compose_cli,
     compose_data,
+    compose_external,
     compose_logs,
     compose_model,
     compose_project,
@@ -61,6 +62,7 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
         compose_checks.memory(int(info.get("MemTotal") or 0), parts),
         compose_checks.disk(str(info.get("DockerRootDir") or "")),
         *compose_checks.line_ends(parts, settings.root),
+        *(compose_external.checks(settings) if set(names) & set(catalog.EXTERNAL_STORES) else []),
     ]
 
 
@@ -159,8 +161,10 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     last = session.applied or Applied()
     note(session.home, replace(last, services=tuple(names), fingerprint=""))
     compose_project.claim(session.client, session.project, session.context.stack)
+    end_strangers(session)
     end_broken(session, parts)
-    run(session, parts, timeout, *UP, *(p.name for p in parts))
+    if parts:  # else all are elsewhere; Compose without a name takes all that the files have
+        run(session, parts, timeout, *UP, *(p.name for p in parts))
     if stale:
         run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *stale)
     answers(session, names)
@@ -184,9 +188,23 @@ def end_broken(session: Session, parts: Sequence[Part]) -> None:
             session.client.stop(container.id)
 
 
+def end_strangers(session: Session) -> None:
+    """Remove containers of services that the files of before had: another engine's, or Temporal's in another form.
+
+    They would hold ports that others need by now; their volumes stay. Containers that no file of ours has ever had
+    are not ours.
+    """
+    for name, container in session.containers().items():
+        if name not in session.model.parts and compose_model.owner_of(name):
+            session.client.stop(container.id)
+            session.client.remove_container(container.id)
+
+
 def recreate(session: Session, names: Sequence[str], timeout: float | None) -> None:
     """Make the containers of services anew, whatever they are like; volumes stay."""
     parts = [part for name in names for part in session.model.of(name)]
+    if not parts:  # it is elsewhere
+        return
     _prepare(session)
     pull(session, parts)
     run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *(p.name for p in parts))
@@ -218,7 +236,7 @@ def answers(session: Session, names: Sequence[str]) -> None:
     """Give services that are healthy a moment to answer their functional question; what still fails is told later."""
     settings = session.context.settings
     client = providers.postgres_bin(settings).path / f"psql{providers.EXE}"
-    ends = endpoints.build(settings, tuple(names))
+    ends = endpoints.build(settings, tuple(names), endpoints.external(settings))
     unanswered = {name: health.probe(ends, name, client, database="postgres") for name in names}
     end = time.monotonic() + PATIENCE
     while unanswered and time.monotonic() < end:

@@ -98,6 +98,8 @@ class Kind:
 
     def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
         """Programs, engine, cgroups, memory, disk, limits of the kernel, ports."""
+        instead = "in a cluster it is a value of charts (minio: engine=external), see helm/README.md"
+        endpoints.refuse_external(context.settings, NAME, instead)
         found, cluster = self.tools(context), self.cluster(context)
         programs = ", ".join(f"{p.name} {p.shown}" for p in (found.kind, found.kubectl, found.helm))
         if cluster.listening():  # it is there and runs: what a new one would need is no question

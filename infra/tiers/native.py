@@ -86,6 +86,7 @@ class Native:
 
     def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
         """Programs, data version, ports, disk and memory."""
+        endpoints.refuse_external(context.settings, NAME, "remove that setting: the stores of this machine are used")
         builder = self.builder(context)
         postgres.check_version(builder.programs.postgres, builder.programs.postgres_found)
         origin = context.settings.origin("PLATFORM_S3_SERVER")

@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5
 """Seconds to reach a server."""
 
+REGION = catalog.SETTINGS["S3_REGION"].default
+REGION_NAME = "AWS_DEFAULT_REGION"
+"""There only where the object stores are a service elsewhere that signs for another region."""
+
 READ_TIMEOUT = 30
 """Seconds to wait for an answer of an object store."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """An object store: address, keys."""
+    """An object store: address, keys, and the region that requests are signed for."""
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
+    region: str = REGION
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Contract:
 
     def _storage(self, prefix: str) -> Storage:
         endpoint, access, secret = (self[f"{prefix}_STORAGE_{n}"] for n in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))
-        return Storage(endpoint, access, secret)
+        return Storage(endpoint, access, secret, self.values.get(REGION_NAME) or REGION)
 
 
 def read(environ: Mapping[str, str] | None = None) -> Contract:
@@ -75,7 +80,8 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
             why="this program knows the platform only by the variables that invoke env prints",
             steps=("invoke env --write .env.platform, then load that file",),
         )
-    return Contract({name: environ[name] for name in catalog.CONTRACT_NAMES})
+    more = [REGION_NAME] if environ.get(REGION_NAME) else []
+    return Contract({name: environ[name] for name in (*catalog.CONTRACT_NAMES, *more)})
 
 
 def connect_database(
@@ -135,6 +141,6 @@ def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_
         endpoint_url=storage.endpoint,
         aws_access_key_id=storage.access_key,
         aws_secret_access_key=storage.secret_key,
-        region_name="us-east-1",
+        region_name=storage.region,
         config=config,
     )

@@ -39,7 +39,6 @@ OTHER_DEFAULT = {
     "PLATFORM_STACK": "platform",
     "PLATFORM_METRICS_DIR": "./obs/metrics",
     "PLATFORM_DOCKER_SOCKET": "/var/run/docker.sock",
-    "S3_DATASETS_ENDPOINT": "http://minio-datasets:9000",
     "S3_RESULTS_ENDPOINT": "http://minio-results:9000",
 }
 """Settings whose empty default means what the files say."""

@@ -7,6 +7,7 @@ import pytest
 
 from infra import catalog, endpoints
 from infra.endpoints import Endpoints, contract
+from infra.errors import PlatformError
 from tests.unit.helpers import settings_of
 
 CORE = ("postgres", "redis", "temporal", "minio-datasets", "minio-results")
@@ -75,3 +76,58 @@ def test_people_and_programs_are_told_the_number_and_not_localhost(tmp_path: Pat
 def test_a_role_that_a_service_lacks_is_a_defect(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="redis has no console port"):
         built(tmp_path).port("redis", "console")
+
+
+ELSEWHERE = {
+    "PLATFORM_S3_ENGINE": "external",
+    "S3_DATASETS_ENDPOINT": "https://data.example.com/",
+    "S3_RESULTS_ENDPOINT": "http://10.0.0.7:9000",
+    "S3_RESULTS_ACCESS_KEY": "ours",
+    "S3_RESULTS_SECRET_KEY": "hush, hush",
+}
+
+
+def elsewhere(root: Path, **values: str) -> Endpoints:
+    settings = settings_of(root, **{**ELSEWHERE, **values})
+    return endpoints.build(settings, CORE, endpoints.external(settings))
+
+
+def test_stores_elsewhere_reach_the_contract_with_their_own_keys_or_the_common_ones(tmp_path: Path) -> None:
+    values = contract(elsewhere(tmp_path))
+    assert values["EXTERNAL_STORAGE_ENDPOINT"] == "https://data.example.com"
+    assert (values["EXTERNAL_STORAGE_ACCESS_KEY"], values["EXTERNAL_STORAGE_SECRET_KEY"]) == ("minioadmin",) * 2
+    assert values["INTERNAL_STORAGE_ENDPOINT"] == "http://10.0.0.7:9000"
+    assert (values["INTERNAL_STORAGE_ACCESS_KEY"], values["INTERNAL_STORAGE_SECRET_KEY"]) == ("ours", "hush, hush")
+    assert set(values) == set(catalog.CONTRACT_NAMES)
+
+
+def test_a_region_elsewhere_is_told_to_every_sdk(tmp_path: Path) -> None:
+    assert contract(elsewhere(tmp_path, S3_REGION="eu-north-1"))["AWS_DEFAULT_REGION"] == "eu-north-1"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "secure"),
+    [
+        ("https://s3.example.com", "s3.example.com", 443, True),
+        ("http://s3.example.com/", "s3.example.com", 80, False),
+        ("https://[fd00::1]:9000", "fd00::1", 9000, True),
+    ],
+)
+def test_where_a_store_elsewhere_is(tmp_path: Path, url: str, host: str, port: int, secure: bool) -> None:
+    place = elsewhere(tmp_path, S3_DATASETS_ENDPOINT=url).place("minio-datasets")
+    assert (place.host, place.port, place.secure) == (host, port, secure)
+
+
+def test_an_address_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="S3_RESULTS_ENDPOINT is missing") as caught:
+        elsewhere(tmp_path, S3_RESULTS_ENDPOINT="")
+    assert caught.value.code == "SETTING_INVALID"
+
+
+def test_addresses_mean_nothing_while_the_stores_are_ours(tmp_path: Path) -> None:
+    assert endpoints.external(settings_of(tmp_path, **{**ELSEWHERE, "PLATFORM_S3_ENGINE": "silo"})) == {}
+
+
+def test_a_tier_with_stores_of_its_own_refuses(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="PLATFORM_S3_ENGINE"):
+        endpoints.refuse_external(settings_of(tmp_path, **ELSEWHERE), "native", "remove it")

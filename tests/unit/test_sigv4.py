@@ -92,3 +92,34 @@ def test_a_server_that_never_answers_is_a_time_out() -> None:
 
     with serving(silent) as port, pytest.raises(TimeoutError):
         Store("127.0.0.1", port, "k", "s").request("GET", "/", limit=0.1)
+
+
+@pytest.mark.usefixtures("_fixed_time")
+def test_the_region_is_signed_as_botocore_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store("127.0.0.1", 9000, "k", "s", region="eu-north-1")
+    ours = sigv4.sign(store, "PUT", "/b", b"x", STAMP)["Authorization"]
+    monkeypatch.setattr(sigv4, "REGION", "eu-north-1")
+    assert ours == by_botocore(store, "PUT", "/b", b"x")["Authorization"]
+
+
+@pytest.mark.parametrize(
+    ("place", "header"),
+    [
+        (("s3.example.com", 443, True), "s3.example.com"),
+        (("s3.example.com", 443, False), "s3.example.com:443"),
+        (("s3.example.com", 80, False), "s3.example.com"),
+        (("fd00::1", 9000, True), "[fd00::1]:9000"),
+    ],
+)
+def test_the_host_that_is_signed_is_the_one_that_clients_send(place: tuple[str, int, bool], header: str) -> None:
+    assert sigv4.host_header(*place) == header
+
+
+def test_only_another_region_is_named_when_a_bucket_is_made() -> None:
+    assert sigv4.bucket_body("us-east-1") == b""
+    assert b"<LocationConstraint>eu-north-1</LocationConstraint>" in sigv4.bucket_body("eu-north-1")
+
+
+def test_a_certificate_that_is_not_trusted_is_refused() -> None:
+    with serving(lambda link: link.sendall(b"HTTP/1.1 200 OK\r\n\r\n")) as port, pytest.raises(OSError, match="SSL"):
+        Store("127.0.0.1", port, "k", "s", secure=True).request("GET", "/")
