@@ -172,7 +172,8 @@ _COMPOSE_HEAD = """\
 #   cp compose/.env.example compose/.env, then remove the # before what you want to change.
 #
 # Needed only where Compose is called by hand; `invoke` reads .env in the checkout, which takes the same names.
-# An image left empty is the one named in the file.
+# An image left empty is the one named in the file. A value with $, # or a blank goes between single quotes.
+# POSTGRES_PASSWORD can have neither a blank nor " nor \\, with which Temporal's server cannot log in.
 """
 
 

@@ -235,6 +235,8 @@ def _text_problem(setting: catalog.Setting, text: str) -> str:
         return "is not the address of an S3 service: http:// or https://, a host, perhaps a port, and no path"
     if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
         return "is shorter than 8 characters, which object stores refuse"
+    if setting.name == "MINIO_ROOT_PASSWORD" and text != text.strip():
+        return "begins or ends with a blank, which object stores drop"
     if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
         return "is shorter than 3 characters, which object stores refuse"
     if setting.name == "MINIO_ROOT_PASSWORD" and "," in text:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infra.console import Answer, Table
+from infra import catalog
+from infra.console import MASK, Answer, Table
 from infra.errors import PlatformError
 from infra.tasks import verbs
 from infra.tasks.command import Run, command, words
@@ -143,7 +145,10 @@ def config(run: Run, tier: str = "") -> Answer | None:
 
     Example: invoke compose.config
     """
-    done = _session(run).compose.run("config", limit=30, check=False)
+    compose = _session(run).compose
+    # Replaced beforehand: in what comes back they are quoted, and a dollar is doubled.
+    hidden = {n: MASK for n, v in compose.environ.items() if v in run.console.secrets and n in catalog.SETTINGS}
+    done = replace(compose, environ={**compose.environ, **hidden}).run("config", limit=30, check=False)
     if done.code:
         raise PlatformError("SETTING_INVALID", "Docker Compose cannot read its files", why=done.last_line)
     return Answer({"config": done.out}, lines=tuple(done.out.splitlines()))

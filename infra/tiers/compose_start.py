@@ -21,6 +21,7 @@ from infra.tiers import (
     compose_pull,
     compose_state,
     providers,
+    temporal_login,
 )
 from infra.tiers.base import Check
 from infra.tiers.compose_model import Part
@@ -48,7 +49,8 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
     there = session.containers()
     if as_wanted(session, parts, there):
         return [*found, Check("containers", "ok", "all run as they should")]
-    check_password(session)
+    if "temporal" in names:
+        temporal_login.refuse_unusable(session.context.settings)
     version = compose_cli.version(session.compose.environ)
     found.append(Check("compose", "ok", f"Docker Compose {version}, project {session.project}"))
     check_data(session, parts, there)
@@ -64,22 +66,6 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
         *compose_checks.line_ends(parts, settings.root),
         *(compose_external.checks(settings) if set(names) & set(catalog.EXTERNAL_STORES) else []),
     ]
-
-
-def check_password(session: Session) -> None:
-    """Refuse a password of PostgreSQL with which Temporal's server cannot log in: it sends a blank as a plus sign.
-
-    Raises:
-        PlatformError: SETTING_INVALID. (temporal, common/persistence/sql/sqlplugin/postgresql, url.QueryEscape)
-    """
-    settings = session.context.settings
-    if " " in settings.text("POSTGRES_PASSWORD") and not compose_cli.light(settings):
-        raise PlatformError(
-            "SETTING_INVALID",
-            "POSTGRES_PASSWORD has a blank in it, with which Temporal's server cannot log in",
-            why=f"it comes from {settings.origin('POSTGRES_PASSWORD')}",
-            steps=("set POSTGRES_PASSWORD to one without blanks", "or set PLATFORM_LIGHT=yes, or use --tier native"),
-        )
 
 
 def _ownership(session: Session, listed: Sequence[compose_project.Listed]) -> list[Check]:

@@ -18,7 +18,7 @@ from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.tools import Tools
 from infra.settings import Settings
-from infra.tiers import kind_checks, kind_data, kind_deploy, kind_services
+from infra.tiers import kind_checks, kind_data, kind_deploy, kind_services, temporal_login
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
 from infra.tiers.kind_cluster import Cluster
 from infra.waiting import Item, Wait
@@ -100,6 +100,7 @@ class Kind:
         """Programs, engine, cgroups, memory, disk, limits of the kernel, ports."""
         instead = "in a cluster it is a value of charts (minio: engine=external), see helm/README.md"
         endpoints.refuse_external(context.settings, NAME, instead)
+        temporal_login.refuse_unusable(context.settings)
         found, cluster = self.tools(context), self.cluster(context)
         programs = ", ".join(f"{p.name} {p.shown}" for p in (found.kind, found.kubectl, found.helm))
         if cluster.listening():  # it is there and runs: what a new one would need is no question

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 import psycopg
 import pytest
 import redis
@@ -18,6 +16,7 @@ from infra import catalog
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Deposit
+from tests.faults.watcher import Watcher
 from tests.smoke.stage import stage
 
 # Each with a core that is found however the rest is quoted.
@@ -27,26 +26,6 @@ ODD = {
     "REDIS_PASSWORD": '"\'rd7Kq $HOME `id` %41%s \\x41\\ ;&|<>*?~#!,=@:/[]{}() ü한🙂 "',
     "MINIO_ROOT_PASSWORD": "'\"s37Kq $HOME `id` %41%s \\n\\ ;&|<>*?~#!=@:/[]{}() ü한🙂",
 }
-
-
-class Watcher(threading.Thread):
-    """Looks at the command of every process of the machine, again and again."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.done = threading.Event()
-        self.seen: set[str] = set()
-
-    def run(self) -> None:
-        while not self.done.wait(0.02):
-            self.look()
-
-    def look(self) -> None:
-        for process in psutil.process_iter():
-            try:
-                self.seen.add("\0".join(process.cmdline()))
-            except psutil.Error:
-                continue
 
 
 @pytest.fixture(scope="module")
