@@ -81,7 +81,7 @@ def run(
             **identity(user),
         )
     except OSError as error:
-        raise _cannot_start(argv, error) from error
+        raise cannot_start(argv, error) from error
     except subprocess.TimeoutExpired as error:
         raise _too_long(argv, limit) from error
     result = Result(done.returncode, done.stdout, done.stderr)
@@ -135,7 +135,7 @@ def start(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
             errors="replace",
         )
     except OSError as error:
-        raise _cannot_start(argv, error) from error
+        raise cannot_start(argv, error) from error
     running = Running(argv, process)
     threading.Thread(target=running._read, daemon=True).start()
     return running
@@ -150,7 +150,7 @@ def attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> in
     try:
         return subprocess.call(list(argv), env={**os.environ, **(env or {})})
     except OSError as error:
-        raise _cannot_start(argv, error) from error
+        raise cannot_start(argv, error) from error
 
 
 @dataclass
@@ -226,7 +226,7 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: s
     except OSError as error:
         out.unlink()
         err.unlink()
-        raise _cannot_start(argv, error) from error
+        raise cannot_start(argv, error) from error
     finally:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open; its end removes what is left there
             given.unlink()
@@ -258,7 +258,8 @@ def identity(user: tuple[int, int] | None) -> dict[str, Any]:
     return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
 
 
-def _cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
+def cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
+    """PROGRAM_MISSING for a program that the system does not start."""
     return PlatformError(
         "PROGRAM_MISSING",
         f"{Path(argv[0]).name} cannot be started",

@@ -13,7 +13,7 @@ from pathlib import Path
 from infra import shell, stack
 from infra.console import Console
 from infra.errors import PlatformError
-from infra.kube import kind_cli
+from infra.kube import kind_cli, loading
 from infra.kube.helm_cli import Helm
 from infra.kube.nodes import Docker, Node
 from infra.kube.releases import Wanted
@@ -83,11 +83,19 @@ class Supply:
         needed = [r for r in references if ids[r] and (canonical(r) not in there or loaded.get(r, ids[r]) != ids[r])]
         if needed:
             self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
-            argv = kind_cli.load(self.tools.kind.path, self.cluster, needed)
-            shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
+            self._load(needed)
         if needed or set(ids) - set(loaded):
             self._remember(nodes=self._node_ids(), loaded=loaded | {r: ids[r] for r in references if ids[r]})
         return needed
+
+    def _load(self, references: Sequence[str]) -> None:
+        """Into every node that runs; what our own way does not manage is left to kind, which knows more engines."""
+        running = [node.name for node in self.nodes if node.running]
+        left = {image for node in running for image in loading.into(self.docker, node, references)}
+        rest = [image for image in references if image in left]
+        if rest:
+            argv = kind_cli.load(self.tools.kind.path, self.cluster, rest)
+            shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
 
     def _there(self) -> set[str]:
         """Full names of the images that every node has."""

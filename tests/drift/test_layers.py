@@ -13,7 +13,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "locks", "sigv4", "ports"),
-    *("catalog", "settings", "shell", "stack", "docker_engine", "dashboards"),
+    *("catalog", "settings", "shell", "pipes", "stack", "docker_engine", "dashboards"),
     *("images", "registry", "image_archive"),
     *("endpoints", "console", "waiting"),
     *("probes", "health"),

@@ -1,0 +1,113 @@
+"""How images get into nodes: in which streams, and what happens to those that a node does not take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import pipes, shell
+from infra.console import Console
+from infra.kube import loading
+from infra.kube.images import Supply
+from infra.kube.nodes import Docker, Node
+from infra.kube.tools import Program, Tools
+from infra.shell import Result
+
+SIZES = {"small:1": 10, "large:1": 100, "middle:1": 60, "tiny:1": 30}
+
+
+def test_streams_are_of_about_the_same_size_and_keep_the_order() -> None:
+    assert loading.lanes(SIZES, 2) == [["large:1"], ["small:1", "middle:1", "tiny:1"]]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (3, 3), (9, 4)])
+def test_there_are_no_more_streams_than_images(count: int, expected: int) -> None:
+    groups = loading.lanes(SIZES, count)
+    assert len(groups) == expected
+    assert sorted(image for group in groups for image in group) == sorted(SIZES)
+
+
+def test_images_whose_size_is_unknown_are_spread_as_well() -> None:
+    assert sorted(map(len, loading.lanes(dict.fromkeys("abcd", 0), 2))) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "snapshotter"),
+    [
+        ('[plugins]\n    snapshotter = "fuse-overlayfs"\n', "fuse-overlayfs"),
+        ("    snapshotter = 'native'\n", "native"),
+        ("", "overlayfs"),
+    ],
+)
+def test_a_node_unpacks_as_its_configuration_says(configuration: str, snapshotter: str) -> None:
+    assert loading.named(configuration) == snapshotter
+
+
+class Engine(Docker):
+    """An engine with some images, and nodes that have none."""
+
+    def image_ids(self) -> dict[str, str]:
+        return {"a:1": "sha256:1", "b:1": "sha256:2"}
+
+    def image_sizes(self, references: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(references, 1)
+
+    def execute(self, node: str, *words: str, limit: float = 60.0, check: bool = True) -> Result:
+        return Result(0, "", "")
+
+
+def supply(tmp_path: Path) -> Supply:
+    kind = Program("kind", "kind", (0, 33))
+    node = Node("platform-control-plane", "id", "running")
+    tools = Tools(kind, Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))
+    return Supply(Engine(), tools, "platform", [node], tmp_path / "images.json", tmp_path / "kubeconfig", Console())
+
+
+def loaded_by_kind(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    calls: list[list[str]] = []
+
+    def run(argv: Sequence[str], **_: Any) -> Result:
+        calls.append(list(argv))
+        return Result(0, "", "")
+
+    monkeypatch.setattr(shell, "run", run)
+    return calls
+
+
+def test_kind_is_not_asked_where_the_streams_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = loaded_by_kind(monkeypatch)
+    monkeypatch.setattr(pipes, "run", lambda *_, **__: Result(0, "", ""))
+    way = supply(tmp_path)
+    assert way.bring(["a:1", "b:1"]) == ["a:1", "b:1"]
+    assert calls == []
+
+
+def test_what_a_node_does_not_take_is_left_to_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = loaded_by_kind(monkeypatch)
+
+    def stream(source: Sequence[str], target: Sequence[str], *, limit: float) -> Result:
+        return Result(1 if "b:1" in source else 0, "", "ctr: content digest not found")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(pipes, "run", stream)
+    supply(tmp_path).bring(["a:1", "b:1"])
+    assert calls == [["kind", "load", "docker-image", "b:1", "--name", "platform"]]
+
+
+def test_the_engine_gives_and_the_node_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def stream(source: Sequence[str], target: Sequence[str], *, limit: float) -> Result:
+        seen.append((list(source), list(target)))
+        return Result(0, "", "")
+
+    monkeypatch.setattr(pipes, "run", stream)
+    assert loading.into(Engine(), "node", ["a:1"]) == []
+    [(source, target)] = seen
+    assert source == ["docker", "save", "a:1"]
+    assert target[:4] == ["docker", "exec", "--interactive", "node"]
+    assert target[-1] == "-"
