@@ -128,8 +128,17 @@ class Supply:
         return {r: self.docker.image_id(r) for r in references}
 
 
-def pull(docker: Docker, reference: str, sleep: Callable[[float], None] = time.sleep, digest: str = "") -> None:
+def pull(
+    docker: Docker,
+    reference: str,
+    sleep: Callable[[float], None] = time.sleep,
+    digest: str = "",
+    setting: str = "POSTGRES_IMAGE",
+) -> None:
     """Fetch an image, of the locked digest where there is one, again after 4 and 8 seconds where that may help.
+
+    Args:
+        setting: what names another image, for the error.
 
     Raises:
         PlatformError: SERVICE_FAILED with what the registry said.
@@ -146,7 +155,7 @@ def pull(docker: Docker, reference: str, sleep: Callable[[float], None] = time.s
         "SERVICE_FAILED",
         f"the image {reference} cannot be had",
         why=("the registry's rate limit: " if limited else "") + done.last_line,
-        steps=(f"docker pull {reference}", "or name another image in .env, e.g. POSTGRES_IMAGE=..."),
+        steps=(f"docker pull {reference}", f"or name another image in .env, e.g. {setting}=..."),
     )
 
 

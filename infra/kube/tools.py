@@ -104,9 +104,14 @@ def find(settings: Settings, memory: Path) -> Tools:
 def _refuse_old(found: Mapping[str, Program]) -> None:
     old = [found[t.name] for t in catalog.KUBE_TOOLS if found[t.name].version[:2] < t.minimum]
     if old:
+        mute = [p.name for p in old if not p.version]
+        texts = (
+            [f"too old: {', '.join(f'{p.name} {p.shown}' for p in old if p.version)}"] if len(mute) < len(old) else []
+        )
+        texts += [f"{', '.join(mute)} does not tell its version"] if mute else []
         raise PlatformError(
             "PROGRAM_MISSING",
-            f"too old: {', '.join(f'{p.name} {p.shown}' for p in old)}",
+            "; ".join(texts),
             why=", ".join(p.path for p in old),
             steps=(*steps([p.name for p in old]), "or set PLATFORM_KIND_BIN to the directory that has them"),
         )

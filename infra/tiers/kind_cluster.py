@@ -274,7 +274,7 @@ class Cluster:
         for reference in {str(n["image"]) for n in body["nodes"] if n.get("image")}:
             if not self.docker.image_id(reference):
                 self.context.console.say(f"  pulling {reference}")
-                images.pull(self.docker, reference)
+                images.pull(self.docker, reference, setting="KIND_NODE_IMAGE")
 
     def _follow(self, run: shell.Child, timeout: float | None) -> None:
         def look() -> list[Item]:
