@@ -186,6 +186,23 @@ def engine_on(disk: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("task", ["kind.stop", "kind.down"])
+def test_what_ends_a_cluster_has_nothing_to_do(planned: Product, task: str) -> None:
+    assert "no cluster" in planned.invoke(task).stdout
+
+
+@pytest.mark.parametrize("task", ["kind.start", "kind.status", "kind.kubeconfig", "kind.shell", "kind.load"])
+def test_what_needs_a_cluster_says_that_there_is_none(planned: Product, task: str) -> None:
+    done = planned.invoke(task, expect=9)
+    assert "there is no cluster" in done.stderr + done.stdout
+    assert "invoke kind.up" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("task", ["helm.list", "helm.deploy", "k8s.apply", "k8s.diff", "kind.clean-raw"])
+def test_so_does_what_works_in_one(planned: Product, task: str) -> None:
+    assert planned.error(task, expect=9)["code"] == "NOT_RUNNING"
+
+
 def test_a_broken_cluster_file_is_refused_with_its_place(planned: Product, tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(planned.stage.root, copy, ignore=shutil.ignore_patterns(".git", ".venv*", ".platform*", ".mypy*"))
