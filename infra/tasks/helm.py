@@ -88,9 +88,8 @@ def deploy(
             overlays |= {catalog.OVERLAY_APPS} if apps else set()
             there = _deployed(active, run)
             names = [c.release for c in catalog.CHARTS if c.overlay in overlays or c.release in there]
-        if set_:
-            kind_deploy.override(cluster, names[0], set_)
-        changed = helm_upgrade.roll_out(run, active, names, timeout or None)
+        with kind_deploy.trying(cluster, names[0], set_):
+            changed = helm_upgrade.roll_out(run, active, names, timeout or None)
     same = [n for n in names if n not in changed]
     lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
     return Answer({"deployed": changed, "unchanged": same}, lines=lines, names=tuple(changed))

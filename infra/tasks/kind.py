@@ -87,6 +87,7 @@ def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
     Example: invoke kind.start
     """
     from infra import stack
+    from infra.tiers import kind_life
 
     active = the_tier(run)
     cluster = active.cluster(run.context)
@@ -94,8 +95,8 @@ def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
         nodes = cluster.nodes()
         if not nodes:
             raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
-        cluster.start(nodes)
-        cluster.wait_for_api(timeout or None, nodes)
+        kind_life.start(cluster, nodes)
+        kind_life.wait_for_api(cluster, timeout or None, nodes)
         active.wait(run.context, (), timeout or None)
     return Answer({"started": cluster.name}, lines=(f"the cluster {cluster.name} runs and its services are ready",))
 

@@ -20,6 +20,7 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
     Raises:
         PlatformError: CONFIRMATION_NEEDED, or what the snapshot raises; the cluster is untouched then.
     """
+    from infra.tiers import kind_life
     from infra.training import service as training
 
     cluster = active.cluster(run.context)
@@ -29,17 +30,17 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
         _require_kept(cluster)
         run.console.say(f"  the volumes stay in {cluster.volumes}")
         training.stop_worker(run.stack)
-        cluster.stop()
-        cluster.tear_down(active.tools(run.context))
+        kind_life.stop(cluster)
+        kind_life.tear_down(cluster, active.tools(run.context))
         return _answer(cluster, "deleted, its volumes are kept", kept=str(cluster.volumes))
     removals = active.removals(run.context, ())
     _consent(run, active, cluster, removals, no_backup, yes)
     back = "" if no_backup or not removals else _way_back(run, active, removals)
     training.stop_worker(run.stack)
-    cluster.stop()
+    kind_life.stop(cluster)
     for removal in active.removals(run.context, ()):
         active.remove(run.context, [removal])
-    cluster.tear_down(active.tools(run.context))
+    kind_life.tear_down(cluster, active.tools(run.context))
     return _answer(cluster, "deleted with its volumes", back=back)
 
 

@@ -18,10 +18,20 @@ from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.tools import Tools
 from infra.settings import Settings
-from infra.tiers import kind_checks, kind_data, kind_deploy, kind_services, temporal_login
+from infra.tiers import (
+    kind_answers,
+    kind_checks,
+    kind_data,
+    kind_deploy,
+    kind_life,
+    kind_repair,
+    kind_services,
+    providers,
+    temporal_login,
+)
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
 from infra.tiers.kind_cluster import Cluster
-from infra.waiting import Item, Wait
+from infra.waiting import Wait
 
 NAME = "kind"
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
@@ -117,11 +127,13 @@ class Kind:
     def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
         """Cluster, images, releases, until all are ready; what is there as wanted is left alone."""
         cluster, found = self.cluster(context), self.tools(context)
-        cluster.ensure(found, timeout)
+        fresh = kind_repair.ensure(cluster, found, timeout)
         kind_deploy.prepare(cluster, self.kubectl(context))
         wanted = kind_deploy.wanted(cluster, releases.of_services(names), names)
-        kind_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
+        changed = kind_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
         self.record(context, names)
+        if fresh or changed:
+            self._until_they_answer(context, names)
 
     def record(self, context: Context, names: Sequence[str]) -> None:
         """Services that have been deployed, beside those that were."""
@@ -148,7 +160,7 @@ class Kind:
     def stop(self, context: Context) -> bool:
         """Stop the cluster's nodes; everything in it stays, and `up` brings it back."""
         cluster = self.cluster(context)
-        return bool(cluster.record) and cluster.stop()
+        return bool(cluster.record) and kind_life.stop(cluster)
 
     def restart(self, context: Context, services: Sequence[str]) -> None:
         """Replace the pods of the services and wait."""
@@ -172,7 +184,14 @@ class Kind:
         """Block until the services are ready."""
         names = tuple(services) or self.deployed(context) or CORE
         with self._api(context) as api:
-            Wait(context.console, lambda: _items(api, names), timeout, "invoke kind.up", sleep=_pause).until_ready()
+            Wait(
+                context.console, lambda: kind_services.items(api, names), timeout, "invoke kind.up", sleep=_pause
+            ).until_ready()
+        self._until_they_answer(context, names)
+
+    def _until_they_answer(self, context: Context, names: Sequence[str]) -> None:
+        client = providers.postgres_bin(context.settings).path / f"psql{providers.EXE}"
+        kind_answers.wait(self.endpoints(context), names, client)
 
     def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """What the services' containers say."""
@@ -239,16 +258,6 @@ class Kind:
             steps = ("invoke kind.start" if there else "invoke kind.up", "invoke kind.status")
             raise PlatformError("NOT_RUNNING", text, steps=steps)
         return cluster
-
-
-def _items(api: Api, names: Sequence[str]) -> list[Item]:
-    """The services as a wait sees them."""
-    try:
-        who = kind_services.cast(api, snapshot.take(api))
-    except NoAnswer as error:
-        return [Item(name, "starting", str(error), budget=300) for name in names]
-    found = [kind_services.status(name, who, {}) for name in names]
-    return [Item(s.name, "starting" if s.state == "stopped" else s.state, s.detail, budget=300) for s in found]
 
 
 def _pause(_: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from infra import catalog, shell, stack
@@ -72,9 +73,26 @@ def merged(known: Sequence[str], sets: Sequence[str]) -> list[str]:
 def override(cluster: Cluster, release: str, sets: Sequence[str]) -> None:
     """Keep what a user has set, so that later deployments keep it too; nothing given forgets it."""
     known = overrides(cluster)
-    known[release] = merged(known.get(release, []), sets) if sets else []
-    body = {name: texts for name, texts in known.items() if texts}
+    _keep(cluster, {**known, release: merged(known.get(release, []), sets) if sets else []})
+
+
+def _keep(cluster: Cluster, sets: Mapping[str, Sequence[str]]) -> None:
+    body = {name: list(texts) for name, texts in sets.items() if texts}
     stack.write_atomic(cluster.home / "overrides.json", json.dumps(body, indent=1) + "\n", mode=0o600)
+
+
+@contextlib.contextmanager
+def trying(cluster: Cluster, release: str, sets: Sequence[str]) -> Iterator[None]:
+    """Deploy with what a user has set; what does not become ready is not kept, else every later run would fail."""
+    before = overrides(cluster)
+    if sets:
+        override(cluster, release, sets)
+    try:
+        yield
+    except BaseException:
+        if sets:
+            _keep(cluster, before)
+        raise
 
 
 def wanted(cluster: Cluster, charts: Sequence[catalog.Chart], services: Sequence[str]) -> list[Wanted]:

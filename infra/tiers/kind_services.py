@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra import catalog
-from infra.kube import releases, verdict
+from infra.kube import releases, snapshot, verdict
 from infra.kube.api import Api, NoAnswer, Object
 from infra.kube.snapshot import Snapshot, matches, metadata
 from infra.kube.verdict import containers
 from infra.tiers.base import LogLine, ServiceStatus
+from infra.waiting import Item
 
+BUDGET = 300.0
+"""Seconds that a service may take."""
 Where = tuple[str, str]
 """Namespace and name of a Service of Kubernetes."""
 
@@ -100,6 +103,16 @@ def status(service: str, who: Cast, used: Mapping[Where, int]) -> ServiceStatus:
         restarts=sum(int(s.get("restartCount", 0)) for p in pods for s in containers(p)),
         since=min((_since(p) for p in pods), default=None),
     )
+
+
+def items(api: Api, names: Sequence[str]) -> list[Item]:
+    """The services as a wait sees them; a silence of the API server is no end of it."""
+    try:
+        who = cast(api, snapshot.take(api))
+    except NoAnswer as error:
+        return [Item(name, "starting", str(error), budget=BUDGET) for name in names]
+    found = [status(name, who, {}) for name in names]
+    return [Item(s.name, "starting" if s.state == "stopped" else s.state, s.detail, budget=BUDGET) for s in found]
 
 
 def _since(pod: Object) -> float:
