@@ -59,11 +59,19 @@ def judge(found: Snapshot, restarts: Restarts | None = None) -> Verdict:
 
 
 def _is_current(pod: Object, found: Snapshot) -> bool:
-    """Not a finished pod of a job, nor one that its workload is about to replace."""
-    if pod.get("status", {}).get("phase") == "Succeeded" or outdated(pod, found):
+    """Not a finished pod of a job, nor one that its workload is about to replace, or has replaced."""
+    phase = pod.get("status", {}).get("phase")
+    if phase == "Succeeded" or outdated(pod, found) or (phase == "Failed" and _has_successor(pod, found)):
         return False
     jobs = [j for j in found.jobs if selects(j, pod)]
     return not any(_completed(j) for j in jobs)
+
+
+def _has_successor(pod: Object, found: Snapshot) -> bool:
+    """Whether the workload of a pod that was thrown out has another: Deployments leave the old one lying about."""
+    owners = [w for w in found.workloads if selects(w, pod)]
+    others = [p for p in found.pods if p is not pod and p.get("status", {}).get("phase") != "Failed"]
+    return any(selects(owner, other) for owner in owners for other in others)
 
 
 def settled(workload: Object) -> bool:

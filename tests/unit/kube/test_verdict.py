@@ -165,3 +165,32 @@ def test_what_an_unready_container_waits_for_is_said() -> None:
     unhealthy = o.event("redis-0", "Unhealthy", "Readiness probe failed: connection refused")
     seen = verdict.judge(of(o.pod(container={"ready": False}), events=[unhealthy]))
     assert (seen.state, seen.detail) == ("starting", "server: Readiness probe failed: connection refused")
+
+
+def evicted(name: str = "redis-old") -> dict[str, Any]:
+    """A pod that the kubelet has thrown out; it stays listed."""
+    message = "The node was low on resource: ephemeral-storage."
+    pod = o.pod(container={"ready": False, "state": {}}, phase="Failed", reason="Evicted", message=message)
+    pod["metadata"]["name"] = name
+    return pod
+
+
+def test_a_pod_that_was_thrown_out_says_why() -> None:
+    seen = verdict.judge(of(evicted()))
+    assert seen.state == "failed"
+    assert "low on resource: ephemeral-storage" in seen.detail
+
+
+def test_one_that_was_thrown_out_and_replaced_does_not_count() -> None:
+    assert verdict.judge(of(evicted(), o.pod(), workloads=[o.workload()])).state == "ready"
+    fresh = o.pod(container={"ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}})
+    assert verdict.judge(of(evicted(), fresh)).state == "starting"
+
+
+def test_a_node_without_room_on_its_disk_is_named() -> None:
+    taint = "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }."
+    unplaced = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": taint}]
+    pending = o.pod(container={"ready": False, "state": {}}, phase="Pending", conditions=unplaced)
+    seen = verdict.judge(of(evicted(), pending))
+    assert seen.state == "failed"
+    assert "disk-pressure" in seen.detail
