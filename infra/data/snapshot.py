@@ -190,8 +190,14 @@ def _databases(making: _Making) -> None:
     }
     facts = {k: made.facts[k] for k in ("server", "client", "snapshots")}
     making.parts["databases"] = {"databases": databases, "bytes": made.size, **facts}
-    if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases:
+    if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases and _in_databases(making):
         making.parts["temporal"] = {"storage": "databases"}
+
+
+def _in_databases(making: _Making) -> bool:
+    """Whether Temporal's databases are what it uses: they are there for the development server, too, but stay empty."""
+    light = temporal_file.is_light(making.context.settings)
+    return temporal_file.place(making.tier, light) == temporal_file.DATABASES
 
 
 def _references(making: _Making, taken: Snapshots) -> None:

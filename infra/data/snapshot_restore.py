@@ -73,8 +73,11 @@ class Done:
     seconds: float = 0.0
 
 
-def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str] = (), light: bool = False) -> Plan:
     """Decide what a restore does; nothing is touched.
+
+    Args:
+        light: whether Temporal is the development server on a tier with containers.
 
     Raises:
         PlatformError: USAGE for unknown parts; NOT_FOUND for parts that the snapshot lacks; DATA_INCOMPATIBLE when a
@@ -89,23 +92,29 @@ def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str
     if missing:
         raise PlatformError("NOT_FOUND", f"the snapshot has no {missing[0]}", steps=(f"it has: {', '.join(held)}",))
     wanted = [p for p in held if not only or p in only]
-    stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier))}
+    stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier, light))}
     if set(stuck) - set(skip):
         raise _stuck(backup, tier, {p: why for p, why in stuck.items() if p not in skip})
     left = {p: stuck.get(p, "skipped as asked for") for p in wanted if p in skip}
     return Plan(backup, tier, tuple(p for p in wanted if p not in skip), left)
 
 
-def _cannot_cross(part: str, facts: Mapping[str, Any], tier: str) -> str:
+_PLACES = {
+    temporal_file.FILE_OF_OURS: "a file of its development server (SQLite)",
+    temporal_file.INSIDE: "a file of its development server (SQLite) inside a container",
+    temporal_file.DATABASES: "databases of PostgreSQL",
+}
+
+
+def _cannot_cross(part: str, facts: Mapping[str, Any], tier: str, light: bool) -> str:
     """Why a part cannot be restored on a tier; '' when it can."""
     if part != "temporal":
         return ""
-    here = "file" if tier in temporal_file.FILE_TIERS else "databases"
-    there = facts["parts"]["temporal"]["storage"]
+    here, there = temporal_file.place(tier, light), facts["parts"]["temporal"]["storage"]
     if here == there:
         return ""
-    names = {"file": "a file of its development server (SQLite)", "databases": "databases of PostgreSQL"}
-    return f"Temporal's storage is {names[there]} on {facts['tier']}, and {names[here]} on {tier}"
+    shown = f"{tier} (light)" if here == temporal_file.INSIDE else tier
+    return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
 
 
 def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:

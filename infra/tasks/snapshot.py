@@ -243,12 +243,13 @@ def restore(
     Example: invoke snapshot.restore latest --tier native --yes
     """
     from infra import lifecycle, stack
-    from infra.data import snapshot, snapshot_restore
+    from infra.data import snapshot, snapshot_restore, temporal_file
 
     found = snapshot.find(_target(run, to), name)
     choice = lifecycle.choose(run.context)
     run.console.tier = choice.tier.name
-    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(part))
+    light = temporal_file.is_light(run.settings)
+    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(part), light)
     others = [t for t in lifecycle.tiers().values() if t.name != choice.tier.name and t.running(run.context)]
     lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
     if dry_run:

@@ -57,6 +57,21 @@ def test_temporal_cannot_cross_and_that_is_said_first(tier: str, storage: str, t
     assert "SQLite" in made.left_out["temporal"]
 
 
+@pytest.mark.parametrize(("tier", "storage"), [("compose", "databases"), ("kind", "databases"), ("native", "file")])
+def test_the_light_stack_takes_no_storage_of_temporal(tier: str, storage: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        snapshot_restore.plan(held(tier, storage), "compose", light=True)
+    assert code(caught) == "DATA_INCOMPATIBLE"
+    assert "--skip temporal" in caught.value.steps[0]
+    assert "inside a container" in caught.value.why
+    made = snapshot_restore.plan(held(tier, storage), "compose", skip=("temporal",), light=True)
+    assert made.parts == ("databases", "objects", "redis")
+
+
+def test_light_means_nothing_to_the_native_tier() -> None:
+    assert snapshot_restore.plan(held(), "native", light=True).left_out == {}
+
+
 def test_from_compose_to_kind_everything_crosses() -> None:
     assert snapshot_restore.plan(held("compose", "databases"), "kind").left_out == {}
 
