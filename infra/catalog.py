@@ -68,13 +68,17 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that users may change: kind is port, text, secret, path, program, choice or list."""
+    """A value that users may change: kind is port, text, secret, path, program, choice or list.
+
+    `empty`: whether it may be empty although its default is not.
+    """
 
     name: str
     default: str
     kind: str
     help: str
     choices: tuple[str, ...] = ()
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -360,7 +364,13 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
     Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
     Setting("PLATFORM_LEAVE_OUT", "", "text", "what --obs shall not start, e.g. clearml,grafana,alloy"),
-    Setting("PLATFORM_IMAGE_MIRRORS", "mirror.gcr.io", "text", "registries to try when Docker Hub limits pulls"),
+    Setting(
+        "PLATFORM_IMAGE_MIRRORS",
+        "mirror.gcr.io",
+        "text",
+        "registries to try when Docker Hub limits pulls; empty: none",
+        empty=True,
+    ),
     Setting("PLATFORM_KIND_BIN", "", "path", "directory with kind, kubectl and helm, looked into before PATH"),
     Setting("KIND_NODE_IMAGE", "", "text", "image of the nodes of kind; default: that of kind/cluster.yaml"),
     Setting("PLATFORM_CA_BUNDLE", "", "path", "certificates (PEM) that the nodes of kind shall trust as well"),

@@ -28,6 +28,8 @@ LIMIT = 10.0
 BACK_OFF = (4.0, 8.0)
 """Seconds before a second and a third try where a registry says that it is asked too often."""
 THERE, GONE, REFUSED, LIMITED, UNREACHABLE = "there", "gone", "refused", "rate limited", "unreachable"
+LOCAL = "local"
+"""No registry was asked."""
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def _text_problem(setting: catalog.Setting, text: str) -> str:
         return "is shorter than 3 characters, which object stores refuse"
     if setting.name == "MINIO_ROOT_PASSWORD" and "," in text:
         return "has a comma in it, which rclone takes for the end of the key"
-    if setting.kind in ("text", "secret") and setting.default and not text:
+    if setting.kind in ("text", "secret") and setting.default and not text and not setting.empty:
         return "is empty"
     if setting.kind == "text" and _BAD_IN_URL & set(text):
         return "has a blank in it"

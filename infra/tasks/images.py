@@ -101,13 +101,20 @@ def _change(before: str | None, now: str) -> str:
 def verify(run: Run) -> Answer:
     """Ask the registries whether each image in use still is there, and whether its tag is what was locked.
 
+    An image that was made on this machine, and that a setting names, is in no registry: nobody is asked for it.
+
     Example: invoke images.verify
     """
     locked = images.locked(run.settings.root)
     used = [i for i in images.images(run.settings) if i.setting not in images.BUILT_HERE]
-    found = {f.reference: f for f in _asked(run, list(dict.fromkeys(i.reference for i in used)))}
-    if all(f.state in (registry.UNREACHABLE, registry.LIMITED) for f in found.values()):
-        _refuse_unreachable(list(found.values()), list(found.values()))
+    made = _made_here() & {i.reference for i in used if i.reference == run.settings.text(i.setting)}
+    found = {ref: registry.Finding(ref, registry.LOCAL, why="made on this machine") for ref in made}
+    found |= {f.reference: f for f in _asked(run, [r for r in _each(used) if r not in made])}
+    if made != found.keys() and all(
+        f.state in (registry.UNREACHABLE, registry.LIMITED, registry.LOCAL) for f in found.values()
+    ):
+        asked = [f for f in found.values() if f.state != registry.LOCAL]
+        _refuse_unreachable(asked, asked)
     rows = [(i.setting, i.reference, found[i.reference].state, _note(found[i.reference], locked)) for i in used]
     gone = [f for f in found.values() if f.state in (registry.GONE, registry.REFUSED)]
     unclear = [f for f in found.values() if f.state in (registry.UNREACHABLE, registry.LIMITED)]
@@ -117,9 +124,26 @@ def verify(run: Run) -> Answer:
     return Answer(data, table, _verdict(found, gone, unclear), names=tuple(f.reference for f in gone), exit=int(code))
 
 
+def _each(used: Sequence[images.Image]) -> list[str]:
+    return list(dict.fromkeys(i.reference for i in used))
+
+
+def _made_here() -> set[str]:
+    """References of images that Docker has never got from a registry, nor sent to one; none without an engine."""
+    from infra import docker_engine
+
+    try:
+        listed = docker_engine.ask(docker_engine.find().place, "/images/json")
+    except (PlatformError, OSError, ValueError):
+        return set()
+    alone = [image for image in listed if not image.get("RepoDigests")]
+    return {tag for image in alone for tag in image.get("RepoTags") or ()}
+
+
 def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tuple[str, ...]:
+    own = sum(f.state == registry.LOCAL for f in found.values())
     if not gone and not unclear:
-        return (f"all {len(found)} images are there",)
+        return (f"all {len(found)} images are there{f', {own} of them made on this machine' if own else ''}",)
     lines = [f"{f.reference} cannot be had any more: replace it in .env (see .env.example)" for f in gone]
     return (*lines, *(f"{f.reference} could not be asked for: {f.why}" for f in unclear))
 

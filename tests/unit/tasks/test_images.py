@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import invoke
@@ -96,6 +97,60 @@ def test_verify_names_what_is_gone(server: Registry, run: Run) -> None:
     code, answer = run("verify")
     assert code == ExitCode.PARTIAL
     assert [i["reference"] for i in answer["data"]["images"] if i["state"] == "gone"] == ["postgres:18.6"]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """An engine that has one image made here and one from a registry."""
+    has: list[dict[str, Any]] = [
+        {"Id": "1", "RepoTags": ["mine/postgres:1"], "RepoDigests": None},
+        {"Id": "2", "RepoTags": ["theirs/redis:1"], "RepoDigests": ["theirs/redis@sha256:00"]},
+    ]
+    monkeypatch.setattr("infra.docker_engine.find", lambda: SimpleNamespace(place=None))
+    monkeypatch.setattr("infra.docker_engine.ask", lambda place, path: has)
+    return has
+
+
+@pytest.mark.usefixtures("engine")
+def test_verify_asks_nobody_for_what_was_made_here(server: Registry, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_IMAGE", "mine/postgres:1")
+    monkeypatch.setenv("REDIS_IMAGE", "theirs/redis:1")
+    code, answer = run("verify")
+    states = {i["setting"]: i["state"] for i in answer["data"]["images"]}
+    assert states == {"POSTGRES_IMAGE": "local", "REDIS_IMAGE": "gone", "PYTHON_IMAGE": "there"}
+    assert code == ExitCode.PARTIAL
+
+
+@pytest.mark.usefixtures("engine")
+def test_verify_without_a_registry_is_an_error_although_some_were_made_here(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running() as stopped:
+        monkeypatch.setattr(registry, "HUB", stopped.host)
+    monkeypatch.setenv("POSTGRES_IMAGE", "mine/postgres:1")
+    assert run("verify")[1]["error"]["code"] == "REGISTRY_UNREACHABLE"
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_the_files_name_is_asked_for_even_if_one_of_that_name_was_made_here(
+    server: Registry, run: Run, engine: list[dict[str, Any]]
+) -> None:
+    engine[0]["RepoTags"] = ["postgres:18.6"]
+    assert run("verify")[1]["data"]["images"][0]["state"] == "there"
+
+
+def test_no_mirror_is_asked_where_none_is_named(server: Registry, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLATFORM_IMAGE_MIRRORS", "")
+    asked: set[tuple[str, ...]] = set()
+    real = registry.look_up
+
+    def noted(reference: str, mirrors: tuple[str, ...]) -> registry.Finding:
+        asked.add(mirrors)
+        return real(reference, mirrors)
+
+    monkeypatch.setattr(registry, "look_up", noted)
+    assert run("verify")[0] == ExitCode.OK
+    assert asked == {()}
 
 
 def test_verify_without_a_registry(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
