@@ -12,6 +12,7 @@ from typing import Any
 from infra.errors import PlatformError
 
 CONTEXT_PREFIX = "kind-"
+HERE = ("127.0.0.1", "::1", "0.0.0.0")
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,21 @@ def context(path: Path) -> str:
     return found[1] if found else ""
 
 
+def leads_to(path: Path, cluster: str) -> bool:
+    """Whether a kubeconfig leads to that kind cluster on this machine."""
+    where = address(path)
+    return context(path) == f"{CONTEXT_PREFIX}{cluster}" and where is not None and where[0] in HERE
+
+
 def refuse_others(path: Path, cluster: str) -> None:
     """Go on only when the kubeconfig leads to our kind cluster on this machine.
 
     Raises:
         PlatformError: CONTEXT_REFUSED.
     """
-    named = context(path)
-    where = address(path)
-    if named == f"{CONTEXT_PREFIX}{cluster}" and where is not None and where[0] in ("127.0.0.1", "::1", "0.0.0.0"):
+    if leads_to(path, cluster):
         return
+    named, where = context(path), address(path)
     leads = f"context {named or 'none'}, server {where[0] if where else 'unknown'}"
     raise PlatformError(
         "CONTEXT_REFUSED",

@@ -246,12 +246,13 @@ class Kind:
         raise PlatformError("NOT_RUNNING", f"{service} has no pod", steps=("invoke kind.up", "invoke kind.status"))
 
     def require(self, context: Context) -> Cluster:
-        """The cluster, provided that it runs.
+        """The cluster, provided that it runs and that our kubeconfig leads to it: helm and kubectl would follow it.
 
         Raises:
-            PlatformError: NOT_RUNNING.
+            PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
         """
         cluster = self.cluster(context)
+        cluster.refuse_others()
         if not cluster.listening():
             there = bool(cluster.record)
             text = "the cluster is stopped" if there else "there is no cluster of this stack"

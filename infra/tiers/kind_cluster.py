@@ -110,8 +110,9 @@ class Cluster:
         return RUNNING if all(n.running for n in found) else STOPPED
 
     def listening(self) -> bool:
-        """Whether something listens where our API server should: quick, no program is asked."""
-        where = kubeconfig.address(self.kubeconfig) if self.record.get("complete") else None
+        """Whether something listens where our API server should: quick, no program is asked, and nobody elsewhere."""
+        ours = self.record.get("complete") and kubeconfig.leads_to(self.kubeconfig, self.name)
+        where = kubeconfig.address(self.kubeconfig) if ours else None
         if where is None:
             return False
         try:
@@ -128,8 +129,13 @@ class Cluster:
         """
         if not self.kubeconfig.exists():
             raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
-        kubeconfig.refuse_others(self.kubeconfig, self.name)
+        self.refuse_others()
         return api.connect(self.kubeconfig)
+
+    def refuse_others(self) -> None:
+        """Go on only when our kubeconfig, where there is one, leads to our cluster. Raises CONTEXT_REFUSED."""
+        if self.kubeconfig.exists():
+            kubeconfig.refuse_others(self.kubeconfig, self.name)
 
     def outdated(self) -> bool:
         """Whether kind/cluster.yaml, or the node image asked for, is another than the cluster was made from."""

@@ -122,21 +122,30 @@ def test_a_stopped_docker_is_said_although_a_cluster_was_there(up: Product, tmp_
 
 @pytest.mark.parametrize("change", [("kind-{}", "production"), ("https://127.0.0.1:", "https://127.0.0.9:")])
 def test_a_kubeconfig_of_ours_that_leads_elsewhere_is_refused(up: Product, change: tuple[str, str]) -> None:
-    ours = up.home / "kubeconfig"
+    ours, wrong = up.home / "kubeconfig", change[0].format(up.name)
     before = ours.read_text(encoding="utf-8")
-    wrong, right = change[0].format(up.name), change[1]
-    ours.write_text(before.replace(f"current-context: {wrong}", f"current-context: {right}").replace(wrong, right))
+    ours.write_text(before.replace(wrong, change[1]), encoding="utf-8")
     broken = ours.read_bytes()
     try:
-        for task in ("helm.list", "kind.up"):
-            found = up.stage.invoke(task)
-            assert found.returncode in (4, 9), found.stderr
-            assert "does not lead to the kind cluster" in found.stderr or "not running" in found.stderr, found.stderr
+        for task in ("helm.list", "helm.deploy", "k8s.apply", "kind.clean-raw", "kind.up"):
+            found = up.error(task, expect=4)
+            assert found["code"] == "CONTEXT_REFUSED"
+            assert change[1].removeprefix("https://").rstrip(":") in found["why"]
         assert ours.read_bytes() == broken
     finally:
-        ours.rename(ours.with_name("moved-away"))
-    assert "it is used" in up.invoke("kind.up").stderr
-    assert ours.read_text(encoding="utf-8") == before
+        ours.write_text(before, encoding="utf-8")
+    assert up.data("kind.up")["changed"] is False
+
+
+def test_a_kubeconfig_that_was_moved_away_is_written_anew(up: Product) -> None:
+    ours = up.home / "kubeconfig"
+    before = ours.read_text(encoding="utf-8")
+    ours.rename(ours.with_name("moved-away"))
+    try:
+        assert "it is used" in up.invoke("kind.up").stderr
+        assert ours.read_text(encoding="utf-8") == before
+    finally:
+        ours.write_text(before, encoding="utf-8")
 
 
 # --- releases
@@ -151,12 +160,11 @@ def test_an_image_that_does_not_exist_ends_it_before_anything_changes(up: Produc
     assert up.data("kind.up")["changed"] is False
 
 
-def test_an_image_that_only_the_node_misses_ends_it_with_the_pods_reason(up: Product) -> None:
-    values = ("image.ref=" + NO_IMAGE, "image.pullPolicy=Always")
-    helm(up, "upgrade", "redis", str(up.stage.root / "helm" / "redis"), "--reuse-values", "--set", ",".join(values))
-    done = up.stage.invoke("helm.status", "redis")
+def test_an_image_that_no_node_can_have_is_the_reason_of_its_release(up: Product) -> None:
+    chart = str(up.stage.root / "helm" / "redis")
+    helm(up, "upgrade", "redis", chart, "--reuse-values", "--set", f"image.ref={NO_IMAGE}")
     until("the release says why", lambda: NO_IMAGE in up.stage.invoke("helm.status", "redis").stdout, 60)
-    assert done.returncode == 7
+    assert up.stage.invoke("helm.status", "redis").returncode == 7
     up.invoke("helm.deploy", "--only", "redis")
     assert up.data("helm.status", "redis")["state"] == "ready"
 
