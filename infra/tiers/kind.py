@@ -114,7 +114,8 @@ class Kind:
         found, cluster = self.tools(context), self.cluster(context)
         programs = ", ".join(f"{p.name} {p.shown}" for p in (found.kind, found.kubectl, found.helm))
         if cluster.listening():  # it is there and runs: what a new one would need is no question
-            return [Check("tools", "ok", programs)]
+            root = str(cluster.record.get("dockerRoot", ""))
+            return [Check("tools", "ok", programs), kind_checks.room(root, context.stack.home)]
         info = cluster.docker.info()
         obs = any(catalog.service(n).overlay == catalog.OVERLAY_OBS for n in names)
         checks = [Check("tools", "ok", programs), kind_checks.engine(info), kind_checks.memory(info, obs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def disk(info: Mapping[str, Any], fallback: Path) -> Check:
         remedy = "make room, e.g. docker image prune: under disk pressure Kubernetes evicts pods"
         return Check("disk", "fail", f"only {text}; {human_bytes(DISK_FAIL)} are needed", remedy, "PREFLIGHT_FAILED")
     return Check("disk", "warn" if free < DISK_WARN else "ok", text)
+
+
+def room(root: str, fallback: Path) -> Check:
+    """The same for a cluster that runs, which shall be looked after all the same.
+
+    Kind's kubelet throws no pod out when the disk is full, so nothing but this tells before servers fail to write.
+    """
+    found = disk({"DockerRootDir": root}, fallback)
+    return replace(found, status="warn") if found.status == "fail" else found
 
 
 def cgroup(body: Mapping[str, Any], chosen: str, info: Mapping[str, Any]) -> Check:
