@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ from infra.errors import PlatformError
 from infra.kube import kind_cli, loading
 from infra.kube.helm_cli import Helm
 from infra.kube.nodes import Docker, Node
-from infra.kube.releases import Wanted
+from infra.kube.releases import Wanted, misfit
+from infra.kube.rollout import cause
 from infra.kube.tools import Tools
 
 PULL_ATTEMPTS = 3
@@ -62,7 +64,7 @@ class Supply:
         known: dict[str, list[str]] = (stack.read_json(self.memory) or {}).get("needed", {})
         fresh = [w for w in wanted if w.fingerprint not in known]
         with ThreadPoolExecutor(max_workers=4) as pool:
-            rendered = list(pool.map(lambda w: shell.run(helm.template(w.deploy), stdin=w.stdin, limit=60).out, fresh))
+            rendered = list(pool.map(lambda w: _rendered(w, helm), fresh))
         known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, rendered, strict=True)}
         if fresh:
             self._remember(needed={w.fingerprint: known[w.fingerprint] for w in wanted})
@@ -126,6 +128,23 @@ class Supply:
         with ThreadPoolExecutor(max_workers=3) as pool:
             list(pool.map(lambda r: pull(self.docker, r, digest=self.locked.get(_short(r), "")), references))
         return {r: self.docker.image_id(r) for r in references}
+
+
+def _rendered(wanted: Wanted, helm: Helm) -> str:
+    """A release's manifests.
+
+    Raises:
+        PlatformError: USAGE with the value that its chart's schema refuses; PROGRAM_FAILED.
+    """
+    argv = helm.template(wanted.deploy)
+    done = shell.run(argv, stdin=wanted.stdin, limit=60, check=False)
+    if done.code == 0:
+        return done.out
+    why = cause(done, wanted.name)
+    if "schema" in why:
+        raise misfit(wanted.name, why)
+    steps = (subprocess.list2cmdline(argv),)
+    raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
 
 
 def pull(

@@ -262,6 +262,13 @@ def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def misfit(name: str, why: str) -> PlatformError:
+    """The error for values that do not fit a chart's schema; Helm has changed nothing then."""
+    hints = (f"invoke helm.values {name} --all shows what there is", f"see helm/{name}/values.yaml")
+    what = f"a value of the release {name} does not fit its chart; nothing was changed"
+    return PlatformError("USAGE", what, why=why, steps=hints)
+
+
 @dataclass(frozen=True)
 class Deployed:
     """A release as Helm has it in the cluster: its newest revision, that one's status and our hash of it."""

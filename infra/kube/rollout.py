@@ -119,7 +119,7 @@ class Rollout:
             return self._during(progress, found)
         progress.running = None
         if done.code != 0:
-            return self._failed(progress, _cause(done, progress.wanted.name), found)
+            return self._failed(progress, cause(done, progress.wanted.name), found)
         if progress.healing:
             progress.healing = False
             return self._upgrade(progress)
@@ -163,7 +163,7 @@ class Rollout:
         self._replace_stuck(mine)
         fresh = [p for p in mine.pods if _made(p) >= progress.began - 2]
         jobs = [j for j in mine.jobs if _made(j) >= progress.began - 2]
-        seen = verdict.judge(Snapshot((), (), jobs, fresh, mine.claims, mine.events))
+        seen = verdict.judge(Snapshot((), (), jobs, fresh, mine.claims, mine.events, mine.nodes))
         if seen.state == FAILED and progress.running is not None and not progress.healing:
             progress.running.stop()
             progress.running = None
@@ -225,7 +225,7 @@ def _made(thing: Object) -> float:
     return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))) if text else 0.0
 
 
-def _cause(done: shell.Result, release: str) -> str:
+def cause(done: shell.Result, release: str) -> str:
     """What Helm says of its failure, without what it says of others and itself."""
     lines = [line.strip() for line in done.err.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error:")] or lines[-1:]

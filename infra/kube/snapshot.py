@@ -27,6 +27,7 @@ class Snapshot:
     pods: Sequence[Object] = ()
     claims: Sequence[Object] = ()
     events: Sequence[Object] = field(default=())
+    nodes: Sequence[Object] = ()
 
     def of_release(self, release: str, namespace: str) -> Snapshot:
         """What belongs to a release; events are those of its pods, claims and workloads."""
@@ -39,7 +40,7 @@ class Snapshot:
         names |= {(metadata(p)["namespace"], owner["name"]) for p in pods for owner in _owners(p)}
         events = [e for e in self.events if (_about(e).get("namespace"), _about(e).get("name")) in names]
         sets = [s for s in self.sets if any(_owned(s, w) for w in workloads)]
-        return Snapshot(workloads, sets, jobs, pods, claims, events)
+        return Snapshot(workloads, sets, jobs, pods, claims, events, self.nodes)
 
 
 def metadata(thing: Object) -> dict[str, Any]:
@@ -131,4 +132,5 @@ def take(api: Api, *, events: bool = True) -> Snapshot:
     jobs = [{**item, "kind": "Job"} for item in api.items("/apis/batch/v1/jobs")]
     sets = api.items("/apis/apps/v1/replicasets")
     pods, claims = api.items("/api/v1/pods"), api.items("/api/v1/persistentvolumeclaims")
-    return Snapshot(workloads, sets, jobs, pods, claims, api.items("/api/v1/events") if events else ())
+    happened = api.items("/api/v1/events") if events else ()
+    return Snapshot(workloads, sets, jobs, pods, claims, happened, api.items("/api/v1/nodes"))

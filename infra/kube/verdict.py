@@ -118,7 +118,7 @@ def _hopeless_pods(pods: Sequence[Object], found: Snapshot, restarts: Restarts) 
             yield Verdict(FAILED, f"evicted: {status.get('message', '')}", about["namespace"], about["name"])
         for state in containers(pod):
             yield from _hopeless_container(pod, state, restarts.get((about.get("uid", ""), state["name"]), 0))
-        yield from _unschedulable(pod)
+        yield from _unschedulable(pod, found)
         yield from _repeated(pod, found, ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"))
 
 
@@ -156,13 +156,25 @@ _SOON: tuple[str, ...] = (
 _SOON += ('persistentvolumeclaim "', "node.kubernetes.io/unreachable", "no nodes available")
 
 
-def _unschedulable(pod: Object) -> Iterator[Verdict]:
+def _unschedulable(pod: Object, found: Snapshot) -> Iterator[Verdict]:
     for condition in _conditions(pod):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             text = condition.get("message", "")
             if not any(soon in text for soon in _SOON):
                 about = metadata(pod)
-                yield Verdict(FAILED, f"fits on no node: {_first_sentence(text)}", about["namespace"], about["name"])
+                why = f"fits on no node: {_first_sentence(text)}{_pressure(found)}"
+                yield Verdict(FAILED, why, about["namespace"], about["name"])
+
+
+def _pressure(found: Snapshot) -> str:
+    """What nodes lack: the scheduler says only that they have a taint."""
+    lacking = [
+        f"{metadata(node)['name']} has {c['type']}"
+        for node in found.nodes
+        for c in _conditions(node)
+        if c["type"].endswith("Pressure") and c["status"] == "True"
+    ]
+    return f" ({', '.join(lacking)})" if lacking else ""
 
 
 def _first_sentence(text: str) -> str:

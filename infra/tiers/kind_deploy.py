@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from infra import catalog, shell, stack
@@ -127,7 +128,7 @@ def deploy(
     """
     api = cluster.api()
     try:
-        there = deployed(api)
+        there = _untouched(cluster, deployed(api))
         stale = [w for w in wanted if not _same(w, there.get(w.name))]
         known = list(cluster.record.get("imagesFor") or [])
         if stale or not set(_marks(wanted)) <= set(known):
@@ -144,10 +145,24 @@ def deploy(
             kubectl=Kubectl(found.kubectl.path, cluster.kubeconfig),
         )
         _follow(cluster, rollout, timeout)
+        if rollout.changed:
+            _note_revisions(cluster, api, rollout.changed)
         _note_volumes(cluster, api)
     finally:
         api.close()
     return rollout.changed
+
+
+def _untouched(cluster: Cluster, there: Mapping[str, Deployed]) -> dict[str, Deployed]:
+    """Releases, without our mark on those that somebody else has changed since: Helm itself passes labels on."""
+    known = cluster.record.get("revisions") or {}
+    return {n: d if known.get(n, d.revision) == d.revision else replace(d, fingerprint="") for n, d in there.items()}
+
+
+def _note_revisions(cluster: Cluster, api: Api, names: Sequence[str]) -> None:
+    there = deployed(api)
+    known = cluster.record.get("revisions") or {}
+    cluster.remember(revisions={**known, **{n: there[n].revision for n in names if n in there}})
 
 
 def watch(cluster: Cluster, helm: Helm, chart: catalog.Chart, timeout: float | None) -> None:
@@ -162,6 +177,7 @@ def watch(cluster: Cluster, helm: Helm, chart: catalog.Chart, timeout: float | N
         ]
         notes = cluster.home / "trouble"
         _follow(cluster, Rollout(api, helm, as_they_are, there, cluster.context.console, notes), timeout)
+        _note_revisions(cluster, api, [chart.release])
     finally:
         api.close()
 
@@ -216,9 +232,7 @@ def _follow(cluster: Cluster, rollout: Rollout, timeout: float | None) -> None:
             raise
         name = str(error.details.get("service", ""))
         if "schema" in error.why:
-            hints = (f"invoke helm.values {name} --all shows what there is", f"see helm/{name}/values.yaml")
-            what = f"a value of the release {name} does not fit its chart; nothing was changed"
-            raise PlatformError("USAGE", what, why=error.why, steps=hints) from error
+            raise releases.misfit(name, error.why) from error
         steps = (
             f"invoke helm.status {name}",
             "invoke kind.logs writes all there is to know",

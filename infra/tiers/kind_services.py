@@ -92,7 +92,7 @@ def status(service: str, who: Cast, used: Mapping[Where, int]) -> ServiceStatus:
     if all(w["spec"].get("replicas") == 0 for w in workloads):
         return ServiceStatus(service, "stopped", "scaled to 0")
     mine = who.found.of_release(release, chart.namespace)
-    only = Snapshot(workloads, mine.sets, (), pods, mine.claims, mine.events)
+    only = Snapshot(workloads, mine.sets, (), pods, mine.claims, mine.events, mine.nodes)
     seen = verdict.judge(only)
     held = sum(used.get((metadata(p)["namespace"], metadata(p)["name"]), 0) for p in pods)
     return ServiceStatus(
