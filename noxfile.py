@@ -136,6 +136,7 @@ def update_pins(session: nox.Session) -> None:
         "dev",
         "mlflow",
         "backend",
+        "rig",
     ):  # the others are held to platform.txt
         source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
         options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]

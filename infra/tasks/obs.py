@@ -167,7 +167,7 @@ def _shipping(run: Run, active: Tier, ends: Endpoints) -> tuple[bool, list[str]]
         return False, [n for n in NAMES if n not in ends.services]
     there = {name for name, box in _session(run).containers().items() if box.up}
     jobs = {"alloy": "alloy", "grafana": "grafana", "loki": "loki", "node": "node-exporter"}
-    jobs |= {"postgres": "postgres-exporter", "redis": "redis-exporter"}
+    jobs |= {"postgres": "postgres-exporter", "redis": "redis-exporter", "mlflow": "mlflow"}
     return "alloy" in there, [job for job, part in jobs.items() if part not in there]
 
 

@@ -30,6 +30,7 @@ INNER_PORTS = {
     "redis-exporter": "9121",
     "node-exporter": "9100",
     "temporal": "9090",
+    "mlflow": "5000",
     "loki": "3100",
     "alloy": "12345",
     "grafana": "3000",
@@ -60,7 +61,7 @@ def test_services_have_their_metrics_where_they_are_asked() -> None:
     assert SERVICES["temporal"]["environment"]["PROMETHEUS_ENDPOINT"].endswith(":9090")
     assert "--server.http.listen-addr=0.0.0.0:12345" in SERVICES["alloy"]["command"]
     assert SERVICES["minio-results"]["environment"]["MINIO_PROMETHEUS_AUTH_TYPE"] == "public"
-    for name in ("loki", "grafana"):
+    for name in ("loki", "grafana", "mlflow"):
         assert compose_files.published(SERVICES[name])[0][3] == INNER_PORTS[name]
 
 

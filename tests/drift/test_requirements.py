@@ -57,7 +57,7 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_entry_has_hashes(lock: str) -> None:
     found = entries(lock)
-    assert len(found) > 10
+    assert len(found) > 5
     without = [e.name for e in found if not e.hashes]
     assert without == []
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", h) for e in found for h in e.hashes)

