@@ -320,7 +320,12 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
     Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
     Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace that applications use"),
-    Setting("CLEARML_SECRET", "devpass", "secret", "what ClearML signs with, and its own programs log in with"),
+    Setting(
+        "CLEARML_SECRET",
+        "devpass",
+        "secret",
+        "what ClearML signs with, and its own programs log in with; invoke makes a private one unless it is set",
+    ),
     Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
     Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),
     Setting("S3_DATASETS_ENDPOINT", "", "text", "S3 service that holds the datasets, where it is not ours"),

@@ -147,7 +147,8 @@ def config(run: Run, tier: str = "") -> Answer | None:
     """
     compose = _session(run).compose
     # Replaced beforehand: in what comes back they are quoted, and a dollar is doubled.
-    hidden = {n: MASK for n, v in compose.environ.items() if v in run.console.secrets and n in catalog.SETTINGS}
+    known = {n: s.default for n, s in catalog.SETTINGS.items() if s.kind == "secret"}
+    hidden = {n: MASK for n, default in known.items() if compose.environ.get(n, default) != default}
     done = replace(compose, environ={**compose.environ, **hidden}).run("config", limit=30, check=False)
     if done.code:
         raise PlatformError("SETTING_INVALID", "Docker Compose cannot read its files", why=done.last_line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from infra.tiers.compose_model import Model, Part
 from infra.tiers.compose_state import Container
 
 NAME = "compose"
+SECRET = "clearml-secret"
+"""A private file in the tier's directory."""
 IN_MACHINES = {".docker", ".rd", ".colima", ".orbstack", ".lima"}
 """Folders with sockets of engines that run in a virtual machine."""
 
@@ -86,6 +89,20 @@ def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
     return found
 
 
+def own_secret(settings: Settings, home: Path) -> dict[str, str]:
+    """The stack's own CLEARML_SECRET, once there is one; what the user has set goes before it.
+
+    Nobody logs in with it, so it need not be a value that everybody knows, as the documented one of the files is.
+    """
+    path = home / SECRET
+    if settings.origin("CLEARML_SECRET") != "default" or not path.exists():
+        return {}
+    try:
+        return {"CLEARML_SECRET": path.read_text(encoding="ascii").strip()}
+    except OSError as error:
+        raise stack.unwritable(path, error) from error
+
+
 @dataclass
 class Session:
     """Everything looked up once and only when needed."""
@@ -129,9 +146,26 @@ class Session:
         locked = self.images() if images.locked(settings.root) else ()
         environ = compose_cli.environment(settings, self.engine, self.project) | images.replaced(settings, locked)
         environ |= mounted(settings, self.context.stack.home, self.engine.place)
+        environ |= own_secret(settings, self.home)
         directory = compose_project.directory(settings)
         files = compose_cli.files(settings, directory)
         return Compose(self.project, files, environ, directory / ".env.example")
+
+    def make_secret(self) -> None:
+        """Make ClearML's secret where there is none yet; what was made of the files before is forgotten.
+
+        Raises:
+            PlatformError: STATE_UNWRITABLE.
+        """
+        path = self.home / SECRET
+        if self.context.settings.origin("CLEARML_SECRET") != "default" or path.exists():
+            return
+        try:
+            stack.write_atomic(path, secrets.token_hex(24) + "\n", mode=0o600)
+        except OSError as error:
+            raise stack.unwritable(path, error) from error
+        for name in ("compose", "model"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def model(self) -> Model:

@@ -142,6 +142,8 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     if as_wanted(session, parts, session.containers()):
         return
     _prepare(session)
+    if "clearml" in names:
+        session.make_secret()
     pull(session, parts)
     stale = changed_mounts(session, parts)
     last = session.applied or Applied()
@@ -192,6 +194,8 @@ def recreate(session: Session, names: Sequence[str], timeout: float | None) -> N
     if not parts:  # it is elsewhere
         return
     _prepare(session)
+    if "clearml" in names:
+        session.make_secret()
     pull(session, parts)
     run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *(p.name for p in parts))
 

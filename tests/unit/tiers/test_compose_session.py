@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from infra.data import postgres_backup
-from infra.docker_engine import Place
+from infra.docker_engine import Engine, Place
 from infra.errors import PlatformError
-from infra.tiers.compose_session import make_figures, mounted
-from tests.unit.helpers import settings_of
+from infra.tiers.compose_session import SECRET, Session, make_figures, mounted
+from tests.unit.helpers import context_of, settings_of
 
 USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
 
@@ -54,3 +54,31 @@ def test_the_socket_is_named_where_it_is_on_this_system(
 def test_a_socket_that_the_user_names_wins(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, PLATFORM_DOCKER_SOCKET="/run/mine.sock")
     assert "PLATFORM_DOCKER_SOCKET" not in mounted(settings, tmp_path, USUAL)
+
+
+def asking(root: Path, **values: str) -> Session:
+    """A session as each run has its own, with an engine that is not asked."""
+    session = Session(context_of(root, **values))
+    session.__dict__ |= {"engine": Engine(USUAL, "28.0", (1, 41)), "project": "platform"}
+    return session
+
+
+def test_clearmls_secret_is_private_to_the_stack_and_stays(tmp_path: Path) -> None:
+    first = asking(tmp_path)
+    assert first.compose.environ["CLEARML_SECRET"] == "devpass", "nothing was started yet"
+    first.home.mkdir(parents=True)
+    first.make_secret()
+    made = first.compose.environ["CLEARML_SECRET"]
+    assert len(made) == 48
+    assert sys.platform == "win32" or (first.home / SECRET).stat().st_mode & 0o777 == 0o600
+    later = asking(tmp_path)
+    later.make_secret()
+    assert later.compose.environ["CLEARML_SECRET"] == made
+
+
+def test_a_secret_that_the_user_has_set_wins(tmp_path: Path) -> None:
+    session = asking(tmp_path, CLEARML_SECRET="mine")
+    session.home.mkdir(parents=True)
+    session.make_secret()
+    assert not (session.home / SECRET).exists()
+    assert session.compose.environ["CLEARML_SECRET"] == "mine"
