@@ -93,7 +93,7 @@ def faults_compose(session: nox.Session) -> None:
 
 @nox.session(name="faults-kind")
 def faults_kind(session: nox.Session) -> None:
-    """Clusters of the rig: what they can do, restarts, and that nothing of them leaves the machine."""
+    """Bad input and faults against kind clusters of their own; and the rig's clusters, which let nothing out."""
     _pytest(session, "tests/faults/kind")
 
 

@@ -11,11 +11,15 @@ import pytest
 
 from infra import pipes, shell
 from infra.console import Console
-from infra.kube import loading
+from infra.errors import PlatformError
+from infra.kube import loading, releases
+from infra.kube.helm_cli import Helm
 from infra.kube.images import Supply
 from infra.kube.nodes import Docker, Node
 from infra.kube.tools import Program, Tools
+from infra.settings import ROOT
 from infra.shell import Result
+from tests.unit.helpers import settings_of
 
 SIZES = {"small:1": 10, "large:1": 100, "middle:1": 60, "tiny:1": 30}
 
@@ -96,6 +100,24 @@ def test_what_a_node_does_not_take_is_left_to_kind(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pipes, "run", stream)
     supply(tmp_path).bring(["a:1", "b:1"])
     assert calls == [["kind", "load", "docker-image", "b:1", "--name", "platform"]]
+
+
+SCHEMA = """Error: values don't meet the specifications of the schema(s) in the following chart(s):
+redis:
+- at '/persistence/enabled': got string, want boolean
+"""
+
+
+@pytest.mark.parametrize(("said", "code"), [(SCHEMA, "USAGE"), ("Error: no such template", "PROGRAM_FAILED")])
+def test_a_chart_that_cannot_be_rendered_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: str
+) -> None:
+    wanted = releases.wanted(releases.chart("redis"), settings_of(ROOT))
+    monkeypatch.setattr(shell, "run", lambda *_, **__: Result(1, "", said))
+    with pytest.raises(PlatformError) as caught:
+        supply(tmp_path).needed([wanted], Helm("helm", 4, tmp_path))
+    assert caught.value.code == code
+    assert ("want boolean" in caught.value.why) == (code == "USAGE")
 
 
 def test_the_engine_gives_and_the_node_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,3 +194,13 @@ def test_a_node_without_room_on_its_disk_is_named() -> None:
     seen = verdict.judge(of(evicted(), pending))
     assert seen.state == "failed"
     assert "disk-pressure" in seen.detail
+
+
+def test_what_a_node_lacks_is_named_since_the_scheduler_only_sees_a_taint() -> None:
+    text = "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate, preemption: none"
+    unplaced = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}]
+    pending = o.pod(container={"ready": False, "state": {}}, phase="Pending", conditions=unplaced)
+    conditions = [{"type": "DiskPressure", "status": "True"}, {"type": "MemoryPressure", "status": "False"}]
+    nodes = [{"metadata": {"name": "control-plane"}, "status": {"conditions": conditions}}]
+    found = Snapshot([o.workload(ready=0)], pods=[pending], nodes=nodes).of_release("redis", "platform")
+    assert verdict.judge(found).detail.endswith("(control-plane has DiskPressure)")
