@@ -1,7 +1,7 @@
 """Services whose pods are ready, until they answer at this machine's ports.
 
 A pod is ready before kube-proxy leads its NodePort to it, and after a start of the node pods count as ready that are
-not there yet: for a second or two connections are accepted and dropped.
+not there yet: connections are accepted and dropped, for a second or two, or until the pods have started again.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from infra import health
 from infra.endpoints import Endpoints
+from infra.waiting import HEARTBEAT
 
-PATIENCE = 30.0
-"""Seconds; who does not answer then is told by the proof that follows, with its reason."""
+PATIENCE, AFTER_START = 30.0, 180.0
+"""Seconds, and seconds after a start of the node; who is silent then is told by the proof that follows."""
 PAUSE = 0.2
 
 
@@ -22,17 +23,29 @@ def wait(
     ends: Endpoints,
     services: Sequence[str],
     psql: Path,
+    say: Callable[[str], object],
+    patience: float = PATIENCE,
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Ask each service until it answers, refuses the login, or the patience is over; returns who does not answer."""
-    left, end = [s for s in services if s in ends.services], clock() + PATIENCE
+    """Ask each service until it answers, refuses the login, or the patience is over; returns who does not answer.
+
+    Args:
+        say: told who is waited for, now and then.
+        patience: in seconds.
+    """
+    left, now = [s for s in services if s in ends.services], clock()
+    end, beat = now + patience, now + HEARTBEAT
     while left:
         found = health.ask({s: health.probe(ends, s, psql, database="postgres") for s in left}, limit=3.0)
         left = [s for s in left if not (found[s].ok or found[s].fatal)]
-        if clock() >= end:
+        now = clock()
+        if now >= end:
             break
+        if left and now >= beat:
+            beat = now + HEARTBEAT
+            say(f"  still waiting for {left[0]} to answer: {' '.join(found[left[0]].detail.split())[:200]}")
         if left:
             sleep(PAUSE)
     return left

@@ -59,10 +59,13 @@ def answering(monkeypatch: pytest.MonkeyPatch, *turns: Mapping[str, Finding]) ->
     return asked
 
 
-def wait(root: Path, *services: str, times: Sequence[float] = (0.0,)) -> list[str]:
+def wait(root: Path, *services: str, times: Sequence[float] = (0.0,), said: list[str] | None = None) -> list[str]:
     clock = iter(times)
     ends = endpoints.build(settings_of(root), ("postgres", "redis"))
-    return kind_answers.wait(ends, services, Path("psql"), clock=lambda: next(clock, times[-1]), sleep=lambda _: None)
+    say = (said if said is not None else []).append
+    return kind_answers.wait(
+        ends, services, Path("psql"), say, clock=lambda: next(clock, times[-1]), sleep=lambda _: None
+    )
 
 
 def test_who_does_not_answer_yet_is_asked_again_and_nobody_else(
@@ -81,7 +84,9 @@ def test_a_refused_login_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_wait_ends_and_says_who_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, {"redis": Finding(False, "connection reset")})
-    assert wait(tmp_path, "redis", times=(0.0, 1.0, kind_answers.PATIENCE + 1)) == ["redis"]
+    said: list[str] = []
+    assert wait(tmp_path, "redis", times=(0.0, 16.0, kind_answers.PATIENCE + 1), said=said) == ["redis"]
+    assert said == ["  still waiting for redis to answer: connection reset"]
 
 
 def test_what_was_set_is_kept_when_it_works_and_forgotten_when_it_does_not(tmp_path: Path) -> None:
