@@ -303,7 +303,7 @@ def known_services(names: Sequence[str], tier: Tier) -> None:
     for name in names:
         if name in offered:
             continue
-        near = difflib.get_close_matches(name, offered, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, offered, n=1, cutoff=0.5)
         hint = (f"did you mean {near[0]}?",) if near else ()
         gap = next((g for g in catalog.gaps(tier.name) if g.feature == name), None)
         raise PlatformError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ def up(
 
     Example: invoke compose.up --obs --no-clearml
     """
+    _known(words(service), words([force_recreate]))
     if light:
         _remember(run, PLATFORM_LIGHT="yes")
     if no_clearml:
@@ -54,6 +56,14 @@ def up(
     if force_recreate:
         _recreate(run, words([force_recreate]), timeout)
     return verbs.started(run, words(service), obs, auto_ports, timeout)
+
+
+def _known(*names: tuple[str, ...]) -> None:
+    """Refuse unknown services before anything is remembered or done."""
+    from infra import lifecycle
+
+    for some in names:
+        lifecycle.known_services(some, lifecycle.tiers()[TIER])
 
 
 def _remember(run: Run, **values: str) -> None:
@@ -66,11 +76,10 @@ def _remember(run: Run, **values: str) -> None:
 
 
 def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:
-    from infra import lifecycle, stack
+    from infra import stack
     from infra.tiers import compose_start
 
     session = _session(run)
-    lifecycle.known_services(names, lifecycle.tiers()[TIER])
     with stack.lock(run.stack, "up"):
         compose_start.recreate(session, names, timeout or None)
 
@@ -107,7 +116,9 @@ def ps(run: Run, tier: str = "") -> Answer:
     found = sorted(session.containers().values(), key=lambda c: c.part)
     rows = tuple((c.part, c.name, _state(c), _image(session, c.part), str(c.restarts or "")) for c in found)
     data = [{k: v for k, v in vars(c).items() if k not in ("image", "directory")} for c in found]
-    return Answer(data, Table(("SERVICE", "CONTAINER", "STATE", "IMAGE", "RESTARTS"), rows), names=_names(found))
+    table = Table(("SERVICE", "CONTAINER", "STATE", "IMAGE", "RESTARTS"), rows) if found else None
+    lines = () if found else (f"no container of the project {session.project}. Next: invoke compose.up",)
+    return Answer(data, table, lines, names=_names(found))
 
 
 def _names(found: list[Container]) -> tuple[str, ...]:
@@ -166,7 +177,7 @@ def exec_(run: Run, service: str = "postgres", run_: str = "sh", tier: str = "")
 
     Example: invoke compose.exec --service redis --run 'redis-cli info memory'
     """
-    return _inside(run, service, shlex.split(run_))
+    return _inside(run, service, _split(run_) or ["sh"])
 
 
 @command(tier=TIER, log=False, help={"database": "the database to open", "query": "SQL to run instead of a prompt"})
@@ -185,7 +196,17 @@ def redis(run: Run, run_: str = "", tier: str = "") -> Answer | None:
 
     Example: invoke compose.redis --run ping
     """
-    return _inside(run, "redis", ["redis-cli", *shlex.split(run_)])
+    asked = _split(run_)
+    return _inside(run, "redis", ["redis-cli", *(["-e", *asked] if asked else [])])  # -e: its errors are ours, too
+
+
+def _split(text: str) -> list[str]:
+    """The words of a command. Raises PlatformError USAGE for quotes that do not end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        steps = ("close the quotes, e.g. --run 'ls \"a b\"'",)
+        raise PlatformError("USAGE", f"--run {text!r} is no command", why=str(error), steps=steps) from error
 
 
 def _inside(run: Run, service: str, argv: list[str]) -> Answer | None:
@@ -194,13 +215,28 @@ def _inside(run: Run, service: str, argv: list[str]) -> Answer | None:
 
     from infra import shell
 
-    container = _session(run).containers().get(service)
+    there = _session(run).containers()
+    container = there.get(service)
     if container is None or not container.up:
-        steps = ("invoke compose.ps", "invoke compose.up")
-        raise PlatformError("NOT_RUNNING", f"no container of {service} runs", steps=steps)
+        raise _not_running(service, there)
     terminal = ["-it"] if sys.stdin.isatty() and sys.stdout.isatty() else ["-i"]
     code = shell.attached(["docker", "exec", *terminal, container.name, *argv], env=_session(run).compose.environ)
     return Answer(None, exit=code) if code else None
+
+
+def _not_running(service: str, there: Mapping[str, Container]) -> PlatformError:
+    import difflib
+
+    steps = ("invoke compose.ps", "invoke compose.up")
+    if service in there:
+        ended = f"it has ended with exit code {there[service].code}"
+        return PlatformError("NOT_RUNNING", f"the container of {service} does not run", why=ended, steps=steps)
+    if not there:
+        return PlatformError("NOT_RUNNING", "the platform does not run", steps=("invoke compose.up",))
+    near = difflib.get_close_matches(service, there, n=1, cutoff=0.5)
+    hint = (f"did you mean {near[0]}?",) if near else ()
+    named = f"the containers are: {', '.join(sorted(there))}"
+    return PlatformError("NOT_RUNNING", f"there is no container of {service!r}", steps=(*hint, named))
 
 
 _OWN = ("up", "down")

@@ -457,6 +457,10 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
     with _clients(run) as clients:
         if not bucket:
             return _buckets(clients)
+        known = [name for _, name in objects_backup.everything(clients)]
+        if bucket not in known:
+            steps = (f"the buckets are: {', '.join(known)}", "invoke minio.init makes the platform's buckets again")
+            raise PlatformError("NOT_FOUND", f"there is no bucket {bucket!r}", steps=steps)
         where = objects_backup.sources(clients, (bucket,), [])[0]
         listing = clients[where.store].listing(bucket, prefix)
         found = list(itertools.islice(listing, max(limit, 1) + 1))

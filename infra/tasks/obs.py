@@ -85,7 +85,10 @@ def status(run: Run, tier: str = "") -> Answer:
     found = lifecycle.report(run.context, choice.tier)
     kept = [s for s in found.services if s.name in NAMES]
     state = lifecycle.overall(kept, found.findings)
-    return show.status(run.context, choice, replace(found, services=kept, state=state), why=False, reveal=False)
+    answer = show.status(run.context, choice, replace(found, services=kept, state=state), why=False, reveal=False)
+    if kept:
+        return answer
+    return replace(answer, lines=("no observability service runs. Next: invoke obs.up",))
 
 
 @command("open", log=False, help={"service": "which one; default: grafana, else mlflow", "tier": verbs.TIER})

@@ -249,9 +249,23 @@ def pull(session: Session, parts: Sequence[Part]) -> list[str]:
     if absent:
         mirrors = session.context.settings.text("PLATFORM_IMAGE_MIRRORS").split(",")
         mirrors = [m.strip() for m in mirrors if m.strip()]
-        compose_pull.pull(lambda: docker_engine.client(session.engine), absent, mirrors, session.context.console)
+        try:
+            compose_pull.pull(lambda: docker_engine.client(session.engine), absent, mirrors, session.context.console)
+        except PlatformError as error:
+            raise _without(error, parts, absent) from error
         session.forget_images()
     return absent
+
+
+def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str]) -> PlatformError:
+    """The error, with how to do without these images where only observability needs them."""
+    named = [p.name if p.name in compose_model.OWNERS else p.owner for p in parts if p.image in absent]
+    lacking = list(dict.fromkeys(named))
+    optional = {s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS}
+    if not {compose_model.owner_of(name) for name in lacking} <= optional:
+        return error
+    step = f"or do without: PLATFORM_LEAVE_OUT={','.join(lacking)}"
+    return PlatformError(error.code, error.what, why=error.why, steps=(*error.steps, step), details=error.details)
 
 
 def run(session: Session, parts: Sequence[Part], timeout: float | None, *words: str) -> None:

@@ -137,3 +137,27 @@ def test_down_with_volumes_wants_consent_and_uses_the_trash(fresh: Victim, engin
     fresh.invoke("compose.down", "--volumes", "--yes", check=True)
     assert f"{project(fresh)}_redis_data" not in containers.volumes_of(engine, project(fresh))
     assert "redis" in fresh.invoke("trash.list").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"),
+    [
+        (("compose.exec", "--service", "postgress"), 9, "did you mean postgres?"),
+        (("compose.exec", "--service", "minio-setup"), 9, "it has ended with exit code 0"),
+        (("compose.exec", "--run", "echo 'a"), 2, "No closing quotation"),
+        (("compose.redis", "--run", "get 'a"), 2, "No closing quotation"),
+        (("compose.redis", "--run", "no-such-command"), 1, ""),
+        (("compose.up", "--light", "--force-recreate", "postgress"), 2, "did you mean postgres?"),
+        (("minio.ls", "--bucket", "nothing"), 9, "training-results"),
+        (("obs.status",), 9, "invoke obs.up"),
+    ],
+)
+def test_what_was_mistyped_is_said(running: Victim, words: tuple[str, ...], exit_code: int, said: str) -> None:
+    done = running.invoke(*words)
+    assert done.returncode == exit_code, done.stderr
+    assert said in done.stdout + done.stderr
+
+
+def test_nothing_that_runs_is_said(fresh: Victim) -> None:
+    assert "invoke compose.up" in fresh.invoke("compose.ps", check=True).stdout
+    assert "invoke compose.up" in fresh.invoke("compose.logs", check=True).stderr
