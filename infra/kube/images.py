@@ -60,7 +60,11 @@ class Supply:
     locked: Mapping[str, str] = field(default_factory=dict)
 
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
-        """The images of releases, by rendering those charts that have changed."""
+        """The images of releases, each once."""
+        return list(dict.fromkeys(image for images in self.needed_by(wanted, helm).values() for image in images))
+
+    def needed_by(self, wanted: Sequence[Wanted], helm: Helm) -> dict[str, list[str]]:
+        """The images of each release, by rendering those charts that have changed. Raises PlatformError USAGE."""
         known: dict[str, list[str]] = (stack.read_json(self.memory) or {}).get("needed", {})
         fresh = [w for w in wanted if w.fingerprint not in known]
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -68,7 +72,7 @@ class Supply:
         known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, rendered, strict=True)}
         if fresh:
             self._remember(needed={w.fingerprint: known[w.fingerprint] for w in wanted})
-        return list(dict.fromkeys(image for w in wanted for image in known[w.fingerprint]))
+        return {w.name: known[w.fingerprint] for w in wanted}
 
     def bring(self, references: Sequence[str]) -> list[str]:
         """Load what is missing in a node or is another image by now; returns what was loaded.
@@ -76,6 +80,13 @@ class Supply:
         Raises:
             PlatformError: SERVICE_FAILED for an image that cannot be had.
         """
+        load = self.plan(references)
+        load.carry(load.missing)
+        load.done()
+        return list(load.missing)
+
+    def plan(self, references: Sequence[str]) -> Load:
+        """What has to be loaded, in the order given; the host has all of it afterwards. Raises as `bring`."""
         here, there = self.docker.image_ids(), self._there()
         ids = {r: here.get(r) or here.get(_short(r)) or "" for r in references}
         ids |= {r: self.docker.image_id(r) for r, found in ids.items() if not found}
@@ -85,12 +96,14 @@ class Supply:
         needed = [r for r in references if ids[r] and (canonical(r) not in there or loaded.get(r, ids[r]) != ids[r])]
         if needed:
             self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
-            self._load(needed)
-        if needed or set(ids) - set(loaded):
-            self._remember(nodes=self._node_ids(), loaded=loaded | {r: ids[r] for r in references if ids[r]})
-        return needed
+        known = loaded | {r: ids[r] for r in references if ids[r]}
+        return Load(self, needed, known if needed or set(ids) - set(loaded) else {})
 
-    def _load(self, references: Sequence[str]) -> None:
+    def keep(self, loaded: Mapping[str, str]) -> None:
+        """Remember what these nodes have now: image ids by reference."""
+        self._remember(nodes=self._node_ids(), loaded=dict(loaded))
+
+    def load(self, references: Sequence[str]) -> None:
         """Into every node that runs; what our own way does not manage is left to kind, which knows more engines."""
         running = [node.name for node in self.nodes if node.running]
         left = {image for node in running for image in loading.into(self.docker, node, references)}
@@ -128,6 +141,27 @@ class Supply:
         with ThreadPoolExecutor(max_workers=3) as pool:
             list(pool.map(lambda r: pull(self.docker, r, digest=self.locked.get(_short(r), "")), references))
         return {r: self.docker.image_id(r) for r in references}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Images on their way into the nodes: those that are missing there, and what will be known of all afterwards."""
+
+    way: Supply
+    missing: Sequence[str]
+    known: Mapping[str, str]
+
+    def carry(self, references: Iterable[str]) -> None:
+        """Load those of them that are missing."""
+        wanted = set(references)
+        some = [r for r in self.missing if r in wanted]
+        if some:
+            self.way.load(some)
+
+    def done(self) -> None:
+        """Remember that everything is there."""
+        if self.known:
+            self.way.keep(self.known)
 
 
 def _rendered(wanted: Wanted, helm: Helm) -> str:

@@ -52,6 +52,7 @@ class Rollout:
     Args:
         deployed: what Helm has in the cluster now; a release with the same hash is only watched.
         busy: whether a run of Helm that is not ours works on the cluster.
+        held: why a release must not start yet, '' when it may.
     """
 
     api: Api
@@ -62,6 +63,7 @@ class Rollout:
     notes: Path
     busy: Callable[[], bool] = lambda: False
     kubectl: Kubectl | None = None
+    held: Callable[[str], str] = lambda _: ""
     start: Start = shell.spawn
     clock: Callable[[], float] = time.time
     began: float = field(default_factory=time.time)
@@ -108,7 +110,8 @@ class Rollout:
         if waits and progress.running is None and not progress.applied:
             return Verdict("waiting", f"for {', '.join(waits)}")
         if not progress.applied:
-            return self._deploying(progress, found)
+            held = self.held(progress.wanted.name) if progress.running is None else ""
+            return Verdict("waiting", held) if held else self._deploying(progress, found)
         return self._watch(progress, found, waits)
 
     def _deploying(self, progress: _Progress, found: Snapshot) -> Verdict:

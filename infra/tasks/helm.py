@@ -76,7 +76,7 @@ def deploy(
     from infra import catalog, stack
     from infra.kube import releases
     from infra.tasks import helm_upgrade
-    from infra.tiers import kind_deploy
+    from infra.tiers import kind_overrides
 
     active = the_tier(run)
     names = [releases.chart(n).release for n in words(only)]
@@ -88,7 +88,7 @@ def deploy(
             overlays |= {catalog.OVERLAY_APPS} if apps else set()
             there = _deployed(active, run)
             names = [c.release for c in catalog.CHARTS if c.overlay in overlays or c.release in there]
-        with kind_deploy.trying(cluster, names[0], set_):
+        with kind_overrides.trying(cluster, names[0], set_):
             changed = helm_upgrade.roll_out(run, active, names, timeout or None)
     same = [n for n in names if n not in changed]
     lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
@@ -254,7 +254,7 @@ def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer
     """
     from infra import shell, stack
     from infra.tasks import helm_upgrade
-    from infra.tiers import kind_deploy
+    from infra.tiers import kind_overrides
 
     active = the_tier(run)
     with stack.lock(run.stack, "helm.rollback"):
@@ -262,7 +262,7 @@ def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer
         helm = active.helm(run.context)
         number = _revision(_said(helm.history(known.name, known.namespace)) or [], revision, name)
         shell.run(helm.rollback(known.name, known.namespace, number), limit=320)
-        kind_deploy.override(active.cluster(run.context), name, ())
+        kind_overrides.override(active.cluster(run.context), name, ())
         helm_upgrade.watch(run, active, name, timeout or None)
         now = _one(active, run, name)
     text = f"{name} is ready again as it was at revision {number} (now revision {now.revision})"

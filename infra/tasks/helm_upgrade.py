@@ -35,15 +35,15 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
         PlatformError: USAGE; SERVICE_FAILED or WAIT_TIMEOUT with the reason.
     """
     from infra.kube import releases
-    from infra.tiers import kind_deploy
+    from infra.tiers import kind_deploy, kind_overrides
 
     cluster, found = active.require(run.context), active.tools(run.context)
     if order.forget:
-        kind_deploy.override(cluster, known.name, ())
+        kind_overrides.override(cluster, known.name, ())
     if not (order.sets or order.files or order.forget):
         raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
     base = kind_deploy.wanted(cluster, [releases.chart(known.name)], active.deployed(run.context))[0]
-    every = tuple(kind_deploy.merged(base.deploy.sets, order.sets))
+    every = tuple(kind_overrides.merged(base.deploy.sets, order.sets))
     services = active.deployed(run.context)
     base = releases.wanted(base.chart, run.settings, services, every, releases.KEPT_CLASS)
     whole = _changed(base.deploy, order, reuse=False)
@@ -54,7 +54,7 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
         wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
     kind_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout, shown=[shown])
     if order.sets:
-        kind_deploy.override(cluster, known.name, order.sets)
+        kind_overrides.override(cluster, known.name, order.sets)
 
 
 def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from infra import catalog, shell, stack
+from infra import catalog, shell
 from infra.errors import PlatformError
 from infra.images import locked
 from infra.kube import releases, snapshot
@@ -20,8 +19,9 @@ from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
 from infra.kube.rollout import Rollout
 from infra.kube.tools import Tools
-from infra.tiers import kind_data
+from infra.tiers import kind_data, kind_overrides
 from infra.tiers.kind_cluster import Cluster
+from infra.tiers.kind_images import Convoy
 from infra.waiting import Wait
 
 SYSTEM = "kube-system"
@@ -59,46 +59,9 @@ def _namespace(name: str) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
-def overrides(cluster: Cluster) -> dict[str, list[str]]:
-    """What users have set by `helm.upgrade --set`, by release."""
-    found = stack.read_json(cluster.home / "overrides.json") or {}
-    return {name: [str(s) for s in sets] for name, sets in found.items() if isinstance(sets, list)}
-
-
-def merged(known: Sequence[str], sets: Sequence[str]) -> list[str]:
-    """What was set before and what is set now, which wins."""
-    names = {text.partition("=")[0] for text in sets}
-    return [*(text for text in known if text.partition("=")[0] not in names), *sets]
-
-
-def override(cluster: Cluster, release: str, sets: Sequence[str]) -> None:
-    """Keep what a user has set, so that later deployments keep it too; nothing given forgets it."""
-    known = overrides(cluster)
-    _keep(cluster, {**known, release: merged(known.get(release, []), sets) if sets else []})
-
-
-def _keep(cluster: Cluster, sets: Mapping[str, Sequence[str]]) -> None:
-    body = {name: list(texts) for name, texts in sets.items() if texts}
-    stack.write_atomic(cluster.home / "overrides.json", json.dumps(body, indent=1) + "\n", mode=0o600)
-
-
-@contextlib.contextmanager
-def trying(cluster: Cluster, release: str, sets: Sequence[str]) -> Iterator[None]:
-    """Deploy with what a user has set; what does not become ready is not kept, else every later run would fail."""
-    before = overrides(cluster)
-    if sets:
-        override(cluster, release, sets)
-    try:
-        yield
-    except BaseException:
-        if sets:
-            _keep(cluster, before)
-        raise
-
-
 def wanted(cluster: Cluster, charts: Sequence[catalog.Chart], services: Sequence[str]) -> list[Wanted]:
     """Releases as they shall be on this cluster, with those of the services that each of them runs."""
-    known, kept = overrides(cluster), releases.KEPT_CLASS
+    known, kept = kind_overrides.overrides(cluster), releases.KEPT_CLASS
     return [releases.wanted(c, cluster.settings, services, known.get(c.release, ()), kept) for c in charts]
 
 
@@ -131,9 +94,10 @@ def deploy(
         there = _untouched(cluster, deployed(api))
         stale = [w for w in wanted if not _same(w, there.get(w.name))]
         known = list(cluster.record.get("imagesFor") or [])
+        convoy = None
         if stale or not set(_marks(wanted)) <= set(known):
-            _images(cluster, found, helm, shown or wanted)
-            cluster.remember(imagesFor=[*known, *_marks(wanted)][-MARKS:])
+            convoy = _images(cluster, found, helm, shown or wanted)
+            convoy.begin()
         rollout = Rollout(
             api,
             helm,
@@ -143,8 +107,12 @@ def deploy(
             cluster.home / "trouble",
             busy=_busy(cluster),
             kubectl=Kubectl(found.kubectl.path, cluster.kubeconfig),
+            held=convoy.held if convoy else lambda _: "",
         )
         _follow(cluster, rollout, timeout)
+        if convoy:
+            convoy.finish()
+            cluster.remember(imagesFor=[*known, *_marks(wanted)][-MARKS:])
         if rollout.changed:
             _note_revisions(cluster, api, rollout.changed)
         _note_volumes(cluster, api)
@@ -199,9 +167,12 @@ def supply(cluster: Cluster, found: Tools) -> Supply:
     return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, console, known)
 
 
-def _images(cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted]) -> list[str]:
+def _images(cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted]) -> Convoy:
+    """The images of releases, on their way: those that need no other release first."""
     way = supply(cluster, found)
-    return way.bring(way.needed(wanted, helm))
+    of = way.needed_by(wanted, helm)
+    every = list(dict.fromkeys(image for images in of.values() for image in images))
+    return Convoy(way.plan(every), of, [w.name for w in wanted if not set(w.chart.needs) & set(of)])
 
 
 def _busy(cluster: Cluster) -> Callable[[], bool]:
@@ -228,9 +199,9 @@ def _follow(cluster: Cluster, rollout: Rollout, timeout: float | None) -> None:
     except NoAnswer as error:
         raise unreachable(error) from error
     except PlatformError as error:
-        if error.code not in ("SERVICE_FAILED", "WAIT_TIMEOUT"):
-            raise
         name = str(error.details.get("service", ""))
+        if error.code not in ("SERVICE_FAILED", "WAIT_TIMEOUT") or not name:
+            raise
         if "schema" in error.why:
             raise releases.misfit(name, error.why) from error
         steps = (

@@ -251,3 +251,15 @@ def test_a_broken_pod_that_a_stateful_set_waits_for_is_made_anew(tmp_path: Path)
     s.poll()
     s.poll()
     assert [run.argv[-1] for run in s.runs] == ["pod/redis-0"], "once"
+
+
+def test_a_release_whose_images_are_on_their_way_is_held_back_and_nobody_else(tmp_path: Path) -> None:
+    made = stage(tmp_path, wanted("redis"), wanted("minio"))
+    reasons = {"minio": "its images are being loaded"}
+    made.rollout.held = lambda name: reasons.get(name, "")
+    seen = made.poll()
+    assert (seen["minio"].state, seen["minio"].detail) == ("waiting", "its images are being loaded")
+    assert [run.argv[2] for run in made.runs] == ["redis"]
+    reasons.clear()
+    made.poll()
+    assert [run.argv[2] for run in made.runs] == ["redis", "minio"]

@@ -11,7 +11,7 @@ import pytest
 from infra.kube import releases
 from infra.kube.releases import Deployed
 from infra.settings import ROOT
-from infra.tiers import kind_deploy
+from infra.tiers import kind_deploy, kind_overrides
 from tests.unit.kube import objects as o
 from tests.unit.tiers.kind_fakes import Answers, cluster_of
 
@@ -41,7 +41,7 @@ def test_only_revisions_of_what_was_deployed_are_noted(tmp_path: Path) -> None:
 
 
 def test_what_is_set_now_wins_over_what_was_set_before() -> None:
-    assert kind_deploy.merged(["a=1", "b.c=2"], ["a=3"]) == ["b.c=2", "a=3"]
+    assert kind_overrides.merged(["a=1", "b.c=2"], ["a=3"]) == ["b.c=2", "a=3"]
 
 
 def test_every_cluster_gets_namespaces_storage_class_and_a_note_of_whose_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from infra import endpoints, health, shell
 from infra.kube.tools import Program, Tools
 from infra.probes import Finding
 from infra.shell import Result
-from infra.tiers import kind_answers, kind_deploy, kind_life
+from infra.tiers import kind_answers, kind_life, kind_overrides
 from tests.unit.helpers import settings_of
 from tests.unit.tiers.kind_fakes import Engine, cluster_of, node
 
@@ -91,22 +91,22 @@ def test_the_wait_ends_and_says_who_is_silent(tmp_path: Path, monkeypatch: pytes
 
 def test_what_was_set_is_kept_when_it_works_and_forgotten_when_it_does_not(tmp_path: Path) -> None:
     made = cluster_of(tmp_path)
-    with kind_deploy.trying(made, "redis", ["a=1"]):
+    with kind_overrides.trying(made, "redis", ["a=1"]):
         pass
 
     def broken() -> None:
-        with kind_deploy.trying(made, "redis", ["a=2", "b=3"]):
-            assert kind_deploy.overrides(made) == {"redis": ["a=2", "b=3"]}
+        with kind_overrides.trying(made, "redis", ["a=2", "b=3"]):
+            assert kind_overrides.overrides(made) == {"redis": ["a=2", "b=3"]}
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         broken()
-    assert kind_deploy.overrides(made) == {"redis": ["a=1"]}
+    assert kind_overrides.overrides(made) == {"redis": ["a=1"]}
 
 
 def test_without_anything_set_what_is_kept_stays(tmp_path: Path) -> None:
     made = cluster_of(tmp_path)
-    kind_deploy.override(made, "redis", ["a=1"])
-    with kind_deploy.trying(made, "redis", []):
-        assert kind_deploy.overrides(made) == {"redis": ["a=1"]}
-    assert kind_deploy.overrides(made) == {"redis": ["a=1"]}
+    kind_overrides.override(made, "redis", ["a=1"])
+    with kind_overrides.trying(made, "redis", []):
+        assert kind_overrides.overrides(made) == {"redis": ["a=1"]}
+    assert kind_overrides.overrides(made) == {"redis": ["a=1"]}
