@@ -6,11 +6,13 @@ are installed on this machine into .apps-packages, for the Python and the proces
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,15 @@ from typing import Any
 from infra import catalog, docker_engine, shell
 from infra.console import Console
 from infra.errors import PlatformError
+from infra.locks import try_lock
 from infra.settings import Settings
 from infra.stack import write_atomic
 
 REQUIREMENTS = Path("requirements") / "backend.txt"
 PACKAGES = Path(".apps-packages")
+LOCK = ".apps-packages.lock"
+LOOK = 0.5
+"""Seconds between two looks whether another build has ended."""
 LIMIT = 1800
 """Seconds for one step: fetching the packages, one step of a build."""
 _PRUNED = ("numpy", "scipy", "sklearn")
@@ -66,9 +72,21 @@ def build(settings: Settings, console: Console) -> list[Image]:
     """
     engine = docker_engine.find()
     client = docker_engine.client(engine, LIMIT)
-    base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, console)
-    packages(settings.root, base, console)
-    return [_built(client, settings.root, name, tag, base, console) for name, tag in references(settings).items()]
+    with alone(settings.root, console):
+        base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, console)
+        packages(settings.root, base, console)
+        return [_built(client, settings.root, name, tag, base, console) for name, tag in references(settings).items()]
+
+
+@contextlib.contextmanager
+def alone(root: Path, console: Console) -> Iterator[None]:
+    """One build of a checkout at a time: another one would take the packages away that this one copies."""
+    with open(root / LOCK, "a+", encoding="utf-8") as file:
+        if not try_lock(file):
+            console.say("  waiting for another build of this checkout")
+            while not try_lock(file):
+                time.sleep(LOOK)
+        yield
 
 
 def _base(client: Any, reference: str, console: Console) -> Base:

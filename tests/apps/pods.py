@@ -71,7 +71,7 @@ class Kubelet:
         self.made += 1
         pod = f"{job}-{self.made}"
         self.state.logs[pod] = []
-        self.state.pod(pod, phase="Running")
+        self.state.pod(pod, job, phase="Running")
         self.running[job] = subprocess.Popen(
             argv,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **self.env, **own},
@@ -97,7 +97,7 @@ class Kubelet:
     def _note_end(self, job: str, pod: str, code: int) -> None:
         reason = "OOMKilled" if self.out_of_memory and code == 137 else "Error" if code else "Completed"
         ended = {"terminated": {"exitCode": code, "reason": reason}}
-        self.state.pod(pod, phase="Failed" if code else "Succeeded", containerStatuses=[{"state": ended}])
+        self.state.pod(pod, job, phase="Failed" if code else "Succeeded", containerStatuses=[{"state": ended}])
         if code == 0:
             self.state.end(job)
         elif code not in RETRIED or reason == "OOMKilled":

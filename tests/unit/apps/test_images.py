@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,23 @@ def test_names_of_images_can_be_changed(tmp_path: Path) -> None:
         "frontend": "platform-frontend:dev",
     }
     assert images.references(settings_of(tmp_path, BACKEND_IMAGE="r.example/b:1"))["backend"] == "r.example/b:1"
+
+
+def test_one_build_waits_for_another(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, order, held = threading.Event(), [], ExitStack()
+    monkeypatch.setattr(images, "LOOK", 0.01)
+
+    def second() -> None:
+        said = console()
+        monkeypatch.setattr(said, "say", lambda _: begun.set())
+        with images.alone(root, said):
+            order.append("second")
+
+    held.enter_context(images.alone(root, console()))
+    other = threading.Thread(target=second)
+    other.start()
+    assert begun.wait(30), "it does not say that it waits"
+    order.append("first")
+    held.close()
+    other.join(30)
+    assert order == ["first", "second"]

@@ -38,12 +38,25 @@ class State:
                 status = {"conditions": [{"type": kind, "status": "True", **more}]}
                 self.jobs[name] = {**self.jobs[name], "status": status}
 
-    def pod(self, name: str, **status: Any) -> None:
-        """Add a pod, or change one."""
+    def pod(self, name: str, job: str = "", **status: Any) -> None:
+        """Add a pod, or change one; without a Job it belongs to each."""
         made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        label = {"labels": {"job-name": job}} if job else {}
         with self.lock:
             others = [p for p in self.pods if p["metadata"]["name"] != name]
-            self.pods = [*others, {"metadata": {"name": name, "creationTimestamp": made}, "status": status}]
+            self.pods = [*others, {"metadata": {"name": name, "creationTimestamp": made, **label}, "status": status}]
+
+    def pods_of(self, job: str) -> list[dict[str, Any]]:
+        """The pods of a Job."""
+        with self.lock:
+            return [p for p in self.pods if p["metadata"].get("labels", {}).get("job-name", job) == job]
+
+    def drop(self, job: str) -> None:
+        """Take a Job and its pods away."""
+        with self.lock:
+            gone = self.pods_of(job)
+            self.pods = [p for p in self.pods if p not in gone]
+            del self.jobs[job]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             there = where.path.rsplit("/", 1)[-1] in state.config_maps
             self._say(200 if there else 404, {"message": "not found"})
         elif "/pods" in where.path:
-            self._say(200, {"items": state.pods})
+            self._say(200, {"items": state.pods_of(query["labelSelector"].removeprefix("job-name="))})
         else:
             with state.lock:
                 self._job(state, where.path.removeprefix(PREFIX).strip("/"), body)
@@ -87,8 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             found = state.jobs[name]
             if self.command == "DELETE":
-                del state.jobs[name]
-                state.pods = []
+                state.drop(name)
             self._say(200, found)
 
     def _log(self, state: State, pod: str, since: str) -> None:
