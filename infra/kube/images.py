@@ -68,8 +68,8 @@ class Supply:
         known: dict[str, list[str]] = (stack.read_json(self.memory) or {}).get("needed", {})
         fresh = [w for w in wanted if w.fingerprint not in known]
         with ThreadPoolExecutor(max_workers=4) as pool:
-            rendered = list(pool.map(lambda w: _rendered(w, helm), fresh))
-        known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, rendered, strict=True)}
+            texts = list(pool.map(lambda w: rendered(w, helm), fresh))
+        known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, texts, strict=True)}
         if fresh:
             self._remember(needed={w.fingerprint: known[w.fingerprint] for w in wanted})
         return {w.name: known[w.fingerprint] for w in wanted}
@@ -164,19 +164,19 @@ class Load:
             self.way.keep(self.known)
 
 
-def _rendered(wanted: Wanted, helm: Helm) -> str:
+def rendered(wanted: Wanted, helm: Helm) -> str:
     """A release's manifests.
 
     Raises:
-        PlatformError: USAGE with the value that its chart's schema refuses; PROGRAM_FAILED.
+        PlatformError: USAGE with the value that its chart refuses or misses; PROGRAM_FAILED.
     """
     argv = helm.template(wanted.deploy)
     done = shell.run(argv, stdin=wanted.stdin, limit=60, check=False)
     if done.code == 0:
         return done.out
     why = cause(done, wanted.name)
-    if "schema" in why:
-        raise misfit(wanted.name, why)
+    if "schema" in why or "execution error" in why:
+        raise misfit(wanted.name, why.partition(" Use --debug")[0])
     steps = (subprocess.list2cmdline(argv),)
     raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
 

@@ -263,9 +263,9 @@ def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
 
 
 def misfit(name: str, why: str) -> PlatformError:
-    """The error for values that do not fit a chart's schema; Helm has changed nothing then."""
-    hints = (f"invoke helm.values {name} --all shows what there is", f"see helm/{name}/values.yaml")
-    what = f"a value of the release {name} does not fit its chart; nothing was changed"
+    """The error for a value that a chart refuses, or misses; Helm has changed nothing then."""
+    hints = (f"see helm/{name}/values.yaml", "--set key=value gives one")
+    what = f"a value of the release {name} does not fit its chart, or is missing; nothing was changed"
     return PlatformError("USAGE", what, why=why, steps=hints)
 
 

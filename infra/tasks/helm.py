@@ -311,15 +311,24 @@ def manifest(run: Run, name: str, revision: int = 0) -> Answer:
     return Answer({"manifest": text}, lines=tuple(text.splitlines()))
 
 
-@command(log=False, help={"name": f"{NAME}; default: all of ours", "production": "with values-production.yaml"})
-def template(run: Run, name: str = "", production: bool = False) -> Answer:
+@command(
+    log=False,
+    iterable=("set_",),
+    help={
+        "name": f"{NAME}; default: all of ours",
+        "production": "with values-production.yaml",
+        "set_": f"{SET}; e.g. what production leaves to you",
+    },
+)
+def template(run: Run, set_: list[str], name: str = "", production: bool = False) -> Answer:
     """Render charts without a cluster, as they would be deployed here or, with --production, there.
 
     Example: invoke helm.template --name temporal
     """
     from infra.tasks import helm_charts
 
-    texts = helm_charts.render(run, the_tier(run), name, production)
+    _check_sets(set_, [name] if name else [])
+    texts = helm_charts.render(run, the_tier(run), name, production, set_)
     return Answer(texts, lines=tuple(line for text in texts.values() for line in text.splitlines()), names=tuple(texts))
 
 

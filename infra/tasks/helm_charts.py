@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +22,17 @@ def _charts(name: str) -> list[catalog.Chart]:
     return [releases.chart(name)] if name else [c for c in catalog.CHARTS if not c.source]
 
 
-def render(run: Run, active: Kind, name: str, production: bool) -> dict[str, str]:
-    """Each chart rendered, by release. Raises PlatformError PROGRAM_FAILED with what Helm says."""
-    from infra import shell
-    from infra.kube import releases
+def render(run: Run, active: Kind, name: str, production: bool, sets: Sequence[str] = ()) -> dict[str, str]:
+    """Each chart rendered, by release. Raises PlatformError USAGE or PROGRAM_FAILED with what Helm says."""
+    from infra.kube import images, releases
 
     helm, made = active.helm(run.context), {}
     for chart in _charts(name):
-        wanted = releases.wanted(chart, run.settings, (), (), releases.KEPT_CLASS)
-        deploy, stdin = wanted.deploy, wanted.stdin
+        wanted = releases.wanted(chart, run.settings, (), sets, releases.KEPT_CLASS)
         if production:
-            files = (run.settings.root / "helm" / chart.release / "values-production.yaml",)
-            deploy, stdin = replace(deploy, values=tuple(str(f) for f in files)), ""
-        made[chart.release] = shell.run(helm.template(deploy), stdin=stdin).out
+            file = run.settings.root / "helm" / chart.release / "values-production.yaml"
+            wanted = replace(wanted, deploy=replace(wanted.deploy, values=(str(file),)), stdin="")
+        made[chart.release] = images.rendered(wanted, helm)
     return made
 
 

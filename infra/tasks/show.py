@@ -279,6 +279,7 @@ def versions(run: Run, tier: Tier) -> Answer:
         "system": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("invoke", "temporalio", "psycopg", "boto3")},
         **{f"engine {name}": engine for name, engine in tier.engines(run.context).items()},
+        **getattr(tier, "programs", lambda _: {})(run.context),
     }
     rows = tuple((name, text) for name, text in facts.items())
     return Answer(facts, Table(("", ""), rows), names=(facts["platform"],))

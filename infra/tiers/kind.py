@@ -64,6 +64,11 @@ class Kind:
         """The programs. Raises PlatformError PROGRAM_MISSING."""
         return tools.find(context.settings, self.home(context) / "tools.json")
 
+    def programs(self, context: Context) -> dict[str, str]:
+        """Their versions, for people and bug reports. Raises PlatformError PROGRAM_MISSING."""
+        found = self.tools(context)
+        return {p.name: p.shown for p in (found.kind, found.kubectl, found.helm)}
+
     def helm(self, context: Context) -> Helm:
         """Helm on our cluster."""
         program = self.tools(context).helm
@@ -111,8 +116,8 @@ class Kind:
         instead = "in a cluster it is a value of charts (minio: engine=external), see helm/README.md"
         endpoints.refuse_external(context.settings, NAME, instead)
         temporal_login.refuse_unusable(context.settings)
-        found, cluster = self.tools(context), self.cluster(context)
-        programs = ", ".join(f"{p.name} {p.shown}" for p in (found.kind, found.kubectl, found.helm))
+        cluster = self.cluster(context)
+        programs = ", ".join(f"{name} {version}" for name, version in self.programs(context).items())
         if cluster.listening():  # it is there and runs: what a new one would need is no question
             root = str(cluster.record.get("dockerRoot", ""))
             return [Check("tools", "ok", programs), kind_checks.room(root, context.stack.home)]

@@ -48,7 +48,10 @@ def revision(up: Product, name: str) -> int:
 def test_charts_are_rendered_and_checked_without_the_cluster(up: Product, helm3: Product) -> None:
     for one in (up, helm3):
         assert "kind: StatefulSet" in one.data("helm.template", "--name", "redis")["redis"]
-        assert "devpass" not in str(one.data("helm.template", "--production"))
+        missing = one.error("helm.template", "--name", "postgresql", "--production", expect=2)
+        assert "set cloudnativepg.backup.destinationPath" in missing["why"]
+        given = ("--set", "cloudnativepg.backup.destinationPath=s3://bucket/platform")
+        assert "devpass" not in str(one.data("helm.template", "--name", "postgresql", "--production", *given))
         found = one.data("helm.lint")
         assert found
         assert all(entry["ok"] for entry in found)
@@ -109,7 +112,7 @@ def test_an_overlay_that_does_not_exist_is_refused_with_those_that_do(up: Produc
 @pytest.mark.parametrize("major", [4, 3])
 def test_deploy_upgrade_go_back_and_remove(up: Product, helm3: Product, major: int) -> None:
     one = up if major == 4 else helm3
-    assert one.data("version")["programs"]["helm"].startswith(f"{major}.")
+    assert one.data("version", "--tier", "kind")["helm"].startswith(f"{major}.")
     redis(one, "set", "word", f"helm {major}")
     one.invoke("helm.uninstall", "--name", "redis", "--yes")
     assert one.data("helm.deploy", "--only", "redis")["deployed"] == ["redis"]
