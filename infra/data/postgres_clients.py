@@ -217,7 +217,8 @@ def unreachable(endpoints: Endpoints, error: Exception) -> PlatformError:
     missing = next((line for line in lines if "does not exist" in line), "")
     what = f"PostgreSQL {'refused' if refused or missing else 'does not answer'} {_who(endpoints)}"
     steps = ("see POSTGRES_USER and POSTGRES_PASSWORD in .env",) if refused else ("invoke status", "invoke doctor")
-    return PlatformError("LOGIN_REFUSED" if refused else "UNREACHABLE", what, why=missing or lines[-1], steps=steps)
+    why = missing or next((line for line in lines if "FATAL:" in line), lines[0])  # what follows are guesses of libpq
+    return PlatformError("LOGIN_REFUSED" if refused else "UNREACHABLE", what, why=why.strip(), steps=steps)
 
 
 def _who(endpoints: Endpoints) -> str:

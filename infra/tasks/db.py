@@ -81,7 +81,7 @@ def backup(
         postgres_backup.write_metrics(run.context, target)
         if why:
             run.console.say(f"  {why}")
-        return ended(event, json_stream, _made(run, made, checked, [str(b.path) for b in removed]))
+        return ended(run, event, _made(run, made, checked, [str(b.path) for b in removed]))
 
 
 def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
@@ -193,7 +193,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
         rows = tuple((n, str(d["tables"]), str(d["rows"])) for n, d in done.databases.items())
         lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "TABLES", "ROWS"), rows), lines)
-        return ended(event, json_stream, answer)
+        return ended(run, event, answer)
 
 
 @command(
@@ -242,7 +242,7 @@ def restore(
             "Next: look at it, then drop the old ones: invoke db.shell",
         )
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
-        return ended(event, json_stream, answer)
+        return ended(run, event, answer)
 
 
 @command(help={"keep": "how many verified backups stay", "to": TARGET, "yes": "do not ask"})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from infra.console import Answer, write_line
-from infra.errors import PlatformError
+from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run
 
 Event = Callable[[str, dict[str, Any]], None]
@@ -17,26 +17,33 @@ Event = Callable[[str, dict[str, Any]], None]
 STREAM = "events as JSON, one a line, instead of the answer"
 
 
+def silent(kind: str, facts: dict[str, Any]) -> None:
+    """For runs whose events nobody follows."""
+
+
 @contextlib.contextmanager
 def events(run: Run, stream: bool) -> Iterator[Event]:
-    """A function that takes (type, facts); a failure is an event, too."""
+    """A function that takes (type, facts), `silent` where no stream was asked for; a failure is an event, too."""
 
     def event(kind: str, facts: dict[str, Any]) -> None:
-        if stream:
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            line = json.dumps({"ts": now, "type": kind, **facts}, default=str)
-            write_line(run.console.stdout, run.console.mask(line))
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = json.dumps({"ts": now, "type": kind, **facts}, default=str)
+        write_line(run.console.stdout, run.console.mask(line))
 
+    told: Event = event if stream else silent
     try:
-        yield event
+        yield told
     except PlatformError as error:
-        event("error", {"code": error.code, "message": error.what})
+        told("error", {"code": error.code, "message": error.what, "exit": int(error.exit)})
+        raise
+    except KeyboardInterrupt:
+        told("error", {"code": "INTERRUPTED", "message": "interrupted", "exit": int(ExitCode.INTERRUPTED)})
         raise
 
 
-def ended(event: Event, stream: bool, answer: Answer) -> Answer:
+def ended(run: Run, event: Event, answer: Answer) -> Answer:
     """The answer, which is the last event of a stream."""
-    if not stream:
+    if event is silent:
         return answer
-    event("result", {"data": answer.data})
+    event("result", {"data": answer.data, "exit": answer.exit, "warnings": list(run.console.warnings)})
     return Answer(answer.data, exit=answer.exit)

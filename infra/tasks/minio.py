@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Console, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.events import STREAM, Event, ended, events, silent
 
 if TYPE_CHECKING:
     from infra.data import store
@@ -30,7 +29,6 @@ TO = "directory of the backups (default: backups/objects in the stack's state di
 FROM = "a backup's directory or name, or `latest`"
 BUCKET = "only this bucket; give it several times or with commas for more"
 TIER = "tier to use"
-STREAM = "progress and the answer as one JSON object a line on stdout"
 
 
 @dataclass
@@ -39,37 +37,20 @@ class Progress:
 
     console: Console
     verb: str
-    stream: bool = False
+    event: Event = silent
     began: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
 
     def __call__(self, objects: int, size: int) -> None:
         """So many objects and bytes are done; says so when it is time."""
         now = time.monotonic()
-        if now - self.last < (1.0 if self.stream or self.console.live else HEARTBEAT):
+        if now - self.last < (1.0 if self.event is not silent or self.console.live else HEARTBEAT):
             return
         self.last = now
         rate = size / max(now - self.began, 1e-6)
-        if self.stream:
-            facts = {"verb": self.verb, "objects": objects, "bytes": size, "bytesPerSecond": round(rate)}
-            emit({"event": "progress", **facts})
+        self.event("progress", {"what": self.verb, "objects": objects, "bytes": size, "rate": round(rate)})
         took = human_seconds(now - self.began)
         self.console.say(f"  {self.verb}: {objects} objects, {human_bytes(size)}, {human_bytes(rate)}/s, {took}", "dim")
-
-
-def emit(event: dict[str, Any]) -> None:
-    """One line of a stream of JSON."""
-    sys.stdout.write(json.dumps(event, default=str) + "\n")
-    sys.stdout.flush()
-
-
-def _answer(run: Run, answer: Answer, stream: bool) -> Answer:
-    """The answer, as the last line of the stream where one was asked for."""
-    if not stream:
-        return answer
-    run.console.output = "name"
-    event = {"event": "answer", "exit": int(answer.exit), "data": answer.data, "warnings": run.console.warnings}
-    return Answer(answer.data, names=(json.dumps(event, default=str),), exit=answer.exit)
 
 
 def _target(run: Run, to: str) -> Path:
@@ -116,20 +97,20 @@ def backup(
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke minio.backup --keep 7",))
     target, missing, began = _target(run, to), list[str](), time.monotonic()
-    progress = Progress(run.console, "read", json_stream)
-    tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
-    with store.locked(target, "minio.backup"), _clients(run) as clients:
+    with events(run, json_stream) as event, store.locked(target, "minio.backup"), _clients(run) as clients:
+        progress = Progress(run.console, "read", event)
+        tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
         found = objects_backup.sources(clients, words(bucket), missing)
         made = objects_backup.backup(clients, target, found, versions, tally)
-        kept = _keep(run, target, made, keep) if keep else {}
-    return _answer(run, _backed_up(run, made, tally, missing, kept, time.monotonic() - began), json_stream)
+        kept = _keep(run, target, made, keep, event) if keep else {}
+        return ended(run, event, _backed_up(run, made, tally, missing, kept, time.monotonic() - began))
 
 
-def _keep(run: Run, target: Path, made: store.Backup, keep: int) -> dict[str, Any]:
+def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
     """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
     from infra.data import objects_verify
 
-    objects_verify.check(made, tick=Progress(run.console, "verified"))
+    objects_verify.check(made, tick=Progress(run.console, "verified", event))
     objects_verify.mark_verified(made)
     try:
         pruned = objects_verify.prune(target, keep)
@@ -221,18 +202,19 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     """
     from infra.data import objects_verify
 
-    began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
-    try:
-        objects_verify.check(found, tick=Progress(run.console, "verified", json_stream))
-    except PlatformError:
-        objects_verify.unmark_verified(found)
-        raise
-    with contextlib.suppress(OSError):  # a backup on a read-only disk is whole, too
-        objects_verify.mark_verified(found)
-    seconds = time.monotonic() - began
-    data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
-    text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
-    return _answer(run, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)), json_stream)
+    with events(run, json_stream) as event:
+        began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
+        try:
+            objects_verify.check(found, tick=Progress(run.console, "verified", event))
+        except PlatformError:
+            objects_verify.unmark_verified(found)
+            raise
+        with contextlib.suppress(OSError):  # a backup on a read-only disk is whole, too
+            objects_verify.mark_verified(found)
+        seconds = time.monotonic() - began
+        data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
+        text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
+        return ended(run, event, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)))
 
 
 @command(
@@ -269,18 +251,19 @@ def restore(
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
-    found = objects_verify.located(_target(run, to), from_)
-    objects_verify.check(found, words(bucket), Progress(run.console, "checked", json_stream))
-    with _clients(run) as clients:
+    with events(run, json_stream) as event, contextlib.ExitStack() as stack:
+        found = objects_verify.located(_target(run, to), from_)
+        objects_verify.check(found, words(bucket), Progress(run.console, "checked", event))
+        clients = stack.enter_context(_clients(run))
         plans = objects_restore.plan(clients, found, words(bucket))
         if dry_run:
-            return _answer(run, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))), json_stream)
+            return ended(run, event, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))))
         confirm(run, _plan(found, plans, exact), yes)
         # From a disk that takes no writes nobody can prune, and the way back needs another place.
         beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(run, "")
         with store.locked(beside, "minio.restore"):
-            answer = _restored(run, clients, found, plans, beside, exact, versions, json_stream)
-    return _answer(run, answer, json_stream)
+            answer = _restored(run, clients, found, plans, beside, exact, versions, event)
+        return ended(run, event, answer)
 
 
 _LIST = "invoke minio.list shows the backups"
@@ -311,13 +294,13 @@ def _restored(
     beside: Path,
     exact: bool,
     versions: bool,
-    stream: bool,
+    event: Event,
 ) -> Answer:
     from infra.data import objects_backup, objects_restore
     from infra.data.objects_upload import Uploads
 
-    began, progress = time.monotonic(), Progress(run.console, "restored", stream)
-    tally = objects_backup.Tally(tick=lambda t: Progress(run.console, "kept", stream)(t.objects, t.read))
+    began, progress = time.monotonic(), Progress(run.console, "restored", event)
+    tally = objects_backup.Tally(tick=lambda t: Progress(run.console, "kept", event)(t.objects, t.read))
     why = f"before a restore of {found.path.name}"
     # A crew stops its clients when it is done, so it gets some of its own.
     with objects_backup.connected(client.login for client in clients.values()) as others:
@@ -391,15 +374,15 @@ def mirror(
             "minio.mirror needs either --to DIR or --from DIR",
             steps=("invoke minio.mirror --to DIR writes files", "invoke minio.mirror --from DIR reads them"),
         )
-    began, progress = time.monotonic(), Progress(run.console, "copied", json_stream)
-    done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
-    path, missing = Path(to or from_).expanduser().absolute(), list[str]()
-    with _clients(run) as clients:
+    path, missing, began = Path(to or from_).expanduser().absolute(), list[str](), time.monotonic()
+    with events(run, json_stream) as event, _clients(run) as clients:
+        progress = Progress(run.console, "copied", event)
+        done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
         if to:
             _export(clients, path, words(bucket), missing, done)
         else:
             _import(run, clients, path, words(bucket), done)
-    return _answer(run, _mirrored(run, path, done, missing, time.monotonic() - began), json_stream)
+        return ended(run, event, _mirrored(run, path, done, missing, time.monotonic() - began))
 
 
 def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], missing: list[str], done: Any) -> None:

@@ -65,7 +65,7 @@ def create(
     with events(run, json_stream) as event:
         made = snapshot.create(run.context, active.name, active.endpoints(run.context), order, event)
         event("published", {"path": str(made.path)})
-        return ended(event, json_stream, _made(run, made))
+        return ended(run, event, _made(run, made))
 
 
 def _made(run: Run, made: Backup) -> Answer:
@@ -209,7 +209,7 @@ def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: b
             raise
         snapshot_verify.mark(found, done)
         lines = (str(found.path), f"verified in {human_seconds(done['seconds'])}")
-        return ended(event, json_stream, Answer({"path": str(found.path), **done}, lines=lines))
+        return ended(run, event, Answer({"path": str(found.path), **done}, lines=lines))
 
 
 @command(
@@ -261,7 +261,7 @@ def restore(
             _stop_worker(run)
             done = snapshot_restore.restore(run.context, choice.tier, plan, content, event)
         lifecycle.up(run.context, choice, False, None)
-        return ended(event, json_stream, _restored(run, plan, done))
+        return ended(run, event, _restored(run, plan, done))
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

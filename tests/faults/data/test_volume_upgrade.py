@@ -140,7 +140,7 @@ def test_an_image_that_is_not_newer_is_refused(context: Context) -> None:
     same = replace(context, settings=_image(context.settings, str(OLD)))
     with pytest.raises(PlatformError) as caught:
         volume_upgrade.upgrade(same, _tier(), str(OLD))
-    assert caught.value.code == "DATA_INCOMPATIBLE"
+    assert caught.value.code == "DATA_INCOMPATIBLE", caught.value.why
     _tier().start(same, ("postgres",), None)
     assert _rows(same) == (500, 15)
     _tier().stop(same)
