@@ -16,6 +16,7 @@ from infra.data.objects_client import Client, Login
 from infra.errors import PlatformError
 from infra.tiers import object_store, providers
 from infra.tiers.object_store import StorePlan
+from tests.rig import cache
 
 ACCESS, SECRET = "rig-access-key", "rig-secret-key-0123"
 STARTED_WITHIN = 30.0
@@ -51,7 +52,8 @@ def engine(name: str, home: Path) -> Iterator[Login]:
 def _program(name: str) -> providers.Program:
     if name == "rclone":
         return _bundled()
-    path = shutil.which(name)
+    built = cache.path("parts").glob(f"object-store-*/{name}")  # by `python -m tests.rig.up`
+    path = shutil.which(name) or next(map(str, built), None)
     if path is None:
         raise FileNotFoundError(name)
     return providers.Program(Path(path), name, "PATH")
