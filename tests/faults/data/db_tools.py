@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -192,3 +193,9 @@ def refused(done: Completed, code: int, *said: str) -> None:
     assert not missing, f"{missing} not in\n{text}"
     assert "Traceback" not in text, text
     assert "unexpected failure" not in text, text
+
+
+def within(seconds: float) -> float:
+    """A limit that holds on an idle machine, longer on one where several programs wait for each core."""
+    load, _, _ = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
+    return seconds * max(1.0, load / (os.cpu_count() or 1))
