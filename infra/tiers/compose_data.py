@@ -113,8 +113,8 @@ def refuse_other_major(found: str, wanted: str, volume: str) -> None:
         f"the volume {volume} was written by PostgreSQL {found}; this is PostgreSQL {wanted}",
         why="nothing was started, and the volume is untouched",
         steps=(
-            f"go on with the old version: POSTGRES_IMAGE=postgres:{found}, invoke up; then invoke db.backup",
-            "then start afresh and restore: invoke reset -s postgres (it goes into the trash), invoke db.restore",
+            f"move the data to it: invoke db.upgrade --old-image postgres:{found} (the old storage is kept)",
+            f"or go on with the old version: POSTGRES_IMAGE=postgres:{found}, invoke up",
         ),
     )
 

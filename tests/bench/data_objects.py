@@ -1,6 +1,6 @@
 """Object backups against other tools on the same server, as whole processes, in turn: `figures(rounds, work)`.
 
-`python -m tests.bench.data_objects [--rounds N] [--growth 100000]` measures them alone. minio-client is taken from
+`python -m tests.bench.data_objects [--rounds N]` measures them alone. minio-client is taken from
 PATH (`mc`; `go install github.com/minio/mc@latest` builds it), else rclone is what small objects are compared with.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ from pathlib import Path
 
 import psutil
 
-from infra.data import objects_backup, store
 from infra.data.objects_client import Login
 from infra.settings import ROOT
 from tests.bench.figures import Figure, invoke
@@ -36,8 +33,6 @@ SMALL, SMALL_SIZE = 5_000, 4_096
 LARGE, LARGE_SIZE = 4, 256 << 20
 BUCKET = "training-datasets"
 LARGE_BUCKET = "bench-large"
-GROWTH = (1_000, 20_000)
-"""Numbers of objects between which the time of each must not grow; --growth sets the larger one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def figures(rounds: int, work: Path) -> list[Figure]:
         found = [*_small(rounds, work, env, login), *_large(rounds, work, env, login)]
     finally:
         invoke(env, "down")
-    return [*found, *growth(work / "growth")]
+    return found
 
 
 def _small(rounds: int, work: Path, env: Mapping[str, str], login: Login) -> list[Figure]:
@@ -155,55 +150,6 @@ def _other(login: Login, work: Path) -> tuple[str, list[str]]:
     return "minio-client's mirror", [client, "--config-dir", str(config), "mirror", "--quiet", f"bench/{BUCKET}"]
 
 
-def growth(work: Path, most: int = GROWTH[1]) -> list[Figure]:
-    """Time of each object with many objects against few, and the memory of the largest run.
-
-    Without what the server takes to list them: rclone reads the whole directory for each page.
-    """
-    name = "minio" if shutil.which("minio") else "rclone"
-    runs = [_grown(work / str(count), name, count) for count in (GROWTH[0], most)]
-    ratio = (runs[1][0] / most) / (runs[0][0] / GROWTH[0])
-    return [
-        Figure(f"time of each object, {most} against {GROWTH[0]}", ratio, "x", f"on {name}, listing apart", 1.2),
-        Figure(f"memory of a backup of {most} objects", runs[1][1], "MB", "with its helpers", 150.0),
-    ]
-
-
-def _grown(home: Path, name: str, count: int) -> tuple[float, float]:
-    """Seconds and MB of a backup of so many objects on an engine of its own."""
-    target = home / "target"
-    home.mkdir(parents=True)
-    if name == "rclone":
-        # Files that are there before the server starts are objects of it: many uploads would take an hour. In several
-        # buckets, since the time of its listings grows with the square of what is in one.
-        for number in range(count):
-            directory = home / "data" / f"growth-{number // 5000:03}"
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / f"{number:06}").write_bytes(number.to_bytes(8, "big") * 64)
-    with engines.engine(name, home) as login:
-        if name != "rclone":
-            fill(login, BUCKET, count, 512)
-        words = ["--backup", str(login.port), "--to", str(target)]
-        done = ran([sys.executable, "-m", "tests.bench.data_objects", *words], os.environ)
-    seconds = float(json.loads((target / "seconds").read_text()))
-    shutil.rmtree(home)
-    return seconds, done.memory
-
-
-def backup(login: Login, target: Path) -> None:
-    """Back up everything, as the task does; the seconds, less those of a bare listing, go into the target."""
-    with objects_backup.connected([login]) as clients, store.locked(target, "bench"):
-        found = objects_backup.sources(clients, (), [])
-        for _ in range(2):  # at the first listing an engine may compute its MD5s
-            began = time.perf_counter()
-            for source in found:
-                deque(clients[source.store].listing(source.name), maxlen=0)
-            bare = time.perf_counter() - began
-        began = time.perf_counter()
-        objects_backup.backup(clients, target, found, False, objects_backup.Tally())
-        (target / "seconds").write_text(json.dumps(time.perf_counter() - began - bare))
-
-
 def listing(login: Login) -> int:
     """A bare listing with boto3."""
     pages = engines.boto(login).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
@@ -214,22 +160,15 @@ def main() -> int:
     """Measure the objects alone; or be one of the processes that are measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--growth", type=int, default=0, help="only the growth, up to so many objects")
     parser.add_argument("--list", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--backup", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--to", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.list:
         print(listing(Login("minio-datasets", "127.0.0.1", options.list, "minioadmin", "minioadmin")))
         return 0
-    if options.backup:
-        rig = Login("minio-datasets", "127.0.0.1", options.backup, engines.ACCESS, engines.SECRET)
-        backup(rig, Path(options.to))
-        return 0
     work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
     work.chmod(0o755)
     try:
-        report(growth(work, options.growth) if options.growth else figures(options.rounds, work))
+        report(figures(options.rounds, work))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return 0

@@ -1,6 +1,7 @@
 """Measure and print: each figure as a ratio against the bare programs (or with its goal), in turn in one run.
 
-`python -m tests.bench.run [--rounds N] [--skip-clone] [--data]` writes `.platform-tests/bench.json` and prints a table.
+`python -m tests.bench.run [--rounds N] [--skip-clone] [--data] [--growth]` writes `.platform-tests/bench.json` and
+prints a table.
 Nothing here fails for being slow: the figures are for people; tests never assert time.
 """
 
@@ -147,6 +148,13 @@ def of_the_data(rounds: int, work: Path) -> list[Figure]:
     return [*data_db.figures(rounds, work), *data_objects.figures(rounds, work)]
 
 
+def of_the_growth(work: Path) -> list[Figure]:
+    """The time of each object and of each GB, with a plot."""
+    from tests.bench import data_growth
+
+    return data_growth.figures(work)
+
+
 def of_the_cluster(rounds: int) -> list[Figure]:
     """The kind tier, where its programs are there."""
     from scripts.run_tests import unavailable
@@ -177,6 +185,8 @@ def main() -> int:
     parser.add_argument("--skip-clone", action="store_true", help="leave out the fresh clone")
     parser.add_argument("--containers-only", action="store_true", help="only the compose tier")
     parser.add_argument("--data", action="store_true", help="also backups and restores (a quarter of an hour, 10 GB)")
+    parser.add_argument("--data-only", action="store_true", help="only backups and restores")
+    parser.add_argument("--growth", action="store_true", help="also how they grow (ten minutes, 12 GB); writes a plot")
     parser.add_argument("--kind", action="store_true", help="also the kind tier (five minutes); --only-kind: just that")
     parser.add_argument("--only-kind", action="store_true", help="nothing but the kind tier")
     options = parser.parse_args()
@@ -190,6 +200,8 @@ def main() -> int:
         *([] if options.skip_clone else [lambda: clone_to_training(work)]),
         *([lambda: of_the_data(options.rounds, work)] if options.data else []),
     ]
+    parts = [lambda: of_the_data(options.rounds, work)] if options.data_only else parts
+    parts += [lambda: of_the_growth(work)] if options.growth else []
     if options.kind or options.only_kind:
         parts = [*([] if options.only_kind else parts), lambda: of_the_cluster(options.rounds)]
     parts = [lambda: containers.figures(options.rounds, work)] if options.containers_only else parts

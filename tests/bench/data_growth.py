@@ -1,0 +1,155 @@
+"""Whether object backups grow in step with what they hold: the time of each object and of each GB, with a plot.
+
+`python -m tests.bench.data_growth [--objects 100000] [--gigabytes 5]` takes about ten minutes and 12 GB of disk, and
+writes `.platform-tests/growth.svg` and `growth.json`. The server is rclone, whose objects are files: they are laid down
+before it starts, since 100,000 uploads would take longer than what is measured. Every time is without that of a bare
+listing: rclone reads a whole directory for each page of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from infra.data import objects_backup, store
+from infra.data.objects_client import Login
+from infra.settings import ROOT
+from tests.bench import plot
+from tests.bench.data_objects import ran
+from tests.bench.figures import Figure
+from tests.rig import engines
+
+OBJECTS, GIGABYTES = 100_000, 5.0
+STEPS = (0.01, 0.1, 1.0)
+"""Parts of the whole that are measured, for objects."""
+SIZES = (0.02, 0.1, 0.4, 1.0)
+"""The same for gigabytes."""
+SMALL, LARGE = 512, 64 << 20
+IN_A_BUCKET = 5_000
+FLAT = 1.2
+"""How much longer the largest may take for each object or GB than the smallest."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A backup of that much (objects, or GB): seconds for each, and the most memory in MB of all its processes."""
+
+    amount: float
+    each: float
+    memory: float
+
+
+def figures(work: Path, objects: int = OBJECTS, gigabytes: float = GIGABYTES) -> list[Figure]:
+    """The figures; the plot is written, too."""
+    many = [_measured(work / f"objects-{int(objects * s)}", int(objects * s), SMALL) for s in STEPS]
+    counts = [max(1, round(gigabytes * 1e9 * s / LARGE)) for s in SIZES]
+    much = [_measured(work / f"large-{n}", n, LARGE) for n in counts]
+    objects_each = [Point(a, s / a * 1000, m) for a, s, m in many]
+    gb_each = [Point(a * LARGE / 1e9, s / (a * LARGE / 1e9), m) for a, s, m in much]
+    _write(objects_each, gb_each)
+    return [
+        _flat(objects_each, f"time of each object, {objects_each[-1].amount:,.0f} against the fewest"),
+        _flat(gb_each, f"time of each GB, {gb_each[-1].amount:.1f} GB against the least"),
+        Figure(f"memory of a backup of {objects:,} objects", objects_each[-1].memory, "MB", "with its helpers", 150.0),
+        Figure(f"memory of a backup of {gigabytes:g} GB", gb_each[-1].memory, "MB", "with its helpers", 150.0),
+    ]
+
+
+def _flat(points: list[Point], name: str) -> Figure:
+    unit = ", ".join(f"{p.each:.3g}" for p in points)
+    return Figure(name, points[-1].each / points[0].each, "x", f"ms or s for each: {unit}; listing apart", FLAT)
+
+
+def _write(objects_each: list[Point], gb_each: list[Point]) -> None:
+    place = ROOT / ".platform-tests"
+    place.mkdir(exist_ok=True)
+    panels = [
+        plot.Panel("Time of each object", "objects", "ms", [(p.amount, p.each) for p in objects_each]),
+        plot.Panel("Time of each GB", "GB", "s", [(round(p.amount, 2), p.each) for p in gb_each]),
+        plot.Panel("Memory of the run", "objects", "MB", [(p.amount, p.memory) for p in objects_each]),
+    ]
+    (place / "growth.svg").write_text(plot.svg(panels), encoding="utf-8")
+    data = {"objects": [asdict(p) for p in objects_each], "gigabytes": [asdict(p) for p in gb_each]}
+    (place / "growth.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _measured(home: Path, count: int, size: int) -> tuple[int, float, float]:
+    """Objects, seconds and MB of a backup of so many objects on a server of its own."""
+    target = home / "target"
+    home.mkdir(parents=True)
+    _lay_down(home / "data", count, size)
+    with engines.engine("rclone", home) as login:
+        words = ["--backup", str(login.port), "--to", str(target)]
+        done = ran([sys.executable, "-m", "tests.bench.data_growth", *words], os.environ)
+    seconds = float(json.loads((target / "seconds").read_text()))
+    shutil.rmtree(home)
+    return count, seconds, done.memory
+
+
+def _lay_down(data: Path, count: int, size: int) -> None:
+    """Files that are objects once the server runs: no two alike, spread over buckets."""
+    filler = random.Random(size).randbytes(min(size, 1 << 20))
+    for number in range(count):
+        directory = data / f"growth-{number // IN_A_BUCKET:03}"
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / f"{number:06}", "wb") as file:
+            file.write(number.to_bytes(8, "big"))
+            for _ in range(max(1, size >> 20)):
+                file.write(filler if size >= 1 << 20 else filler[8:])
+
+
+def backup(login: Login, target: Path) -> None:
+    """Back up everything, as the task does; the seconds, less those of a bare listing, go into the target."""
+    with objects_backup.connected([login]) as clients, store.locked(target, "bench"):
+        found = objects_backup.sources(clients, (), [])
+
+        def walk() -> None:
+            for source in found:
+                deque(clients[source.store].listing(source.name), maxlen=0)
+
+        walk()  # at the first listing an engine may compute its MD5s
+        bare = _seconds(walk)
+        took = _seconds(lambda: objects_backup.backup(clients, target, found, False, objects_backup.Tally()))
+        (target / "seconds").write_text(json.dumps(took - bare))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    """Measure the growth alone; or be the process that is measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=OBJECTS)
+    parser.add_argument("--gigabytes", type=float, default=GIGABYTES)
+    parser.add_argument("--backup", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--to", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.backup:
+        backup(Login("minio-datasets", "127.0.0.1", options.backup, engines.ACCESS, engines.SECRET), Path(options.to))
+        return 0
+    work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
+    try:
+        for figure in figures(work, options.objects, options.gigabytes):
+            print(
+                f"{figure.name}: {figure.value:.3g} {figure.unit} (goal {figure.goal:g}); {figure.compared}", flush=True
+            )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
