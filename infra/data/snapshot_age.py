@@ -6,6 +6,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -91,33 +92,54 @@ def seal(content: Path, target: Path, to: Sequence[Any]) -> None:
         os.fsync(out.fileno())
 
 
+@dataclass(frozen=True)
+class _Stoppable:
+    """The writing end of a pipe; once stopped, it takes nothing more, and the other end comes to its own."""
+
+    pipe: IO[bytes]
+    stopped: threading.Event
+
+    def write(self, block: bytes) -> int:
+        if self.stopped.is_set():
+            raise BrokenPipeError
+        return self.pipe.write(block)
+
+    def flush(self) -> None:
+        self.pipe.flush()
+
+
 def _piped(write: Callable[[IO[bytes]], None], read: Callable[[IO[bytes]], None]) -> None:
-    """Connect two ends. A failure of the writing end is raised rather than what the reading end makes of it."""
+    """Connect two ends. A failure of the writing end is raised rather than what the reading end makes of it.
+
+    Both work in threads: age does not pass on what Ctrl-C raises in the middle of it.
+    """
     reading, writing = os.pipe()
-    failed: list[Exception] = []
+    stopped, failed = threading.Event(), dict[str, Exception]()
 
-    def produce() -> None:
-        try:
-            with os.fdopen(writing, "wb", buffering=1 << 16) as pipe:
-                write(pipe)
-        except BrokenPipeError:
-            pass  # the reading end has failed, and says why
-        except Exception as error:
-            failed.append(error)
+    def end(name: str, descriptor: int, mode: str, work: Callable[[Any], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                with os.fdopen(descriptor, mode, buffering=1 << 16) as pipe:
+                    work(_Stoppable(pipe, stopped) if mode == "wb" else pipe)
+            except BrokenPipeError:
+                pass  # the reading end has failed, and says why
+            except Exception as error:
+                failed[name] = error
 
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
+        return threading.Thread(target=run, daemon=True)
+
+    threads = [end("write", writing, "wb", write), end("read", reading, "rb", read)]
+    for thread in threads:
+        thread.start()
     try:
-        with os.fdopen(reading, "rb", buffering=1 << 16) as pipe:
-            read(pipe)
-    except Exception:
-        thread.join()
-        if not failed:
-            raise
+        while any(t.is_alive() for t in threads):
+            threads[1].join(0.1)
     finally:
-        thread.join()
+        stopped.set()
+        for thread in threads:
+            thread.join()
     if failed:
-        raise failed[0]
+        raise failed.get("write") or failed["read"]
 
 
 def _pack(content: Path, pipe: IO[bytes]) -> None:

