@@ -6,6 +6,7 @@ import inspect
 import keyword
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +121,6 @@ def _execute(
         console.fail(error)
         return int(error.exit)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the message off
         console.fail(_interrupted())
         return int(ExitCode.INTERRUPTED)
     except Exception as error:  # the last resort: a defect still gets one block and exit 1
@@ -160,18 +160,38 @@ def _public(settings: Settings, secret: str) -> bool:
     return any(s.kind == "secret" and s.default == secret for s in catalog.SETTINGS.values())
 
 
+AGAIN = 2.0
+"""Seconds after a signal in which another one changes nothing: what was begun is being cleared away."""
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C, with its own exit code."""
+    """SIGTERM ends a run like Ctrl-C, with its own exit code; impatience does not cut the clearing away off."""
+    last = -AGAIN
 
-    def terminate(number: int, frame: object) -> None:
-        raise PlatformError("TERMINATED", "terminated", steps=("run the same command again: it goes on from there",))
+    def handle(number: int, frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last < AGAIN:
+            return
+        last = time.monotonic()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        steps = ("run the same command again: it goes on from there",)
+        raise PlatformError("TERMINATED", "terminated", steps=steps)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, handle) for number in _caught()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            # Once a signal has come, the exit code is on its way, and one more must not take its place.
+            signal.signal(number, handler if last < 0 else signal.SIG_IGN)
+
+
+def _caught() -> list[signal.Signals]:
+    """SIGTERM, and SIGINT unless whoever started us has it ignored."""
+    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return [signal.SIGTERM, *([signal.SIGINT] if interrupts else [])]
 
 
 def _interrupted() -> PlatformError:

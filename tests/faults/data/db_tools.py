@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -193,6 +194,16 @@ def refused(done: Completed, code: int, *said: str) -> None:
     assert not missing, f"{missing} not in\n{text}"
     assert "Traceback" not in text, text
     assert "unexpected failure" not in text, text
+
+
+def takes_signals(pid: int) -> bool:
+    """Whether a task is so far that it handles SIGTERM (before, the kernel ends it, and there is nothing to clear)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return True
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return sys.platform != "linux" or bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def within(seconds: float) -> float:

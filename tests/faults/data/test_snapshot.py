@@ -24,7 +24,7 @@ from infra.data.objects_client import Client
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import Site, refused
+from tests.faults.data.db_tools import Site, refused, takes_signals, wait_for
 from tests.smoke.stage import Completed, stage
 
 KEYS = {b"text": b"value", b"bin\xff\x00": b"\x00\xff", b"large": b"x" * 300_000}
@@ -299,14 +299,15 @@ def test_23_a_signal_while_a_snapshot_is_sealed_ends_it_at_once(
 @pytest.mark.fault(23)
 def test_23_ctrl_c_and_sigterm_end_a_snapshot_within_two_seconds(site: Site, number: signal.Signals) -> None:
     names = sorted(p.name for p in site.target.glob("0*"))
-    for delay in (0.5, 1.6):
+    for delay in (0.0, 1.1):
         argv = [sys.executable, "-m", "invoke", "snapshot.create"]
         child = subprocess.Popen(argv, cwd=ROOT, env=site.victim.env, stderr=subprocess.PIPE, text=True)
+        wait_for("its start", lambda: takes_signals(child.pid))  # noqa: B023
         time.sleep(delay)
         child.send_signal(number)
         _, said = child.communicate(timeout=2.0 + 8.0)  # eight seconds for a loaded machine
         if child.returncode != 0:
-            assert child.returncode == (130 if number == signal.SIGINT else 143), said
+            assert child.returncode in (128 + number, -signal.SIGINT), said  # Python's own way, amid an import
             assert sorted(p.name for p in site.target.glob("0*")) == names
         names = sorted(p.name for p in site.target.glob("0*"))
         assert not list(site.target.glob(".part-*"))

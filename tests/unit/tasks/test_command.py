@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +94,45 @@ def test_an_unexpected_failure_says_how_to_see_more(capsys: pytest.CaptureFixtur
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Signals are handled afterwards as before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_sigterm_ends_a_task_with_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_task_with_their_own_code_and_more_of_them_change_nothing(
+    capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
+) -> None:
+    cleared = []
+
     def body(run: Run) -> Answer:
         """Wait."""
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.pause()
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), number)
+            cleared.append("all")
         raise AssertionError
 
-    before = signal.getsignal(signal.SIGTERM)
-    assert call(body) == 143
-    assert "code: TERMINATED (exit 143)" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert call(body) == code
+    assert f"(exit {code})" in capsys.readouterr().err
+    assert cleared == ["all"]
+    os.kill(os.getpid(), number)  # on the way out
+
+
+@pytest.mark.usefixtures("handlers")
+def test_without_a_signal_they_are_handled_as_before() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert call(answering(Answer({}))) == 0
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_answer_can_end_with_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
