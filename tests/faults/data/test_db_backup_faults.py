@@ -193,11 +193,12 @@ def test_23_at_thirty_random_moments_nothing_is_left_half(site: Site) -> None:
                 os.kill(process.pid, sent)
         _, said = process.communicate(timeout=60)
         took, (_, alive) = time.monotonic() - began, psutil.wait_procs(children, timeout=5)
-        expected = (0, 128 + sent) if own.published() else (128 + sent,)
+        # What was published a moment before may also meet a process that is on its way out.
+        expected = (0, 128 + sent, -sent) if own.published() else (128 + sent,)
         if process.returncode not in expected or took > within(2) or alive or own.parts() or not _free(own.target):
             wrong.append((number, process.returncode, expected, round(took, 2), alive, own.parts(), said))
         assert not [b.problem for b in store.catalogue(own.target, "db") if b.problem]
-    assert wrong == []
+    assert not wrong, wrong
 
 
 def _free(target: Path) -> bool:
