@@ -2,60 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO
 
 from infra import shell
 from infra.shell import Result
 
 
-def run(source: Sequence[str], target: Sequence[str], *, limit: float) -> Result:
-    """Run both to their ends; what is returned is of the one that failed first, or else of the reader.
+@dataclass
+class Pipe:
+    """Both at work; make it with `start`, end it with `result` or `stop`."""
+
+    writer: subprocess.Popen[bytes]
+    reader: subprocess.Popen[bytes]
+    complained: IO[bytes]
+    out: IO[bytes]
+    err: IO[bytes]
+
+    def result(self, limit: float) -> Result:
+        """What is said at the end, of the one that failed first, or else of the reader.
+
+        Args:
+            limit: seconds from now after which both are killed, which counts as a failure.
+        """
+        end = time.monotonic() + limit
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self.reader.wait(limit) == 0:
+                    self.writer.wait(max(0.0, end - time.monotonic()))
+            self._kill()
+            wrote = Result(self.writer.returncode, "", _text(self.complained))
+            read = Result(self.reader.returncode, _text(self.out), _text(self.err))
+        finally:
+            self.stop()
+        return wrote if wrote.code > 0 and not _broken_pipe(wrote) else read
+
+    def stop(self) -> None:
+        """Kill whatever of them still runs, and forget what they said."""
+        self._kill()
+        for file in (self.complained, self.out, self.err):
+            file.close()
+
+    def _kill(self) -> None:
+        for process in (self.reader, self.writer):  # a reader that outlived its writer would take that for the end
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def start(source: Sequence[str], target: Sequence[str]) -> Pipe:
+    """Start both.
 
     Args:
         source: argument list of the program that writes.
         target: argument list of the program that reads.
-        limit: seconds after which both are killed, which counts as a failure.
 
     Raises:
         PlatformError: PROGRAM_MISSING.
     """
-    with tempfile.TemporaryFile() as complained:
-        writer = _start(source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complained)
+    with contextlib.ExitStack() as undo:
+        complained, out, err = (undo.enter_context(_scratch()) for _ in range(3))
+        writer = _popen(source, subprocess.DEVNULL, subprocess.PIPE, complained)
+        undo.callback(writer.wait)
+        undo.callback(writer.kill)
         assert writer.stdout is not None
-        try:
-            with writer.stdout as stream:
-                reader = _start(target, stdin=stream, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            read = _ended(reader, writer, limit)
-        finally:
-            if writer.poll() is None:
-                writer.kill()
-            writer.wait()
-        wrote = Result(writer.returncode, "", _text(complained))
-    return wrote if wrote.code > 0 and wrote.err.strip() else read
+        with writer.stdout as stream:
+            reader = _popen(target, stream, out, err)
+        undo.pop_all()
+    return Pipe(writer, reader, complained, out, err)
 
 
-def _ended(reader: subprocess.Popen[bytes], writer: subprocess.Popen[bytes], limit: float) -> Result:
-    def give_up() -> None:
-        writer.kill()
-        reader.kill()
-
-    clock = threading.Timer(limit, give_up)
-    clock.start()
-    try:
-        out, err = reader.communicate()
-        if reader.returncode == 0:
-            writer.wait()
-    finally:
-        clock.cancel()
-    return Result(reader.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
-
-
-def _start(
-    argv: Sequence[str], stdin: int | IO[bytes], stdout: int | IO[bytes], stderr: int | IO[bytes]
+def _popen(
+    argv: Sequence[str], stdin: int | IO[bytes], stdout: int | IO[bytes], stderr: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=stderr)
@@ -63,6 +86,15 @@ def _start(
         raise shell.cannot_start(argv, error) from error
 
 
+def _broken_pipe(wrote: Result) -> bool:
+    """Whether a writer only complains that nobody reads any more."""
+    return not wrote.err.strip() or "brokenpipe" in wrote.err.lower().replace(" ", "")
+
+
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode("utf-8", "replace")
+
+
+def _scratch() -> IO[bytes]:
+    return tempfile.TemporaryFile()

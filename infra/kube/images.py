@@ -16,6 +16,7 @@ from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube import kind_cli, loading
 from infra.kube.helm_cli import Helm
+from infra.kube.loading import Streams
 from infra.kube.nodes import Docker, Node
 from infra.kube.releases import Wanted, misfit
 from infra.kube.rollout import cause
@@ -103,12 +104,12 @@ class Supply:
         """Remember what these nodes have now: image ids by reference."""
         self._remember(nodes=self._node_ids(), loaded=dict(loaded))
 
-    def load(self, references: Sequence[str]) -> None:
+    def load(self, references: Sequence[str], streams: Streams) -> None:
         """Into every node that runs; what our own way does not manage is left to kind, which knows more engines."""
         running = [node.name for node in self.nodes if node.running]
-        left = {image for node in running for image in loading.into(self.docker, node, references)}
+        left = {image for node in running for image in loading.into(self.docker, node, references, streams)}
         rest = [image for image in references if image in left]
-        if rest:
+        if rest and not streams.ended:
             argv = kind_cli.load(self.tools.kind.path, self.cluster, rest)
             shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
 
@@ -150,13 +151,14 @@ class Load:
     way: Supply
     missing: Sequence[str]
     known: Mapping[str, str]
+    streams: Streams = field(default_factory=Streams)
 
     def carry(self, references: Iterable[str]) -> None:
         """Load those of them that are missing."""
         wanted = set(references)
         some = [r for r in self.missing if r in wanted]
         if some:
-            self.way.load(some)
+            self.way.load(some, self.streams)
 
     def done(self) -> None:
         """Remember that everything is there."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from infra import pipes
 from infra.kube.nodes import Docker
-from infra.shell import Result
+from infra.pipes import Pipe
 
 LANES = 4
 """At most so many streams: each holds parts of layers in memory, and the engine writes to one disk."""
@@ -40,24 +40,40 @@ def lanes(sizes: Mapping[str, int], count: int) -> list[list[str]]:
     return [sorted(group, key=order.index) for group in groups if group]
 
 
-def into(docker: Docker, node: str, references: Sequence[str]) -> list[str]:
+@dataclass
+class Streams:
+    """Streams under way, which can be ended from another thread; once ended none begins any more."""
+
+    running: list[Pipe] = field(default_factory=list)
+    ended: bool = False
+
+    def end(self) -> None:
+        """End them at once."""
+        self.ended = True
+        for pipe in self.running:
+            pipe.stop()
+
+
+def into(docker: Docker, node: str, references: Sequence[str], streams: Streams) -> list[str]:
     """Load images into a node; returns those that could not be loaded in this way."""
-    if not references:
+    if not references or streams.ended:
         return []
     unpacker = _snapshotter(docker, node)
     groups = lanes(docker.image_sizes(references), min(LANES, os.cpu_count() or 1))
-    with ThreadPoolExecutor(max_workers=len(groups)) as pool:
-        done = list(pool.map(lambda group: _stream(docker, node, group, unpacker), groups))
+    try:
+        streams.running.clear()
+        for group in groups:
+            streams.running.append(pipes.start(*_programs(docker, node, group, unpacker)))
+        done = [pipe.result(LIMIT) for pipe in streams.running]
+    except BaseException:
+        streams.end()
+        raise
     return [image for group, result in zip(groups, done, strict=True) if result.code for image in group]
 
 
-def _stream(docker: Docker, node: str, group: Sequence[str], unpacker: str) -> Result:
+def _programs(docker: Docker, node: str, group: Sequence[str], unpacker: str) -> tuple[list[str], list[str]]:
     importing = ["ctr", "--namespace", "k8s.io", "images", "import", "--digests", "--snapshotter", unpacker, "-"]
-    return pipes.run(
-        [docker.program, "save", *group],
-        [docker.program, "exec", "--interactive", node, *importing],
-        limit=LIMIT,
-    )
+    return [docker.program, "save", *group], [docker.program, "exec", "--interactive", node, *importing]
 
 
 def _snapshotter(docker: Docker, node: str) -> str:

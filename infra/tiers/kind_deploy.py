@@ -89,12 +89,11 @@ def deploy(
     Raises:
         PlatformError: SERVICE_FAILED or WAIT_TIMEOUT with the reason, the last lines of the pod and its events.
     """
-    api = cluster.api()
+    api, convoy = cluster.api(), None
     try:
         there = _untouched(cluster, deployed(api))
         stale = [w for w in wanted if not _same(w, there.get(w.name))]
         known = list(cluster.record.get("imagesFor") or [])
-        convoy = None
         if stale or not set(_marks(wanted)) <= set(known):
             convoy = _images(cluster, found, helm, shown or wanted)
             convoy.begin()
@@ -118,6 +117,8 @@ def deploy(
         _note_volumes(cluster, api)
     finally:
         api.close()
+        if convoy:
+            convoy.stop()
     return rollout.changed
 
 

@@ -51,6 +51,11 @@ class Convoy:
             raise self._errors[0]
         self.load.done()
 
+    def stop(self) -> None:
+        """End what is still under way: nobody waits for it any more."""
+        if self._thread is not None and self._thread.is_alive():
+            self.load.streams.end()
+
     def _carry(self, images: Sequence[str]) -> None:
         first = set(self._images(self.first))
         try:

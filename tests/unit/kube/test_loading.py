@@ -15,6 +15,7 @@ from infra.errors import PlatformError
 from infra.kube import loading, releases
 from infra.kube.helm_cli import Helm
 from infra.kube.images import Supply
+from infra.kube.loading import Streams
 from infra.kube.nodes import Docker, Node
 from infra.kube.tools import Program, Tools
 from infra.settings import ROOT
@@ -64,6 +65,19 @@ class Engine(Docker):
         return Result(0, "", "")
 
 
+class Ended:
+    """Two programs that have ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.stopped = code, False
+
+    def result(self, limit: float) -> Result:
+        return Result(self.code, "", "ctr: content digest not found" if self.code else "")
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
 def supply(tmp_path: Path) -> Supply:
     kind = Program("kind", "kind", (0, 33))
     node = Node("platform-control-plane", "id", "running")
@@ -84,7 +98,7 @@ def loaded_by_kind(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_kind_is_not_asked_where_the_streams_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = loaded_by_kind(monkeypatch)
-    monkeypatch.setattr(pipes, "run", lambda *_, **__: Result(0, "", ""))
+    monkeypatch.setattr(pipes, "start", lambda *_: Ended(0))
     way = supply(tmp_path)
     assert way.bring(["a:1", "b:1"]) == ["a:1", "b:1"]
     assert calls == []
@@ -93,11 +107,11 @@ def test_kind_is_not_asked_where_the_streams_work(tmp_path: Path, monkeypatch: p
 def test_what_a_node_does_not_take_is_left_to_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = loaded_by_kind(monkeypatch)
 
-    def stream(source: Sequence[str], target: Sequence[str], *, limit: float) -> Result:
-        return Result(1 if "b:1" in source else 0, "", "ctr: content digest not found")
+    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+        return Ended(1 if "b:1" in source else 0)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(pipes, "run", stream)
+    monkeypatch.setattr(pipes, "start", stream)
     supply(tmp_path).bring(["a:1", "b:1"])
     assert calls == [["kind", "load", "docker-image", "b:1", "--name", "platform"]]
 
@@ -123,13 +137,45 @@ def test_a_chart_that_cannot_be_rendered_says_why(
 def test_the_engine_gives_and_the_node_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], list[str]]] = []
 
-    def stream(source: Sequence[str], target: Sequence[str], *, limit: float) -> Result:
+    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
         seen.append((list(source), list(target)))
-        return Result(0, "", "")
+        return Ended(0)
 
-    monkeypatch.setattr(pipes, "run", stream)
-    assert loading.into(Engine(), "node", ["a:1"]) == []
+    monkeypatch.setattr(pipes, "start", stream)
+    assert loading.into(Engine(), "node", ["a:1"], Streams()) == []
     [(source, target)] = seen
     assert source == ["docker", "save", "a:1"]
     assert target[:4] == ["docker", "exec", "--interactive", "node"]
     assert target[-1] == "-"
+
+
+def test_once_ended_nothing_begins_and_kind_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = loaded_by_kind(monkeypatch)
+    load = supply(tmp_path).plan(["a:1", "b:1"])
+
+    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+        load.streams.end()
+        return Ended(137)
+
+    monkeypatch.setattr(pipes, "start", stream)
+    load.carry(["a:1"])
+    load.carry(["b:1"])
+    assert calls == []
+
+
+def test_a_stream_that_cannot_begin_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Ended] = []
+
+    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+        made.append(Ended(0))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return made[-1]
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(pipes, "start", stream)
+    streams = Streams()
+    with pytest.raises(KeyboardInterrupt):
+        loading.into(Engine(), "node", ["a:1", "b:1"], streams)
+    assert streams.ended
+    assert made[0].stopped

@@ -10,6 +10,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.kube.images import Load
+from infra.kube.loading import Streams
 from infra.tiers.kind_images import HELD, Convoy
 
 OF = {"postgresql": ["pg:1"], "redis": ["redis:1"], "temporal": ["temporal:1", "pg:1"]}
@@ -24,7 +25,7 @@ class Way:
         self.go = threading.Event()
         self.error = error
 
-    def load(self, references: Sequence[str]) -> None:
+    def load(self, references: Sequence[str], streams: Streams) -> None:
         if "temporal:1" in references:
             assert self.go.wait(20)
             if self.error:
@@ -80,3 +81,12 @@ def test_what_goes_wrong_in_the_background_ends_the_wait() -> None:
             look()
         assert caught.value.code == "PROGRAM_FAILED"
     assert way.kept == {}
+
+
+def test_what_nobody_waits_for_is_ended() -> None:
+    way = Way()
+    made = convoy(way, "pg:1", "temporal:1")
+    made.begin()
+    made.stop()
+    assert made.load.streams.ended
+    way.go.set()
