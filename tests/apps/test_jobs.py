@@ -70,6 +70,15 @@ class Place:
             time.sleep(0.3)
         return found
 
+    def taken_over(self, job: str) -> int:
+        """The epoch at which another worker follows the Job."""
+        log = self.logs / f"{job}.log"
+        return self.until(job, lambda _: "(taken over)" in log.read_text()).epoch or 0
+
+    def orders(self) -> int:
+        """How many Jobs were asked for so far."""
+        return sum(method == "POST" for method, _ in self.kubelet.state.asked)
+
     def ended(self, job: str) -> Job:
         """The training at its end."""
         return self.until(job, lambda found: found.final)
@@ -115,14 +124,13 @@ def test_a_killed_pod_is_followed_by_another_that_goes_on(place: Place) -> None:
 def test_a_worker_that_dies_leaves_the_job_to_the_next(place: Place) -> None:
     job = place.order(LONG)
     place.until(job, runs(2))
-    pods = place.kubelet.made
+    pods, orders = place.kubelet.made, place.orders()
     place.end_worker(signal.SIGKILL)
-    seen = place.until(job, runs(3)).epoch or 0
     place.start_worker()
+    seen = place.taken_over(job)
     place.until(job, runs(seen + 5))
-    orders = [ask for ask in place.kubelet.state.asked if ask[0] == "POST"]
     assert (place.kubelet.made, client.find(place.contract, job).attempt) == (pods, 1)
-    assert len([path for _, path in orders]) == len(place.kubelet.state.jobs), "the Job was made a second time"
+    assert place.orders() == orders, "the Job was made a second time"
     client.cancel(place.contract, job)
     assert place.ended(job).state == "cancelled"
 
@@ -140,11 +148,13 @@ def test_a_cancelled_training_leaves_no_job_and_no_pod(place: Place) -> None:
 def test_a_worker_that_is_stopped_leaves_the_job_running(place: Place) -> None:
     job = place.order(LONG)
     place.until(job, runs(1))
+    orders = place.orders()
     place.end_worker(signal.SIGTERM)
     assert place.kubelet.running[f"training-{job}"].poll() is None
     place.start_worker()
-    seen = client.find(place.contract, job).epoch or 0
+    seen = place.taken_over(job)
     place.until(job, runs(seen + 5))
+    assert place.orders() == orders, "the Job was made a second time"
     client.cancel(place.contract, job)
     assert place.ended(job).state == "cancelled"
 
