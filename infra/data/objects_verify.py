@@ -56,7 +56,8 @@ def located(target: Path, name: str) -> store.Backup:
     if path.is_symlink():
         raise PlatformError("BACKUP_DAMAGED", f"{path} is a link, which is not followed", steps=_OTHER)
     if not path.is_dir():
-        raise PlatformError("NOT_FOUND", f"there is no backup {path}", steps=("invoke minio.list",))
+        why = "a backup is a directory, and this is a file" if path.exists() else ""
+        raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=("invoke minio.list",))
     found = store.load(path.absolute())
     store.require_whole(found)
     if found.kind != records.KIND:

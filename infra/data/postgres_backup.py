@@ -273,7 +273,8 @@ def find(target: Path, wanted: str) -> Backup:
     if path.is_symlink():
         raise store.damaged(Backup(path, KIND, 0, ""), "it", "is a link")
     if not path.is_dir():
-        raise PlatformError("NOT_FOUND", f"there is no backup {path}", steps=("invoke db.list",))
+        why = "a backup is a directory, and this is a file" if path.exists() else ""
+        raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=("invoke db.list",))
     found = store.load(path.absolute())
     store.require_whole(found)
     if found.kind != KIND:

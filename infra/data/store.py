@@ -293,8 +293,13 @@ def check_files(backup: Backup) -> None:
 
 def require_whole(backup: Backup) -> None:
     """Refuse a backup whose manifest is missing, damaged or too new. Raises PlatformError BACKUP_DAMAGED."""
-    if backup.problem:
-        raise damaged(backup, MANIFEST, backup.problem)
+    if not backup.problem:
+        return
+    error = damaged(backup, MANIFEST, backup.problem)
+    inside = sorted(e.name for e in backup.path.iterdir() if _NAME.match(e.name)) if backup.path.is_dir() else []
+    steps = (f"it holds backups; name one of them: {backup.path / inside[-1]}",) if inside else error.steps
+    what = f"{backup.path} cannot be used: {backup.problem} ({MANIFEST})"
+    raise PlatformError(error.code, what, steps=steps, details=error.details)
 
 
 def damaged(backup: Backup, name: str, reason: str) -> PlatformError:

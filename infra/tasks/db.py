@@ -236,10 +236,11 @@ def restore(
     with events(run, json_stream) as event:
         done = postgres_restore.restore(server, plan, _work(run), event)
         rows = tuple((d["database"], str(d["rows"]), d["old"] or "") for d in done.databases.values())
+        kept = any(old for _, _, old in rows)
         lines = (
             f"loaded in {human_seconds(done.load_seconds)}, compared in {human_seconds(done.check_seconds)}, "
             f"swapped in {done.swap_ms:.0f} ms",
-            "Next: look at it, then drop the old ones: invoke db.shell",
+            *(["Next: look at it, then drop the old ones: invoke db.shell"] if kept else []),
         )
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
         return ended(run, event, answer)
@@ -253,6 +254,8 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
     """
     from infra.data import postgres_backup, store
 
+    if keep < 1:
+        raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke db.prune --keep 7",))
     target = _target(run, to)
     with store.locked(target, run.console.command):
         doomed, why = store.prunable(target, postgres_backup.KIND, keep)

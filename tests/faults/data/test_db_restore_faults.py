@@ -413,3 +413,17 @@ def test_30_a_dump_with_other_statements_in_it_is_refused_by_its_hash(site: Site
     refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "toc.dat")
     assert not trap.exists()
     assert os.listdir(site.target)
+
+
+def test_paths_that_are_no_backup_are_said_and_touch_nothing(site: Site, path: Path, tmp_path: Path) -> None:
+    before = site.state()
+    restore = ("db.restore", "--yes", "--from")
+    refused(site.invoke(*restore, str(tmp_path / "nowhere")), 9, "there is no backup")
+    refused(site.invoke(*restore, str(path / "manifest.json")), 9, "a backup is a directory")
+    refused(site.invoke(*restore, str(tmp_path)), 10, "not a complete backup", "manifest.json")
+    refused(site.invoke(*restore, str(path.parent)), 10, f"name one of them: {path}")
+    refused(site.invoke("minio.restore", "--yes", "--from", str(path)), 10, "not of objects")
+    refused(site.invoke("snapshot.restore", str(path), "--yes"), 10, "not a snapshot")
+    refused(site.invoke("db.prune", "--keep", "0", "--to", str(site.target), "--yes"), 2, "--keep 0")
+    assert site.state() == before
+    assert site.published() == [path.name]

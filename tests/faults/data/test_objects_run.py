@@ -117,6 +117,25 @@ def test_23_ctrl_c_and_sigterm_at_any_time_leave_nothing_half(filled: Victim, tm
     assert wrong == []
 
 
+def test_streams_are_of_one_shape_whatever_the_command(filled: Victim, tmp_path: Path) -> None:
+    made = filled.invoke("minio.backup", "--to", str(tmp_path / "objects"), "--json-stream", check=True)
+    path = json.loads(made.stdout.splitlines()[-1])["data"]["path"]
+    commands = [
+        ("minio.verify", "--from", path),
+        ("minio.restore", "--from", path, "--dry-run"),
+        ("minio.mirror", "--to", str(tmp_path / "tree"), "--bucket", BUCKET),
+        ("db.backup", "--to", str(tmp_path / "db")),
+    ]
+    for done in [made, *(filled.invoke(*words, "--json-stream", check=True) for words in commands)]:
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        assert all({"ts", "type"} <= set(e) for e in events)
+        assert [e["type"] for e in events].index("result") == len(events) - 1
+        assert events[-1]["exit"] == 0
+    failed = filled.invoke("minio.verify", "--from", str(tmp_path / "nowhere"), "--json-stream")
+    last = json.loads(failed.stdout.splitlines()[-1])
+    assert (last["type"], last["code"], last["exit"]) == ("error", "NOT_FOUND", failed.returncode)
+
+
 @posix
 @pytest.mark.fault(1)
 def test_1_a_killed_backup_leaves_none_and_the_next_goes_on(filled: Victim, tmp_path: Path) -> None:
