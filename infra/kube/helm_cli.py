@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+RENDERED_FOR = "1.34.0"
+"""The Kubernetes that charts are rendered for where no cluster is asked; some builds of Helm 3 would take 1.20."""
 STDIN = "-"
 """As a values file: the values come on standard input, where no other user can read them."""
 
@@ -65,7 +67,7 @@ class Helm:
 
     def template(self, deploy: Deploy) -> list[str]:
         """Render a chart; asks no cluster."""
-        words = ["template", deploy.release, deploy.chart, "-n", deploy.namespace]
+        words = ["template", deploy.release, deploy.chart, "-n", deploy.namespace, "--kube-version", RENDERED_FOR]
         words += ["--version", deploy.version] if deploy.version else []
         words += [word for file in deploy.values for word in ("-f", file)]
         return [self.program, *words, *(word for text in deploy.sets for word in ("--set", text))]
