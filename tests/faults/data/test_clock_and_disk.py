@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -167,3 +168,38 @@ def test_an_object_beyond_the_limit_of_parts_goes_in_larger_parts(
     assert hashlib.sha256(engine_tools.contents(login)["large"]).digest() == hashlib.sha256(content).digest()
     assert engines.open_uploads(login, BUCKET) == []
     assert [r["size"] for r in records.reading(backup)] == [len(content)]
+
+
+@pytest.mark.fault(19)
+@pytest.mark.skipif(
+    not os.environ.get("TEST_LARGE_OBJECT"), reason="takes minutes and 12 GB: TEST_LARGE_OBJECT=1 runs it"
+)
+def test_an_object_of_more_than_five_gib_comes_back(tmp_path: Path) -> None:
+    """S3 takes at most 5 GiB in one request, so it goes in parts, and comes back in parts."""
+    parts, size = 321, 16 << 20
+    with contextlib.ExitStack() as stack:
+        try:
+            store_login = stack.enter_context(engines.engine("minio", tmp_path / "server"))
+        except FileNotFoundError as error:
+            pytest.skip(f"there is no {error} on this machine")
+        client = engines.boto(store_login)
+        client.create_bucket(Bucket=BUCKET)
+        upload = client.create_multipart_upload(Bucket=BUCKET, Key="huge")["UploadId"]
+        whole, done = hashlib.sha256(), []
+        for number in range(1, parts + 1):
+            body = number.to_bytes(8, "big") * (size // 8) if number < parts else b"!"
+            whole.update(body)
+            sent = client.upload_part(Bucket=BUCKET, Key="huge", UploadId=upload, PartNumber=number, Body=body)
+            done.append({"PartNumber": number, "ETag": sent["ETag"]})
+        named = {"Bucket": BUCKET, "Key": "huge", "UploadId": upload}
+        client.complete_multipart_upload(**named, MultipartUpload={"Parts": done})
+        backup, _ = engine_tools.run_backup(store_login, tmp_path / "backups")
+        objects_verify.check(backup)
+        client.delete_object(Bucket=BUCKET, Key="huge")
+        assert engine_tools.run_restore(store_login, backup).refused == {}
+        back = hashlib.sha256()
+        for block in client.get_object(Bucket=BUCKET, Key="huge")["Body"].iter_chunks(1 << 20):
+            back.update(block)
+        assert client.head_object(Bucket=BUCKET, Key="huge")["ContentLength"] == (5 << 30) + 1
+        assert back.hexdigest() == whole.hexdigest()
+        assert engines.open_uploads(store_login, BUCKET) == []

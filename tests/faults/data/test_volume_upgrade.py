@@ -82,6 +82,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     tier.stop(former)
     yield made
     tier.stop(made)
+    for log in sorted(home.rglob("postgres.log")):
+        print(log.read_text(encoding="utf-8", errors="replace")[-4000:])  # seen where the test has failed
 
 
 def _image(read: Settings, image: str) -> Settings:
