@@ -123,7 +123,7 @@ def walkthrough(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure start, memory and command times; writes .platform-tests/bench.json."""
+    """Measure start, memory and command times; writes .platform-tests/bench.json. More: -- --data --growth --kind."""
     _python(session, "tests.bench.run")
 
 

@@ -35,6 +35,7 @@ def sees_row(broken: Broken) -> str:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["restarted", "killed"])
+@pytest.mark.fault(24)
 def test_up_heals_what_an_engine_that_went_away_left(running: Broken, how: signal.Signals) -> None:
     psql = ("exec", "platform-postgres", "psql", "-U", "admin", "-d", "platform", "-c")
     running.engine.docker(*psql, f"drop table if exists kept; create table kept as select '{how.name}' as how")
@@ -48,6 +49,7 @@ def test_up_heals_what_an_engine_that_went_away_left(running: Broken, how: signa
     assert sees_row(running) == how.name
 
 
+@pytest.mark.fault(24)
 def test_a_container_that_is_killed_for_memory_is_named_with_its_limit(broken: Broken, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(HUNGRY.format(base=references()["REDIS_IMAGE"]), encoding="utf-8")
     broken.invoke("down", "--tier", "compose")
@@ -60,6 +62,7 @@ def test_a_container_that_is_killed_for_memory_is_named_with_its_limit(broken: B
     assert healed.returncode == 0, healed.stderr
 
 
+@pytest.mark.fault(3)
 def test_a_full_disk_below_docker_is_said_and_up_heals_once_there_is_room() -> None:
     if lacking():
         pytest.skip(lacking())
