@@ -324,7 +324,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "CLEARML_SECRET",
         "devpass",
         "secret",
-        "what ClearML signs with, and its own programs log in with; invoke makes a private one unless it is set",
+        "what ClearML signs with, and its own programs log in with; unless it is set our own start makes a private one",
     ),
     Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
     Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),

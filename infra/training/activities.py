@@ -224,9 +224,10 @@ def _is_number(value: object) -> bool:
 def environment(base: Mapping[str, str], *, built_in: bool) -> dict[str, str]:
     """The worker's environment without the platform's own settings: a training knows the contract only."""
     mine = {name for name in base if name in catalog.SETTINGS or name.startswith(("PLATFORM_", "TRAINING_"))}
-    # The path to our own code is for our own programs only.
+    # The path to our own code, and in an image to its packages, is for our own programs only.
     kept = {name: value for name, value in base.items() if name not in mine and name != "PYTHONPATH"}
-    return {**kept, "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} if built_in else kept
+    own = {"PYTHONUTF8": "1", "PYTHONPATH": base.get("PYTHONPATH") or str(ROOT)}
+    return {**kept, **own} if built_in else kept
 
 
 def _training(request: Request, attempt: int) -> list[str]:

@@ -106,11 +106,20 @@ def test_the_frontends_image_serves_the_page_and_passes_questions_on(images: Ima
         assert requests.get(f"http://127.0.0.1:{port}/api/health", timeout=60).json() == {"status": "ok"}
 
 
+PREPARATION = """
+import os, subprocess, sys
+from infra.training.activities import environment
+own = environment(os.environ, built_in=True)
+sys.exit(subprocess.call([sys.executable, "-m", "infra.training.prepare"], env=own))
+"""
+"""A worker's first step, in the environment that a worker gives it."""
+
+
 def test_a_pod_of_a_job_claims_its_own_try_and_trains(images: Images, contract: dict[str, str]) -> None:
     known = Contract(contract)
     # No worker of this stage takes Jobs, so nobody but the container runs it.
     job = trainings.start(known, trainings.Order("as-a-pod", TrainingConfig(epochs=3), runner=JOB))
-    with images.running(images.backend, contract, ["python3", "-m", "infra.training.prepare"]) as pod:
+    with images.running(images.backend, contract, ["python3", "-c", PREPARATION]) as pod:
         assert images.engine.wait(pod, timeout=LIMIT)["StatusCode"] == 0, images.log(pod)
     words = ["--job", job, "--dataset", "digits/v1", "--epochs", "3"]
     with images.running(images.backend, contract, ["python3", "-u", "-m", "infra.training.trainer", *words]) as pod:

@@ -6,6 +6,7 @@ import sys
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from infra.settings import ROOT
 from infra.training import activities
 from infra.training.activities import Report
 
@@ -69,4 +70,6 @@ def test_a_training_knows_the_contract_only() -> None:
     }
     users = activities.environment(base, built_in=False)
     assert users == {"PATH": "/bin"}
-    assert activities.environment(base, built_in=True).keys() == {"PATH", "PYTHONUTF8", "PYTHONPATH"}
+    own = activities.environment(base, built_in=True)
+    assert own == {"PATH": "/bin", "PYTHONUTF8": "1", "PYTHONPATH": "/p"}, "in an image the packages are on that path"
+    assert activities.environment({}, built_in=True)["PYTHONPATH"] == str(ROOT)
