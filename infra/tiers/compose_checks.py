@@ -46,11 +46,15 @@ def port_checks(host: str, wanted: Sequence[Claim], seen: Sequence[Listed], proj
 def _port(conflict: Conflict, publisher: Listed | None) -> Check:
     claim = conflict.claim
     move = f"set {claim.setting} to another port, or use --auto-ports" if claim.setting else "change compose/"
-    text = f"port {claim.port} ({claim.service}) "
+    text = f"port {claim.port} ({claim.service}{f', {claim.setting}' if claim.setting else ''}) "
     if publisher is not None:
         whose = f" of the Compose project {publisher.project}" if publisher.project else ""
         where = f" ({publisher.directory})" if publisher.directory else ""
         text += f"is taken by the container {publisher.name}{whose}{where}"
+        if publisher.project and claim.setting:  # one step for all of a project's ports
+            move = "move ours: --auto-ports, or the settings named"
+            stop = f"docker compose -p {publisher.project} stop"
+            return Check(f"port.{claim.port}", "fail", text, f"stop that project: {stop}; or {move}", "PORT_TAKEN")
         return Check(f"port.{claim.port}", "fail", text, f"docker stop {publisher.name}, or {move}", "PORT_TAKEN")
     text += conflict.reason or f"is taken{by_whom(conflict.holder, conflict.holder.stack_home is not None)}"
     remedy = f"end that process, or {move}" if conflict.holder.pid else move

@@ -378,7 +378,8 @@ def test_a_port_of_a_container_is_named_with_its_project(tmp_path: Path, monkeyp
     (check,) = compose_checks.port_checks("127.0.0.1", claims, [container("other", tmp_path, 6379)], "platform")
     assert (check.status, check.code, check.id) == ("fail", "PORT_TAKEN", "port.6379")
     assert "other-x of the Compose project other" in check.text
-    assert "REDIS_PORT" in check.remedy
+    assert "REDIS_PORT" in check.text
+    assert check.remedy.startswith("stop that project: docker compose -p other stop")
 
 
 def test_ports_of_our_own_containers_are_no_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
