@@ -148,7 +148,7 @@ def ask(place: Place, path: str) -> Any:
         OSError, ValueError, http.client.HTTPException: it does not answer, or not as an engine.
     """
     if place.socket is None:
-        return _ask_by_sdk(place)
+        return _ask_by_sdk(place, path)
     link = http.client.HTTPConnection("localhost", timeout=ANSWER_LIMIT)
     link.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -164,12 +164,15 @@ def ask(place: Place, path: str) -> Any:
     return json.loads(body)
 
 
-def _ask_by_sdk(place: Place) -> Any:
+def _ask_by_sdk(place: Place, path: str) -> Any:
     import docker
     import requests
 
     try:
-        return _sdk(place, "1.41", ANSWER_LIMIT).version(api_version=False)
+        sdk = _sdk(place, "1.41", ANSWER_LIMIT)
+        answer = sdk.get(f"{sdk.base_url}{path}", timeout=ANSWER_LIMIT)
+        answer.raise_for_status()
+        return answer.json()
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise ConnectionError(str(error)) from error
 

@@ -30,11 +30,22 @@ class Choice:
 
 def tiers() -> Mapping[str, Tier]:
     """All tiers of this version, best first."""
-    from infra.tiers.compose import ComposeTier
-    from infra.tiers.kind import Kind
+    return {name: tier_of(name) for name in ("compose", "native", "kind")}
+
+
+def tier_of(name: str) -> Tier:
+    """One tier; what the others are made of is not imported."""
+    if name == "compose":
+        from infra.tiers.compose import ComposeTier
+
+        return ComposeTier()
+    if name == "kind":
+        from infra.tiers.kind import Kind
+
+        return Kind()
     from infra.tiers.native import Native
 
-    return {"compose": ComposeTier(), "native": Native(), "kind": Kind()}
+    return Native()
 
 
 def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
@@ -43,9 +54,10 @@ def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
     Raises:
         PlatformError: TIER_UNAVAILABLE when the named tier, or every tier, cannot run here.
     """
-    known = tiers() if known is None else known
     settings = context.settings
     asked = settings.text("PLATFORM_TIER")
+    if known is None:
+        known = {asked: tier_of(asked)} if asked else tiers()
     if asked:
         return Choice(_usable(known[asked], settings), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
     last = known.get(stack.remembered(context.stack, "tier"))

@@ -63,7 +63,7 @@ def _known(*names: tuple[str, ...]) -> None:
     from infra import lifecycle
 
     for some in names:
-        lifecycle.known_services(some, lifecycle.tiers()[TIER])
+        lifecycle.known_services(some, lifecycle.tier_of(TIER))
 
 
 def _remember(run: Run, **values: str) -> None:

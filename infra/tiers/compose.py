@@ -23,7 +23,7 @@ from infra.tiers import (
     compose_status,
 )
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
-from infra.tiers.compose_session import NAME, Session, applied
+from infra.tiers.compose_session import A_MOMENT, NAME, Session, applied
 
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
@@ -81,7 +81,7 @@ class ComposeTier:
         session = self.session(context)
         overlay = compose_start.overlay(session) if obs else ()
         wanted = set(catalog.with_needs(only)) if only else {*CORE, *overlay}
-        running = {compose_model.owner_of(c.part) for c in session.containers().values() if c.up}
+        running = {compose_model.owner_of(c.part) for c in session.containers(A_MOMENT).values() if c.up}
         return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted | running)
 
     def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
@@ -95,13 +95,13 @@ class ComposeTier:
     def stop(self, context: Context) -> bool:
         """Remove the containers and the network; volumes stay."""
         session = self.session(context)
-        found = session.containers()
+        found = session.glance()
         (session.home / "applied.json").unlink(missing_ok=True)
         if not found:
             return False
-        compose_start.end_strangers(session)
+        compose_start.end_strangers(session, found)
         session.compose.run("down")
-        return any(c.up or c.state == "restarting" for c in found.values())
+        return any(c.runs for c in found)
 
     def restart(self, context: Context, services: Sequence[str]) -> None:
         """Restart and wait."""

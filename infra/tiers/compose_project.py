@@ -13,7 +13,7 @@ from infra import docker_engine, stack
 from infra.docker_engine import Place
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.tiers.compose_state import DIRECTORY_LABEL, PROJECT_LABEL
+from infra.tiers.compose_state import DIRECTORY_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 DEFAULT = "platform"
 SETTING = "PLATFORM_STACK"
@@ -24,13 +24,14 @@ OWNER_LABEL = "platform.state"
 
 @dataclass(frozen=True)
 class Listed:
-    """A container of any Compose project: project, directory of its files, whether it runs, its host ports."""
+    """A container of any Compose project: project, directory and service of its files, whether it runs, host ports."""
 
     name: str
     project: str
     directory: str
     runs: bool
     ports: tuple[int, ...]
+    part: str = ""
 
 
 def listed(answer: Sequence[Mapping[str, Any]]) -> list[Listed]:
@@ -41,7 +42,8 @@ def listed(answer: Sequence[Mapping[str, Any]]) -> list[Listed]:
         ports = tuple({p["PublicPort"] for p in entry.get("Ports") or () if p.get("PublicPort")})
         name = (entry.get("Names") or ["?"])[0].lstrip("/")
         runs = entry.get("State") in ("running", "restarting", "paused")
-        found.append(Listed(name, labels.get(PROJECT_LABEL, ""), labels.get(DIRECTORY_LABEL, ""), runs, ports))
+        project, place, part = (labels.get(label, "") for label in (PROJECT_LABEL, DIRECTORY_LABEL, SERVICE_LABEL))
+        found.append(Listed(name, project, place, runs, ports, part))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,8 @@ from infra.tiers.compose_model import Model, Part
 from infra.tiers.compose_state import Container
 
 NAME = "compose"
+A_MOMENT = 1.0
+"""Seconds for which what was seen of the containers holds while one command makes up its mind."""
 SECRET = "clearml-secret"
 """A private file in the tier's directory."""
 IN_MACHINES = {".docker", ".rd", ".colima", ".orbstack", ".lima"}
@@ -109,6 +112,7 @@ class Session:
 
     context: Context
     _images: dict[str, str] | None = None
+    _seen: tuple[float, dict[str, Container]] | None = None
 
     @property
     def home(self) -> Path:
@@ -176,9 +180,16 @@ class Session:
         """The parts that run these services."""
         return compose_model.selection(self.context.settings, self.model, services)
 
-    def containers(self) -> dict[str, Container]:
-        """The stack's containers as they are now."""
-        return compose_state.containers(self.client, self.project)
+    def containers(self, age: float = 0.0) -> dict[str, Container]:
+        """The stack's containers as they are now, or as they were `age` seconds ago at most."""
+        if self._seen is None or time.monotonic() - self._seen[0] > age:
+            self._seen = (time.monotonic(), compose_state.containers(self.client, self.project))
+        return self._seen[1]
+
+    def glance(self) -> list[compose_project.Listed]:
+        """The same in one question, of which one learns less; without the SDK, which takes long to load."""
+        known = compose_project.everything(self.engine.place)
+        return [c for c in known if c.project == self.project]
 
     def images(self) -> dict[str, str]:
         """Reference -> id of all images of the engine."""

@@ -25,7 +25,7 @@ from infra.tiers import (
 )
 from infra.tiers.base import Check
 from infra.tiers.compose_model import Part
-from infra.tiers.compose_session import Applied, Session, make_figures, note
+from infra.tiers.compose_session import A_MOMENT, Applied, Session, make_figures, note
 from infra.tiers.compose_state import Container, Watch
 from infra.waiting import FAILED, LAST_LINES, READY, Item, Wait, login_steps
 
@@ -46,7 +46,7 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
     """All findings; raises PlatformError for an engine, Compose or data that cannot be used at all."""
     parts = session.parts(names)
     found = [Check("engine", "ok", session.engine.text)]
-    there = session.containers()
+    there = session.containers(A_MOMENT)
     if as_wanted(session, parts, there):
         return [*found, Check("containers", "ok", "all run as they should")]
     if "temporal" in names:
@@ -139,7 +139,7 @@ def mounts(session: Session, parts: Sequence[Part]) -> dict[str, str]:
 def start(session: Session, names: Sequence[str], timeout: float | None) -> None:
     """Pull, start, wait; nothing at all when everything is as wanted."""
     parts = session.parts(names)
-    if as_wanted(session, parts, session.containers()):
+    if as_wanted(session, parts, session.containers(A_MOMENT)):
         return
     _prepare(session)
     if "clearml" in names:
@@ -149,7 +149,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     last = session.applied or Applied()
     note(session.home, replace(last, services=tuple(names), fingerprint=""))
     compose_project.claim(session.client, session.project, session.context.stack)
-    end_strangers(session)
+    end_strangers(session, session.glance())
     end_broken(session, parts)
     if parts:  # else all are elsewhere; Compose without a name takes all that the files have
         run(session, parts, timeout, *UP, *(p.name for p in parts))
@@ -176,16 +176,16 @@ def end_broken(session: Session, parts: Sequence[Part]) -> None:
             session.client.stop(container.id)
 
 
-def end_strangers(session: Session) -> None:
+def end_strangers(session: Session, there: Sequence[compose_project.Listed]) -> None:
     """Remove containers of services that the files of before had: another engine's, or Temporal's in another form.
 
     They would hold ports that others need by now; their volumes stay. Containers that no file of ours has ever had
     are not ours.
     """
-    for name, container in session.containers().items():
-        if name not in session.model.parts and compose_model.owner_of(name):
-            session.client.stop(container.id)
-            session.client.remove_container(container.id)
+    for container in there:
+        if container.part not in session.model.parts and compose_model.owner_of(container.part):
+            session.client.stop(container.name)
+            session.client.remove_container(container.name)
 
 
 def recreate(session: Session, names: Sequence[str], timeout: float | None) -> None:

@@ -49,8 +49,13 @@ class Container:
         return self.state in ("running", "paused")
 
 
-def containers(client: Any, project: str) -> dict[str, Container]:
-    """The containers of a project by the service of the files, one-off ones left out."""
+def containers(client: Any, project: str, same: Mapping[str, Container] | None = None) -> dict[str, Container]:
+    """The containers of a project by the service of the files, one-off ones left out.
+
+    Args:
+        same: by id, those that nothing has happened to since; while containers are made, each question about one
+            takes the engine long. One whose state has changed all the same is asked about.
+    """
     import docker
 
     listed = client.containers(all=True, filters={"label": [f"{PROJECT_LABEL}={project}"]})
@@ -59,7 +64,8 @@ def containers(client: Any, project: str) -> dict[str, Container]:
         if entry["Labels"].get("com.docker.compose.oneoff") == "True":
             continue
         with contextlib.suppress(docker.errors.NotFound):  # it has just gone
-            seen = read(client.inspect_container(entry["Id"]))
+            known = (same or {}).get(entry["Id"])
+            seen = known if known and known.state == entry["State"] else read(client.inspect_container(entry["Id"]))
             if seen.part not in found or found[seen.part].created < seen.created:  # one is being replaced
                 found[seen.part] = seen
     return found
@@ -179,6 +185,7 @@ class Watch:
     looked: float = 0.0
     settled: bool = False
     _news: threading.Event = field(default_factory=threading.Event)
+    _touched: set[str] = field(default_factory=set)
     _stream: Any = None
 
     def __enter__(self) -> Watch:
@@ -195,16 +202,25 @@ class Watch:
         with contextlib.suppress(Exception):  # without events the second-wise look remains
             self._stream = self.events.events(decode=True, filters=filters)
             for event in self._stream:
+                if str(event.get("Action")).startswith("exec_"):  # each health check; its outcome is another event
+                    continue
                 if event.get("Action") == "oom":
                     self.oom.add(event["Actor"]["Attributes"].get(SERVICE_LABEL, ""))
+                self._touched.add(event["Actor"]["ID"])
                 self._news.set()
 
     def look(self, force: bool = False) -> dict[str, Container]:
-        """The containers as they are now, or as they were a moment ago when nothing has happened since."""
-        if force or self._news.is_set() or time.monotonic() - self.looked > LOOK_AGAIN:
+        """The containers as they are now, or as they were a moment ago when nothing has happened since.
+
+        On an event only those are asked about that it is of, each second all.
+        """
+        due = force or time.monotonic() - self.looked > LOOK_AGAIN
+        if due or self._news.is_set():
             self._news.clear()
-            self.last = containers(self.client, self.project)
-            self.looked = time.monotonic()
+            touched, self._touched = self._touched, set()
+            same = {} if due else {c.id: c for c in self.last.values() if c.id not in touched}
+            self.last = containers(self.client, self.project, same)
+            self.looked = time.monotonic() if due else self.looked
         return self.last
 
 
