@@ -16,6 +16,7 @@ from typing import Any
 from infra.sigv4 import Store
 
 Probe = Mapping[str, Any]
+TOO_SLOW = "no answer in time"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
-        return "no answer in time"
+        return TOO_SLOW
     return str(error) or type(error).__name__
 
 

@@ -262,6 +262,19 @@ def test_a_missing_bucket_heals(tmp_path: Path, answers: dict[str, Finding], mon
     assert "made the missing bucket model-weights" in context.console.err
 
 
+def test_who_is_slow_on_a_busy_machine_is_asked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def ask(questions: dict[str, Any], limit: float = 5.0) -> dict[str, Finding]:
+        limits.append(limit)
+        slow = Finding(False, "no answer in time")
+        return {name: slow if name == "redis" and len(limits) == 1 else Finding(True) for name in questions}
+
+    monkeypatch.setattr(health, "ask", ask)
+    up(context_of(tmp_path), FakeTier())
+    assert limits == [5.0, lifecycle.PATIENCE]
+
+
 # --- status
 
 
