@@ -109,7 +109,8 @@ class Stage:
         return [*boxes, *self._kill()]
 
     def _kill(self) -> list[str]:
-        left = self.left_over()
+        # A supervisor gives its lock back, and with it `down` its answer, a moment before its process is gone.
+        _, left = psutil.wait_procs(self.left_over(), timeout=5)
         names = [f"{p.pid} {_command_line(p)}" for p in left]
         for process in left:
             with contextlib.suppress(psutil.Error):

@@ -26,7 +26,7 @@ from infra.errors import ExitCode, PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import within
+from tests.faults.data.db_tools import takes_signals, wait_for, within
 from tests.rig.engines import boto, engine, open_uploads
 from tests.unit.helpers import free_port, serving
 
@@ -181,7 +181,8 @@ def test_23_a_restore_that_is_stopped_leaves_no_upload_and_can_be_run_again(fill
         for key in ("large", *(f"{n:05}" for n in range(0, OBJECTS, 3))):
             client.delete_object(Bucket=BUCKET, Key=key)
         child = begin(filled, "minio.restore", "--from", made["path"], "--yes")
-        time.sleep(1.2 + number / 4)
+        wait_for("its start", lambda: takes_signals(child.pid))  # noqa: B023
+        time.sleep(0.4 + number / 4)
         started, ended = family(child), time.monotonic()
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
