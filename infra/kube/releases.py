@@ -120,7 +120,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), stora
     """The values that come from this machine's settings; what the values files say is not repeated.
 
     Args:
-        services: of a release that runs several, those that shall run.
+        services: those that shall run: parts of a release that has several, and what others make use of.
         storage_class: for the volumes; '' leaves it to the values files.
     """
     found: dict[str, Any] = {}
@@ -130,6 +130,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), stora
     for path, value in (
         *_logins(release, settings).items(),
         *_parts(release, set(services), left_out(settings)).items(),
+        *_trackers(release, settings, set(services)).items(),
     ):
         _put(found, path, value)
     for path in STORAGE.get(release, ()) if storage_class else ():
@@ -169,6 +170,13 @@ def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
     of |= {"loki": ("loki", "alloy"), "grafana": ("grafana",)}
     parts = [(service, part) for service, parts in of.items() for part in parts]
     return {f"{p}.enabled": service in services and _EXPORTERS.get(p, p) not in out for service, p in parts}
+
+
+def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str, Any]:
+    """Where trainings in the cluster are tracked: as `.env` says it of those outside."""
+    named = [w.strip() for w in settings.text("OBSERVABILITY_BACKENDS").split(",") if w.strip()]
+    found = named or ["database", *(["mlflow"] if "mlflow" in services else [])]
+    return {"observabilityBackends": found} if release == "platform" else {}
 
 
 def _logins(release: str, settings: Settings) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None
 
     cluster, found = active.require(run.context), active.tools(run.context)
     services = active.of_releases(run.context, names)
-    wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], services)
+    every = {*services, *active.deployed(run.context)}
+    wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
     kind_deploy.prepare(cluster, active.kubectl(run.context))
     changed = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
     active.record(run.context, services)

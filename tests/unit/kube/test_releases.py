@@ -38,6 +38,14 @@ def test_logins_of_the_settings_reach_the_values(tmp_path: Path) -> None:
     assert releases.values("temporal", settings)["namespaces"][0]["name"] == "smoke"
 
 
+def test_trainings_in_the_cluster_are_tracked_where_mlflow_runs(tmp_path: Path) -> None:
+    known = settings_of(tmp_path)
+    assert releases.values("platform", known, ["postgres"])["observabilityBackends"] == ["database"]
+    assert releases.values("platform", known, ["mlflow"])["observabilityBackends"] == ["database", "mlflow"]
+    named = settings_of(tmp_path, OBSERVABILITY_BACKENDS="clearml")
+    assert releases.values("platform", named, ["mlflow"])["observabilityBackends"] == ["clearml"]
+
+
 def test_without_a_password_redis_has_none(tmp_path: Path) -> None:
     assert releases.values("redis", settings_of(tmp_path))["auth"]["enabled"] is False
 
