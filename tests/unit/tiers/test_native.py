@@ -43,7 +43,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
 def _free_ports() -> dict[str, str]:
     names = ["POSTGRES_PORT", "REDIS_PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "TEMPORAL_METRICS_PORT"]
     names += ["MINIO_DATASETS_PORT", "MINIO_RESULTS_PORT"]
-    return {name: str(free_port()) for name in names}
+    ports: set[int] = set()
+    while len(ports) < len(names):
+        ports.add(free_port())
+    return {name: str(port) for name, port in zip(names, ports, strict=True)}
 
 
 def fails(tier: Native, context: Context) -> list[str]:
