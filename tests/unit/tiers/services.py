@@ -100,7 +100,8 @@ def clean(home: Path, specs: Sequence[Spec]) -> None:
     """End a supervisor and then its services by force."""
     _kill_in({home.resolve()})
     eventually(lambda: not supervise.running(home), "the end of the supervisor")
-    _kill_in({Path(home / "run" / s.name).resolve() for s in specs})
+    # One that it was just starting is still in its directory.
+    _kill_in({home.resolve(), *(Path(home / "run" / s.name).resolve() for s in specs)})
 
 
 def _kill_in(directories: set[Path]) -> None:
