@@ -167,25 +167,33 @@ AGAIN = 2.0
 @contextmanager
 def _signals() -> Iterator[None]:
     """SIGTERM ends a run like Ctrl-C, with its own exit code; impatience does not cut the clearing away off."""
-    last = -AGAIN
+    last, came = -AGAIN, BaseException()
 
     def handle(number: int, frame: object) -> None:
-        nonlocal last
+        nonlocal last, came
         if time.monotonic() - last < AGAIN:
             return
-        last = time.monotonic()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        steps = ("run the same command again: it goes on from there",)
-        raise PlatformError("TERMINATED", "terminated", steps=steps)
+        last, came = time.monotonic(), _reason(number)
+        raise came
 
     before = {number: signal.signal(number, handle) for number in _caught()}
     try:
         yield
+    except Exception as error:
+        # What clearing away stumbles over, e.g. a connection in the middle of a question, is no reason of its own.
+        if error is came or time.monotonic() - last >= AGAIN:
+            raise
+        raise came from error
     finally:
         for number, handler in before.items():
             # Once a signal has come, the exit code is on its way, and one more must not take its place.
             signal.signal(number, handler if last < 0 else signal.SIG_IGN)
+
+
+def _reason(number: int) -> BaseException:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return PlatformError("TERMINATED", "terminated", steps=("run the same command again: it goes on from there",))
 
 
 def _caught() -> list[signal.Signals]:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 from tests.rig import cache, engine
 
 STOP_SECONDS = 30
@@ -94,6 +96,16 @@ class SecondEngine:
             self._daemon.kill()
             self._daemon.wait()
         self._daemon = None
+        self._forget_containerd()
+
+    def _forget_containerd(self) -> None:
+        """Wait for its containerd: the next engine takes one that is just ending, or not yet reaped, for its own."""
+        note = self.home / "exec" / "containerd" / "containerd.pid"
+        deadline = time.monotonic() + STOP_SECONDS
+        while note.exists() and time.monotonic() < deadline:
+            if not _lives(int(note.read_text() or 0)):
+                note.unlink(missing_ok=True)
+            time.sleep(0.1)
 
     def restart(self) -> None:
         """Stop and start it, as `systemctl restart docker` does."""
@@ -111,6 +123,12 @@ class SecondEngine:
             done = subprocess.run(argv, stdin=save.stdout, capture_output=True, text=True)
         if save.returncode or done.returncode:
             raise cache.RigProblem(f"images cannot be brought over: {done.stderr.strip()}", self.log)
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return pid > 0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextlib.contextmanager

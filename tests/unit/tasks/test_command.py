@@ -129,6 +129,25 @@ def test_signals_end_a_task_with_their_own_code_and_more_of_them_change_nothing(
 
 
 @pytest.mark.usefixtures("handlers")
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_clearing_away_stumbles_over_takes_no_signals_place(
+    capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
+) -> None:
+    def body(run: Run) -> Answer:
+        """Wait."""
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            raise PlatformError("UNREACHABLE", "another command is already in progress")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert call(body) == code
+    assert f"(exit {code})" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
 def test_without_a_signal_they_are_handled_as_before() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert call(answering(Answer({}))) == 0
