@@ -181,13 +181,18 @@ def _signals() -> Iterator[None]:
         yield
     except Exception as error:
         # What clearing away stumbles over, e.g. a connection in the middle of a question, is no reason of its own.
-        if error is came or time.monotonic() - last >= AGAIN:
+        if time.monotonic() - last >= AGAIN or _of_a_signal(error):
             raise
         raise came from error
     finally:
         for number, handler in before.items():
             # Once a signal has come, the exit code is on its way, and one more must not take its place.
             signal.signal(number, handler if last < 0 else signal.SIG_IGN)
+
+
+def _of_a_signal(error: Exception) -> bool:
+    """Whether it says in its own words that a signal came, e.g. what goes on without us."""
+    return isinstance(error, PlatformError) and error.code in ("INTERRUPTED", "TERMINATED")
 
 
 def _reason(number: int) -> BaseException:

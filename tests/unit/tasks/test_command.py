@@ -148,6 +148,23 @@ def test_what_clearing_away_stumbles_over_takes_no_signals_place(
 
 
 @pytest.mark.usefixtures("handlers")
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_what_a_task_says_of_a_signal_itself_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    def body(run: Run) -> Answer:
+        """Wait."""
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise PlatformError("INTERRUPTED", "the training goes on", steps=("invoke train.cancel x",)) from None
+        raise AssertionError
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert call(body) == 130
+    assert "invoke train.cancel x" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
 def test_without_a_signal_they_are_handled_as_before() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert call(answering(Answer({}))) == 0
