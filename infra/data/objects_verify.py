@@ -55,9 +55,7 @@ def located(target: Path, name: str) -> store.Backup:
     path = target / name if not path.exists() and (target / name).exists() else path
     if path.is_symlink():
         raise PlatformError("BACKUP_DAMAGED", f"{path} is a link, which is not followed", steps=_OTHER)
-    if not path.is_dir():
-        why = "a backup is a directory, and this is a file" if path.exists() else ""
-        raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=("invoke minio.list",))
+    store.require_directory(path, "invoke minio.list")
     found = store.load(path.absolute())
     store.require_whole(found)
     if found.kind != records.KIND:

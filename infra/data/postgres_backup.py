@@ -272,9 +272,7 @@ def find(target: Path, wanted: str) -> Backup:
     path = path if path.is_absolute() or path.exists() else target / wanted
     if path.is_symlink():
         raise store.damaged(Backup(path, KIND, 0, ""), "it", "is a link")
-    if not path.is_dir():
-        why = "a backup is a directory, and this is a file" if path.exists() else ""
-        raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=("invoke db.list",))
+    store.require_directory(path, "invoke db.list")
     found = store.load(path.absolute())
     store.require_whole(found)
     if found.kind != KIND:

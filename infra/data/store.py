@@ -291,6 +291,17 @@ def check_files(backup: Backup) -> None:
                 raise damaged(backup, file.path, "has another content than its manifest says (SHA-256)")
 
 
+def require_directory(path: Path, step: str) -> None:
+    """Refuse a path that is no backup's directory.
+
+    Raises:
+        PlatformError: NOT_FOUND with the command that shows the backups.
+    """
+    if not path.is_dir():
+        why = "a backup is a directory, and this is a file" if path.exists() else ""
+        raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=(step,))
+
+
 def require_whole(backup: Backup) -> None:
     """Refuse a backup whose manifest is missing, damaged or too new. Raises PlatformError BACKUP_DAMAGED."""
     if not backup.problem:

@@ -49,7 +49,10 @@ class ComposeTier:
             engine = docker_engine.find()
         except PlatformError as error:
             return Availability(False, f"{error.what}; {error.why}".removesuffix("; "), error.steps, error.code)
-        absent = self._absent(settings, engine)
+        try:
+            absent = self._absent(settings, engine)
+        except PlatformError as error:
+            return Availability(True, f"{engine.text} answers, but {error.what}", error.steps, prefer=False)
         if absent:
             reason = f"{engine.text} answers, but {len(absent)} of the core's images are not here ({absent[0]} ...)"
             return Availability(True, reason, ("invoke compose.up pulls them",), prefer=False)
@@ -58,10 +61,7 @@ class ComposeTier:
     def _absent(self, settings: Settings, engine: Engine) -> list[str]:
         found = docker_engine.ask(engine.place, "/v1.41/images/json")
         context = Context(settings, stack.of(settings), None)  # type: ignore[arg-type]
-        try:
-            parts = self.session(context).parts(CORE)
-        except PlatformError as error:
-            return [f"unknown: {error.what}"]
+        parts = self.session(context).parts(CORE)
         return compose_pull.missing([p.image for p in parts], compose_pull.tags(found))
 
     def running(self, context: Context) -> bool:

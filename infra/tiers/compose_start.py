@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from infra import catalog, docker_engine, endpoints, health, stack
+from infra import catalog, docker_engine, endpoints, stack
 from infra.errors import PlatformError
 from infra.shell import Running
 from infra.tiers import (
+    answering,
     compose_checks,
     compose_cli,
     compose_data,
@@ -141,9 +142,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     parts = session.parts(names)
     if as_wanted(session, parts, session.containers(A_MOMENT)):
         return
-    _prepare(session)
-    if "clearml" in names:
-        session.make_secret()
+    _prepare(session, names)
     pull(session, parts)
     stale = changed_mounts(session, parts)
     last = session.applied or Applied()
@@ -193,9 +192,7 @@ def recreate(session: Session, names: Sequence[str], timeout: float | None) -> N
     parts = [part for name in names for part in session.model.of(name)]
     if not parts:  # it is elsewhere
         return
-    _prepare(session)
-    if "clearml" in names:
-        session.make_secret()
+    _prepare(session, names)
     pull(session, parts)
     run(session, parts, timeout, *UP, "--no-deps", "--force-recreate", *(p.name for p in parts))
 
@@ -214,12 +211,14 @@ def stop_services(session: Session, names: Sequence[str]) -> tuple[str, ...]:
     return gone
 
 
-def _prepare(session: Session) -> None:
+def _prepare(session: Session, names: Sequence[str]) -> None:
     try:
         session.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise stack.unwritable(session.home, error) from error
     make_figures(session.context.settings, session.context.stack.home)
+    if "clearml" in names:
+        session.make_secret()
 
 
 def answers(session: Session, names: Sequence[str]) -> None:
@@ -227,12 +226,7 @@ def answers(session: Session, names: Sequence[str]) -> None:
     settings = session.context.settings
     client = providers.postgres_bin(settings).path / f"psql{providers.EXE}"
     ends = endpoints.build(settings, tuple(names), endpoints.external(settings))
-    unanswered = {name: health.probe(ends, name, client, database="postgres") for name in names}
-    end = time.monotonic() + PATIENCE
-    while unanswered and time.monotonic() < end:
-        found = health.ask(unanswered)
-        unanswered = {n: q for n, q in unanswered.items() if not found[n].ok and not found[n].fatal}
-        time.sleep(0.1 if unanswered else 0)
+    answering.wait(ends, names, client, session.context.console.say, PATIENCE, limit=5.0)
 
 
 def _remember_major(session: Session, parts: Sequence[Part]) -> None:

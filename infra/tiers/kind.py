@@ -19,7 +19,7 @@ from infra.kube.kubectl_cli import Kubectl
 from infra.kube.tools import Tools
 from infra.settings import Settings
 from infra.tiers import (
-    kind_answers,
+    answering,
     kind_checks,
     kind_data,
     kind_deploy,
@@ -139,7 +139,7 @@ class Kind:
         changed = kind_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
         self.record(context, names)
         if fresh or changed:
-            self._until_they_answer(context, names, kind_answers.AFTER_START if fresh else kind_answers.PATIENCE)
+            self._until_they_answer(context, names, answering.AFTER_START if fresh else answering.PATIENCE)
 
     def record(self, context: Context, names: Sequence[str]) -> None:
         """Services that have been deployed, beside those that were."""
@@ -193,11 +193,11 @@ class Kind:
             Wait(
                 context.console, lambda: kind_services.items(api, names), timeout, "invoke kind.up", sleep=_pause
             ).until_ready()
-        self._until_they_answer(context, names, kind_answers.AFTER_START)
+        self._until_they_answer(context, names, answering.AFTER_START)
 
     def _until_they_answer(self, context: Context, names: Sequence[str], patience: float) -> None:
         client = providers.postgres_bin(context.settings).path / f"psql{providers.EXE}"
-        kind_answers.wait(self.endpoints(context), names, client, context.console.say, patience)
+        answering.wait(self.endpoints(context), names, client, context.console.say, patience)
 
     def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """What the services' containers say."""

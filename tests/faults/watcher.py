@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import psutil
+
+from tests.faults.conftest import Victim
+from tests.smoke.stage import stage
 
 
 class Watcher(threading.Thread):
@@ -25,3 +30,18 @@ class Watcher(threading.Thread):
                 self.seen.add("\0".join(process.cmdline()))
             except psutil.Error:
                 continue
+
+
+@contextmanager
+def guarded_start(tier: str, logins: Mapping[str, str], *options: str) -> Iterator[tuple[Victim, Watcher, str]]:
+    """A platform with these passwords, all commands that were seen during its start, and what `up` said."""
+    watcher = Watcher()
+    with stage(tier, **logins) as made:
+        victim = Victim(made)
+        watcher.start()
+        try:
+            done = victim.up(*options)
+        finally:
+            watcher.done.set()
+            watcher.join()
+        yield victim, watcher, done.stdout + done.stderr

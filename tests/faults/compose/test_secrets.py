@@ -13,7 +13,7 @@ import requests
 
 from tests.faults.compose.conftest import error, project
 from tests.faults.conftest import Victim
-from tests.faults.watcher import Watcher
+from tests.faults.watcher import Watcher, guarded_start
 from tests.smoke import containers
 from tests.smoke.stage import Stage, stage
 
@@ -30,16 +30,8 @@ ODD = {
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[Victim, Watcher, str]]:
     """A platform with odd passwords, all commands that were seen during its start, and what `up` said."""
-    watcher = Watcher()
-    with stage("compose", **ODD) as made:
-        victim = Victim(made)
-        watcher.start()
-        try:
-            done = victim.up("--obs")
-        finally:
-            watcher.done.set()
-            watcher.join()
-        yield victim, watcher, done.stdout + done.stderr
+    with guarded_start("compose", ODD, "--obs") as made:
+        yield made
 
 
 Guarded = tuple[Victim, Watcher, str]

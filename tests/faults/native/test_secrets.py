@@ -16,8 +16,7 @@ from infra import catalog
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Deposit
-from tests.faults.watcher import Watcher
-from tests.smoke.stage import stage
+from tests.faults.watcher import Watcher, guarded_start
 
 # Each with a core that is found however the rest is quoted.
 CORES = {"POSTGRES_PASSWORD": "pg7Kq", "REDIS_PASSWORD": "rd7Kq", "MINIO_ROOT_PASSWORD": "s37Kq"}
@@ -31,16 +30,8 @@ ODD = {
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[Victim, Watcher, str]]:
     """A platform with odd passwords, all commands that were seen during its start, and what `up` said."""
-    watcher = Watcher()
-    with stage("native", **ODD) as made:
-        victim = Victim(made)
-        watcher.start()
-        try:
-            done = victim.up()
-        finally:
-            watcher.done.set()
-            watcher.join()
-        yield victim, watcher, done.stdout + done.stderr
+    with guarded_start("native", ODD) as made:
+        yield made
 
 
 Guarded = tuple[Victim, Watcher, str]

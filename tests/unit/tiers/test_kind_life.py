@@ -12,7 +12,7 @@ from infra import endpoints, health, shell
 from infra.kube.tools import Program, Tools
 from infra.probes import Finding
 from infra.shell import Result
-from infra.tiers import kind_answers, kind_life, kind_overrides
+from infra.tiers import answering, kind_life, kind_overrides
 from tests.unit.helpers import settings_of
 from tests.unit.tiers.kind_fakes import Engine, cluster_of, node
 
@@ -46,7 +46,7 @@ def test_a_deleted_cluster_leaves_its_volumes_and_no_record(tmp_path: Path, monk
     assert (made.volumes / "platform-data-postgresql").is_dir()
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, *turns: Mapping[str, Finding]) -> list[list[str]]:
+def replies(monkeypatch: pytest.MonkeyPatch, *turns: Mapping[str, Finding]) -> list[list[str]]:
     """Services that answer as told, turn by turn; who was asked."""
     asked: list[list[str]] = []
 
@@ -63,29 +63,27 @@ def wait(root: Path, *services: str, times: Sequence[float] = (0.0,), said: list
     clock = iter(times)
     ends = endpoints.build(settings_of(root), ("postgres", "redis"))
     say = (said if said is not None else []).append
-    return kind_answers.wait(
-        ends, services, Path("psql"), say, clock=lambda: next(clock, times[-1]), sleep=lambda _: None
-    )
+    return answering.wait(ends, services, Path("psql"), say, clock=lambda: next(clock, times[-1]), sleep=lambda _: None)
 
 
 def test_who_does_not_answer_yet_is_asked_again_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = answering(monkeypatch, {"redis": Finding(False, "it hung up")}, {})
+    asked = replies(monkeypatch, {"redis": Finding(False, "it hung up")}, {})
     assert wait(tmp_path, "postgres", "redis", "mlflow") == []
     assert asked == [["postgres", "redis"], ["redis"]]
 
 
 def test_a_refused_login_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answering(monkeypatch, {"redis": Finding(False, "wrong password", fatal=True)})
+    asked = replies(monkeypatch, {"redis": Finding(False, "wrong password", fatal=True)})
     assert wait(tmp_path, "redis") == []
     assert len(asked) == 1
 
 
 def test_the_wait_ends_and_says_who_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, {"redis": Finding(False, "connection reset")})
+    replies(monkeypatch, {"redis": Finding(False, "connection reset")})
     said: list[str] = []
-    assert wait(tmp_path, "redis", times=(0.0, 16.0, kind_answers.PATIENCE + 1), said=said) == ["redis"]
+    assert wait(tmp_path, "redis", times=(0.0, 16.0, answering.PATIENCE + 1), said=said) == ["redis"]
     assert said == ["  still waiting for redis to answer: connection reset"]
 
 

@@ -1,4 +1,4 @@
-"""Services whose pods are ready, until they answer at this machine's ports.
+"""Services whose containers or pods are healthy, until they answer at this machine's ports.
 
 A pod is ready before kube-proxy leads its NodePort to it, and after a start of the node pods count as ready that are
 not there yet: connections are accepted and dropped, for a second or two, or until the pods have started again.
@@ -16,7 +16,7 @@ from infra.waiting import HEARTBEAT
 
 PATIENCE, AFTER_START = 30.0, 180.0
 """Seconds, and seconds after a start of the node; who is silent then is told by the proof that follows."""
-PAUSE = 0.2
+PAUSE = 0.1
 
 
 def wait(
@@ -26,6 +26,7 @@ def wait(
     say: Callable[[str], object],
     patience: float = PATIENCE,
     *,
+    limit: float = 3.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
@@ -34,11 +35,12 @@ def wait(
     Args:
         say: told who is waited for, now and then.
         patience: in seconds.
+        limit: seconds for one answer.
     """
     left, now = [s for s in services if s in ends.services], clock()
     end, beat = now + patience, now + HEARTBEAT
     while left:
-        found = health.ask({s: health.probe(ends, s, psql, database="postgres") for s in left}, limit=3.0)
+        found = health.ask({s: health.probe(ends, s, psql, database="postgres") for s in left}, limit=limit)
         left = [s for s in left if not (found[s].ok or found[s].fatal)]
         now = clock()
         if now >= end:
