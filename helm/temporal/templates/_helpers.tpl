@@ -6,6 +6,14 @@
 {{ include "common.name" . }}-web
 {{- end }}
 
+{{/*
+The server for the command line program. Without passthrough gRPC asks the DNS for more than the address (_grpclb,
+_grpc_config), and where no DNS outside the cluster answers that takes longer than the program waits.
+*/}}
+{{- define "temporal.target" -}}
+passthrough:///{{ include "temporal.frontend" . }}:{{ ternary .Values.external.port 7233 (eq .Values.engine "external") }}
+{{- end }}
+
 {{- define "temporal.secret" -}}
 {{ .Values.database.existingSecret | default (printf "%s-database" (include "common.name" .)) }}
 {{- end }}
