@@ -191,7 +191,7 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
     Raises:
         PlatformError: SERVICE_FAILED or LOGIN_REFUSED, naming what does not work although its process runs.
     """
-    from infra.data import ensure
+    from infra.provision import ensure
 
     questions = health.thorough(endpoints, client)
     bad = _unanswered(questions)

@@ -1,1 +1,1 @@
-"""What is in the platform's stores: databases, migrations, buckets."""
+"""What people keep: backups, restores, mirrors, snapshots, the trash; from endpoints alone, on any tier."""

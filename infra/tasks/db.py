@@ -365,7 +365,7 @@ def init(run: Run, tier: str = "") -> Answer:
     Example: invoke db.init
     """
     from infra import lifecycle
-    from infra.data import ensure
+    from infra.provision import ensure
 
     made = ensure.databases(lifecycle.running_endpoints(run))
     text = f"made: {', '.join(made)}" if made else "all databases are there"

@@ -479,7 +479,7 @@ def init(run: Run, tier: str = "") -> Answer:
     Example: invoke minio.init
     """
     from infra import lifecycle
-    from infra.data import ensure
+    from infra.provision import ensure
 
     made = ensure.buckets(lifecycle.running_endpoints(run))
     text = f"made: {', '.join(made)}" if made else "all buckets are there"

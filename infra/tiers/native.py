@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra import catalog, endpoints, ports, stack
-from infra.data import ensure
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
+from infra.provision import ensure
 from infra.settings import Settings
 from infra.tiers import mlflow_env, native_checks, native_trash, object_store, process, providers, supervise
 from infra.tiers import native_postgres as postgres

@@ -124,7 +124,7 @@ class Jobs:
         Raises:
             PlatformError: DATA_INCOMPATIBLE.
         """
-        from infra.data.migrate import migrate
+        from infra.provision.migrate import migrate
 
         return self._patient(migrate)
 

@@ -18,7 +18,7 @@ LAYERS = (
     *("endpoints", "console", "waiting"),
     *("probes", "health"),
     "kube",
-    *("data.ensure", "data.migrate"),
+    "provision",
     *("tiers", "training", "data"),
     "app",
     *("lifecycle", "doctor", "auto_ports", "observability"),

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from infra import endpoints, health, lifecycle, stack
-from infra.data import ensure
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.lifecycle import Choice, choose, raise_on_failures
 from infra.probes import Finding
+from infra.provision import ensure
 from infra.settings import Settings
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
 from tests.unit.helpers import Said, context_of

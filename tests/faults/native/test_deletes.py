@@ -173,7 +173,12 @@ def _deletes(node: ast.AST) -> set[str]:
 
 
 def test_the_search_reaches_what_up_calls() -> None:
-    expected = {"tiers.native_postgres._initialise", "stack.write_atomic", "data.ensure.databases", "probes._s3_write"}
+    expected = {
+        "tiers.native_postgres._initialise",
+        "stack.write_atomic",
+        "provision.ensure.databases",
+        "probes._s3_write",
+    }
     assert expected <= set(_reachable())
     assert "tiers.supervisor.Runner.run" in _reachable()
 

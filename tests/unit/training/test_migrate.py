@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.data import migrate
-from infra.data.migrate import Migration
 from infra.errors import PlatformError
+from infra.provision import migrate
+from infra.provision.migrate import Migration
 
 ONE, TWO = Migration(1, "one", "CREATE TABLE a ()"), Migration(2, "two", "CREATE TABLE b ()")
 

@@ -1,0 +1,1 @@
+"""What fresh stores need before anybody can use them: databases, migrations, buckets."""
