@@ -15,6 +15,8 @@ from infra.training.described import described
 from infra.training.request import JOB
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from infra.training.client import Glimpse, Order
     from infra.training.contract import Contract
     from infra.training.jobs import Job
@@ -260,7 +262,7 @@ def _outcome(run: Run, contract: Contract, name: str) -> Answer:
 
     job = client.find(contract, name)
     if job.state != "succeeded":
-        raise _failure(job, str(_log(run, name)))
+        raise _failure(job, _log(run, name))
     for backend, found in job.tracking.items():
         if found.get("state") != "ok":
             run.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
@@ -268,13 +270,14 @@ def _outcome(run: Run, contract: Contract, name: str) -> Answer:
     return Answer(described(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
 
 
-def _failure(job: Job, log: str) -> PlatformError:
+def _failure(job: Job, log: Path) -> PlatformError:
     lines = (job.last_lines or "").splitlines()
+    where = f"its log: {log}" if log.exists() else "its log is with the worker that ran it, in the cluster"
     return PlatformError(
         "TASK_FAILED",
         f"{job.id} has {_ended(job.state)}",
         why=job.error or "" if job.state == "failed" else "by invoke train.cancel, or in Temporal",
-        steps=(f"its log: {log}", f"invoke train.show {job.id}"),
+        steps=(where, f"invoke train.show {job.id}"),
         details={**described(job), "log": lines},
     )
 
@@ -320,7 +323,7 @@ def _duration(job: Job) -> str:
     return human_seconds(job.seconds)
 
 
-def _log(run: Run, job: str) -> Any:
+def _log(run: Run, job: str) -> Path:
     from infra.training import service
 
     return service.job_logs(run.stack) / f"{job}.log"
