@@ -156,12 +156,7 @@ def _resume_trainings(context: Context, tier: str, ends: Endpoints) -> None:
 
 
 def _processes(tier: Tier, context: Context) -> set[tuple[str, int | None]]:
-    if not tier.running(context):
-        return set()
-    quick = getattr(tier, "processes", None)  # a status with the memory in use takes a Docker engine a second
-    if quick is not None:
-        return set(quick(context))
-    return {(s.name, s.pid) for s in tier.status(context) if s.state == "ready"}
+    return tier.processes(context) if tier.running(context) else set()
 
 
 def raise_on_failures(checks: Sequence[Check]) -> None:

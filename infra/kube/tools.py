@@ -95,10 +95,16 @@ def find(settings: Settings, memory: Path) -> Tools:
             why="looked in PLATFORM_KIND_BIN and on PATH",
             steps=(*steps(absent), "or set PLATFORM_KIND_BIN to the directory that has them"),
         )
-    found = _versions({t.name: str(locate(t.name, settings)) for t in catalog.KUBE_TOOLS}, memory)
+    found = installed(settings, memory)
     _refuse_old(found)
     shim = Path(found["kind"].path).parent / SHIM
     return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)
+
+
+def installed(settings: Settings, memory: Path) -> dict[str, Program]:
+    """Those of the programs that are there, of whatever version; `memory` as for `find`."""
+    places = {tool.name: locate(tool.name, settings) for tool in catalog.KUBE_TOOLS}
+    return _versions({name: path for name, path in places.items() if path is not None}, memory)
 
 
 def _refuse_old(found: Mapping[str, Program]) -> None:

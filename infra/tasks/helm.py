@@ -216,7 +216,7 @@ def uninstall(run: Run, name: list[str], namespace: str = "", yes: bool = False)
         helm = active.helm(run.context)
         for release in reversed(chosen):
             shell.run(helm.uninstall(release.name, release.namespace), limit=300)
-        active.forget(run.context, [r.name for r in chosen])
+        active.deployed(run.context).forget([r.name for r in chosen])
     names = tuple(r.name for r in chosen)
     lines = (f"removed: {', '.join(names)}", f"Next: invoke helm.deploy --only {','.join(names)}")
     return Answer({"removed": list(names)}, lines=lines, names=names)

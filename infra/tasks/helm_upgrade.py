@@ -42,9 +42,9 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
         kind_overrides.override(cluster, known.name, ())
     if not (order.sets or order.files or order.forget):
         raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
-    base = kind_deploy.wanted(cluster, [releases.chart(known.name)], active.deployed(run.context))[0]
+    services = active.deployed(run.context).names
+    base = kind_deploy.wanted(cluster, [releases.chart(known.name)], services)[0]
     every = tuple(kind_overrides.merged(base.deploy.sets, order.sets))
-    services = active.deployed(run.context)
     base = releases.wanted(base.chart, run.settings, services, every, releases.KEPT_CLASS)
     whole = _changed(base.deploy, order, reuse=False)
     mark = releases.fingerprint(Path(base.deploy.chart), base.stdin, (str(time.time_ns()), *whole.sets))
@@ -63,12 +63,13 @@ def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None
     from infra.tiers import kind_deploy
 
     cluster, found = active.require(run.context), active.tools(run.context)
-    services = active.of_releases(run.context, names)
-    every = {*services, *active.deployed(run.context)}
+    deployed = active.deployed(run.context)
+    services = deployed.of_releases(names)
+    every = {*services, *deployed.names}
     wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
     kind_deploy.prepare(cluster, active.kubectl(run.context))
     changed = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
-    active.record(run.context, services)
+    deployed.add(services)
     return changed
 
 

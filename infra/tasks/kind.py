@@ -165,7 +165,7 @@ def load(run: Run, image: list[str], tier: str = "") -> Answer:
     cluster, found = active.require(run.context), active.tools(run.context)
     with stack.lock(run.stack, "kind.load"):
         way = kind_deploy.supply(cluster, found)
-        there = active.deployed(run.context)
+        there = active.deployed(run.context).names
         charts = releases.of_services(there)
         names = words(image) or way.needed(kind_deploy.wanted(cluster, charts, there), active.helm(run.context))
         loaded = way.bring(names)

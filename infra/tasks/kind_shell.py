@@ -25,12 +25,13 @@ def open_shell(run: Run, active: Kind, service: str) -> int:
         PlatformError: NOT_RUNNING, USAGE for a service that does not exist.
     """
     from infra import lifecycle
+    from infra.tiers import kind_running
 
-    active.require(run.context)
+    cluster = active.require(run.context)
     if not service:
         return subprocess.call(_own_shell(), env=environment(run, active))
     lifecycle.known_services((service,), active)
-    namespace, pod = active.pod(run.context, service)
+    namespace, pod = kind_running.pod(cluster, service)
     user = run.settings.text("POSTGRES_USER")
     words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]
     argv = active.kubectl(run.context).shell(namespace, pod, words)

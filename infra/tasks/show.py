@@ -278,11 +278,19 @@ def versions(run: Run, tier: Tier) -> Answer:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("invoke", "temporalio", "psycopg", "boto3")},
-        **{f"engine {name}": engine for name, engine in tier.engines(run.context).items()},
-        **getattr(tier, "programs", lambda _: {})(run.context),
+        "tier": tier.name,
+        **{f"engine {name}": engine for name, engine in _engines(run, tier).items()},
+        **tier.programs(run.context),
     }
     rows = tuple((name, text) for name, text in facts.items())
     return Answer(facts, Table(("", ""), rows), names=(facts["platform"],))
+
+
+def _engines(run: Run, tier: Tier) -> dict[str, str]:
+    try:
+        return tier.engines(run.context)
+    except PlatformError:
+        return {}  # a bug report is about what works not; the program that is missing is told among the programs
 
 
 def _own_version(root: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from infra.console import Console
 from infra.endpoints import Endpoints
+from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.stack import Stack
 
@@ -92,6 +93,14 @@ class Removal:
         return self.volume or str(self.path)
 
 
+def known_or_why(ask: Callable[[], str]) -> str:
+    """The answer, or why there is none."""
+    try:
+        return ask()
+    except PlatformError as error:
+        return f"unknown: {error.what}"
+
+
 class Tier(Protocol):
     """The verbs of a tier."""
 
@@ -129,6 +138,13 @@ class Tier(Protocol):
         """Every service that this tier has running, or should have running."""
         ...
 
+    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+        """Names of what is ready, with pids where there are any: what `up` compares to tell whether it did anything.
+
+        Quick: unlike `status` it need not ask for memory and the like.
+        """
+        ...
+
     def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
         """Block until the services are ready."""
         ...
@@ -143,6 +159,13 @@ class Tier(Protocol):
 
     def engines(self, context: Context) -> dict[str, str]:
         """Which program stands behind a service, e.g. {'minio-datasets': 'rclone'}."""
+        ...
+
+    def programs(self, context: Context) -> dict[str, str]:
+        """Version of each program that the tier works with, for people and bug reports; no server is started.
+
+        Raises nothing: what is missing or does not answer has the reason in place of its version, see `known_or_why`.
+        """
         ...
 
     def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:

@@ -22,7 +22,7 @@ from infra.tiers import (
     compose_start,
     compose_status,
 )
-from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
+from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
 from infra.tiers.compose_session import A_MOMENT, NAME, Session, applied
 
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
@@ -143,6 +143,11 @@ class ComposeTier:
         store = compose_cli.store(context.settings)
         found = dict.fromkeys(("minio-datasets", "minio-results"), store)
         return found | ({"temporal": "development server"} if compose_cli.light(context.settings) else {})
+
+    def programs(self, context: Context) -> dict[str, str]:
+        """The engine and Docker Compose."""
+        engine = known_or_why(lambda: docker_engine.find().text)
+        return {"container engine": engine, "Docker Compose": known_or_why(compose_cli.version)}
 
     def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
         """The volumes, with their sizes."""

@@ -14,7 +14,9 @@ from infra.console import human_bytes
 from infra.endpoints import HOST
 from infra.kube import cluster_file
 from infra.kube.nodes import Docker
+from infra.kube.tools import Tools
 from infra.tiers.base import Check
+from infra.tiers.kind_cluster import Cluster
 
 GB = 1_000_000_000
 MEMORY, MEMORY_OBS = 2 * GB, 3 * GB
@@ -25,6 +27,28 @@ INOTIFY: Mapping[str, int] = {"max_user_watches": 524_288, "max_user_instances":
 INOTIFY_HOME = Path("/proc/sys/fs/inotify")
 INSTANCES_NEEDED = 64
 """Below this many instances not even the system's own pods start."""
+
+
+def programs(found: Tools) -> Check:
+    """Which programs work on the cluster."""
+    every = (found.kind, found.kubectl, found.helm)
+    return Check("tools", "ok", ", ".join(f"{program.name} {program.shown}" for program in every))
+
+
+def machine(cluster: Cluster, obs: bool) -> list[Check]:
+    """What the machine must have for a start: all that a new cluster needs, or what one that runs can still lack.
+
+    Args:
+        obs: whether observability shall run in it, too.
+    """
+    if cluster.listening():
+        return [room(str(cluster.record.get("dockerRoot", "")), cluster.context.stack.home)]
+    info = cluster.docker.info()
+    found = [engine(info), memory(info, obs), disk(info, cluster.context.stack.home), *inotify()]
+    found.append(cgroup(cluster.file, cluster.settings.text("KIND_NODE_IMAGE"), info))
+    if not any(node.running for node in cluster.nodes()):
+        found += node_ports(cluster_file.node_ports(cluster.file), cluster.docker)
+    return found
 
 
 def engine(info: Mapping[str, Any]) -> Check:

@@ -21,6 +21,7 @@ from infra.settings import Settings
 from infra.stack import write_atomic
 from infra.tiers.base import Context
 
+TIER = "kind"
 NAME = "platform"
 MARK = "/kind/platform"
 """In the nodes: a directory of this stack's state. Whose cluster it is can be seen by it, even of one half made."""

@@ -14,12 +14,13 @@ from infra.kube.api import Api
 from infra.kube.nodes import Node
 from infra.kube.snapshot import metadata
 from infra.kube.tools import Tools
+from infra.tiers import kind_deployed
 from infra.tiers.kind_cluster import Cluster
 from infra.waiting import Item, Wait
 
 API_BUDGET = 120.0
 """Seconds for a cluster that is started again."""
-FILES = ("kubeconfig", "cluster.json", "cluster.yaml", "images.json", "services.json")
+FILES = ("kubeconfig", "cluster.json", "cluster.yaml", "images.json", kind_deployed.FILE)
 """What is known of a cluster, in its home; gone with it."""
 
 

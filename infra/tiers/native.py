@@ -18,7 +18,7 @@ from infra.settings import Settings
 from infra.tiers import mlflow_env, native_checks, native_trash, object_store, process, providers, supervise
 from infra.tiers import native_postgres as postgres
 from infra.tiers import native_services as services
-from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
+from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
 from infra.tiers.native_services import Builder
 from infra.waiting import Item, Wait
 
@@ -76,6 +76,17 @@ class Native:
         """The program behind each service that could be another."""
         store = self.builder(context).programs.store.engine
         return dict.fromkeys(("minio-datasets", "minio-results"), store)
+
+    def programs(self, context: Context) -> dict[str, str]:
+        """The servers: which program, its version, and where it was found."""
+        settings, recorded = context.settings, object_store.recorded(self.home(context))
+        return {
+            "PostgreSQL": known_or_why(lambda: providers.describe(providers.postgres_server(settings))),
+            "Redis": known_or_why(lambda: providers.describe(providers.redis_server(settings))),
+            "Temporal": known_or_why(lambda: providers.describe(providers.temporal_cli(settings))),
+            "S3": known_or_why(lambda: providers.describe(providers.s3_server(settings, recorded))),
+            "Prometheus": known_or_why(lambda: providers.describe(providers.prometheus(settings))),
+        }
 
     def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
@@ -198,6 +209,10 @@ class Native:
             moved = self._moved(context, spec) if seen.state == "ready" else ""
             found.append(replace(seen, detail=moved) if moved else seen)
         return found
+
+    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+        """The ready services with their pids."""
+        return {(s.name, s.pid) for s in self.status(context) if s.state == "ready"}
 
     def _moved(self, context: Context, spec: supervise.Spec) -> str:
         """What to say of a service that was started with other settings than the present ones."""

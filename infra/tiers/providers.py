@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra import shell
@@ -112,6 +113,26 @@ def s3_server(settings: Settings, recorded: str = "") -> Program:
         if path and _is_engine(path, engine):
             return Program(Path(path), engine, "PATH")
     return _rclone()
+
+
+def postgres_server(settings: Settings) -> Program:
+    """PostgreSQL's server. Raises PlatformError PROGRAM_MISSING."""
+    found = postgres_bin(settings)
+    return replace(found, path=found.path / f"postgres{EXE}")
+
+
+def describe(program: Program | None) -> str:
+    """A program for people, e.g. `postgresql 18.6 (bundled)`; it is asked for its version.
+
+    Raises:
+        PlatformError: PROGRAM_FAILED or WAIT_TIMEOUT when it cannot be run or says nothing within 10 s.
+    """
+    if program is None:
+        return "not installed"
+    argument, _ = _SELF_DESCRIPTION.get(program.engine, ("--version", ""))
+    said = shell.run([str(program.path), argument], limit=10, check=False)
+    found = re.search(r"\d+(\.\d+)+", said.out or said.err)
+    return f"{program.engine} {found.group() if found else 'of unknown version'} ({program.origin})"
 
 
 _SELF_DESCRIPTION = {

@@ -59,6 +59,9 @@ class FakeTier:
     def status(self, context: Context) -> list[ServiceStatus]:
         return self.found
 
+    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+        return {(s.name, s.pid) for s in self.found if s.state == "ready"}
+
     def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
         self.asked.append("wait")
 
@@ -70,6 +73,9 @@ class FakeTier:
 
     def engines(self, context: Context) -> dict[str, str]:
         return {}
+
+    def programs(self, context: Context) -> dict[str, str]:
+        return {"S3 server": "rclone 1.75.2 (bundled)"}
 
     def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
         return []

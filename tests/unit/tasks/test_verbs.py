@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 
 from infra import catalog, health, lifecycle, settings, stack
 from infra.endpoints import contract
+from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.tasks import verbs
 from infra.tiers.base import Check, Context, LogLine, Removal, ServiceStatus
@@ -389,5 +390,16 @@ def test_version(tier: Tier, said: Captured) -> None:
     found = data_of(said)
     assert found["platform"] == "1.2.3"
     assert found["invoke"] == invoke.__version__
+    assert found["tier"] == "native"
+    assert found["S3 server"] == "rclone 1.75.2 (bundled)"
     call("version", output="name")
     assert said()[0] == "1.2.3\n"
+
+
+def test_version_of_a_tier_that_lacks_a_program(tier: Tier, said: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engines(context: Context) -> dict[str, str]:
+        raise PlatformError("PROGRAM_MISSING", "rclone was not found")
+
+    monkeypatch.setattr(tier, "engines", engines)
+    assert call("version", json=True) == 0
+    assert data_of(said)["platform"] == "1.2.3"

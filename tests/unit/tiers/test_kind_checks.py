@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from infra.tiers import kind_checks
+from infra.tiers.base import Check
 from infra.tiers.kind_checks import GB
-from tests.unit.tiers.kind_fakes import Engine
+from infra.tiers.kind_cluster import Cluster
+from tests.unit.tiers.kind_fakes import Engine, cluster_of, node
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -79,3 +81,21 @@ def test_a_port_that_is_taken_names_the_container(monkeypatch: pytest.MonkeyPatc
         [found] = kind_checks.node_ports([held.getsockname()[1]], Engine())
     assert (found.status, found.code) == ("fail", "PORT_TAKEN")
     assert "docker stop somebodys-redis" in found.remedy
+
+
+def test_a_cluster_that_runs_is_asked_only_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "listening", lambda self: True)
+    assert [c.id for c in kind_checks.machine(cluster_of(tmp_path), obs=False)] == ["disk"]
+
+
+@pytest.mark.parametrize(("state", "asked"), [("running", False), ("exited", True)])
+def test_ports_are_looked_at_unless_our_own_node_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, asked: bool
+) -> None:
+    monkeypatch.setattr(kind_checks, "node_ports", lambda numbers, docker: [Check("ports", "ok", "free")])
+    monkeypatch.setattr(kind_checks, "cgroup", lambda *_: Check("node-image", "ok", ""))
+    monkeypatch.setattr(Cluster, "file", {"nodes": []})
+    cluster = cluster_of(tmp_path, node(tmp_path / "state" / "kind", state=state))
+    found = [c.id for c in kind_checks.machine(cluster, obs=True)]
+    assert ("ports" in found) == asked
+    assert {"docker", "memory", "disk", "node-image"} <= set(found)

@@ -265,3 +265,30 @@ def test_an_installed_package_is_found_without_importing_it(tmp_path: Path, monk
     monkeypatch.syspath_prepend(str(package.parent))
     assert providers.package_dir("surely_not_installed") == package
     assert providers.package_dir("surely_not_installed_2") is None
+
+
+# --- what is told of them
+
+
+@pytest.mark.parametrize(
+    ("says", "shown"),
+    [
+        ("postgres (PostgreSQL) 18.6", "18.6"),
+        ("Valkey server v=9.1.2 sha=00000000:1 malloc=libc bits=64", "9.1.2"),
+        ("temporal version 1.9.1 (Server 1.32.0, UI 2.54.1)", "1.9.1"),
+        ("rclone v1.75.2\n- os/version: debian 12.11 (64 bit)", "1.75.2"),
+        ("no number in it", "of unknown version"),
+    ],
+)
+def test_a_program_is_described_by_what_it_says(tmp_path: Path, says: str, shown: str) -> None:
+    program = Program(on_path(tmp_path, "server", says), "server", "PATH")
+    assert providers.describe(program) == f"server {shown} (PATH)"
+
+
+def test_a_program_is_asked_in_the_words_it_knows(tmp_path: Path) -> None:
+    weed = script(tmp_path / "bin" / "weed", '[ "$1" = version ] && echo "version 8000GB 4.06 linux amd64"')
+    assert providers.describe(Program(weed, "weed", "PATH")) == "weed 4.06 (PATH)"
+
+
+def test_a_program_that_is_optional_and_not_there() -> None:
+    assert providers.describe(None) == "not installed"
