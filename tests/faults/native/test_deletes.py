@@ -212,7 +212,7 @@ def test_what_up_says_to_the_servers_deletes_nothing() -> None:
         if hits := [w for w in words if w not in documentation and pattern.match(w.strip())]:
             found[name] = hits
     assert set(found) == set(MAY_SAY_DELETE)
-    migrations = [p.read_text(encoding="utf-8") for p in (ROOT / "infra" / "data" / "migrations").glob("*.sql")]
+    migrations = [p.read_text(encoding="utf-8") for p in (ROOT / "infra" / "provision" / "migrations").glob("*.sql")]
     assert migrations
     assert not [m for m in migrations if re.search(r"^\s*(drop|truncate|delete)\b", m, re.IGNORECASE | re.MULTILINE)]
 
