@@ -217,8 +217,3 @@ def pull(
 def _short(reference: str) -> str:
     """The name under which Docker lists an image of its default registry."""
     return reference.removeprefix("docker.io/library/").removeprefix("docker.io/")
-
-
-def overview(references: Iterable[str], there: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Each image with whether the host has it, for people."""
-    return [(r, "here" if there.get(r) or there.get(_short(r)) else "not here") for r in references]

@@ -17,8 +17,7 @@ from typing import Any
 
 from infra.errors import PlatformError
 from infra.tiers.base import Removal
-from infra.tiers.compose_model import Model, Part
-from infra.tiers.compose_state import PROJECT_LABEL
+from infra.tiers.compose_model import Model
 
 MOUNT = "/volume"
 ARCHIVE = "volume.tar"
@@ -183,14 +182,3 @@ def unstash(client: Any, removal: Removal, kept: Path, image: str) -> None:
         client.remove_volume(removal.volume, force=True)
         raise
     archive.unlink()
-
-
-def forgotten(client: Any, project: str) -> list[str]:
-    """Volumes of a project that no file names (any more)."""
-    listed = client.volumes(filters={"label": f"{PROJECT_LABEL}={project}"}).get("Volumes") or ()
-    return [str(v["Name"]) for v in listed]
-
-
-def data_of(parts: Sequence[Part], service: str) -> list[str]:
-    """The volumes of one service of the catalogue."""
-    return [volume for part in parts if part.owner == service for volume in part.volumes]

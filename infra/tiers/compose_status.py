@@ -86,8 +86,3 @@ def used(stats: Mapping[str, Any]) -> int:
     usage, details = int(found.get("usage", 0)), found.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
     return usage - int(cache) if cache < usage else usage
-
-
-def ready_by_probe(found: ServiceStatus) -> ServiceStatus:
-    """A service whose health check has not come round yet, but which answers its functional question."""
-    return replace(found, state=READY, detail="")

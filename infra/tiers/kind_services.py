@@ -125,12 +125,6 @@ def workload_name(workload: Object) -> str:
     return f"{workload['kind'].lower()}/{metadata(workload)['name']}"
 
 
-def restarted_at(workload: Object) -> str:
-    """When its pods were last asked to be replaced."""
-    template = (workload["spec"].get("template") or {}).get("metadata") or {}
-    return str((template.get("annotations") or {}).get("kubectl.kubernetes.io/restartedAt", ""))
-
-
 # --- logs
 
 

@@ -15,7 +15,16 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.provision import ensure
 from infra.settings import Settings
-from infra.tiers import mlflow_env, native_checks, native_trash, object_store, process, providers, supervise
+from infra.tiers import (
+    mlflow_env,
+    native_checks,
+    native_logs,
+    native_status,
+    native_trash,
+    object_store,
+    providers,
+    supervise,
+)
 from infra.tiers import native_postgres as postgres
 from infra.tiers import native_services as services
 from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
@@ -25,7 +34,6 @@ from infra.waiting import Item, Wait
 NAME = "native"
 STORES = ("postgres", *(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN))
 """What holds the databases and buckets."""
-READY_STATES = ("ready",)
 
 
 @dataclass
@@ -81,11 +89,11 @@ class Native:
         """The servers: which program, its version, and where it was found."""
         settings, recorded = context.settings, object_store.recorded(self.home(context))
         return {
-            "PostgreSQL": known_or_why(lambda: providers.describe(providers.postgres_server(settings))),
-            "Redis": known_or_why(lambda: providers.describe(providers.redis_server(settings))),
-            "Temporal": known_or_why(lambda: providers.describe(providers.temporal_cli(settings))),
-            "S3": known_or_why(lambda: providers.describe(providers.s3_server(settings, recorded))),
-            "Prometheus": known_or_why(lambda: providers.describe(providers.prometheus(settings))),
+            "PostgreSQL server": known_or_why(lambda: providers.describe(providers.postgres_server(settings))),
+            "Redis server": known_or_why(lambda: providers.describe(providers.redis_server(settings))),
+            "Temporal server": known_or_why(lambda: providers.describe(providers.temporal_cli(settings))),
+            "S3 server": known_or_why(lambda: providers.describe(providers.s3_server(settings, recorded))),
+            "Prometheus server": known_or_why(lambda: providers.describe(providers.prometheus(settings))),
         }
 
     def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
@@ -185,7 +193,7 @@ class Native:
         # What a supervisor that was killed wrote last is no news.
         states = supervise.states(home) if supervise.supervisor_identity(home) else {}
         specs = [s for s in supervise.desired(home) if not names or s.name in names]
-        return [_item(spec, states.get(spec.name)) for spec in specs]
+        return [native_status.item(spec, states.get(spec.name)) for spec in specs]
 
     def stop(self, context: Context) -> bool:
         """Stop all services in reverse order, then the supervisor."""
@@ -198,21 +206,24 @@ class Native:
 
     def status(self, context: Context) -> list[ServiceStatus]:
         """The wanted services with what their processes say."""
-        home = self.home(context)
-        states = supervise.known(home)
-        supervised = supervise.running(home)
         engines = self.engines(context)
         found = []
-        for spec in supervise.desired(home):
-            state = states.get(spec.name)
-            seen = _status(spec, state, supervised, engines.get(spec.name, ""))
+        for spec, state, seen in self._seen(context):
             moved = self._moved(context, spec) if seen.state == "ready" else ""
-            found.append(replace(seen, detail=moved) if moved else seen)
+            used, engine = native_status.memory(state), engines.get(spec.name, "")
+            found.append(replace(seen, detail=moved or seen.detail, memory=used, engine=engine))
         return found
 
     def processes(self, context: Context) -> set[tuple[str, int | None]]:
         """The ready services with their pids."""
-        return {(s.name, s.pid) for s in self.status(context) if s.state == "ready"}
+        return {(seen.name, seen.pid) for _, _, seen in self._seen(context) if seen.state == "ready"}
+
+    def _seen(self, context: Context) -> list[tuple[supervise.Spec, supervise.State | None, ServiceStatus]]:
+        """Each wanted service: what is asked for, what the supervisor noted, and what that means now."""
+        home = self.home(context)
+        states, supervised = supervise.known(home), supervise.running(home)
+        known = [(spec, states.get(spec.name)) for spec in supervise.desired(home)]
+        return [(spec, state, native_status.service(spec, state, supervised)) for spec, state in known]
 
     def _moved(self, context: Context, spec: supervise.Spec) -> str:
         """What to say of a service that was started with other settings than the present ones."""
@@ -224,17 +235,7 @@ class Native:
 
     def logs(self, context: Context, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """Lines of the services' log files."""
-        home = self.home(context)
-        files = {p.stem: p for p in sorted((home / "logs").glob("*.log")) if not names or p.stem in names}
-        positions = {name: _end_of(path) for name, path in files.items()}
-        for name, path in files.items():
-            for line in _tail(path, tail):
-                yield LogLine(name, line)
-        while follow:
-            for name, path in files.items():
-                positions[name], lines = _since(path, positions[name])
-                yield from (LogLine(name, line) for line in lines)
-            time.sleep(0.2)
+        return native_logs.lines(self.home(context) / "logs", names, tail, follow)
 
     def removals(self, context: Context, names: Sequence[str]) -> list[Removal]:
         """The data directories, with their sizes."""
@@ -285,73 +286,3 @@ def _unfinished(data: Path) -> list[Path]:
 def _remove_if_empty(directory: Path) -> None:
     with contextlib.suppress(OSError):
         directory.rmdir()
-
-
-def _item(spec: supervise.Spec, state: supervise.State | None) -> Item:
-    facts = (spec.name, tuple(spec.needs), spec.budget, Path(spec.log))
-    name, needs, budget, log = facts
-    if state is None or state.fingerprint != spec.fingerprint:
-        return Item(name, "waiting", "for the supervisor", needs, budget, log=log)
-    if state.state == "ready" and not (state.identity and state.identity.process()):
-        return Item(name, "starting", "its process has just ended", needs, budget, log=log)
-    return Item(name, state.state, state.detail, needs, budget, state.fatal, log, state.restarts)
-
-
-def _status(spec: supervise.Spec, state: supervise.State | None, supervised: bool, engine: str) -> ServiceStatus:
-    live = state.identity.process() if state and state.identity else None
-    if state is None or (live is None and state.state in ("ready", "starting")):
-        return ServiceStatus(spec.name, "stopped", engine=engine, log=spec.log)
-    alone = live is not None and not supervised
-    return ServiceStatus(
-        spec.name,
-        "unsupervised" if alone else state.state,
-        "nobody would restart it: its supervisor has ended, invoke up starts another" if alone else state.detail,
-        state.pid if live else None,
-        _memory(state.identity) if live else None,
-        state.restarts,
-        state.since,
-        engine,
-        spec.log,
-    )
-
-
-def _memory(identity: process.Identity | None) -> int | None:
-    """Resident bytes of a service's whole tree; shared pages count once per process."""
-    import psutil
-
-    live = identity.process() if identity else None
-    if live is None:
-        return None
-    total = 0
-    for member in process.tree(live):
-        with contextlib.suppress(psutil.Error):
-            total += member.memory_info().rss
-    return total
-
-
-def _end_of(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _tail(path: Path, count: int) -> list[str]:
-    from collections import deque
-
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, maxlen=count if count > 0 else None)]
-    except OSError:
-        return []
-
-
-def _since(path: Path, position: int) -> tuple[int, list[str]]:
-    """New whole lines after a byte position; starts again when the file was rotated."""
-    with contextlib.suppress(OSError):
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            file.seek(position if position <= size else 0)
-            data = file.read()
-            end = data.rfind(b"\n") + 1
-            return file.tell() - len(data) + end, data[:end].decode("utf-8", "replace").splitlines()
-    return position, []

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FINAL = ("succeeded", "failed", "cancelled")
-STATES = ("queued", "preparing", "running", *FINAL)
 
 _COLUMNS = """
     j.id, e.name, j.state, j.command, j.config, j.attempt, j.epochs, j.error, j.last_lines, j.val_accuracy,

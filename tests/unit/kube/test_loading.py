@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,41 @@ def test_a_stream_that_cannot_begin_ends_the_others(monkeypatch: pytest.MonkeyPa
         loading.into(Engine(), "node", ["a:1", "b:1"], streams)
     assert streams.ended
     assert made[0].stopped
+
+
+# --- what has to be loaded
+
+
+class Pulling(Engine):
+    """An engine whose registry has everything, and nodes with some images."""
+
+    def __init__(self, *in_node: str) -> None:
+        self.in_node, self.pulled = in_node, list[str]()
+
+    def image_id(self, reference: str) -> str:
+        return f"sha256:{reference}" if reference in self.pulled else ""
+
+    def pull(self, reference: str, limit: float = 1800.0) -> Result:
+        self.pulled.append(reference)
+        return Result(0, "", "")
+
+    def execute(self, node: str, *words: str, limit: float = 60.0, check: bool = True) -> Result:
+        return Result(0, "\n".join(self.in_node), "")
+
+
+def test_an_image_of_the_default_registry_is_found_by_its_short_name(tmp_path: Path) -> None:
+    engine = Pulling()
+    load = replace(supply(tmp_path), docker=engine).plan(["docker.io/library/a:1"])
+    assert (load.missing, engine.pulled) == (["docker.io/library/a:1"], [])
+
+
+def test_what_the_host_lacks_is_pulled_unless_the_nodes_have_it(tmp_path: Path) -> None:
+    engine = Pulling("docker.io/library/there:1")
+    load = replace(supply(tmp_path), docker=engine).plan(["there:1", "new:1"])
+    assert (load.missing, engine.pulled) == (["new:1"], ["new:1"])
+
+
+def test_an_image_that_is_another_one_by_now_is_loaded_again(tmp_path: Path) -> None:
+    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1", "docker.io/library/b:1"))
+    way.keep({"a:1": "sha256:1", "b:1": "sha256:of yesterday"})
+    assert way.plan(["a:1", "b:1"]).missing == ["b:1"]

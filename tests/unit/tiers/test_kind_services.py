@@ -93,13 +93,6 @@ def test_memory_is_summed_from_what_the_kubelets_count() -> None:
     assert kind_services.memory(silent) == {}
 
 
-def test_when_pods_were_last_replaced() -> None:
-    workload = o.workload()
-    assert kind_services.restarted_at(workload) == ""
-    workload["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": o.MADE}
-    assert kind_services.restarted_at(workload) == o.MADE
-
-
 def test_logs_of_two_services_in_one_pod_come_once() -> None:
     who = cast(pods=[o.pod("minio")])
     found = kind_services.sources(("minio-datasets", "minio-results"), who)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import PlatformError
-from infra.tiers import native, object_store, providers, supervise
+from infra.tiers import native_logs, native_status, object_store, providers, supervise
 from infra.tiers import native_postgres as postgres
 from infra.tiers.base import Context, Removal
 from infra.tiers.native import Native
@@ -118,7 +118,7 @@ def test_a_service_that_moves_to_a_taken_port_is_found_before_it_is_stopped(
 
 
 def seen(state: State | None, wanted: Spec, home: Path) -> str:
-    return native._item(wanted, state).state
+    return native_status.item(wanted, state).state
 
 
 def test_a_state_of_an_earlier_command_is_no_answer(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_ready_process_that_has_gone_is_not_ready(tmp_path: Path) -> None:
     wanted = spec(tmp_path, "redis")
     gone = State("redis", "ready", pid=1 << 22, create_time=1.0, fingerprint=wanted.fingerprint)
     assert seen(gone, wanted, tmp_path) != "ready"
-    assert native._status(wanted, gone, supervised=True, engine="").state == "stopped"
+    assert native_status.service(wanted, gone, supervised=True).state == "stopped"
 
 
 def test_status_of_what_runs_and_of_what_lost_its_supervisor(context: Context, running: tuple[Path, Spec]) -> None:
@@ -141,8 +141,9 @@ def test_status_of_what_runs_and_of_what_lost_its_supervisor(context: Context, r
     (found,) = Native().status(context)
     assert (found.name, found.state, found.pid) == ("redis", "ready", pids(home)["redis"])
     assert (found.memory or 0) > 1_000_000
+    assert Native().processes(context) == {("redis", found.pid)}
     wanted, state = supervise.desired(home)[0], supervise.states(home)["redis"]
-    alone = native._status(wanted, state, supervised=False, engine="")
+    alone = native_status.service(wanted, state, supervised=False)
     assert (alone.state, alone.pid) == ("unsupervised", found.pid)
 
 
@@ -152,6 +153,19 @@ def test_nothing_runs_before_anything_was_started(context: Context) -> None:
     assert tier.status(context) == []
     assert not tier.stop(context)
     assert tier.endpoints(context).services == CORE
+
+
+def test_programs_are_told_even_where_one_is_missing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "prometheus", lambda settings: None)
+    told = Native().programs(context)
+    assert told["PostgreSQL server"] == "postgresql 18.6 (PLATFORM_POSTGRES_BIN)"
+    assert told["S3 server"] == "rclone 18.6 (bundled)"
+    assert told["Prometheus server"] == "not installed"
+    gone = replace(context.settings.values["PLATFORM_TEMPORAL"], text="/gone")
+    lacking = replace(context.settings, values={**context.settings.values, "PLATFORM_TEMPORAL": gone})
+    told = Native().programs(replace(context, settings=lacking))
+    assert told["Temporal server"].startswith("unknown: PLATFORM_TEMPORAL: /gone")
+    assert told["Redis server"] == "valkey-server 18.6 (PLATFORM_REDIS_SERVER)"
 
 
 def test_which_services_an_up_starts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,10 +210,10 @@ def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch
 def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("a longer text than what comes\n")
-    position = native._end_of(log)
+    position = native_logs._end_of(log)
     log.write_text("fresh\n")
-    assert native._since(log, position) == (6, ["fresh"])
-    assert native._since(tmp_path / "gone.log", 5) == (5, [])
+    assert native_logs._since(log, position) == (6, ["fresh"])
+    assert native_logs._since(tmp_path / "gone.log", 5) == (5, [])
 
 
 # --- removing
