@@ -68,6 +68,8 @@ class Rollout:
     clock: Callable[[], float] = time.time
     began: float = field(default_factory=time.time)
     changed: list[str] = field(default_factory=list)
+    waited: bool = False
+    """Whether anything was changed, or was there as wanted but not ready: it may not answer for a moment more."""
     _known: dict[str, _Progress] = field(default_factory=dict)
     _silent: float | None = None
     _replaced: set[str] = field(default_factory=set)
@@ -157,6 +159,7 @@ class Rollout:
     def _upgrade(self, progress: _Progress) -> Verdict:
         wanted = progress.wanted
         self.changed.append(wanted.name)
+        self.waited = True
         progress.running = self.start(self.helm.upgrade(wanted.deploy), stdin=wanted.stdin)
         return Verdict(STARTING, "helm upgrade --install")
 
@@ -180,6 +183,7 @@ class Rollout:
             old = [p for p in mine.pods if _made(p) < self.began - 2]
             progress.restarts = verdict.restarts_of(old)
         seen = verdict.judge(mine, progress.restarts)
+        self.waited |= seen.state != READY
         if seen.state != FAILED:
             return seen
         if waits:  # it may well crash until they are there

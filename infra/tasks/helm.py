@@ -358,8 +358,9 @@ def check(run: Run, name: str) -> Answer:
     active = the_tier(run)
     known = _one(active, run, name)
     done = shell.run(active.helm(run.context).test(known.name, known.namespace), limit=150, check=False)
-    lines = tuple((done.out + (done.err if done.code else "")).splitlines())
-    return Answer({"name": name, "passed": done.code == 0, "said": done.out}, lines=lines, exit=min(done.code, 1))
+    said = done.out + (done.err if done.code else "")
+    data = {"name": name, "passed": done.code == 0, "said": said}
+    return Answer(data, lines=tuple(said.splitlines()), exit=min(done.code, 1))
 
 
 TASKS = (*(deploy, list_, status, upgrade, uninstall, history, rollback, values, manifest, template, lint, check),)

@@ -68,9 +68,9 @@ def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None
     every = {*services, *deployed.names}
     wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
     kind_deploy.prepare(cluster, active.kubectl(run.context))
-    changed = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
+    done = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
     deployed.add(services)
-    return changed
+    return done.changed
 
 
 def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:

@@ -129,9 +129,9 @@ class Kind:
         fresh = kind_repair.ensure(cluster, found, timeout)
         kind_deploy.prepare(cluster, self.kubectl(context))
         wanted = kind_deploy.wanted(cluster, releases.of_services(names), names)
-        changed = kind_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
+        done = kind_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
         self.deployed(context).add(names)
-        if fresh or changed:
+        if fresh or done.waited:
             self._until_they_answer(context, names, answering.AFTER_START if fresh else answering.PATIENCE)
 
     def stop(self, context: Context) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra import catalog, shell
@@ -73,6 +73,14 @@ def deployed(api: Api) -> dict[str, Deployed]:
         raise unreachable(error) from error
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a deployment did: releases that were changed, and whether any had to be waited for."""
+
+    changed: list[str]
+    waited: bool
+
+
 def deploy(
     cluster: Cluster,
     found: Tools,
@@ -80,8 +88,8 @@ def deploy(
     wanted: Sequence[Wanted],
     timeout: float | None,
     shown: Sequence[Wanted] = (),
-) -> list[str]:
-    """Bring releases to what is wanted and wait until all are ready; returns those that were changed.
+) -> Outcome:
+    """Bring releases to what is wanted and wait until all are ready.
 
     Args:
         shown: what to render in their place, to learn which images they need.
@@ -119,7 +127,7 @@ def deploy(
         api.close()
         if convoy:
             convoy.stop()
-    return rollout.changed
+    return Outcome(rollout.changed, rollout.waited)
 
 
 def _untouched(cluster: Cluster, there: Mapping[str, Deployed]) -> dict[str, Deployed]:

@@ -90,3 +90,8 @@ def test_kind_keeps_a_cluster_that_failed_for_inspection() -> None:
 
 def test_kind_loads_all_images_at_once() -> None:
     assert kind_cli.load("kind", "mine", ["a:1", "b:2"])[:5] == ["kind", "load", "docker-image", "a:1", "b:2"]
+
+
+@pytest.mark.parametrize(("major", "asked"), [(3, False), (4, True)])
+def test_only_helm_4_is_asked_what_the_pods_of_a_test_said(major: int, asked: bool) -> None:
+    assert ("--logs" in Helm("/bin/helm", major, FILE).test("redis", "platform")) is asked

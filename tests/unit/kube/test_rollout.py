@@ -113,6 +113,7 @@ def test_a_release_is_installed_with_its_values_on_standard_input(tmp_path: Path
     assert s.states() == {"redis": "ready"}
     assert len(s.runs) == 1
     assert s.rollout.changed == ["redis"]
+    assert s.rollout.waited
 
 
 def test_what_is_there_as_wanted_is_only_looked_at(tmp_path: Path) -> None:
@@ -122,6 +123,18 @@ def test_what_is_there_as_wanted_is_only_looked_at(tmp_path: Path) -> None:
     s.poll()
     assert s.states() == {"redis": "ready"}
     assert (s.runs, s.rollout.changed) == ([], [])
+    assert not s.rollout.waited
+
+
+def test_what_is_there_as_wanted_but_only_starts_is_waited_for(tmp_path: Path) -> None:
+    there = {"redis": Deployed("redis", "platform", 3, "deployed", "new", 3)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.api.has(o.workload(ready=0), pods=[])
+    s.poll()
+    assert s.states() == {"redis": "starting"}
+    s.api.has(o.workload(), pods=[o.pod()])
+    assert s.states() == {"redis": "ready"}
+    assert (s.rollout.changed, s.rollout.waited) == ([], True)
 
 
 @pytest.mark.parametrize("known", [("deployed", "old"), ("failed", "new"), ("superseded", "new")])
