@@ -20,7 +20,8 @@ from infra.console import Console, human_bytes
 from infra.data import postgres_clients as clients
 from infra.data import postgres_digest as digest
 from infra.data import postgres_dump, postgres_facts, postgres_snapshot, store
-from infra.data.postgres_clients import Children, Server
+from infra.data.postgres_children import Children, side_by_side
+from infra.data.postgres_clients import Server
 from infra.data.postgres_dump import Archive
 from infra.data.postgres_facts import DatabaseFacts
 from infra.data.store import Backup, Draft
@@ -181,7 +182,7 @@ def _dump_all(
         return lambda: _dump(server, children, draft, database, names[database], taken.of[database].id, progress, name)
 
     jobs = [*(job(d.name) for d in largest), lambda: _roles_sql(server, children, draft)]
-    results = clients.side_by_side(children, cores + 1, jobs)
+    results = side_by_side(children, cores + 1, jobs)
     progress.say()
     return {d.name: r for d, r in zip(largest, results, strict=False) if r}
 

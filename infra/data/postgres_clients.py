@@ -1,21 +1,15 @@
-"""PostgreSQL's client programs and connections: the right version, a login by environment, an end for every child."""
+"""PostgreSQL's client programs and connections: the right version, a login by environment."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from infra import shell
 from infra.endpoints import Endpoints
@@ -32,8 +26,6 @@ MAINTENANCE = "postgres"
 CONNECT_LIMIT = 10
 """Seconds for a server to answer a connection."""
 LAST_LINES = 20
-
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -239,104 +231,6 @@ def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
         "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "C",
     }
     return kept | own
-
-
-@dataclass
-class Children:
-    """The programs that a task runs; none of them outlives it."""
-
-    running: dict[subprocess.Popen[bytes], IO[bytes]] = field(default_factory=dict)
-    stopped: bool = False
-    guard: threading.Lock = field(default_factory=threading.Lock)
-
-    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start a program in a group of its own; what it says goes to a file that `finish` reads.
-
-        Raises:
-            PlatformError: PROGRAM_MISSING; INTERRUPTED once `stop` was called.
-        """
-        with self.guard:
-            if self.stopped:
-                raise PlatformError("INTERRUPTED", "stopped")
-            said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `finish`
-            try:
-                process = subprocess.Popen(
-                    list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said, **_group()
-                )
-            except OSError as error:
-                said.close()
-                raise PlatformError("PROGRAM_MISSING", f"{argv[0]} cannot be started", why=str(error)) from error
-            self.running[process] = said
-            return process
-
-    def finish(self, process: subprocess.Popen[bytes]) -> shell.Result:
-        """Wait for a program and return its exit code and what it said."""
-        code = process.wait()
-        with self.guard:
-            said = self.running.pop(process)
-        with said:
-            said.seek(0)
-            text = said.read().decode("utf-8", "replace")
-        return shell.Result(code, text, "")
-
-    def run(self, argv: Sequence[str], env: Mapping[str, str]) -> shell.Result:
-        """Start and finish."""
-        return self.finish(self.start(argv, env))
-
-    def stop(self) -> None:
-        """End what runs, for good: nothing more is started."""
-        with self.guard:
-            self.stopped = True
-            processes = list(self.running)
-        for process in processes:
-            _end(process, signal.SIGTERM)
-        limit = time.monotonic() + 1.0
-        while any(p.poll() is None for p in processes) and time.monotonic() < limit:
-            time.sleep(0.02)
-        for process in processes:
-            _end(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def _group() -> dict[str, Any]:
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-def _end(process: subprocess.Popen[bytes], number: int) -> None:
-    if process.poll() is not None:
-        return
-    with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            process.terminate()
-        else:
-            os.killpg(process.pid, number)  # pg_restore -j has children of its own
-
-
-def side_by_side(children: Children, limit: int, jobs: Sequence[Callable[[], Done]]) -> list[Done]:
-    """Run jobs in threads, at most `limit` at once; the first failure (or Ctrl-C) ends the children of all.
-
-    Raises:
-        whatever the first job that failed has raised.
-    """
-    with ThreadPoolExecutor(max(1, limit)) as pool:
-        futures: list[Future[Done]] = [pool.submit(job) for job in jobs]
-        try:
-            _await(futures)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            children.stop()
-            raise
-        return [future.result() for future in futures]
-
-
-def _await(futures: Sequence[Future[Any]]) -> None:
-    open_ones = set(futures)
-    while open_ones:  # in short waits, which Ctrl-C gets through on Windows too
-        done, open_ones = wait(open_ones, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
 
 
 def failure(code: str, argv: Sequence[str], result: shell.Result, what: str) -> PlatformError:

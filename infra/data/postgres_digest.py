@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from infra.data.store import File
 
@@ -24,6 +24,8 @@ LEVEL = 1
 """Level of zstd: the quickest; a dump is then held up by the server, not by us."""
 PAUSE = 0.01
 SUFFIX = ".zst"
+STEP = 1 << 16
+"""Rows between two calls of `step`."""
 _TRAILER = b"\\.\n\n\n"  # the end mark that pg_dump puts behind the rows of a table
 
 
@@ -116,7 +118,7 @@ def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> 
     meter, sha256 = Meter(), hashlib.sha256()
     squeeze = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     size = 0
-    with open(source, "rb", buffering=0) as raw, _private(target) as packed:
+    with open(source, "rb", buffering=0) as raw, private(target) as packed:
         for chunk in _compressed(chunks(raw, growing), meter, squeeze):
             packed.write(chunk)
             sha256.update(chunk)
@@ -133,9 +135,35 @@ def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iter
     yield squeeze.flush()
 
 
-def _private(path: Path) -> BinaryIO:
+def private(path: Path) -> BinaryIO:
+    """A new file for its owner alone, never through a link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+class Sink(Protocol):
+    """What takes bytes."""
+
+    def write(self, chunk: bytes, /) -> int:
+        """Take them."""
+
+
+def copy(descriptor: int, target: Sink, packed: bool) -> int:
+    """Copy an open file (closed here), decompressed where it is packed; returns the bytes written.
+
+    Raises:
+        ValueError: the compressed data is damaged or ends too early.
+    """
+    import zstandard
+
+    with os.fdopen(descriptor, "rb") as source:
+        if not packed:
+            return sum(target.write(chunk) for chunk in iter(lambda: source.read(CHUNK), b""))
+        try:
+            _, size = zstandard.ZstdDecompressor().copy_stream(source, cast(IO[bytes], target), write_size=CHUNK)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+    return int(size)
 
 
 def unpack(descriptor: int, target: Path) -> int:
@@ -144,14 +172,8 @@ def unpack(descriptor: int, target: Path) -> int:
     Raises:
         ValueError: the compressed data is damaged or ends too early.
     """
-    import zstandard
-
-    with os.fdopen(descriptor, "rb") as packed, _private(target) as raw:
-        try:
-            _, size = zstandard.ZstdDecompressor().copy_stream(packed, raw, write_size=CHUNK)
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
-    return int(size)
+    with private(target) as raw:
+        return copy(descriptor, raw, packed=True)
 
 
 def measure(source: Path, growing: Callable[[], bool]) -> Content:
@@ -163,13 +185,18 @@ def measure(source: Path, growing: Callable[[], bool]) -> Content:
     return meter.content(is_table(source))
 
 
-def unordered(source: Path) -> tuple[int, int]:
-    """Rows and the sum of the rows' digests: the same for the same rows in another order (slower: row by row)."""
+def unordered(source: Path, step: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Rows and the sum of the rows' digests: the same for the same rows in another order (slower: row by row).
+
+    `step` is called every now and then; what it raises ends the work.
+    """
     import xxhash
 
     rows, total = 0, 0
     with open(source, "rb") as file:
         for line in file:
             rows += 1
+            if not rows % STEP:
+                step()
             total += xxhash.xxh3_64_intdigest(line)
     return rows, total

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from infra.data import postgres_clients as clients
 from infra.data import postgres_digest as digest
-from infra.data.postgres_clients import Children, Server
+from infra.data.postgres_children import Children
+from infra.data.postgres_clients import Server
 from infra.data.postgres_digest import Content as Content
 from infra.errors import PlatformError
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import human_bytes
-from infra.data import postgres_backup, postgres_facts, postgres_scratch, postgres_verify, store
+from infra.data import postgres_backup, postgres_facts, postgres_load, postgres_scratch, postgres_verify, store
 from infra.data import postgres_clients as clients
 from infra.data.postgres_backup import Event, silent
-from infra.data.postgres_clients import Children, Server
+from infra.data.postgres_children import Children
+from infra.data.postgres_clients import Server
 from infra.data.postgres_facts import DatabaseFacts
-from infra.data.postgres_scratch import Loaded
+from infra.data.postgres_load import Loaded, Order, Room
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -80,7 +81,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did; seconds to load and to compare, milliseconds during which clients were turned away."""
+    """What a restore did.
+
+    Seconds to load all databases, seconds to verify them (the files before, the content after), and milliseconds
+    during which clients were turned away.
+    """
 
     databases: Mapping[str, Mapping[str, Any]]
     load_seconds: float
@@ -151,8 +156,9 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
     Raises:
         PlatformError: BACKUP_DAMAGED, BACKUP_FAILED, PARTIAL (roles), LOCKED, UNREACHABLE; the live ones are as before.
     """
+    began = time.monotonic()
     check_files(made)
-    loaded: dict[str, Loaded] = {}
+    read = time.monotonic() - began
     children = Children()
     with (
         postgres_scratch.alone(server, "db.restore", _aside(made)) as link,
@@ -160,14 +166,11 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
         _dropped(link, made, children),
     ):
         make_roles(server, link, made.roles)
-        for item in made.items:
-            found = postgres_scratch.filled(server, link, children, made.backup, item.source, item.new, space)
-            postgres_verify.require_same(made.backup, item.source, found.differences)
-            loaded[item.source] = found
-            event("loaded", {"database": item.source, "seconds": found.load_seconds + found.check_seconds})
+        names = {item.source: item.new for item in made.items}
+        loaded = postgres_load.loaded(Order(server, made.backup, names, Room(space), children), event)
         swapped = swap(server, link, made.items)
     event("swapped", {"ms": swapped})
-    return _report(made, loaded, swapped)
+    return _report(made, loaded, read, swapped)
 
 
 def _aside(made: Plan) -> str:
@@ -292,12 +295,9 @@ def _transaction(link: psycopg.Connection[Any], statements: Sequence[Any]) -> li
     return ["begin;\n", *(s.as_string(link) + ";\n" for s in statements), "commit;\n"] if statements else []
 
 
-def _report(made: Plan, loaded: Mapping[str, Loaded], swapped: float) -> Restored:
+def _report(made: Plan, loaded: Loaded, read: float, swapped: float) -> Restored:
     databases = {}
     for item in made.items:
-        found = loaded[item.source]
         old = {"database": item.target, "old": item.old if item.live is not None else None}
-        databases[item.source] = {**old, **postgres_verify.contents(found)}
-    load = sum(x.load_seconds for x in loaded.values())
-    check = sum(x.check_seconds for x in loaded.values())
-    return Restored(databases, round(load, 3), round(check, 3), swapped)
+        databases[item.source] = {**old, **postgres_load.contents(loaded.archives[item.source])}
+    return Restored(databases, round(loaded.load_seconds, 3), round(read + loaded.check_seconds, 3), swapped)

@@ -1,4 +1,4 @@
-"""A backup loaded into a database beside the live ones, and compared with what its manifest says."""
+"""Scratch databases and directories: private to one run at a time, and swept by the next when that run died."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.data import postgres_clients as clients
-from infra.data import postgres_digest as digest
-from infra.data import postgres_dump, postgres_facts, store
-from infra.data.postgres_clients import Children, Server
-from infra.data.postgres_dump import Archive
+from infra.data import postgres_facts, store
+from infra.data.postgres_clients import Server
 from infra.data.postgres_facts import DatabaseFacts
-from infra.data.store import Backup
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -33,17 +28,6 @@ _LOCK = 7_233_006
 _SCRATCH = re.compile(rf"_(new|check)_{postgres_facts.STAMP}$")
 _HALF_MADE = 1 << 20
 """Bytes above an empty database up to which one of our names without our comment counts as never filled."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A filled scratch database: what was found in it, what differs, seconds to load and to compare."""
-
-    name: str
-    archive: Archive
-    differences: tuple[str, ...]
-    load_seconds: float
-    check_seconds: float
 
 
 def stamp() -> str:
@@ -160,108 +144,3 @@ def _sweep_workspaces(parent: Path) -> None:
         pid = entry.name.split("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)) and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def unpacked(backup: Backup, entry: Mapping[str, Any], work: Path, children: Children) -> Path:
-    """Unpack a database's files of a backup, as pg_restore wants them.
-
-    Raises:
-        PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
-    """
-    prefix = f"{entry['directory']}/"
-    target = work / str(entry["directory"])
-    target.mkdir(mode=0o700)
-    files = sorted((f for f in backup.files if f.path.startswith(prefix)), key=lambda f: -f.size)
-    need = sum(int(t["bytes"]) for t in entry["tables"].values())
-    if shutil.disk_usage(work).free < need:
-        raise store.no_space_or_access(work, OSError(28, "the unpacked files do not fit"), need)
-
-    def job(file: store.File) -> Callable[[], None]:
-        return lambda: _unpack(backup, file, target / file.path[len(prefix) :])
-
-    clients.side_by_side(children, 2, [job(f) for f in files])
-    return target
-
-
-def _unpack(backup: Backup, file: store.File, target: Path) -> None:
-    try:
-        if file.path.endswith(digest.SUFFIX):
-            digest.unpack(store.open_file(backup, file), target.with_name(target.name.removesuffix(digest.SUFFIX)))
-            return
-        with os.fdopen(store.open_file(backup, file), "rb") as source, open(target, "xb") as copy:
-            shutil.copyfileobj(source, copy)
-    except ValueError as error:
-        raise store.damaged(backup, file.path, f"cannot be unpacked: {error}") from error
-    except OSError as error:
-        raise store.no_space_or_access(target.parent, error, file.size) from error
-
-
-def load(server: Server, children: Children, directory: Path, name: str) -> None:
-    """Fill an empty database from an unpacked archive, and gather statistics.
-
-    Raises:
-        PlatformError: BACKUP_FAILED with what pg_restore said.
-    """
-    jobs = min(os.cpu_count() or 2, 4)
-    argv = [server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--exit-on-error"]
-    argv += ["--no-password", f"--dbname={postgres_dump.quoted(name)}", str(directory)]
-    result = children.run(argv, clients.login(server.endpoints))
-    if result.code:
-        raise clients.failure("BACKUP_FAILED", argv, result, f"{name} could not be filled")
-    with clients.connected(server.endpoints, name) as link:
-        link.execute("analyze")
-
-
-def check(
-    server: Server, children: Children, backup: Backup, database: str, directory: Path, name: str, raw: Path
-) -> Loaded:
-    """Compare a filled database with the manifest: objects, rows and digest of every table.
-
-    The copy is dumped again; where a table's text differs, its rows may have another order, which is looked into.
-    """
-    saved = postgres_dump.from_summary(backup.facts["databases"][database])
-    same_version = backup.facts["client"]["number"] // 10000 == server.clients.number // 10000
-    known = {c.digest for c in saved.tables.values()}
-    sums: dict[postgres_dump.Content, tuple[int, int]] = {}
-
-    def take(path: Path, growing: Callable[[], bool]) -> postgres_dump.Content:
-        content = digest.measure(path, growing)
-        if content.digest not in known:
-            sums[content] = digest.unordered(path)
-        return content
-
-    found = postgres_dump.dump(server, children, name, raw, take)
-    shutil.rmtree(raw, ignore_errors=True)
-    files = {label: n for n, label in postgres_dump.list_entries(server, children, directory).items()}
-    wrong = postgres_dump.other_objects(saved, found, same_version)
-    for label in postgres_dump.different(saved, found):
-        now, file = found.tables.get(label), directory / f"{files.get(label, '')}.dat"
-        if now is None or now not in sums or not file.is_file() or digest.unordered(file) != sums[now]:
-            wrong.append(f"other content: {label}")
-    return Loaded(name, found, tuple(wrong), 0.0, 0.0)
-
-
-def filled(
-    server: Server,
-    link: psycopg.Connection[Any],
-    children: Children,
-    backup: Backup,
-    database: str,
-    name: str,
-    work: Path,
-) -> Loaded:
-    """Make, fill and compare one scratch database; what differs is in the answer.
-
-    Raises:
-        PlatformError: BACKUP_DAMAGED, BACKUP_FAILED, DATA_INCOMPATIBLE.
-    """
-    entry = backup.facts["databases"][database]
-    began = time.monotonic()
-    create(link, server, DatabaseFacts.of(entry), name)
-    directory = unpacked(backup, entry, work, children)
-    load(server, children, directory, name)
-    middle = time.monotonic()
-    found = check(server, children, backup, database, directory, name, work / "again")
-    shutil.rmtree(directory, ignore_errors=True)
-    seconds = (round(middle - began, 3), round(time.monotonic() - middle, 3))
-    return Loaded(name, found.archive, found.differences, *seconds)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra import stack
 from infra.data import postgres_clients as clients
-from infra.data import postgres_scratch, store
+from infra.data import postgres_load, postgres_scratch, store
 from infra.data.postgres_backup import Event, silent
-from infra.data.postgres_clients import Children, Server
-from infra.data.postgres_scratch import Loaded
+from infra.data.postgres_children import Children
+from infra.data.postgres_clients import Server
+from infra.data.postgres_load import Loaded, Order, Room
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -98,38 +99,25 @@ def verify(server: Server, backup: Backup, work: Path, event: Event = silent) ->
 
 
 def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[str, Loaded]:
-    children, when = Children(), postgres_scratch.stamp()
+    """One scratch database after the other, so that there is never more than one copy."""
+    when = postgres_scratch.stamp()
     found: dict[str, Loaded] = {}
     with postgres_scratch.alone(server, "db.verify") as link, postgres_scratch.workspace(work) as space:
         for database in backup.facts["databases"]:
-            name = postgres_scratch.named(database, "check", when)
+            name, children = postgres_scratch.named(database, "check", when), Children()
             try:
-                loaded = postgres_scratch.filled(server, link, children, backup, database, name, space)
+                order = Order(server, backup, {database: name}, Room(space), children)
+                found[database] = postgres_load.loaded(order)
             finally:
                 children.stop()
-                children = Children()
                 postgres_scratch.drop(link, name)
-            require_same(backup, database, loaded.differences)
-            found[database] = loaded
-            event("verified", {"database": database, "seconds": loaded.load_seconds + loaded.check_seconds})
+            seconds = found[database].load_seconds + found[database].check_seconds
+            event("verified", {"database": database, "seconds": round(seconds, 3)})
     return found
 
 
-def require_same(backup: Backup, database: str, differences: Sequence[str]) -> None:
-    """Refuse a restored copy that is not what was backed up. Raises PlatformError BACKUP_DAMAGED."""
-    if differences:
-        error = store.damaged(backup, database, "is not the same once it is restored")
-        raise PlatformError(
-            error.code,
-            error.what,
-            why="; ".join(differences[:5]),
-            steps=error.steps,
-            details={**error.details, "differences": list(differences)},
-        )
-
-
 def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
-    databases = {name: contents(loaded) for name, loaded in found.items()}
+    databases = {name: postgres_load.contents(loaded.archives[name]) for name, loaded in found.items()}
     load, check = (
         sum(part) for part in ([x.load_seconds for x in found.values()], [x.check_seconds for x in found.values()])
     )
@@ -139,8 +127,3 @@ def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
     except OSError as error:
         raise store.no_space_or_access(backup.path, error) from error
     return made
-
-
-def contents(loaded: Loaded) -> dict[str, Any]:
-    """Tables and rows of a loaded database."""
-    return {"tables": len(loaded.archive.tables), "rows": sum(c.rows for c in loaded.archive.tables.values())}

@@ -185,7 +185,6 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     from infra.data import postgres_backup, postgres_verify, store
 
     found = postgres_backup.find(_target(run, to), from_)
-    store.check_files(found)
     server = _server(run, tier, postgres_verify.client_needed(found))
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, _work(run), event)
@@ -229,8 +228,8 @@ def restore(
     found = postgres_backup.find(_target(run, ""), from_)
     server = _server(run, tier, postgres_verify.client_needed(found))
     plan = postgres_restore.plan(server, found, words(database), to)
-    postgres_restore.check_files(plan)
     if dry_run:
+        postgres_restore.check_files(plan)
         return Answer(plan.data(), lines=tuple(plan.lines()))
     confirm(run, plan.lines(), yes)
     with events(run, json_stream) as event:

@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from infra.data.objects_client import Login
 from infra.settings import ROOT
 from tests.bench import plot
 from tests.bench.data_objects import ran
-from tests.bench.figures import Figure
+from tests.bench.figures import Figure, printed
 from tests.rig import engines
 
 OBJECTS, GIGABYTES = 100_000, 5.0
@@ -140,15 +139,7 @@ def main() -> int:
     if options.backup:
         backup(Login("minio-datasets", "127.0.0.1", options.backup, engines.ACCESS, engines.SECRET), Path(options.to))
         return 0
-    work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
-    try:
-        for figure in figures(work, options.objects, options.gigabytes):
-            print(
-                f"{figure.name}: {figure.value:.3g} {figure.unit} (goal {figure.goal:g}); {figure.compared}", flush=True
-            )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return 0
+    return printed(lambda work: figures(work, options.objects, options.gigabytes))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,11 +17,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import zstandard
 
 from infra.data import store
 from infra.errors import PlatformError
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import NAMES, Site, refused, wait_for
+from tests.faults.data.db_tools import NAMES, Site, refused, wait_for, within
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and modes")
 
@@ -220,9 +223,9 @@ def test_8_twenty_clients_see_old_or_new_and_never_miss_the_database_for_long(si
     ("step", "new"),
     [
         ("infra.data.postgres_scratch.create after", False),
-        ("infra.data.postgres_scratch.load before", False),
-        ("infra.data.postgres_scratch.load after", False),
-        ("infra.data.postgres_scratch.check after", False),
+        ("infra.data.postgres_load.load before", False),
+        ("infra.data.postgres_load.load after", False),
+        ("infra.data.postgres_load.compare after", False),
         ("infra.data.postgres_restore.swap before", False),
         ("infra.data.postgres_restore.swap after", True),
     ],
@@ -242,6 +245,94 @@ def test_9_kill_9_at_a_step_leaves_the_old_or_the_new_and_a_rerun_cleans(
     assert not [n for n in site.databases() if "_new_" in n]
     assert not list((site.victim.stack_home / "scratch").iterdir())
     site.drop_kept()
+
+
+_SLOW = """
+create function slow(what text, n int) returns boolean immutable language plpgsql as $$
+  begin
+    if current_query() ~* ('^' || what) then perform pg_sleep(0.5); end if;
+    return true;
+  end $$;
+"""
+_SLOW_TO_LOAD = _SLOW + "create table crawl (n int check (public.slow('copy', n)));"
+_SLOW_TO_ANALYSE = _SLOW + "create table crawl (n int); create index on crawl ((public.slow('analyze', n)));"
+_CRAWL = "insert into crawl select generate_series(1, 120)"
+
+
+def _untouched(site: Site, before: tuple[Any, Any]) -> None:
+    assert (site.state(), site.databases()) == before
+    wait_for("the last client of the restore to be gone", lambda: not site.clients())
+    assert not list((site.victim.stack_home / "scratch").iterdir())
+
+
+@pytest.mark.fault(9)
+def test_9_a_failure_of_one_database_ends_the_filling_of_the_others(site: Site) -> None:
+    with site.link("labeler") as link:
+        link.execute(_SLOW_TO_LOAD + _CRAWL)
+    path = site.backup()
+    _with_other_rows(path, "users", b"7\t", b"x\t")
+    before = (site.state(), site.databases())
+    done = site.invoke("db.restore", "--from", str(path), "--yes", "--json-stream")
+    refused(done, 10, "BACKUP_FAILED", "users_new_", "could not be filled", "invalid input syntax")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "labeler" not in [e.get("database") for e in events]  # a minute's work was not waited for
+    _untouched(site, before)
+
+
+def _with_other_rows(path: Path, database: str, old: bytes, new: bytes) -> None:
+    """Other text at the beginning of a row of `plain`, under a manifest that fits."""
+    body = json.loads((path / store.MANIFEST).read_text())
+    prefix = body["facts"]["databases"][database]["directory"] + "/"
+    for file in body["files"]:
+        if file["path"].startswith(prefix) and file["path"].endswith(".zst"):
+            place = path / file["path"]
+            raw = zstandard.ZstdDecompressor().decompressobj().decompress(place.read_bytes())
+            place.write_bytes(zstandard.compress(raw.replace(b"\n" + old, b"\n" + new)))
+            file |= {"size": place.stat().st_size, "sha256": hashlib.sha256(place.read_bytes()).hexdigest()}
+    (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
+
+
+def test_rows_that_differ_are_found_and_their_order_is_left_out_of_account(site: Site) -> None:
+    path = site.backup("--database", "users")
+    before = (site.state(), site.databases())
+    body = json.loads((path / store.MANIFEST).read_text())
+    table = next(t for label, t in body["facts"]["databases"]["users"]["tables"].items() if " plain " in label)
+    right = dict(table)
+    table |= {"digest": "0" * 32}  # as if the rows had come in another order when the backup was made
+    (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
+    assert site.invoke("db.verify", "--from", str(path)).returncode == 0
+    table |= {**right, "rows": 7}
+    (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
+    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "is not the same", "other content", "plain")
+    _untouched(site, before)
+
+
+@pytest.mark.parametrize("slow", [_SLOW_TO_LOAD, _SLOW_TO_ANALYSE], ids=["load", "analyse"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(23)
+def test_23_ctrl_c_and_sigterm_end_the_filling_within_two_seconds(
+    site: Site, slow: str, number: int, code: int
+) -> None:
+    for name in ("labeler", "users"):
+        with site.link(name) as link:
+            link.execute(slow + _CRAWL)
+    path = site.backup()
+    before = (site.state(), site.databases())
+    process = site.start("db.restore", "--from", str(path), "--yes")
+    wait_for("both to sleep", lambda: _asleep(site) == 2 or process.poll() is not None)
+    began = time.monotonic()
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < within(2)
+    assert process.returncode == code, said
+    _untouched(site, before)
+
+
+def _asleep(site: Site) -> int:
+    with site.link() as link:
+        text = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname like '%\\_new\\_%'"
+        row = link.execute(text).fetchone()
+    return int(row[0]) if row else 0
 
 
 _BETWEEN = """

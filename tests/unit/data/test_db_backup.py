@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.data import postgres_backup, postgres_clients, postgres_verify, store
+from infra.data import postgres_backup, postgres_children, postgres_clients, postgres_verify, store
 from infra.errors import PlatformError
 from infra.shell import Result
 from tests.unit.helpers import context_of
@@ -83,7 +83,7 @@ def test_a_full_disk_is_said_with_what_is_needed(tmp_path: Path) -> None:
 
 
 def test_children_end_with_their_task() -> None:
-    children = postgres_clients.Children()
+    children = postgres_children.Children()
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     jobs = [lambda: children.run(sleep, {}), lambda: children.run([sys.executable, "-c", "raise SystemExit(3)"], {})]
 
@@ -93,12 +93,32 @@ def test_children_end_with_their_task() -> None:
 
     began = time.monotonic()
     with pytest.raises(PlatformError, match="no"):
-        postgres_clients.side_by_side(children, 3, [*jobs, failing])
+        postgres_children.side_by_side(children, 3, [*jobs, failing])
     assert time.monotonic() - began < 30
     assert not children.running
     with pytest.raises(PlatformError) as caught:
         children.start(sleep, {})
     assert caught.value.code == "INTERRUPTED"
+
+
+def test_the_first_failure_is_told_and_not_what_ended_because_of_it() -> None:
+    children = postgres_children.Children()
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    def ended() -> None:
+        raise PlatformError("BACKUP_FAILED", f"ended with {children.run(sleep, {}).code}")
+
+    def failing() -> None:
+        while not children.running:
+            time.sleep(0.01)
+        raise PlatformError("BACKUP_DAMAGED", "the reason")
+
+    def nested() -> None:
+        postgres_children.side_by_side(children, 2, [failing, ended])
+
+    with pytest.raises(PlatformError, match="the reason"):
+        postgres_children.side_by_side(children, 2, [ended, nested])
+    assert not children.running
 
 
 def test_the_password_goes_by_environment_and_foreign_settings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
