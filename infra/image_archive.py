@@ -70,13 +70,16 @@ def contents(source: Path) -> list[str]:
     """
     import json
 
+    steps = ("name a file that `invoke images.bundle` or `docker save` has written",)
+    if not source.is_file():
+        raise PlatformError("USAGE", f"there is no file {source}", steps=steps)
     try:
         with tarfile.open(source) as archive:
             manifest = archive.extractfile("manifest.json")
             entries = json.load(manifest) if manifest else []
     except (OSError, tarfile.TarError, KeyError, ValueError, EOFError) as error:
-        why = str(error) if isinstance(error, OSError) else "it is no tar file with a manifest.json, or not whole"
-        steps = ("name a file that `invoke images.bundle` or `docker save` has written",)
+        unreadable = isinstance(error, OSError) and error.strerror
+        why = unreadable or "it is no tar file with a manifest.json, or not whole"
         raise PlatformError("USAGE", f"{source} is no archive of images", why=why, steps=steps) from error
     return [tag for entry in entries for tag in entry.get("RepoTags") or ()]
 

@@ -44,15 +44,15 @@ def plan(context: Context, tier: Tier, old_image: str) -> list[str]:
     Raises:
         PlatformError: USAGE without the old image; NOT_FOUND without data.
     """
+    removals = tier.removals(context, (SERVICE,))
+    if not removals:
+        raise PlatformError("NOT_FOUND", f"there are no databases on the tier {tier.name}", steps=("invoke up",))
     if not old_image:
         raise PlatformError(
             "USAGE",
             "the image that can read the present data is not known",
             steps=("name it: invoke db.upgrade --old-image IMAGE:TAG", f"{IMAGE} in .env names the new one"),
         )
-    removals = tier.removals(context, (SERVICE,))
-    if not removals:
-        raise PlatformError("NOT_FOUND", f"there are no databases on the tier {tier.name}", steps=("invoke up",))
     new = context.settings.text(IMAGE) or "the one of this version"
     return [
         f"This moves the databases in {', '.join(r.place for r in removals)} to a new major version of PostgreSQL:",

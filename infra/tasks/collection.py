@@ -65,7 +65,7 @@ def _parse(contexts: list[ParserContext], words: list[str]) -> None:
     except invoke.ParseError as error:
         raise _usage(str(error), error, contexts, words) from error
     except ValueError as error:  # a word where an option wants a number
-        raise PlatformError("USAGE", str(error), steps=("invoke --list, invoke --help TASK",)) from error
+        raise _no_number(str(error), words) from error
     asked = core[0].args.help.value
     known = _names(contexts)
     if isinstance(asked, str) and asked not in known:
@@ -76,7 +76,21 @@ def _names(contexts: list[ParserContext]) -> list[str]:
     return [str(name) for c in contexts for name in (c.name, *c.aliases)]
 
 
+def _no_number(text: str, words: list[str]) -> PlatformError:
+    """A word where an option wants a number; Python's text of it names the word, but not the option."""
+    value = text.rpartition(": ")[2].strip("'\"")
+    kind = "a whole number" if "int()" in text else "a number"
+    pairs = [*(word.partition("=")[::2] for word in words), *itertools.pairwise(words)]
+    option = next((a for a, b in pairs if a.startswith("-") and b == value), "")
+    shown = f"{value!r} is not {kind}"
+    return PlatformError("USAGE", f"{option}: {shown}" if option else shown, steps=("invoke --help TASK",))
+
+
 def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str]) -> PlatformError:
+    if missing := re.search(r"'(.+)' did not receive required positional arguments: (.+)", text):
+        names = ", ".join(name.strip("'").upper() for name in missing[2].split(", "))
+        steps = (f"invoke {missing[1]} {names.replace(', ', ' ')}", f"invoke --help {missing[1]}")
+        return PlatformError("USAGE", f"{missing[1]} needs {names}", steps=steps)
     unknown = next((w for word in words for w in (word, word.split("=")[0]) if repr(w) in text), "")
     current = getattr(error, "context", None)
     if unknown.startswith("-") and current is not None and current.name:

@@ -138,6 +138,7 @@ def _answered(console: Console, body: Callable[..., Answer | None], options: dic
     if console.output not in FORMATS:
         wrong, console.output = console.output, "table"
         raise PlatformError("USAGE", f"unknown output format {wrong!r}", steps=(f"use one of {', '.join(FORMATS)}",))
+    _refuse_unusable(options)
     flags = {"PLATFORM_TIER": str(options.get("tier") or "")}
     loaded = settings.load(flags=flags)
     home = stack.of(loaded)
@@ -151,6 +152,24 @@ def _answered(console: Console, body: Callable[..., Answer | None], options: dic
         return 0
     console.answer(answer)
     return answer.exit
+
+
+MOST_SECONDS = 7 * 24 * 3600.0
+"""The longest wait that can be asked for: what is far longer overflows in the clocks of sockets and programs."""
+
+
+def _refuse_unusable(options: Mapping[str, Any]) -> None:
+    """Values that no task can use, in options that many have.
+
+    A name that is empty, as of a variable of a shell that is not set, must not be taken for "all".
+    """
+    for name, value in options.items():
+        flag = f"--{_flag(name).replace('_', '-')}"
+        if isinstance(value, list) and not all(words([str(entry)]) for entry in value):
+            raise PlatformError("USAGE", f"{flag} is empty", steps=(f"give {flag} a value, or leave it out",))
+        if name == "timeout" and not 0 <= value <= MOST_SECONDS:
+            steps = ("0 leaves it to the budgets of the services",)
+            raise PlatformError("USAGE", f"{flag} {value:g} is not between 0 and {MOST_SECONDS:.0f}", steps=steps)
 
 
 def _public(settings: Settings, secret: str) -> bool:

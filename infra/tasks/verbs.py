@@ -88,8 +88,8 @@ def restart(run: Run, service: list[str], tier: str = "") -> Answer:
     from infra import lifecycle, stack
 
     chosen = choose(run, quiet=True)
+    lifecycle.known_services(words(service), chosen.tier)
     active = lifecycle.require_running(run.context, chosen)
-    lifecycle.known_services(words(service), active)
     names = words(service) or tuple(s.name for s in active.status(run.context))
     with stack.lock(run.stack, "restart"):
         active.restart(run.context, names)
@@ -119,6 +119,8 @@ def logs(run: Run, service: list[str], tail: int = 100, follow: bool = False, ti
     from infra import lifecycle
     from infra.tasks import show
 
+    if tail < 0:
+        raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints all that there is",))
     active = choose(run, quiet=True).tier
     lifecycle.known_services(words(service), active)
     return show.logs(run, active.logs(run.context, words(service), tail, follow), follow)
@@ -131,8 +133,9 @@ def wait(run: Run, service: list[str], timeout: float = 0.0, tier: str = "") -> 
     """
     from infra import lifecycle
 
-    active = lifecycle.require_running(run.context, choose(run, quiet=True))
-    lifecycle.known_services(words(service), active)
+    chosen = choose(run, quiet=True)
+    lifecycle.known_services(words(service), chosen.tier)
+    active = lifecycle.require_running(run.context, chosen)
     running = [s.name for s in active.status(run.context)]
     absent = [n for n in words(service) if n not in running]
     if absent:
@@ -265,7 +268,7 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (
         logs,
         {
-            "help": {"service": SERVICE, "tail": "last lines of each", "follow": "go on"},
+            "help": {"service": SERVICE, "tail": "last lines of each, 0: all", "follow": "go on"},
             "iterable": ("service",),
             "log": False,
         },

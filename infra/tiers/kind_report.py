@@ -24,14 +24,17 @@ def write(context: Context, tier: Kind, to: str) -> tuple[Path, list[tuple[str, 
     """Write the report; where it is, and for each part `written` or why not.
 
     Raises:
-        PlatformError: STATE_UNWRITABLE.
+        PlatformError: USAGE when `to` cannot be written, STATE_UNWRITABLE.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = Path(to).expanduser().absolute() if to else tier.home(context) / f"report-{stamp}"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise stack.unwritable(path, error) from error
+        if not to:
+            raise stack.unwritable(path, error) from error
+        steps = ("name a directory, or leave --to out",)
+        raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
     parts: dict[str, Callable[[], None]] = {
         "checks": lambda: _checks(context, tier, path),
         "cluster": lambda: _cluster(context, tier, path),

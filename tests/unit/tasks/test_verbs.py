@@ -362,6 +362,36 @@ def test_env_write_where_nothing_can_be_written(tier: Tier, said: Captured, tmp_
     assert (tmp_path / "dir").is_dir()
 
 
+# --- values that no task can use
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan"), float("inf"), 1e9])
+def test_a_wait_has_a_sensible_end(up: Tier, said: Captured, timeout: float) -> None:
+    assert call("wait", service=[], timeout=timeout) == 2
+    assert "--timeout" in said()[1]
+    assert "wait" not in up.asked
+
+
+@pytest.mark.parametrize("names", [[""], [" "], ["redis", ""], [","]])
+def test_an_empty_name_is_not_all_services(
+    tier: Tier, data: Path, said: Captured, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("reset", service=names, yes=True) == 2
+    assert "--service is empty" in said()[1]
+    assert sorted(p.name for p in data.iterdir()) == ["postgres", "redis"]
+
+
+@pytest.mark.parametrize("verb", ["wait", "restart"])
+def test_an_unknown_service_is_told_even_when_nothing_runs(tier: Tier, said: Captured, verb: str) -> None:
+    assert call(verb, service=["redi"]) == 2
+    assert "did you mean redis?" in said()[1]
+
+
+def test_a_negative_number_of_lines(tier: Tier, said: Captured) -> None:
+    assert call("logs", service=[], tail=-1) == 2
+    assert "--tail -1 is less than 0" in said()[1]
+
+
 # --- doctor and version
 
 

@@ -68,7 +68,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PlatformError) as caught:
         written(tmp_path, to=str(tmp_path / "file" / "report"))
-    assert caught.value.code == "STATE_UNWRITABLE"
+    assert caught.value.code == "USAGE"
 
 
 def test_the_last_words_of_failed_releases_are_in_it_without_passwords(tmp_path: Path) -> None:
