@@ -126,7 +126,7 @@ class Rollout:
         if done.code != 0:
             return self._failed(progress, cause(done, progress.wanted.name), found)
         if progress.healing:
-            progress.healing = False
+            progress.healing, progress.began = False, self.clock()
             return self._upgrade(progress)
         progress.applied = True
         return Verdict(STARTING, "applied")
@@ -167,7 +167,7 @@ class Rollout:
         """While Helm runs (it waits for its hooks): only what it has made since can be blamed."""
         mine = found.of_release(progress.wanted.name, progress.wanted.chart.namespace)
         self._replace_stuck(mine)
-        fresh = [p for p in mine.pods if _made(p) >= progress.began - 2]
+        fresh = [p for p in mine.pods if _made(p) >= progress.began - 2 and not snapshot.outdated(p, mine)]
         jobs = [j for j in mine.jobs if _made(j) >= progress.began - 2]
         seen = verdict.judge(Snapshot((), (), jobs, fresh, mine.claims, mine.events, mine.nodes))
         if seen.state == FAILED and progress.running is not None and not progress.healing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,6 +227,20 @@ def test_a_broken_pod_of_before_is_not_blamed_while_helm_works(tmp_path: Path) -
     s.api.has(o.workload(ready=0), pods=[o.pod(container=o.waiting("ImagePullBackOff"), **old)])
     assert s.poll()["redis"].state == "starting"
     assert not s.runs[0].stopped
+
+
+def test_a_broken_pod_of_an_upgrade_that_was_just_killed_is_not_blamed(tmp_path: Path) -> None:
+    there = {"redis": Deployed("redis", "platform", 4, "pending-upgrade", "old", 3)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.poll()
+    s.finish()
+    s.poll()
+    made = {"about": {"creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s.clock[0]))}}
+    broken = o.pod(container=o.waiting("ImagePullBackOff"), labels={"controller-revision-hash": "redis-a"}, **made)
+    going_back = o.workload("StatefulSet", ready=0, updateRevision="redis-b")
+    s.api.lists = {"/apis/apps/v1/statefulsets": [going_back], "/api/v1/pods": [broken]}
+    assert s.poll()["redis"].state == "starting"
+    assert not s.runs[1].stopped
 
 
 def test_a_crash_while_what_it_needs_is_away_is_forgiven(tmp_path: Path) -> None:
