@@ -235,7 +235,9 @@ def test_a_broken_pod_of_an_upgrade_that_was_just_killed_is_not_blamed(tmp_path:
     s.poll()
     s.finish()
     s.poll()
-    made = {"about": {"creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s.clock[0]))}}
+    made: dict[str, Any] = {
+        "about": {"creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s.clock[0]))}
+    }
     broken = o.pod(container=o.waiting("ImagePullBackOff"), labels={"controller-revision-hash": "redis-a"}, **made)
     going_back = o.workload("StatefulSet", ready=0, updateRevision="redis-b")
     s.api.lists = {"/apis/apps/v1/statefulsets": [going_back], "/api/v1/pods": [broken]}
