@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
@@ -28,6 +29,8 @@ def save(client: Any, references: Sequence[str], target: Path, progress: Progres
     Raises:
         PlatformError: NOT_FOUND when an image is not local, USAGE when the file cannot be written.
     """
+    if target.is_dir():  # else it would be noticed after all of it has been written
+        raise _unwritable(target, "it is a directory")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
@@ -36,11 +39,16 @@ def save(client: Any, references: Sequence[str], target: Path, progress: Progres
             os.fsync(file.fileno())
         os.replace(unfinished, target)
     except OSError as error:
-        steps = ("name a file in a folder that can be written and has room",)
-        raise PlatformError("USAGE", f"{target} cannot be written", why=str(error), steps=steps) from error
+        raise _unwritable(target, error.strerror or str(error)) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder is none; that has been said
+            unfinished.unlink(missing_ok=True)
     return digest
+
+
+def _unwritable(target: Path, why: str) -> PlatformError:
+    steps = ("name a file in a folder that can be written and has room",)
+    return PlatformError("USAGE", f"{target} cannot be written", why=why, steps=steps)
 
 
 def _stream(client: Any, references: Sequence[str]) -> Iterator[bytes]:

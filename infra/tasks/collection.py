@@ -93,16 +93,18 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
         return PlatformError("USAGE", f"{missing[1]} needs {names}", steps=steps)
     unknown = next((w for word in words for w in (word, word.split("=")[0]) if repr(w) in text), "")
     current = getattr(error, "context", None)
-    if unknown.startswith("-") and current is not None and current.name:
+    task = current.name if current is not None else None
+    if unknown.startswith("-") and current is not None and task:
         flags = [f for f in current.flags if f.startswith("--")]
         return PlatformError(
             "USAGE",
-            f"{current.name} has no option {unknown}",
-            steps=(*_near(unknown.split("=")[0], flags), f"invoke --help {current.name}"),
+            f"{task} has no option {unknown}",
+            steps=(*_near(unknown.split("=")[0], flags), f"invoke --help {task}"),
         )
     if unknown:
         hint = _service_hint(unknown, current) or _near(unknown, _names(contexts))
-        return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, "invoke --list"))
+        options = (f"if it is a value for {task}: invoke --help {task}",) if task else ()
+        return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, *options, "invoke --list"))
     return PlatformError("USAGE", _plain(text), steps=("invoke --list, invoke --help TASK",))
 
 

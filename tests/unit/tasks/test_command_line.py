@@ -129,6 +129,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
         ("up --timeout soon", "--timeout: 'soon' is not a number"),
         ("logs -s redis --tail=many", "--tail: 'many' is not a whole number"),
         ("logs --tail=", "--tail: '' is not a whole number"),
+        ("helm.template redis", "if it is a value for helm.template: invoke --help helm.template"),
         ("snapshot.show", "snapshot.show needs NAME"),
         ("helm.rollback --name redis", "invoke helm.rollback"),
         ("up --timeout", "timeout"),

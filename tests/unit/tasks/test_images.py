@@ -234,6 +234,15 @@ def test_an_archive_that_breaks_off_leaves_no_file_and_keeps_the_old_one(tmp_pat
     assert target.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("name", ["", "file/images.tar"])
+def test_a_place_for_an_archive_is_looked_at_before_it_is_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(PlatformError) as caught:
+        image_archive.save(Engine(breaks=True), ["a:1"], tmp_path / name, lambda done: None)
+    assert caught.value.exit == ExitCode.USAGE
+    assert [p.name for p in tmp_path.parent.glob(".*.tmp")] == []
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", archive("a:1")[:300], None])
 def test_what_is_no_archive_is_not_given_to_the_engine(tmp_path: Path, content: bytes | None) -> None:
     source, engine = tmp_path / "x.tar", Engine()
