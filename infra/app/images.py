@@ -146,7 +146,7 @@ def _stamp(root: Path, base: Base) -> str:
 
 def _noted(target: Path) -> str:
     try:
-        return (target / "stamp").read_text(encoding="ascii")
+        return (target / "stamp").read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
 

@@ -97,13 +97,20 @@ def own_secret(settings: Settings, home: Path) -> dict[str, str]:
 
     Nobody logs in with it, so it need not be a value that everybody knows, as the documented one of the files is.
     """
+    kept = _kept_secret(home) if settings.origin("CLEARML_SECRET") == "default" else ""
+    return {"CLEARML_SECRET": kept} if kept else {}
+
+
+def _kept_secret(home: Path) -> str:
+    """What was made before; '' when nothing was, or when the file is damaged."""
     path = home / SECRET
-    if settings.origin("CLEARML_SECRET") != "default" or not path.exists():
-        return {}
+    if not path.exists():
+        return ""
     try:
-        return {"CLEARML_SECRET": path.read_text(encoding="ascii").strip()}
+        text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
         raise stack.unwritable(path, error) from error
+    return text if text.isalnum() and text.isascii() else ""
 
 
 @dataclass
@@ -162,7 +169,7 @@ class Session:
             PlatformError: STATE_UNWRITABLE.
         """
         path = self.home / SECRET
-        if self.context.settings.origin("CLEARML_SECRET") != "default" or path.exists():
+        if self.context.settings.origin("CLEARML_SECRET") != "default" or _kept_secret(self.home):
             return
         try:
             stack.write_atomic(path, secrets.token_hex(24) + "\n", mode=0o600)

@@ -30,7 +30,7 @@ def stamp(root: Path) -> str:
 def ready(root: Path) -> bool:
     """Whether the environment is there and up to date."""
     try:
-        noted = (root / DIRECTORY / "stamp").read_text(encoding="ascii")
+        noted = (root / DIRECTORY / "stamp").read_text(encoding="ascii", errors="replace")
     except OSError:
         return False
     return noted == stamp(root) and python_of(root).exists()

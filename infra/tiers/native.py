@@ -87,12 +87,14 @@ class Native:
 
     def programs(self, context: Context) -> dict[str, str]:
         """The servers: which program, its version, and where it was found."""
-        settings, recorded = context.settings, object_store.recorded(self.home(context))
+        settings, home = context.settings, self.home(context)
         return {
             "PostgreSQL server": known_or_why(lambda: providers.describe(providers.postgres_server(settings))),
             "Redis server": known_or_why(lambda: providers.describe(providers.redis_server(settings))),
             "Temporal server": known_or_why(lambda: providers.describe(providers.temporal_cli(settings))),
-            "S3 server": known_or_why(lambda: providers.describe(providers.s3_server(settings, recorded))),
+            "S3 server": known_or_why(
+                lambda: providers.describe(providers.s3_server(settings, object_store.recorded(home)))
+            ),
             "Prometheus server": known_or_why(lambda: providers.describe(providers.prometheus(settings))),
         }
 

@@ -159,11 +159,23 @@ def check_layout(home: Path, program: Program, setting_origin: str) -> None:
 
 
 def recorded(home: Path) -> str:
-    """The engine that wrote the stores' data, or '' when there is none yet."""
+    """The engine that wrote the stores' data, or '' when there is none yet.
+
+    Raises:
+        PlatformError: DATA_INCOMPATIBLE when the note names none; a guess might show empty stores.
+    """
+    note = home / "store-engine"
     try:
-        return (home / "store-engine").read_text(encoding="ascii").strip()
+        engine = note.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+    if engine and engine not in _ENGINES:
+        raise PlatformError(
+            "DATA_INCOMPATIBLE",
+            f"{note} is damaged: it says which program wrote the object stores' data",
+            steps=("write that program's name into it: rclone, unless you have chosen another one",),
+        )
+    return engine
 
 
 def record(home: Path, engine: str) -> None:

@@ -76,6 +76,15 @@ def test_clearmls_secret_is_private_to_the_stack_and_stays(tmp_path: Path) -> No
     assert later.compose.environ["CLEARML_SECRET"] == made
 
 
+def test_a_damaged_secret_is_made_anew(tmp_path: Path) -> None:
+    session = asking(tmp_path)
+    session.home.mkdir(parents=True)
+    (session.home / SECRET).write_bytes(b"\xff\xfe{")
+    assert session.compose.environ["CLEARML_SECRET"] == "devpass"
+    session.make_secret()
+    assert len(session.compose.environ["CLEARML_SECRET"]) == 48
+
+
 def test_a_secret_that_the_user_has_set_wins(tmp_path: Path) -> None:
     session = asking(tmp_path, CLEARML_SECRET="mine")
     session.home.mkdir(parents=True)

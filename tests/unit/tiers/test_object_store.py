@@ -124,6 +124,16 @@ def test_the_engine_that_writes_is_noted(tmp_path: Path) -> None:
     assert recorded(tmp_path) == "rclone"
 
 
+@pytest.mark.parametrize("note", [b"\xff\xfe{", b"rclon", b"rclone\nminio"])
+def test_a_damaged_note_is_not_guessed(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / "store-engine").write_bytes(note)
+    with pytest.raises(PlatformError) as caught:
+        recorded(tmp_path)
+    assert caught.value.code == "DATA_INCOMPATIBLE"
+    assert str(tmp_path / "store-engine") in caught.value.what
+    assert (tmp_path / "store-engine").read_bytes() == note
+
+
 def refused(home: Path, engine: str) -> PlatformError:
     with pytest.raises(PlatformError) as caught:
         check_layout(home, Program(Path("/x"), engine, "PATH"), "the environment")
