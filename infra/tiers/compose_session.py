@@ -45,12 +45,15 @@ def applied(home: Path) -> Applied | None:
     found = stack.read_json(home / "applied.json")
     if not found:
         return None
-    return Applied(
-        tuple(found.get("services", ())),
-        str(found.get("fingerprint", "")),
-        dict(found.get("containers", {})),
-        dict(found.get("mounts", {})),
-    )
+    try:
+        return Applied(
+            tuple(found.get("services", ())),
+            str(found.get("fingerprint", "")),
+            dict(found.get("containers", {})),
+            dict(found.get("mounts", {})),
+        )
+    except (TypeError, ValueError):  # somebody has edited it
+        return None
 
 
 def note(home: Path, made: Applied) -> None:

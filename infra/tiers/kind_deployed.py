@@ -23,8 +23,8 @@ class DeployedServices:
     @property
     def names(self) -> tuple[str, ...]:
         """In the order of the catalogue; () when nothing was deployed yet."""
-        found = (stack.read_json(self.home / FILE) or {}).get("services") or []
-        return _ordered(found)
+        found = (stack.read_json(self.home / FILE) or {}).get("services")
+        return _ordered(found if isinstance(found, list) else ())
 
     def of_releases(self, names: Sequence[str]) -> tuple[str, ...]:
         """The services of some releases: those that were deployed of them, or all."""

@@ -8,7 +8,7 @@ import pytest
 from infra.data import postgres_backup
 from infra.docker_engine import Engine, Place
 from infra.errors import PlatformError
-from infra.tiers.compose_session import SECRET, Session, make_figures, mounted
+from infra.tiers.compose_session import SECRET, Session, applied, make_figures, mounted
 from tests.unit.helpers import context_of, settings_of
 
 USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
@@ -91,3 +91,9 @@ def test_a_secret_that_the_user_has_set_wins(tmp_path: Path) -> None:
     session.make_secret()
     assert not (session.home / SECRET).exists()
     assert session.compose.environ["CLEARML_SECRET"] == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"services": 5}', '{"containers": 7}', '{"mounts": "x"}'])
+def test_a_damaged_note_of_what_was_started_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "applied.json").write_text(text, encoding="utf-8")
+    assert applied(tmp_path) is None

@@ -45,6 +45,12 @@ def test_services_of_releases_are_those_deployed_or_all(deployed: DeployedServic
     assert deployed.of_releases(("minio", "redis")) == ("minio-results", "redis")
 
 
+@pytest.mark.parametrize("text", ["", "[1]", '{"services": 5}', '{"services": null}', "\u00ff"])
+def test_a_damaged_file_is_none(deployed: DeployedServices, tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text, encoding="utf-8")
+    assert deployed.names == ()
+
+
 def test_names_of_another_version_are_left_out(deployed: DeployedServices, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"services": ["redis", "a-service-of-tomorrow"]}')
     assert deployed.names == ("redis",)
