@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,11 +68,17 @@ class ByImage:
 
 
 @pytest.fixture
-def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
+def home() -> Iterator[Path]:
+    """A directory that the server's own user can reach: below pytest's own, another run may close the way to it."""
+    made = Path(tempfile.mkdtemp(prefix="platform-test-")).resolve()
+    os.chmod(made, 0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def context(home: Path) -> Iterator[Context]:
     """A stack whose PostgreSQL 15 holds rows, stopped; the setting names the bundled version."""
-    home = tmp_path_factory.mktemp("state")
-    for directory in (home, *home.parents[:2]):
-        os.chmod(directory, 0o755)
     env = clean_environment() | free_ports() | {"PLATFORM_STATE_DIR": str(home)}
     read = settings.load(environ=env)
     bundled = str(providers.postgres_bin(read).path)
