@@ -1,9 +1,10 @@
-"""Whether object backups grow in step with what they hold: the time of each object and of each GB, with a plot.
+"""Whether backups grow in step with what they hold: the time of each object and of each GB, with a plot.
 
-`python -m tests.bench.data_growth [--objects 100000] [--gigabytes 5]` takes about ten minutes and 12 GB of disk, and
-writes `.platform-tests/growth.svg` and `growth.json`. The server is rclone, whose objects are files: they are laid down
-before it starts, since 100,000 uploads would take longer than what is measured. Every time is without that of a bare
-listing: rclone reads a whole directory for each page of it.
+`python -m tests.bench.data_growth [--objects 100000] [--gigabytes 5]` takes about a quarter of an hour and 20 GB of
+disk, and writes `.platform-tests/growth.svg` and `growth.json`. The server is rclone, whose objects are files: they are
+laid down before it starts, since 100,000 uploads would take longer than what is measured. Every time is without that of
+a bare listing: rclone reads a whole directory for each page of it. Databases are measured by `db.backup` of one that
+grows; the seconds are those from its snapshot to its publication, without the start of the program.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.data import objects_backup, store
+import psycopg
+
+from infra import endpoints, settings
+from infra.data import objects_backup, postgres_backup, store
 from infra.data.objects_client import Login
+from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import plot
-from tests.bench.data_objects import ran
-from tests.bench.figures import Figure, printed
+from tests.bench import run as bench
+from tests.bench.data_objects import ran, task
+from tests.bench.figures import Figure, invoke, printed
 from tests.rig import engines
 
 OBJECTS, GIGABYTES = 100_000, 5.0
@@ -35,8 +41,12 @@ SIZES = (0.02, 0.1, 0.4, 1.0)
 """The same for gigabytes."""
 SMALL, LARGE = 512, 64 << 20
 IN_A_BUCKET = 5_000
+ROW = 207
+"""Bytes of a row of the database as COPY text, about."""
+ROWS = """insert into growth select i, md5(i::text) || md5((i * 7)::text) || md5((i * 11)::text) ||
+  md5((i * 13)::text) || md5((i * 17)::text) || md5((i * 19)::text) from generate_series(%s::bigint, %s::bigint) i"""
 FLAT = 1.2
-"""How much longer the largest may take for each object or GB than the smallest."""
+"""How much longer the largest may take for each object or GB than the quickest of the smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +65,69 @@ def figures(work: Path, objects: int = OBJECTS, gigabytes: float = GIGABYTES) ->
     much = [_measured(work / f"large-{n}", n, LARGE) for n in counts]
     objects_each = [Point(a, s / a * 1000, m) for a, s, m in many]
     gb_each = [Point(a * LARGE / 1e9, s / (a * LARGE / 1e9), m) for a, s, m in much]
-    _write(objects_each, gb_each)
+    rows_each = databases(work / "databases", gigabytes)
+    _write(objects_each, gb_each, rows_each)
     return [
-        _flat(objects_each, f"time of each object, {objects_each[-1].amount:,.0f} against the fewest"),
-        _flat(gb_each, f"time of each GB, {gb_each[-1].amount:.1f} GB against the least"),
+        _flat(objects_each, f"time of each object, {objects_each[-1].amount:,.0f} against the quickest"),
+        _flat(gb_each, f"time of each GB, {gb_each[-1].amount:.1f} GB against the quickest"),
+        _flat(rows_each, f"time of each GB of a database, {rows_each[-1].amount:.2g} GB against the quickest"),
         Figure(f"memory of a backup of {objects:,} objects", objects_each[-1].memory, "MB", "with its helpers", 150.0),
         Figure(f"memory of a backup of {gigabytes:g} GB", gb_each[-1].memory, "MB", "with its helpers", 150.0),
+        Figure(f"memory of db.backup of {gigabytes:g} GB", rows_each[-1].memory, "MB", "with pg_dump", 150.0),
     ]
+
+
+def databases(home: Path, gigabytes: float) -> list[Point]:
+    """Backups of a database that grows, on a stack of their own."""
+    env, points, rows = bench.staged(home / "state"), [], 0
+    invoke(env, "up")
+    try:
+        ends = endpoints.build(settings.load(environ=env), ("postgres",))
+        for part in SIZES:
+            wanted = max(1, int(gigabytes * 1e9 * part / ROW))
+            _add_rows(ends, rows, wanted)
+            rows = wanted
+            points.append(_of_database(env, home / "target"))
+    finally:
+        invoke(env, "down")
+        shutil.rmtree(home, ignore_errors=True)
+    return points
+
+
+def _add_rows(ends: Endpoints, present: int, wanted: int) -> None:
+    with psycopg.connect(ends.database_url("platform"), autocommit=True) as link:
+        link.execute("set synchronous_commit to off; create table if not exists growth (n bigint, t text)")
+        link.execute(ROWS, (present + 1, wanted))
+        link.execute("vacuum analyze growth")  # or the backup would be the first to read the new pages
+        link.execute("checkpoint")
+
+
+def _of_database(env: Mapping[str, str], target: Path) -> Point:
+    done = task(env, "db.backup", "--database", "platform", "--to", str(target))
+    facts = postgres_backup.listing(target)[-1].facts
+    size = sum(t["bytes"] for t in facts["databases"]["platform"]["tables"].values()) / 1e9
+    shutil.rmtree(target)
+    return Point(size, facts["seconds"] / size, done.memory)
 
 
 def _flat(points: list[Point], name: str) -> Figure:
     unit = ", ".join(f"{p.each:.3g}" for p in points)
-    return Figure(name, points[-1].each / points[0].each, "x", f"ms or s for each: {unit}; listing apart", FLAT)
+    quickest = min(p.each for p in points[:-1])  # where a fixed part weighs least: the fewest would hide a growth
+    return Figure(name, points[-1].each / quickest, "x", f"ms or s for each: {unit}; listing apart", FLAT)
 
 
-def _write(objects_each: list[Point], gb_each: list[Point]) -> None:
+def _write(objects_each: list[Point], gb_each: list[Point], rows_each: list[Point]) -> None:
     place = ROOT / ".platform-tests"
     place.mkdir(exist_ok=True)
     panels = [
         plot.Panel("Time of each object", "objects", "ms", [(p.amount, p.each) for p in objects_each]),
         plot.Panel("Time of each GB", "GB", "s", [(round(p.amount, 2), p.each) for p in gb_each]),
+        plot.Panel("Time of each GB of a database", "GB", "s", [(round(p.amount, 2), p.each) for p in rows_each]),
         plot.Panel("Memory of the run", "objects", "MB", [(p.amount, p.memory) for p in objects_each]),
     ]
     (place / "growth.svg").write_text(plot.svg(panels), encoding="utf-8")
-    data = {"objects": [asdict(p) for p in objects_each], "gigabytes": [asdict(p) for p in gb_each]}
+    measured = {"objects": objects_each, "gigabytes": gb_each, "databases": rows_each}
+    data = {name: [asdict(p) for p in points] for name, points in measured.items()}
     (place / "growth.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
