@@ -12,6 +12,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.console import printable
 from infra.data import objects_backup, store
 from infra.data import objects_records as records
 from infra.data.objects_pool import Pool
@@ -148,14 +149,9 @@ def _named(backup: store.Backup, buckets: tuple[str, ...], pool: Pool, problems:
     for record in _contents(backup, buckets):
         held = keys.get(bytes.fromhex(record["sha256"]))
         if held is not None and len(held) < NAMED:
-            held.append(shown(f"{record['bucket']}/{record['key']}"))
+            held.append(printable(f"{record['bucket']}/{record['key']}"))
     files = {name: str(pool.path(name.hex()).relative_to(pool.target)) for name in problems}
     return [Bad(files[name], problem, tuple(keys[name])) for name, problem in sorted(problems.items())]
-
-
-def shown(text: str) -> str:
-    """A key for people: control characters and lone surrogates as escapes, so that no terminal acts on them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def mark_verified(backup: store.Backup) -> None:

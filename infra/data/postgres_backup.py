@@ -19,7 +19,7 @@ from infra import stack
 from infra.console import Console, human_bytes
 from infra.data import postgres_clients as clients
 from infra.data import postgres_digest as digest
-from infra.data import postgres_dump, postgres_facts, postgres_snapshot, store
+from infra.data import postgres_dump, postgres_facts, postgres_manifest, postgres_snapshot, store
 from infra.data.postgres_children import Children, side_by_side
 from infra.data.postgres_clients import Server
 from infra.data.postgres_dump import Archive
@@ -255,7 +255,7 @@ def _facts(
 
 def listing(target: Path) -> list[Backup]:
     """Every backup of databases in a target, oldest first, broken ones with their problem."""
-    return store.catalogue(target, KIND)
+    return [postgres_manifest.judged(b) for b in store.catalogue(target, KIND)]
 
 
 def find(target: Path, wanted: str) -> Backup:
@@ -278,6 +278,7 @@ def find(target: Path, wanted: str) -> Backup:
     store.require_whole(found)
     if found.kind != KIND:
         raise store.damaged(found, store.MANIFEST, f"is of the kind {found.kind!r}, not a backup of databases")
+    store.require_whole(postgres_manifest.judged(found))
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.console import human_bytes
+from infra.console import human_bytes, printable
 from infra.data import postgres_backup, postgres_facts, postgres_load, postgres_scratch, postgres_verify, store
 from infra.data import postgres_clients as clients
 from infra.data.postgres_backup import Event, silent
@@ -67,8 +67,9 @@ class Plan:
             )
             lines.append(f"  {item.source} -> {item.target}: {item.rows:,} rows{kept}")
         if self.roles:
-            lines.append(f"  roles that are missing are made: {', '.join(r['name'] for r in self.roles)}")
-        return lines
+            named = (f"{r['name']}{' (superuser)' if r['superuser'] else ''}" for r in self.roles)
+            lines.append(f"  roles that are missing are made: {', '.join(named)}")
+        return [printable(line) for line in lines]
 
     def data(self) -> dict[str, Any]:
         """The plan for programs."""
@@ -139,8 +140,14 @@ def _saved_roles(backup: Backup) -> list[Mapping[str, Any]]:
     if file is None:
         raise store.damaged(backup, postgres_backup.ROLES_JSON, "is missing")
     store.check_files(replace(backup, files=(file,)))
-    with os.fdopen(store.open_file(backup, file), encoding="utf-8") as stream:
-        return list(json.load(stream))
+    try:
+        with os.fdopen(store.open_file(backup, file), encoding="utf-8") as stream:
+            roles = list(json.load(stream))
+        for role in roles:
+            postgres_facts.role_statements(role)
+    except (ValueError, TypeError, KeyError) as error:
+        raise store.damaged(backup, postgres_backup.ROLES_JSON, "does not hold roles") from error
+    return roles
 
 
 def check_files(made: Plan) -> None:
@@ -188,6 +195,7 @@ def _dropped(link: psycopg.Connection[Any], made: Plan, children: Children) -> I
     finally:
         children.stop()
         try:
+            _idle(link)
             for item in made.items:
                 postgres_scratch.drop(link, item.new)
         except psycopg.OperationalError:
@@ -230,6 +238,7 @@ def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[Item]) -
     """
     import psycopg
 
+    said_elsewhere = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege)
     text = swap_text(link, items)
     for number in range(SWAP_TRIES):
         began = time.perf_counter()
@@ -240,18 +249,30 @@ def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[Item]) -
             last = error
             _reopened(link, items)
             time.sleep(0.2 * (number + 1))
-        except BaseException:
+        except BaseException as error:
             with clients.connected(server.endpoints) as other:
                 _reopened(other, items)
+            if isinstance(error, psycopg.Error) and not isinstance(error, said_elsewhere):
+                raise _not_swapped(error) from error
             raise
-    raise PlatformError("BACKUP_FAILED", "the databases could not be swapped", why=str(last).splitlines()[0]) from last
+    raise _not_swapped(last) from last
+
+
+def _not_swapped(error: psycopg.Error) -> PlatformError:
+    what = "the restored databases could not take the place of the present ones, which are as before"
+    return PlatformError("BACKUP_FAILED", what, why=str(error).splitlines()[0], steps=("invoke logs -s postgres",))
+
+
+def _idle(link: psycopg.Connection[Any]) -> None:
+    """End the transaction in which a swap has failed: nothing else is listened to before."""
+    if link.info.transaction_status.name not in ("IDLE", "UNKNOWN"):
+        link.execute("rollback")
 
 
 def _reopened(link: psycopg.Connection[Any], items: Sequence[Item]) -> None:
     from psycopg import sql
 
-    if link.info.transaction_status.name != "IDLE":
-        link.execute("rollback")
+    _idle(link)
     closed = {row[0] for row in link.execute("select datname from pg_database where not datallowconn")}
     for item in items:
         if item.target in closed:

@@ -116,6 +116,7 @@ def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, 
         psycopg.errors.InvalidParameterValue,
         psycopg.errors.WrongObjectType,
         psycopg.errors.FeatureNotSupported,
+        psycopg.errors.UndefinedObject,
     ) as e:
         what = f"{facts.name} was made with the locale {facts.locale or facts.collate}, which this server lacks"
         raise PlatformError("DATA_INCOMPATIBLE", what, why=str(e).splitlines()[0]) from e

@@ -15,6 +15,7 @@ from infra.data import (
     objects_verify,
     postgres_backup,
     postgres_clients,
+    postgres_manifest,
     postgres_verify,
     redis_dump,
     store,
@@ -53,7 +54,9 @@ def part(content: Path, name: str, kind: str) -> Backup:
 
 def databases(content: Path) -> Backup:
     """The databases of a snapshot."""
-    return part(content, "databases", postgres_backup.KIND)
+    found = postgres_manifest.judged(part(content, "databases", postgres_backup.KIND))
+    store.require_whole(found)
+    return found
 
 
 def objects(content: Path) -> Backup:

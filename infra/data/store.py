@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ FORMAT = 1
 """Version of the layout; a newer one is refused."""
 CHUNK = 1 << 20
 _NAME = re.compile(r"^(\d{6})-(\d{8}T\d{6}Z)$")
+_CREATED = re.compile(r"^[0-9TZ:-]+$")
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,27 @@ def _parsed(path: Path, body: Mapping[str, Any]) -> Backup:
         return Backup(path, str(body.get("kind", "")), int(body.get("sequence", 0)), "", problem=problem)
     problem = "" if body["sha256"] == digest_of(body) else "its manifest is damaged (checksum)"
     files = tuple(File(**entry) for entry in body["files"])
-    return Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem)
+    found = Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem)
+    return replace(found, problem=problem or _impossible(found))
+
+
+def _impossible(found: Backup) -> str:
+    """What no backup of ours says, although the checksum fits: somebody has written the manifest anew."""
+    plain = isinstance(found.kind, str) and isinstance(found.facts, dict) and type(found.sequence) is int
+    if not plain or not _CREATED.match(found.created):
+        return "its manifest is not one of this tool"
+    strange = next((file.path for file in found.files if not _possible(file)), None)
+    return "" if strange is None else f"its manifest is not one of this tool: it names the file {strange!r}"
+
+
+def _possible(file: File) -> bool:
+    typed = isinstance(file.path, str) and type(file.size) is int and isinstance(file.sha256, str)
+    return typed and file.path.isprintable() and not _points_out(file.path) and 0 <= file.size < 1 << 63
+
+
+def _points_out(path: str) -> bool:
+    parts = Path(path).parts
+    return not parts or ".." in parts or Path(path).is_absolute()
 
 
 def _read_private(path: Path) -> str:
@@ -258,11 +279,10 @@ def open_file(backup: Backup, file: File) -> int:
     Raises:
         PlatformError: BACKUP_DAMAGED naming the path.
     """
-    parts = Path(file.path).parts
-    if not parts or ".." in parts or Path(file.path).is_absolute():
+    if _points_out(file.path):
         raise damaged(backup, file.path, "points out of the backup")
     current = backup.path
-    for part in parts:
+    for part in Path(file.path).parts:
         current = current / part
         if current.is_symlink():
             raise damaged(backup, file.path, "is a link")

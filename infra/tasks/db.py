@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, words
 from infra.tasks.events import STREAM, ended, events
@@ -111,10 +112,14 @@ def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
         *(f"removed: {path}" for path in removed),
         "Next: invoke db.list" if checked else "Next: invoke db.verify",
     ]
-    heading = ("DATABASE", "TABLES", "ROWS")
-    table = Table(heading, tuple((n, str(d["tables"]), str(d["rows"])) for n, d in data["databases"].items()))
     code = ExitCode.PARTIAL if missed else ExitCode.OK
-    return Answer(data, table, tuple(line for line in lines if line), names=(str(made.path),), exit=int(code))
+    said = tuple(line for line in lines if line)
+    return Answer(data, _contents(data["databases"]), said, names=(str(made.path),), exit=int(code))
+
+
+def _contents(databases: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = tuple((printable(name), str(d["tables"]), str(d["rows"])) for name, d in databases.items())
+    return Table(("DATABASE", "TABLES", "ROWS"), rows)
 
 
 def _words(checked: Any) -> str:
@@ -144,10 +149,10 @@ def list_(run: Run, to: str = "") -> Answer:
     found = postgres_backup.listing(target)
     data = [_listed(b) for b in found]
     rows = tuple(
-        (b.path.name, _age(b), human_bytes(b.size), _state(b), ", ".join(d["databases"]))
+        (b.path.name, _age(b), human_bytes(b.size), _state(b), printable(", ".join(d["databases"])))
         for b, d in zip(found, data, strict=True)
     )
-    broken = tuple(f"{b.path.name}: {b.problem}" for b in found if b.problem)
+    broken = tuple(f"{b.path.name}: {printable(b.problem)}" for b in found if b.problem)
     lines = broken if found else (f"no backup in {target}; make one: invoke db.backup --verify",)
     heading = ("BACKUP", "AGE", "SIZE", "STATE", "DATABASES")
     return Answer(data, Table(heading, rows), lines, names=tuple(b.path.name for b in found if not b.problem))
@@ -189,9 +194,8 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, _work(run), event)
         postgres_backup.write_metrics(run.context, found.path.parent)
-        rows = tuple((n, str(d["tables"]), str(d["rows"])) for n, d in done.databases.items())
         lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
-        answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "TABLES", "ROWS"), rows), lines)
+        answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
         return ended(run, event, answer)
 
 
@@ -234,7 +238,9 @@ def restore(
     confirm(run, plan.lines(), yes)
     with events(run, json_stream) as event:
         done = postgres_restore.restore(server, plan, _work(run), event)
-        rows = tuple((d["database"], str(d["rows"]), d["old"] or "") for d in done.databases.values())
+        rows = tuple(
+            (printable(d["database"]), str(d["rows"]), printable(d["old"] or "")) for d in done.databases.values()
+        )
         kept = any(old for _, _, old in rows)
         lines = (
             f"loaded in {human_seconds(done.load_seconds)}, compared in {human_seconds(done.check_seconds)}, "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.console import Answer, Console, Table, human_bytes, human_seconds
+from infra.console import Answer, Console, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, words
 from infra.tasks.events import STREAM, Event, ended, events, silent
@@ -152,10 +152,8 @@ def _backed_up(
 
 def _named(run: Run, items: list[str], what: str) -> bool:
     """Name items that are left out as a warning; whether there are any."""
-    from infra.data.objects_verify import shown
-
     for item in items[:NAMED]:
-        run.console.warn(f"{what}: {shown(item)}")
+        run.console.warn(f"{what}: {printable(item)}")
     if len(items) > NAMED:
         run.console.warn(f"{what}: {len(items) - NAMED} more (--json has them all)")
     return bool(items)
@@ -435,7 +433,7 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
     """
     import itertools
 
-    from infra.data import objects_backup, objects_verify
+    from infra.data import objects_backup
 
     with _clients(run) as clients:
         if not bucket:
@@ -448,7 +446,7 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
         listing = clients[where.store].listing(bucket, prefix)
         found = list(itertools.islice(listing, max(limit, 1) + 1))
     more = len(found) > limit
-    rows = tuple((objects_verify.shown(e.key), human_bytes(e.size), e.modified) for e in found[:limit])
+    rows = tuple((printable(e.key), human_bytes(e.size), e.modified) for e in found[:limit])
     data = [{"key": e.key, "size": e.size, "etag": e.etag, "modified": e.modified} for e in found[:limit]]
     lines = (f"there are more; see them with --limit {limit * 10}",) if more else ()
     return Answer(data, Table(("KEY", "SIZE", "MODIFIED"), rows), lines, names=tuple(e.key for e in found[:limit]))

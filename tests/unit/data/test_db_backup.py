@@ -12,6 +12,7 @@ import pytest
 from infra.data import postgres_backup, postgres_children, postgres_clients, postgres_verify, store
 from infra.errors import PlatformError
 from infra.shell import Result
+from tests.unit.data.manifests import manifest_facts
 from tests.unit.helpers import context_of
 
 
@@ -20,7 +21,7 @@ def _published(target: Path, **facts: object) -> store.Backup:
     with store.publishing(target, postgres_backup.KIND) as (draft, noted):
         draft.path("a").write_text("content")
         draft.add("a")
-        noted |= {"databases": {"users": {}}, "seconds": 2.5, **facts}
+        noted |= {"seconds": 2.5, **manifest_facts(), **facts}
     return store.load(Path(str(noted["path"])))
 
 
