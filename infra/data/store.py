@@ -322,6 +322,13 @@ def require_directory(path: Path, step: str) -> None:
         raise PlatformError("NOT_FOUND", f"there is no backup {path}", why=why, steps=(step,))
 
 
+def require_place(path: Path) -> None:
+    """Refuse a directory of backups that somebody named and that is not there. Raises PlatformError NOT_FOUND."""
+    if not path.is_dir():
+        steps = ("see that it is spelled right", "leave --to out for those of this stack")
+        raise PlatformError("NOT_FOUND", f"there is no directory {path}", steps=steps)
+
+
 def require_whole(backup: Backup) -> None:
     """Refuse a backup whose manifest is missing, damaged or too new. Raises PlatformError BACKUP_DAMAGED."""
     if not backup.problem:

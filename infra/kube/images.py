@@ -49,7 +49,10 @@ def canonical(reference: str) -> str:
 
 @dataclass(frozen=True)
 class Supply:
-    """Images for one cluster; `memory` is a file with what was found out before, `locked` has digests by reference."""
+    """Images for one cluster; `memory` is a file with what was found out before.
+
+    `locked` has digests by reference, `settings` the setting that replaces each of them.
+    """
 
     docker: Docker
     tools: Tools
@@ -59,6 +62,7 @@ class Supply:
     kubeconfig: Path
     console: Console
     locked: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
         """The images of releases, each once."""
@@ -140,8 +144,13 @@ class Supply:
             return {}
         self.console.say(f"  pulling {', '.join(references)}")
         with ThreadPoolExecutor(max_workers=3) as pool:
-            list(pool.map(lambda r: pull(self.docker, r, digest=self.locked.get(_short(r), "")), references))
+            list(pool.map(self._pull_one, references))
         return {r: self.docker.image_id(r) for r in references}
+
+    def _pull_one(self, reference: str) -> None:
+        short = _short(reference)
+        setting = self.settings.get(short, "POSTGRES_IMAGE")
+        pull(self.docker, reference, digest=self.locked.get(short, ""), setting=setting)
 
 
 @dataclass(frozen=True)

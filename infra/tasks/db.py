@@ -143,9 +143,11 @@ def list_(run: Run, to: str = "") -> Answer:
 
     Example: invoke db.list
     """
-    from infra.data import postgres_backup
+    from infra.data import postgres_backup, store
 
     target = _target(run, to)
+    if to:
+        store.require_place(target)
     found = postgres_backup.listing(target)
     data = [_listed(b) for b in found]
     rows = tuple(

@@ -167,7 +167,10 @@ def list_(run: Run, to: str = "") -> Answer:
     """
     from infra.data import objects_records, store
 
-    found = store.catalogue(_target(run, to), objects_records.KIND)
+    target = _target(run, to)
+    if to:
+        store.require_place(target)
+    found = store.catalogue(target, objects_records.KIND)
     rows = tuple(_row(b) for b in found)
     heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
     lines = () if found else ("no backup yet; make one: invoke minio.backup",)

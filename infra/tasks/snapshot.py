@@ -150,9 +150,12 @@ def list_(run: Run, to: str = "") -> Answer:
 
     Example: invoke snapshot.list
     """
-    from infra.data import snapshot
+    from infra.data import snapshot, store
 
-    found = snapshot.listing(_target(run, to))
+    target = _target(run, to)
+    if to:
+        store.require_place(target)
+    found = snapshot.listing(target)
     heading = ("SNAPSHOT", "NAME", "CREATED", "TIER", "SIZE", "STATE", "PARTS")
     lines = () if found else ("no snapshot yet; make one: invoke snapshot.create",)
     names = tuple(b.facts.get("label") or b.path.name for b in found if not b.problem)

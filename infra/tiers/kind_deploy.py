@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra import catalog, shell
 from infra.errors import PlatformError
-from infra.images import locked
+from infra.images import locked, references
 from infra.kube import releases, snapshot
 from infra.kube.api import Api, NoAnswer, unreachable
 from infra.kube.helm_cli import Helm
@@ -173,7 +173,8 @@ def supply(cluster: Cluster, found: Tools) -> Supply:
     nodes = cluster.nodes()
     known = locked(cluster.context.settings.root)
     console = cluster.context.console
-    return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, console, known)
+    replaced = {reference: setting for setting, reference in references(cluster.settings).items()}
+    return Supply(cluster.docker, found, cluster.name, nodes, memory, cluster.kubeconfig, console, known, replaced)
 
 
 def _images(cluster: Cluster, found: Tools, helm: Helm, wanted: Sequence[Wanted]) -> Convoy:

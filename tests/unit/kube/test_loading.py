@@ -218,3 +218,12 @@ def test_an_image_that_is_another_one_by_now_is_loaded_again(tmp_path: Path) -> 
     way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1", "docker.io/library/b:1"))
     way.keep({"a:1": "sha256:1", "b:1": "sha256:of yesterday"})
     assert way.plan(["a:1", "b:1"]).missing == ["b:1"]
+
+
+def test_an_image_that_cannot_be_had_is_told_with_its_own_setting(tmp_path: Path) -> None:
+    engine = Pulling()
+    engine.pull = lambda reference, limit=1800.0: Result(1, "", "manifest unknown")  # type: ignore[method-assign]
+    way = replace(supply(tmp_path), docker=engine, settings={"store:1": "MINIO_IMAGE"})
+    with pytest.raises(PlatformError) as caught:
+        way.plan(["store:1"])
+    assert any("MINIO_IMAGE=" in step for step in caught.value.steps)

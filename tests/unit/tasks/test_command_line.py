@@ -47,6 +47,7 @@ CALLS: dict[str, list[str]] = {
     "status": ["status", "--json"],
     "down": ["native.down", "--json"],
     "wait": ["wait", "--json"],
+    **{f"{kind}.list": [f"{kind}.list", "--to", "/no/such/place"] for kind in ("db", "minio", "snapshot")},
 }
 Results = dict[str, subprocess.CompletedProcess[str]]
 
@@ -73,7 +74,10 @@ def results(home: Path) -> Results:
 
 @pytest.mark.parametrize(
     ("call", "code"),
-    [("list", 0), ("help", 0), ("unknown task", 2), ("status", 9), ("down", 0), ("wait", 9)],
+    [
+        *(("list", 0), ("help", 0), ("unknown task", 2), ("status", 9), ("down", 0), ("wait", 9)),
+        *(("db.list", 9), ("minio.list", 9), ("snapshot.list", 9)),
+    ],
 )
 def test_exit_codes(results: Results, call: str, code: int) -> None:
     assert results[call].returncode == code, results[call].stderr
