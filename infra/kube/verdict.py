@@ -16,6 +16,8 @@ from infra.kube.snapshot import Object, Snapshot, metadata, outdated, selects
 READY, STARTING, FAILED = "ready", "starting", "failed"
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+PASSING = "failed to sync"
+"""In what a kubelet says while its copies of Secrets and ConfigMaps are on their way (pkg/kubelet/util/manager)."""
 CRASHES = 3
 """Restarts after which a crashing container is given up."""
 REPEATS = 3
@@ -130,7 +132,7 @@ def _hopeless_container(pod: Object, state: Mapping[str, Any], before: int) -> I
     ended, restarted = now or (state.get("lastState") or {}).get("terminated") or {}, state.get("restartCount", 0)
     if reason in IMAGE_TROUBLE:
         yield Verdict(FAILED, f"the image {state.get('image', '')} cannot be had: {message or reason}", *where)
-    elif reason in CONFIG_TROUBLE:
+    elif reason in CONFIG_TROUBLE and PASSING not in message:
         yield Verdict(FAILED, f"{state['name']} cannot be made: {message or reason}", *where)
     elif ended.get("reason") == "OOMKilled" and not state.get("ready") and (ended is now or restarted > before):
         limit = _memory_limit(pod, state["name"])
@@ -187,6 +189,7 @@ def _repeated(thing: Object, found: Snapshot, reasons: Sequence[str]) -> Iterato
     for event in found.events:
         target = event.get("involvedObject") or {}
         same = (target.get("namespace"), target.get("name")) == (about["namespace"], about["name"])
+        same = same and PASSING not in event.get("message", "")
         if same and event.get("reason") in reasons and _count(event) >= REPEATS and _uid_fits(target, about):
             yield Verdict(FAILED, f"{event['reason']}: {event.get('message', '')}", about["namespace"], about["name"])
 

@@ -103,6 +103,20 @@ def test_a_mount_that_fails_again_and_again() -> None:
     assert "secret not found" in verdict.judge(of(creating, events=[often])).detail
 
 
+@pytest.mark.parametrize(
+    ("message", "state"),
+    [
+        ("failed to sync secret cache: timed out waiting for the condition", "starting"),
+        ('secret "a" not found', "failed"),
+    ],
+)
+def test_a_secret_on_its_way_to_the_kubelet_is_waited_for(message: str, state: str) -> None:
+    configured = o.pod(container=o.waiting("CreateContainerConfigError", message))
+    assert verdict.judge(of(configured)).state == state
+    mounted = o.event("redis-0", "FailedMount", message, count=3)
+    assert verdict.judge(of(o.pod(container=o.waiting("ContainerCreating")), events=[mounted])).state == state
+
+
 def unschedulable(message: str) -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     return o.pod(conditions=[condition], containerStatuses=[])
