@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from infra.data import (
     postgres_clients,
     redis_dump,
     snapshot_age,
+    snapshot_manifest,
     snapshot_verify,
     store,
     temporal_file,
@@ -289,7 +290,7 @@ def _files(content: Path) -> Iterator[tuple[Path, File | None]]:
 
 def listing(target: Path) -> list[Backup]:
     """Every snapshot in a target, oldest first, broken ones with their problem."""
-    return store.catalogue(target, KIND)
+    return [snapshot_manifest.judged(b) for b in store.catalogue(target, KIND)]
 
 
 def find(target: Path, wanted: str) -> Backup:
@@ -306,6 +307,7 @@ def find(target: Path, wanted: str) -> Backup:
         path = Path(wanted).expanduser()
         if not matching and path.is_dir() and not path.is_symlink():
             matching = [store.load(path.absolute())]
+    matching = [snapshot_manifest.judged(b) if b.kind == KIND else b for b in matching]
     if not matching:
         raise PlatformError(
             "NOT_FOUND", f"there is no snapshot {wanted!r} in {target}", steps=("invoke snapshot.list",)
@@ -319,18 +321,3 @@ def find(target: Path, wanted: str) -> Backup:
 def encrypted(backup: Backup) -> bool:
     """Whether an identity is needed to read it."""
     return bool(backup.facts.get("recipients"))
-
-
-def summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Each part of a snapshot in a few words."""
-    words: dict[str, str] = {}
-    if "databases" in parts:
-        rows = sum(d["rows"] for d in parts["databases"]["databases"].values())
-        words["databases"] = f"{', '.join(parts['databases']['databases'])}: {rows:,} rows"
-    if "objects" in parts:
-        words["objects"] = f"{parts['objects']['objects']:,} in {len(parts['objects']['buckets'])} buckets"
-    if "redis" in parts:
-        words["redis"] = f"{parts['redis']['keys']:,} keys"
-    if "temporal" in parts:
-        words["temporal"] = "its file" if parts["temporal"]["storage"] == "file" else "its databases"
-    return words

@@ -22,6 +22,7 @@ from infra.data import (
     redis_dump,
     snapshot,
     snapshot_age,
+    snapshot_manifest,
     snapshot_verify,
     store,
     temporal_file,
@@ -47,7 +48,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan for people."""
         facts = self.backup.facts
-        words = snapshot.summary(facts["parts"])
+        words = snapshot_manifest.summary(facts["parts"])
         name = facts.get("label") or self.backup.path.name
         lines = [f"This restores the snapshot {name} of {self.backup.created} (tier {facts['tier']}) on {self.tier}:"]
         lines += [f"  {part:<10} {words[part]}; {_KEPT[part]}" for part in self.parts]

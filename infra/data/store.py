@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,18 @@ def _parsed(path: Path, body: Mapping[str, Any]) -> Backup:
     problem = "" if body["sha256"] == digest_of(body) else "its manifest is damaged (checksum)"
     files = tuple(File(**entry) for entry in body["files"])
     found = Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem)
-    return replace(found, problem=problem or _impossible(found))
+    strange = problem or _impossible(found)
+    return (
+        found if strange == problem else Backup(path, _text(found.kind), _number(found.sequence), "", problem=strange)
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _impossible(found: Backup) -> str:

@@ -69,7 +69,7 @@ def create(
 
 
 def _made(run: Run, made: Backup) -> Answer:
-    from infra.data import snapshot
+    from infra.data import snapshot, snapshot_manifest
 
     checked = made.facts.get("verified") or {}
     dangling = checked.get("objects", {}).get("dangling", [])
@@ -77,7 +77,7 @@ def _made(run: Run, made: Backup) -> Answer:
         run.console.warn(f"a training's row names the object {name}, which is in neither the store nor the snapshot")
     for part, why in made.facts["leftOut"].items():
         run.console.warn(f"{part} is not in it: {why} (--skip {part} leaves it out without this)")
-    rows = tuple(snapshot.summary(made.facts["parts"]).items())
+    rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
     lines = (
@@ -180,10 +180,10 @@ def show(run: Run, name: str, to: str = "") -> Answer:
 
     Example: invoke snapshot.show latest
     """
-    from infra.data import snapshot
+    from infra.data import snapshot, snapshot_manifest
 
     found = snapshot.find(_target(run, to), name)
-    rows = list(snapshot.summary(found.facts["parts"]).items())
+    rows = list(snapshot_manifest.summary(found.facts["parts"]).items())
     rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
     rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
     checked = found.facts.get("verified")
