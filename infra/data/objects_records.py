@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -67,6 +67,25 @@ def has_content(record: Record) -> bool:
 def is_current(record: Record) -> bool:
     """Whether the record is an object that a listing without versions shows."""
     return has_content(record) and bool(record.get("latest", True))
+
+
+def judged(backup: store.Backup) -> store.Backup:
+    """A backup of objects, with a problem where its manifest says what none of ours says (see postgres_manifest)."""
+    if backup.problem or _are_facts(backup.facts):
+        return backup
+    return replace(backup, problem="its manifest is not one of this tool: the buckets, or how much they hold")
+
+
+def _are_facts(facts: Mapping[str, Any]) -> bool:
+    buckets = facts.get("buckets")
+    if not isinstance(buckets, list) or not all(isinstance(b, dict) for b in buckets):
+        return False
+    named = all(isinstance(b.get(key), str) and b[key].isprintable() for b in buckets for key in ("store", "name"))
+    return named and all(_is_amount(part.get(key)) for part in (facts, *buckets) for key in ("objects", "bytes"))
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def reading(backup: store.Backup) -> Iterator[Record]:

@@ -61,6 +61,7 @@ def located(target: Path, name: str) -> store.Backup:
     store.require_whole(found)
     if found.kind != records.KIND:
         raise PlatformError("BACKUP_DAMAGED", f"{path} is a backup of {found.kind}, not of objects", steps=_OTHER)
+    store.require_whole(records.judged(found))
     return found
 
 
@@ -125,8 +126,11 @@ def _bad(backup: store.Backup, buckets: tuple[str, ...], tick: Tick) -> list[Bad
 
 def _contents(backup: store.Backup, buckets: tuple[str, ...]) -> Iterable[records.Record]:
     """The records that refer to a content; one whose reference is none stops here. Raises BACKUP_DAMAGED."""
+    named = {(b["store"], b["name"]) for b in backup.facts.get("buckets", ())}
     for record in records.selected(records.reading(backup), buckets):
         if records.has_content(record):
+            if (record["store"], record["bucket"]) not in named:  # a restore would pass it over
+                raise store.damaged(backup, records.MANIFEST, f"has an object of {record['bucket']!r}, no bucket of it")
             try:
                 Pool(backup.path).path(record["sha256"])
                 if not isinstance(record["size"], int):
