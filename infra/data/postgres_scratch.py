@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -36,10 +37,13 @@ def stamp() -> str:
 
 
 def named(database: str, kind: str, when: str) -> str:
-    """`<database>_<kind>_<when>`, cut to what PostgreSQL keeps of a name (bytes, not characters)."""
-    end = f"_{kind}_{when}"
+    """`<database>_<kind>_<when>`; of a long name the beginning and a checksum, in what PostgreSQL keeps (63 bytes)."""
+    end, whole = f"_{kind}_{when}", database.encode()
     room = LONGEST_NAME - len(end)
-    return database.encode()[:room].decode("utf-8", "ignore") + end
+    if len(whole) <= room:
+        return database + end
+    mark = f"_{hashlib.sha256(whole).hexdigest()[:8]}"
+    return whole[: room - len(mark)].decode("utf-8", "ignore") + mark + end
 
 
 @contextlib.contextmanager

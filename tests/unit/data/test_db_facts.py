@@ -97,6 +97,12 @@ def test_names_that_we_make_are_known_again_and_never_too_long() -> None:
     assert not postgres_facts.OURS.search("my_new_database")
 
 
+def test_long_names_that_begin_alike_get_names_of_their_own() -> None:
+    when = postgres_scratch.stamp()
+    long = [f"{'annotations_of_the_second_half_of_the_year_' * 2}{end}" for end in ("train", "test")]
+    assert len({postgres_scratch.named(name, "old", when) for name in long}) == len(long)
+
+
 def test_only_marked_or_empty_scratch_databases_are_dropped() -> None:
     assert postgres_scratch._is_ours(postgres_scratch.MARK, 10**9)
     assert postgres_scratch._is_ours(None, 1000)
