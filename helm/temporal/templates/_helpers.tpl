@@ -36,6 +36,23 @@ stringData:
   password: {{ $password | quote }}
 {{- end }}
 
+{{/* How temporal-sql-tool reaches the database. Call: (list $ secret) */}}
+{{- define "temporal.sqlTool" -}}
+{{- $secret := index . 1 }}
+{{- with (index . 0).Values.database -}}
+- name: SQL_PLUGIN
+  value: postgres12
+- name: SQL_HOST
+  value: {{ .host | quote }}
+- name: SQL_PORT
+  value: {{ .port | quote }}
+- name: SQL_TLS
+  value: {{ .tls | quote }}
+{{ include "temporal.fromSecret" (list "SQL_USER" $secret "username") }}
+{{ include "temporal.fromSecret" (list "SQL_PASSWORD" $secret "password") }}
+{{- end }}
+{{- end }}
+
 {{/* One key of that Secret as a variable. Call: (list name secret key) */}}
 {{- define "temporal.fromSecret" -}}
 - name: {{ index . 0 }}
