@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -71,9 +71,7 @@ def is_current(record: Record) -> bool:
 
 def judged(backup: store.Backup) -> store.Backup:
     """A backup of objects, with a problem where its manifest says what none of ours says (see postgres_manifest)."""
-    if backup.problem or _are_facts(backup.facts):
-        return backup
-    return replace(backup, problem="its manifest is not one of this tool: the buckets, or how much they hold")
+    return store.judged(backup, lambda facts: "" if _are_facts(facts) else "the buckets, or how much they hold")
 
 
 def _are_facts(facts: Mapping[str, Any]) -> bool:
@@ -81,11 +79,7 @@ def _are_facts(facts: Mapping[str, Any]) -> bool:
     if not isinstance(buckets, list) or not all(isinstance(b, dict) for b in buckets):
         return False
     named = all(isinstance(b.get(key), str) and b[key].isprintable() for b in buckets for key in ("store", "name"))
-    return named and all(_is_amount(part.get(key)) for part in (facts, *buckets) for key in ("objects", "bytes"))
-
-
-def _is_amount(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
+    return named and all(store.is_amount(part.get(key)) for part in (facts, *buckets) for key in ("objects", "bytes"))
 
 
 def reading(backup: store.Backup) -> Iterator[Record]:

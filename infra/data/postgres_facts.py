@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STAMP = r"\d{17}"
 """Digits that end the names of databases that we make: UTC to the millisecond."""
+LONGEST_NAME = 63
+"""Bytes of a name that PostgreSQL keeps (NAMEDATALEN - 1)."""
 OURS = re.compile(rf"_(old|new|check)_{STAMP}$")
 _DATABASES = """
 select d.datname as name, pg_get_userbyid(d.datdba) as owner, d.datacl::text[] as acl,

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from infra.data.store import Backup
+from infra.data import store
+from infra.data.postgres_facts import LONGEST_NAME
+from infra.data.store import Backup, is_amount
 
-LONGEST_NAME = 63
-"""Bytes of a name that PostgreSQL keeps."""
 TEMPLATES = ("template0", "template1")
 _DIRECTORY = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
 def judged(backup: Backup) -> Backup:
     """A backup of databases, with a problem where its manifest says what cannot be."""
-    if backup.problem:
-        return backup
-    problem = _problem(backup.facts)
-    return replace(backup, problem=f"its manifest is not one of this tool: {problem}") if problem else backup
+    return store.judged(backup, _problem)
 
 
 def _problem(facts: Mapping[str, Any]) -> str:
     for part in ("server", "client"):
-        if not _is_size(_of(facts, part).get("number")):
+        if not is_amount(_of(facts, part).get("number")):
             return f"the version of the {part} is missing"
     databases = _of(facts, "databases")
     if not databases:
@@ -53,11 +49,7 @@ def _of_database(name: str, entry: Any) -> str:
 
 
 def _is_table(table: Any) -> bool:
-    return isinstance(table, dict) and _is_size(table.get("rows")) and _is_size(table.get("bytes"))
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
+    return isinstance(table, dict) and is_amount(table.get("rows")) and is_amount(table.get("bytes"))
 
 
 def _is_text(value: Any) -> bool:

@@ -123,7 +123,7 @@ def _chosen(backup: Backup, names: Sequence[str], rename: str) -> list[str]:
     chosen = list(dict.fromkeys(names)) or saved
     if rename and len(chosen) != 1:
         raise PlatformError("USAGE", "--to names one database", steps=("name it: --database NAME --to NEW",))
-    if postgres_facts.OURS.search(rename) or len(rename.encode()) > postgres_scratch.LONGEST_NAME:
+    if postgres_facts.OURS.search(rename) or len(rename.encode()) > postgres_facts.LONGEST_NAME:
         raise PlatformError("USAGE", f"--to {rename}: not a name for a database of yours", steps=("choose another",))
     return chosen
 

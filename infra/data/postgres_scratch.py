@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MARK = "platform-infra: scratch database, may be dropped"
 """The comment of a database that is being filled; only what has it is ever dropped."""
-LONGEST_NAME = 63
 _LOCK = 7_233_006
 _SCRATCH = re.compile(rf"_(new|check)_{postgres_facts.STAMP}$")
 _HALF_MADE = 1 << 20
@@ -39,7 +38,7 @@ def stamp() -> str:
 def named(database: str, kind: str, when: str) -> str:
     """`<database>_<kind>_<when>`; of a long name the beginning and a checksum, in what PostgreSQL keeps (63 bytes)."""
     end, whole = f"_{kind}_{when}", database.encode()
-    room = LONGEST_NAME - len(end)
+    room = postgres_facts.LONGEST_NAME - len(end)
     if len(whole) <= room:
         return database + end
     mark = f"_{hashlib.sha256(whole).hexdigest()[:8]}"

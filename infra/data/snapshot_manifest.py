@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
+from infra.data import store
 from infra.data.store import Backup
 
 _STORAGES = ("file", "databases")
@@ -20,10 +20,7 @@ _OF_PARTS: dict[str, dict[str, type]] = {
 
 def judged(backup: Backup) -> Backup:
     """A snapshot, with a problem where its manifest says what cannot be."""
-    if backup.problem:
-        return backup
-    problem = _problem(backup.facts)
-    return replace(backup, problem=f"its manifest is not one of this tool: {problem}") if problem else backup
+    return store.judged(backup, _problem)
 
 
 def _problem(facts: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -259,18 +259,33 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
+FOREIGN = "its manifest is not one of this tool"
+"""Whoever writes a manifest can make its checksum fit: such a backup is no whole one of ours."""
+
+
+def judged(backup: Backup, problem: Callable[[Mapping[str, Any]], str]) -> Backup:
+    """A whole backup with a problem where its facts are none of ours; `problem` says what they say amiss, or ''."""
+    found = "" if backup.problem else problem(backup.facts)
+    return replace(backup, problem=f"{FOREIGN}: {found}") if found else backup
+
+
+def is_amount(value: Any) -> bool:
+    """Whether a value of a manifest is a number of bytes, rows or objects that can be."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 def _impossible(found: Backup) -> str:
     """What no backup of ours says, although the checksum fits: somebody has written the manifest anew."""
     plain = isinstance(found.kind, str) and isinstance(found.facts, dict) and type(found.sequence) is int
     if not plain or not _CREATED.match(found.created):
-        return "its manifest is not one of this tool"
+        return FOREIGN
     strange = next((file.path for file in found.files if not _possible(file)), None)
-    return "" if strange is None else f"its manifest is not one of this tool: it names the file {strange!r}"
+    return "" if strange is None else f"{FOREIGN}: it names the file {strange!r}"
 
 
 def _possible(file: File) -> bool:
-    typed = isinstance(file.path, str) and type(file.size) is int and isinstance(file.sha256, str)
-    return typed and file.path.isprintable() and not _points_out(file.path) and 0 <= file.size < 1 << 63
+    typed = isinstance(file.path, str) and isinstance(file.sha256, str)
+    return typed and file.path.isprintable() and not _points_out(file.path) and is_amount(file.size)
 
 
 def _points_out(path: str) -> bool:

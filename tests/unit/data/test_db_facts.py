@@ -92,7 +92,7 @@ def test_names_that_we_make_are_known_again_and_never_too_long() -> None:
         for name in ("users", "ü" * 40):
             made = postgres_scratch.named(name, kind, when)
             assert postgres_facts.OURS.search(made)
-            assert len(made.encode()) <= postgres_scratch.LONGEST_NAME
+            assert len(made.encode()) <= postgres_facts.LONGEST_NAME
     assert not postgres_facts.OURS.search("users_old_2026")
     assert not postgres_facts.OURS.search("my_new_database")
 
