@@ -126,7 +126,7 @@ class Activities:
         return Program(
             argv=step.argv,
             cwd=Path(request.cwd) if request.command else self._logs,
-            env={**environment(os.environ, built_in=request.built_in), **self._contract.values, **step.env},
+            env={**environment(os.environ, self._contract, built_in=request.built_in), **step.env},
             log=log,
             pid_file=log.with_suffix(".pid.json"),
         )
@@ -221,13 +221,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def environment(base: Mapping[str, str], *, built_in: bool) -> dict[str, str]:
+def environment(base: Mapping[str, str], contract: Contract, *, built_in: bool) -> dict[str, str]:
     """The worker's environment without the platform's own settings: a training knows the contract only."""
     mine = {name for name in base if name in catalog.SETTINGS or name.startswith(("PLATFORM_", "TRAINING_"))}
     # The path to our own code, and in an image to its packages, is for our own programs only.
     kept = {name: value for name, value in base.items() if name not in mine and name != "PYTHONPATH"}
     own = {"PYTHONUTF8": "1", "PYTHONPATH": base.get("PYTHONPATH") or str(ROOT)}
-    return {**kept, **own} if built_in else kept
+    return {**kept, **(own if built_in else {}), **contract.values}
 
 
 def _training(request: Request, attempt: int) -> list[str]:

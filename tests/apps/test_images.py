@@ -108,8 +108,9 @@ def test_the_frontends_image_serves_the_page_and_passes_questions_on(images: Ima
 
 PREPARATION = """
 import os, subprocess, sys
+from infra.training import contract
 from infra.training.activities import environment
-own = environment(os.environ, built_in=True)
+own = environment(os.environ, contract.read(), built_in=True)
 sys.exit(subprocess.call([sys.executable, "-m", "infra.training.prepare"], env=own))
 """
 """A worker's first step, in the environment that a worker gives it."""

@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 from infra.settings import ROOT
 from infra.training import activities
 from infra.training.activities import Report
+from infra.training.contract import Contract
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,11 @@ def test_a_training_knows_the_contract_only() -> None:
         "TRAINING_LOG_DIR": "/l",
         "PYTHONPATH": "/p",
     }
-    users = activities.environment(base, built_in=False)
+    nothing = Contract({})
+    users = activities.environment(base, nothing, built_in=False)
     assert users == {"PATH": "/bin"}
-    own = activities.environment(base, built_in=True)
+    own = activities.environment(base, nothing, built_in=True)
     assert own == {"PATH": "/bin", "PYTHONUTF8": "1", "PYTHONPATH": "/p"}, "in an image the packages are on that path"
-    assert activities.environment({}, built_in=True)["PYTHONPATH"] == str(ROOT)
+    assert activities.environment({}, nothing, built_in=True)["PYTHONPATH"] == str(ROOT)
+    both = {"TEMPORAL_NAMESPACE": "of the contract, and a setting, too"}
+    assert activities.environment({"TEMPORAL_NAMESPACE": "a setting"}, Contract(both), built_in=False) == both
