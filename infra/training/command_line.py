@@ -40,11 +40,12 @@ def located(words: list[str]) -> list[str]:
     """
     found = shell.find(words[0])
     if found is None:
+        python = "python" if shell.find("python") else "python3"
         raise PlatformError(
             "PROGRAM_MISSING",
             f"the program {words[0]} is not there",
             why="it is neither on PATH nor a file that may be run",
-            steps=("give its path, or call it through its interpreter: --command 'python train.py'",),
+            steps=(f"give its path, or call it through its interpreter: --command '{python} train.py'",),
         )
     return [found, *words[1:]]
 

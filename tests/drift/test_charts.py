@@ -239,3 +239,15 @@ def test_chart_is_named_after_its_folder_and_tells_its_version(chart: str) -> No
 def test_every_folder_is_a_release_of_the_catalogue() -> None:
     releases = {c.release for c in (*catalog.CHARTS, *catalog.UPSTREAM_CHARTS)}
     assert {p.name for p in (ROOT / "helm").iterdir() if p.is_dir()} == releases
+
+
+def test_temporals_command_line_asks_the_dns_for_nothing_but_addresses() -> None:
+    tool = "temporal operator"
+    asked = [c for _, c in m.containers(m.rendered("temporal")) if tool in json.dumps(c)]
+    found = [entry["value"] for c in asked for entry in c["env"] if entry["name"] == "TEMPORAL_ADDRESS"]
+    setup = m.load("compose/docker-compose.yml")["services"]["temporal-setup"]
+    assert tool in json.dumps(setup)
+    found.append(setup["environment"]["TEMPORAL_ADDRESS"])
+    assert len(found) == len(asked) + 1
+    assert len(asked) == 2, "the Job that makes namespaces, and the chart's test"
+    assert [address for address in found if not address.startswith("passthrough:///")] == []

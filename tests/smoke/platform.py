@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from infra.settings import ROOT
 
 STORES = {"EXTERNAL": "minio-datasets", "INTERNAL": "minio-results"}
 """Prefix of the contract's variables -> name of the service."""
+
+PYTHON = "python" if shutil.which("python") else "python3"
+"""What a user of this machine calls it: a bare Debian has no `python` outside an environment."""
 
 
 @dataclass(frozen=True)

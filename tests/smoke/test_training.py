@@ -18,7 +18,7 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.smoke.platform import Platform
+from tests.smoke.platform import PYTHON, Platform
 
 LIMIT = 600.0
 ACCURACY = 0.95
@@ -185,7 +185,7 @@ def test_run_is_in_mlflow(training: Training) -> None:
 
 
 def test_a_failing_program_of_the_user_is_a_failed_training(platform: Platform) -> None:
-    done = platform.invoke("train.run", "--command", "python -c 'raise SystemExit(3)'", "--json", timeout=LIMIT)
+    done = platform.invoke("train.run", "--command", f"{PYTHON} -c 'raise SystemExit(3)'", "--json", timeout=LIMIT)
     envelope = json.loads(done.stdout)
     assert done.returncode == 1
     assert (envelope["status"], envelope["error"]["code"]) == ("error", "TASK_FAILED")
@@ -193,5 +193,5 @@ def test_a_failing_program_of_the_user_is_a_failed_training(platform: Platform) 
 
 def test_a_program_of_the_user_sees_the_contract(platform: Platform) -> None:
     code = "import os; assert os.environ['DATABASE_URL'].endswith('/platform'); print('seen')"
-    answer = platform.data("train.run", "--command", f'python -c "{code}"', timeout=LIMIT)
+    answer = platform.data("train.run", "--command", f'{PYTHON} -c "{code}"', timeout=LIMIT)
     assert answer["state"] == "succeeded"

@@ -14,6 +14,7 @@ import pytest
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.training.tools import Training, execute, processes_with, start, until
+from tests.smoke.platform import PYTHON
 
 # Two processes that ignore the request to stop, and progress.
 STUBBORN = """
@@ -160,18 +161,18 @@ def test_a_job_whose_workflow_is_gone_does_not_stay_running(platform: Victim) ->
     ],
 )
 def test_a_database_of_another_version_is_refused(platform: Victim, change: str, undo: str) -> None:
-    platform.invoke("train.run", "--command", "python -c pass", check=True)
+    platform.invoke("train.run", "--command", f"{PYTHON} -c pass", check=True)
     execute(platform, change)
     try:
-        done = platform.invoke("train.run", "--command", "python -c pass", "--json")
+        done = platform.invoke("train.run", "--command", f"{PYTHON} -c pass", "--json")
     finally:
         execute(platform, undo)
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (8, "DATA_INCOMPATIBLE")
-    assert platform.invoke("train.run", "--command", "python -c pass").returncode == 0
+    assert platform.invoke("train.run", "--command", f"{PYTHON} -c pass").returncode == 0
 
 
 def test_an_unknown_job(platform: Victim) -> None:
-    training = start(platform, "--command", "python -c pass")
+    training = start(platform, "--command", f"{PYTHON} -c pass")
     training.until_final()
     done = platform.invoke("train.show", f"{training.id[:-1]}x")
     assert done.returncode == 9

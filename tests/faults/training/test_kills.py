@@ -10,6 +10,7 @@ import pytest
 from infra.training.store import S3Store
 from tests.faults.conftest import WORKER, Victim
 from tests.faults.training.tools import EPOCHS, Training, start
+from tests.smoke.platform import PYTHON
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_down_in_the_middle_and_up_again(platform: Victim, undisturbed: str) -> 
     assert training.trainers() == []
     platform.up()
     # The next training brings the worker back, which takes up what was left.
-    start(platform, "--command", "python -c pass").until_final()
+    start(platform, "--command", f"{PYTHON} -c pass").until_final()
     ended_well(training, undisturbed)
     assert "resumed at epoch " in training.log()
 

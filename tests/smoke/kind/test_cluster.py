@@ -79,10 +79,20 @@ def test_a_node_that_restarts_loses_nothing(cluster: TheCluster, platform: Platf
 
 
 def test_stop_and_start(cluster: TheCluster) -> None:
+    before = restarts_of_temporal(cluster)
     cluster.task("kind.stop")
     assert not any(n.running for n in cluster.nodes())
     cluster.task("kind.start")
     assert cluster.data("kind.status")["state"] == "ready"
+    assert restarts_of_temporal(cluster) <= before + 1, "its server has waited for the database, and not ended"
+
+
+def restarts_of_temporal(cluster: TheCluster) -> int:
+    """How often the containers of its server began anew."""
+    pods = cluster.items("/api/v1/namespaces/temporal/pods", labelSelector="app.kubernetes.io/component=server")
+    states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
+    assert states
+    return sum(int(state["restartCount"]) for state in states)
 
 
 def test_the_report_has_the_parts_and_no_secret(cluster: TheCluster, tmp_path: Path) -> None:

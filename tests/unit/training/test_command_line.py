@@ -49,3 +49,4 @@ def test_a_program_is_found_before_anything_is_started(tmp_path: Path, monkeypat
     with pytest.raises(PlatformError) as caught:
         command_line.located(["no-such-program"])
     assert caught.value.code == "PROGRAM_MISSING"
+    assert "'python3 train.py'" in caught.value.steps[0], "nothing is called python there"
