@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 from infra import catalog, docker_engine, shell
 from infra.console import Table, human_seconds
 from infra.errors import ExitCode, PlatformError
+from infra.tiers import compose_cli
 from scripts import make_env
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +111,7 @@ def without_containers() -> str:
     """Why no container can be started here: no engine, no Compose, or images that would have to be pulled."""
     try:
         docker_engine.find()
+        compose_cli.version()
         names = shell.run(["docker", "compose", "-f", str(CORE_FILE), "config", "--images"]).out.split()
     except PlatformError as error:
         return f"{error.what}{f' ({error.why})' if error.why else ''}"

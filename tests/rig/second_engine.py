@@ -32,11 +32,14 @@ signal.pause()
 
 
 class SecondEngine:
-    """A dockerd whose files are in `home`; `holder` is the process that keeps its network namespace."""
+    """A dockerd with its files in `home`; `holder` keeps its network namespace.
 
-    def __init__(self, home: Path, holder: int) -> None:
-        self.home, self.holder = home, holder
-        self.socket = home / "docker.sock"
+    `sockets` is a directory for what a socket's path has to be short for: 107 bytes on Linux (unix(7)).
+    """
+
+    def __init__(self, home: Path, holder: int, sockets: Path) -> None:
+        self.home, self.holder, self.sockets = home, holder, sockets
+        self.socket = sockets / "docker.sock"
         self.log = home / "dockerd.log"
         self._daemon: subprocess.Popen[bytes] | None = None
 
@@ -74,7 +77,7 @@ class SecondEngine:
         Raises:
             RigProblem: it ended or did not answer in time.
         """
-        places = {"data-root": self.root, "exec-root": self.home / "exec", "pidfile": self.home / "dockerd.pid"}
+        places = {"data-root": self.root, "exec-root": self.sockets, "pidfile": self.home / "dockerd.pid"}
         options = [f"--{name}={path}" for name, path in places.items()]
         argv = self.inside([engine.find("dockerd") or "dockerd", *options, f"--host={self.url}", "--ip=127.0.0.1"])
         with open(self.log, "ab") as out:
@@ -100,7 +103,7 @@ class SecondEngine:
 
     def _forget_containerd(self) -> None:
         """Wait for its containerd: the next engine takes one that is just ending, or not yet reaped, for its own."""
-        note = self.home / "exec" / "containerd" / "containerd.pid"
+        note = self.sockets / "containerd" / "containerd.pid"
         deadline = time.monotonic() + STOP_SECONDS
         while note.exists() and time.monotonic() < deadline:
             if not _lives(int(note.read_text() or 0)):
@@ -148,7 +151,10 @@ def second_engine(size: str = "") -> Iterator[SecondEngine]:
         (home / "root").mkdir()
         if size:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home / "root")], check=True)
-        made = SecondEngine(home, undo.enter_context(_network_namespace()))
+        sockets = Path(tempfile.mkdtemp(prefix="rig-", dir="/run"))
+        undo.callback(shutil.rmtree, sockets, ignore_errors=True)
+        undo.callback(cache.unmount_below, sockets)
+        made = SecondEngine(home, undo.enter_context(_network_namespace()), sockets)
         undo.callback(made.stop)
         made.start()
         undo.callback(_remove_containers, made)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from infra import catalog
+from infra import catalog, docker_engine
 from scripts import run_tests
 from scripts.run_tests import Outcome
 from tests.unit.helpers import script
@@ -68,6 +69,17 @@ def test_sessions_with_containers_are_skipped_with_what_docker_says(monkeypatch:
         for session in ("smoke-compose", "faults-compose"):
             assert "/nowhere/docker.sock" in run_tests.unavailable(session)
         assert run_tests.unavailable("smoke-native") == ""
+    finally:
+        run_tests.without_containers.cache_clear()
+
+
+def test_a_docker_without_compose_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "docker", "echo Run docker --help >&2; exit 125")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(docker_engine, "find", lambda: None)
+    run_tests.without_containers.cache_clear()
+    try:
+        assert "Docker Compose is not installed" in run_tests.unavailable("smoke-compose")
     finally:
         run_tests.without_containers.cache_clear()
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from infra.errors import PlatformError
 from infra.settings import ROOT
+from infra.tiers import compose_cli
 from tests.rig import cache, env_file
 from tests.rig.second_engine import SecondEngine, second_engine
 from tests.smoke.stage import Completed, clean_environment, run
@@ -60,6 +62,10 @@ def lacking() -> str:
     """Why an engine of its own cannot be had here; '' when it can."""
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("dockerd"):
         return "an engine of its own needs root on Linux, and dockerd"
+    try:
+        compose_cli.version()
+    except PlatformError as error:
+        return error.what
     missing = [name for name in CORE if name not in references()]
     return f"without {', '.join(missing)}: python -m tests.rig.up makes them" if missing else ""
 
