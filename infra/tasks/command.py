@@ -186,13 +186,15 @@ AGAIN = 2.0
 @contextmanager
 def _signals() -> Iterator[None]:
     """SIGTERM ends a run like Ctrl-C, with its own exit code; impatience does not cut the clearing away off."""
-    last, came = -AGAIN, BaseException()
+    last, came, hook = -AGAIN, BaseException(), sys.unraisablehook
 
     def handle(number: int, frame: object) -> None:
         nonlocal last, came
         if time.monotonic() - last < AGAIN:
             return
         last, came = time.monotonic(), _reason(number)
+        # A thread that was just beginning, or a finalizer, is cut off: nobody can do anything about that.
+        sys.unraisablehook = lambda _: None
         raise came
 
     before = {number: signal.signal(number, handle) for number in _caught()}
@@ -204,6 +206,7 @@ def _signals() -> Iterator[None]:
             raise
         raise came from error
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             # Once a signal has come, the exit code is on its way, and one more must not take its place.
             signal.signal(number, handler if last < 0 else signal.SIG_IGN)

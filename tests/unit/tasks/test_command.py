@@ -128,6 +128,38 @@ def test_signals_end_a_task_with_their_own_code_and_more_of_them_change_nothing(
     os.kill(os.getpid(), number)  # on the way out
 
 
+class Finalized:
+    """What fails where nobody can catch it, like a thread that is cut off while it begins."""
+
+    def __del__(self) -> None:
+        raise KeyError("limbo")
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("signalled", [True, False])
+def test_what_a_signal_cuts_off_is_no_news_and_without_one_it_is(
+    monkeypatch: pytest.MonkeyPatch, signalled: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda said: told.append(type(said.exc_value).__name__))
+    hook = sys.unraisablehook
+
+    def body(run: Run) -> Answer:
+        """Wait."""
+        try:
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            return Answer({})
+        finally:
+            Finalized()
+
+    assert call(body) == (143 if signalled else 0)
+    assert told == ([] if signalled else ["KeyError"])
+    assert sys.unraisablehook is hook
+
+
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
