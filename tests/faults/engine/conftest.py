@@ -65,7 +65,7 @@ def lacking() -> str:
     try:
         compose_cli.version()
     except PlatformError as error:
-        return error.what
+        return f"{error.what}: python -m tests.rig.up brings it"
     missing = [name for name in CORE if name not in references()]
     return f"without {', '.join(missing)}: python -m tests.rig.up makes them" if missing else ""
 
