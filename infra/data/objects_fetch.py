@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from infra.data import objects_client
+from infra.data import objects_client, page_cache
 from infra.data.objects_client import Client, Reply, S3Error
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Item, Record
@@ -147,6 +147,7 @@ def _fetched(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Wa
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             headers, sha256, sure = download(client, item, file, watch)
             os.fsync(file.fileno())
+            page_cache.forget(file)
         pool.adopt(part, sha256)
     except BaseException:
         with contextlib.suppress(OSError):

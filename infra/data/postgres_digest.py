@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, cast
 
+from infra.data import page_cache
 from infra.data.store import File
 
 CHUNK = 1 << 18
@@ -24,8 +25,6 @@ LEVEL = 1
 """Level of zstd: the quickest; a dump is then held up by the server, not by us."""
 PAUSE = 0.01
 SUFFIX = ".zst"
-STEP = 1 << 16
-"""Rows between two calls of `step`."""
 _TRAILER = b"\\.\n\n\n"  # the end mark that pg_dump puts behind the rows of a table
 
 
@@ -99,27 +98,37 @@ def is_table(path: Path) -> bool:
     return not path.name.startswith("blob")
 
 
-def chunks(source: FileIO, growing: Callable[[], bool]) -> Iterator[memoryview]:
-    """The bytes of a file that is still being written, until it is complete; the next ones replace them."""
-    buffer = memoryview(bytearray(CHUNK))
+def chunks(
+    source: FileIO, growing: Callable[[], bool], done: Callable[[int], None] = lambda position: None
+) -> Iterator[memoryview]:
+    """The bytes of a file that is still being written, until it is complete; the next ones replace them.
+
+    `done` is told up to where they have been worked on.
+    """
+    buffer, position = memoryview(bytearray(CHUNK)), 0
     while True:
         more = growing()
         while size := source.readinto(buffer):
             yield buffer[:size]
+            position += size
+            done(position)
         if not more:
             return
         time.sleep(PAUSE)
 
 
 def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> tuple[File, Content]:
-    """Compress a file of an archive while it grows; returns the packed file (synced) and what it holds."""
+    """Compress a file of an archive while it grows; returns the packed file (synced) and what it holds.
+
+    What has been read of the file is gone.
+    """
     import zstandard
 
     meter, sha256 = Meter(), hashlib.sha256()
     squeeze = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     size = 0
-    with open(source, "rb", buffering=0) as raw, private(target) as packed:
-        for chunk in _compressed(chunks(raw, growing), meter, squeeze):
+    with page_cache.opened(source) as raw, private(target) as packed:
+        for chunk in _compressed(chunks(raw, growing, page_cache.Passing(raw).read_to), meter, squeeze):
             packed.write(chunk)
             sha256.update(chunk)
             size += len(chunk)
@@ -176,27 +185,35 @@ def unpack(descriptor: int, target: Path) -> int:
         return copy(descriptor, raw, packed=True)
 
 
-def measure(source: Path, growing: Callable[[], bool]) -> Content:
-    """What a file of an archive holds, while it grows."""
+def measure(source: Path, growing: Callable[[], bool], *sinks: Sink) -> Content:
+    """What a file of an archive holds, while it grows, for `sinks` too; what has been read of it is gone."""
     meter = Meter()
-    with open(source, "rb", buffering=0) as raw:
-        for chunk in chunks(raw, growing):
+    with page_cache.opened(source) as raw:
+        for chunk in chunks(raw, growing, page_cache.Passing(raw).read_to):
             meter.feed(chunk)
+            for sink in sinks:
+                sink.write(bytes(chunk))
     return meter.content(is_table(source))
 
 
-def unordered(source: Path, step: Callable[[], None] = lambda: None) -> tuple[int, int]:
-    """Rows and the sum of the rows' digests: the same for the same rows in another order (slower: row by row).
+@dataclass
+class Rows:
+    """A sink for COPY text that looks at each row: slower, but the same for the same rows in another order."""
 
-    `step` is called every now and then; what it raises ends the work.
-    """
-    import xxhash
+    number: int = 0
+    total: int = 0
+    begun: bytes = b""
 
-    rows, total = 0, 0
-    with open(source, "rb") as file:
-        for line in file:
-            rows += 1
-            if not rows % STEP:
-                step()
-            total += xxhash.xxh3_64_intdigest(line)
-    return rows, total
+    @property
+    def sum(self) -> tuple[int, int]:
+        """Rows, and the sum of their digests."""
+        return self.number, self.total
+
+    def write(self, chunk: bytes, /) -> int:
+        """Take the next bytes; a row that is not complete waits for its end."""
+        import xxhash
+
+        *rows, self.begun = (self.begun + chunk).split(b"\n")
+        self.number += len(rows)
+        self.total += sum(map(xxhash.xxh3_64_intdigest, rows))
+        return len(chunk)

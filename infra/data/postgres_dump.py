@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.data import postgres_clients as clients
@@ -38,10 +38,14 @@ Take = Callable[[Path, Callable[[], bool]], Content]
 
 @dataclass(frozen=True)
 class Archive:
-    """What a dump holds: entries of its table of contents without numbers, and the content of each table."""
+    """What a dump holds: entries of its table of contents without numbers, and the content of each table.
+
+    `files` are the names of the tables' files in the dump, where it was just made.
+    """
 
     objects: tuple[str, ...]
     tables: Mapping[str, Content]
+    files: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def dump(
@@ -108,11 +112,13 @@ def _newest(path: Path, raw: Path) -> bool:
 
 def _archive(server: Server, children: Children, raw: Path, contents: Mapping[str, Content]) -> Archive:
     entries = list_entries(server, children, raw)
-    tables = {}
-    for file, content in contents.items():
-        large = _LARGE.match(file)
-        tables[f"LARGE OBJECT {large[1]}" if large else entries[file.removesuffix(".dat")]] = content
-    return Archive(objects(entries.values()), tables)
+    files = {_label(file, entries): file for file in contents}
+    return Archive(objects(entries.values()), {label: contents[file] for label, file in files.items()}, files)
+
+
+def _label(file: str, entries: Mapping[str, str]) -> str:
+    large = _LARGE.match(file)
+    return f"LARGE OBJECT {large[1]}" if large else entries[file.removesuffix(".dat")]
 
 
 def list_entries(server: Server, children: Children, directory: Path) -> dict[str, str]:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import human_bytes, printable
-from infra.data import postgres_backup, postgres_facts, postgres_load, postgres_scratch, postgres_verify, store
+from infra.data import postgres_backup, postgres_copies, postgres_facts, postgres_scratch, postgres_verify, store
 from infra.data import postgres_clients as clients
 from infra.data.postgres_backup import Event, silent
 from infra.data.postgres_children import Children
 from infra.data.postgres_clients import Server
+from infra.data.postgres_copies import Loaded
 from infra.data.postgres_facts import DatabaseFacts
-from infra.data.postgres_load import Loaded, Order, Room
+from infra.data.postgres_load import Order, Room
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -174,7 +175,7 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
     ):
         make_roles(server, link, made.roles)
         names = {item.source: item.new for item in made.items}
-        loaded = postgres_load.loaded(Order(server, made.backup, names, Room(space), children), event)
+        loaded = postgres_copies.loaded(Order(server, made.backup, names, Room(space), children), event)
         swapped = swap(server, link, made.items)
     event("swapped", {"ms": swapped})
     return _report(made, loaded, read, swapped)
@@ -320,5 +321,5 @@ def _report(made: Plan, loaded: Loaded, read: float, swapped: float) -> Restored
     databases = {}
     for item in made.items:
         old = {"database": item.target, "old": item.old if item.live is not None else None}
-        databases[item.source] = {**old, **postgres_load.contents(loaded.archives[item.source])}
+        databases[item.source] = {**old, **postgres_copies.contents(loaded.archives[item.source])}
     return Restored(databases, round(loaded.load_seconds, 3), round(read + loaded.check_seconds, 3), swapped)

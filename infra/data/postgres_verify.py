@@ -11,11 +11,12 @@ from typing import Any
 
 from infra import stack
 from infra.data import postgres_clients as clients
-from infra.data import postgres_load, postgres_scratch, store
+from infra.data import postgres_copies, postgres_scratch, store
 from infra.data.postgres_backup import Event, silent
 from infra.data.postgres_children import Children
 from infra.data.postgres_clients import Server
-from infra.data.postgres_load import Loaded, Order, Room
+from infra.data.postgres_copies import Loaded
+from infra.data.postgres_load import Order, Room
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -107,7 +108,7 @@ def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[
             name, children = postgres_scratch.named(database, "check", when), Children()
             try:
                 order = Order(server, backup, {database: name}, Room(space), children)
-                found[database] = postgres_load.loaded(order)
+                found[database] = postgres_copies.loaded(order)
             finally:
                 children.stop()
                 postgres_scratch.drop(link, name)
@@ -117,7 +118,7 @@ def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[
 
 
 def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
-    databases = {name: postgres_load.contents(loaded.archives[name]) for name, loaded in found.items()}
+    databases = {name: postgres_copies.contents(loaded.archives[name]) for name, loaded in found.items()}
     load, check = (
         sum(part) for part in ([x.load_seconds for x in found.values()], [x.check_seconds for x in found.values()])
     )

@@ -1,10 +1,11 @@
 """Whether backups grow in step with what they hold: the time of each object and of each GB, with a plot.
 
-`python -m tests.bench.data_growth [--objects 100000] [--gigabytes 5]` takes about a quarter of an hour and 20 GB of
-disk, and writes `.platform-tests/growth.svg` and `growth.json`. The server is rclone, whose objects are files: they are
-laid down before it starts, since 100,000 uploads would take longer than what is measured. Every time is without that of
-a bare listing: rclone reads a whole directory for each page of it. Databases are measured by `db.backup` of one that
-grows; the seconds are those from its snapshot to its publication, without the start of the program.
+`python -m tests.bench.data_growth [--objects 100000] [--gigabytes 5]` takes about ten minutes, 20 GB of disk and all
+free memory, and writes `.platform-tests/growth.svg` and `growth.json`. The server is rclone, whose objects are files:
+they are laid down before it starts, since 100,000 uploads would take longer than what is measured. Every time is
+without that of a bare listing: rclone reads a whole directory for each page of it. Databases are measured by
+`db.backup` of one that grows; the seconds are those from its snapshot to its publication, without the start of the
+program.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from infra.data import objects_backup, postgres_backup, store
 from infra.data.objects_client import Login
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
-from tests.bench import plot
+from tests.bench import memory, plot
 from tests.bench import run as bench
 from tests.bench.data_objects import ran, task
 from tests.bench.figures import Figure, invoke, printed
@@ -60,6 +61,7 @@ class Point:
 
 def figures(work: Path, objects: int = OBJECTS, gigabytes: float = GIGABYTES) -> list[Figure]:
     """The figures; the plot is written, too."""
+    memory.use_once()
     many = [_measured(work / f"objects-{int(objects * s)}", int(objects * s), SMALL) for s in STEPS]
     counts = [max(1, round(gigabytes * 1e9 * s / LARGE)) for s in SIZES]
     much = [_measured(work / f"large-{n}", n, LARGE) for n in counts]

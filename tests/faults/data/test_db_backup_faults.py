@@ -85,7 +85,14 @@ def test_2_kill_9_of_pg_dump_ends_with_10_and_what_it_said(site: Site) -> None:
 
 
 def _dumps(pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(pid).children(recursive=True) if p.name() == "pg_dump"]
+    return [p for p in psutil.Process(pid).children(recursive=True) if _name(p) == "pg_dump"]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:  # it is just ending
+        return ""
 
 
 @pytest.fixture

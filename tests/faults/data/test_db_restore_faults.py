@@ -225,7 +225,7 @@ def test_8_twenty_clients_see_old_or_new_and_never_miss_the_database_for_long(si
         ("infra.data.postgres_scratch.create after", False),
         ("infra.data.postgres_load.load before", False),
         ("infra.data.postgres_load.load after", False),
-        ("infra.data.postgres_load.compare after", False),
+        ("infra.data.postgres_compare.compare after", False),
         ("infra.data.postgres_restore.swap before", False),
         ("infra.data.postgres_restore.swap after", True),
     ],

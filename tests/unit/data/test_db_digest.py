@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import sys
 from pathlib import Path
 
 import pytest
 
+from infra.data import page_cache, postgres_dump
 from infra.data import postgres_digest as digest
-from infra.data import postgres_dump
 
 END = b"\\.\n\n\n"
 ROWS = b"".join(b"%d\trow %d\n" % (n, n) for n in range(1000))
@@ -55,12 +57,46 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         digest.unpack(os.open(packed, os.O_RDONLY), tmp_path / "again")
 
 
-def test_the_order_of_rows_can_be_left_out_of_account(tmp_path: Path) -> None:
-    one, other, third = (tmp_path / n for n in "abc")
-    one.write_bytes(b"1\n2\n3\n")
-    other.write_bytes(b"3\n1\n2\n")
-    third.write_bytes(b"3\n1\n1\n")
-    assert digest.unordered(one) == digest.unordered(other) != digest.unordered(third)
+def _rows(text: bytes, size: int) -> tuple[int, int]:
+    rows = digest.Rows()
+    for start in range(0, len(text), size):
+        rows.write(text[start : start + size])
+    return rows.sum
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_order_of_rows_can_be_left_out_of_account(size: int) -> None:
+    one = _rows(b"1\n2\n30\n", 100)
+    assert one == _rows(b"30\n1\n2\n", size)
+    assert one != _rows(b"30\n1\n1\n", size)
+    assert _rows(b"\n1\n", size) != _rows(b"1\n", size)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="holes are made on Linux only")
+def test_what_has_been_read_of_a_growing_file_is_gone_from_the_disk(tmp_path: Path) -> None:
+    source = tmp_path / "1.dat"
+    text = random.Random(1).randbytes(4 * page_cache.STEP).replace(b"\n", b" ") + b"\n" + END
+    source.write_bytes(text)
+    seen = []
+
+    def growing() -> bool:
+        seen.append(source.stat().st_blocks * 512)
+        return len(seen) == 1
+
+    assert digest.measure(source, growing) == _measured(text, 1 << 20)
+    assert seen[0] >= len(text) - page_cache.STEP
+    assert seen[-1] <= page_cache.STEP + (1 << 20)
+    assert source.stat().st_size == len(text)
+
+
+def test_where_no_holes_can_be_made_a_file_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "_punch", lambda: None)
+    source = tmp_path / "1.dat"
+    text = b"x" * 2 * page_cache.STEP + b"\n" + END
+    source.write_bytes(text)
+    source.chmod(0o400)
+    assert digest.measure(source, lambda: False) == _measured(text, 1 << 20)
+    assert source.read_bytes() == text
 
 
 def test_data_files_are_taken_once_and_in_order(tmp_path: Path) -> None:
