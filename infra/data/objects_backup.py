@@ -153,7 +153,7 @@ def _known(target: Path, found: list[Source], seeds: Sequence[Path]) -> Iterator
     with contextlib.ExitStack() as stack:
         known = _Known(Pool(target), seeds=[Pool(seed) for seed in seeds])
         targets = (target, *seeds)
-        newest = [b for t in targets for b in reversed(store.catalogue(t, records.KIND)) if not b.problem]
+        newest = [b for t in targets for b in reversed(records.listing(t)) if not b.problem]
         opened: dict[Path, Earlier] = {}
         for source in found:
             holder = next((b for b in newest if _holds(b, source)), None)

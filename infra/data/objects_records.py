@@ -69,6 +69,11 @@ def is_current(record: Record) -> bool:
     return has_content(record) and bool(record.get("latest", True))
 
 
+def listing(target: Path) -> list[store.Backup]:
+    """Every backup of objects in a target, oldest first, broken ones with their problem."""
+    return [judged(b) for b in store.catalogue(target, KIND)]
+
+
 def judged(backup: store.Backup) -> store.Backup:
     """A backup of objects, with a problem where its manifest says what none of ours says (see postgres_manifest)."""
     return store.judged(backup, lambda facts: "" if _are_facts(facts) else "the buckets, or how much they hold")

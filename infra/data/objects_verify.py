@@ -48,7 +48,7 @@ def located(target: Path, name: str) -> store.Backup:
     """
     if name in ("", "latest"):
         # Those that a restore has made of what it replaced are no state that anybody wants by default.
-        whole = [b for b in store.catalogue(target, records.KIND) if not b.problem and not b.facts.get("reason")]
+        whole = [b for b in records.listing(target) if not b.problem and not b.facts.get("reason")]
         if not whole:
             raise PlatformError("NOT_FOUND", f"there is no whole backup in {target}", steps=("invoke minio.backup",))
         return whole[-1]
@@ -219,10 +219,9 @@ def prune(target: Path, keep: int) -> Pruned:
     Raises:
         PlatformError: BACKUP_DAMAGED when a manifest cannot be read: then nothing at all is removed.
     """
-    found = store.catalogue(target, records.KIND)
-    for backup in found:
+    for backup in store.catalogue(target, records.KIND):
         _complete(backup, Pool(target))
-    doomed, why = prunable(found, keep)
+    doomed, why = prunable(records.listing(target), keep)
     for backup in doomed:
         store.remove(backup)
     contents, size = sweep(target)

@@ -80,16 +80,19 @@ class Order:
 
 def fill(order: Order, database: str) -> None:
     """Make a scratch database and load it; what was unpacked for it is gone afterwards."""
-    entry = order.entry(database)
-    with order.children.connected(order.server.endpoints) as link:
-        postgres_scratch.create(link, order.server, DatabaseFacts.of(entry), order.names[database])
-    with order.room.of(order.size(database), order.children), unpacked(order, database) as directory:
+
+    def make() -> None:
+        with order.children.connected(order.server.endpoints) as link:
+            facts = DatabaseFacts.of(order.entry(database))
+            postgres_scratch.create(link, order.server, facts, order.names[database])
+
+    with order.room.of(order.size(database), order.children), unpacked(order, database, make) as directory:
         load(order, directory, order.names[database])
 
 
 @contextlib.contextmanager
-def unpacked(order: Order, database: str) -> Iterator[Path]:
-    """A database's files of a backup for the block, as pg_restore wants them.
+def unpacked(order: Order, database: str, meanwhile: Callable[[], None]) -> Iterator[Path]:
+    """A database's files of a backup for the block, as pg_restore wants them; `meanwhile` is done beside it.
 
     Raises:
         PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
@@ -102,7 +105,7 @@ def unpacked(order: Order, database: str) -> Iterator[Path]:
         return lambda: unpack(order, file, target / name)
 
     try:
-        side_by_side(order.children, 2, [job(n, f) for n, f in files])
+        side_by_side(order.children, 2, [meanwhile, *(job(n, f) for n, f in files)])
         yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from infra.data import (
     objects_verify,
     postgres_backup,
     postgres_clients,
-    postgres_manifest,
     postgres_verify,
     redis_dump,
     store,
@@ -43,9 +42,13 @@ def referenced(ends: Endpoints, exported: str) -> list[str]:
         return sorted(row[0] for row in link.execute(_POINTERS))
 
 
-def part(content: Path, name: str, kind: str) -> Backup:
-    """The backup that is a part of a snapshot. Raises PlatformError BACKUP_DAMAGED when it is not there."""
-    found = store.catalogue(content / name, kind)
+def part(content: Path, name: str, listing: Callable[[Path], list[Backup]]) -> Backup:
+    """The backup that is a part of a snapshot.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED when it is not there, or not whole.
+    """
+    found = listing(content / name)
     if not found:
         raise PlatformError("BACKUP_DAMAGED", f"{content} has no {name}", steps=("invoke snapshot.list",))
     store.require_whole(found[-1])
@@ -54,14 +57,12 @@ def part(content: Path, name: str, kind: str) -> Backup:
 
 def databases(content: Path) -> Backup:
     """The databases of a snapshot."""
-    found = postgres_manifest.judged(part(content, "databases", postgres_backup.KIND))
-    store.require_whole(found)
-    return found
+    return part(content, "databases", postgres_backup.listing)
 
 
 def objects(content: Path) -> Backup:
     """The objects of a snapshot."""
-    return part(content, "objects", objects_records.KIND)
+    return part(content, "objects", objects_records.listing)
 
 
 def check(content: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:

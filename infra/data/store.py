@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -264,9 +264,9 @@ FOREIGN = "its manifest is not one of this tool"
 
 
 def judged(backup: Backup, problem: Callable[[Mapping[str, Any]], str]) -> Backup:
-    """A whole backup with a problem where its facts are none of ours; `problem` says what they say amiss, or ''."""
+    """A whole backup without its facts where they are none of ours; `problem` says what they say amiss, or ''."""
     found = "" if backup.problem else problem(backup.facts)
-    return replace(backup, problem=f"{FOREIGN}: {found}") if found else backup
+    return replace(backup, facts={}, problem=f"{FOREIGN}: {found}") if found else backup
 
 
 def is_amount(value: Any) -> bool:
@@ -373,12 +373,11 @@ def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
     return PlatformError("BACKUP_DAMAGED", f"{backup.path}: {name} {reason}", steps=steps, details=details)
 
 
-def prunable(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
-    """What `prune` would remove, and why nothing when it must not; nothing is touched.
+def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
+    """Which of the backups of a target (oldest first) `prune` would remove, and why none when it must not.
 
     The newest is never removed, and broken or unverified backups never count as kept ones.
     """
-    found = catalogue(target, kind)
     verified = [b for b in found if b.verified]
     if len(verified) < keep or keep < 1:
         return [], f"only {len(verified)} of {len(found)} are verified, {keep} shall stay: nothing was removed"
@@ -386,12 +385,12 @@ def prunable(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
     return [b for b in found if b.sequence < oldest_kept and b is not found[-1]], ""
 
 
-def prune(target: Path, kind: str, keep: int) -> tuple[list[Backup], str]:
-    """Remove old backups, so that `keep` verified ones stay; returns what was removed and why more stayed.
+def prune(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
+    """Remove old ones of the backups of a target, so that `keep` verified ones stay; returns them, and why more stayed.
 
     The caller holds the lock.
     """
-    doomed, why = prunable(target, kind, keep)
+    doomed, why = prunable(found, keep)
     for backup in doomed:
         remove(backup)
     return doomed, why

@@ -61,7 +61,8 @@ def _parse(contexts: list[ParserContext], words: list[str]) -> None:
     initial = invoke.Program().initial_context
     try:  # in two steps, as Invoke does it: `--help up` must not be taken for a call of up
         core = Parser(initial=initial, ignore_unknown=True).parse_argv(list(words))
-        Parser(initial=initial, contexts=contexts).parse_argv(core.unparsed)
+        named = [c for c in contexts if not {c.name, *c.aliases}.isdisjoint(words)]  # a parser copies all it gets
+        Parser(initial=initial, contexts=named).parse_argv(core.unparsed)
     except invoke.ParseError as error:
         raise _usage(str(error), error, contexts, words) from error
     except ValueError as error:  # a word where an option wants a number

@@ -78,7 +78,7 @@ def backup(
         made = postgres_backup.backup(server, run.console, order, event)
         event("published", {"path": str(made.path)})
         checked = postgres_verify.verify(server, made, _work(run), event) if verify else None
-        removed, why = store.prune(target, postgres_backup.KIND, keep) if keep else ([], "")
+        removed, why = store.prune(postgres_backup.listing(target), keep) if keep else ([], "")
         postgres_backup.write_metrics(run.context, target)
         if why:
             run.console.say(f"  {why}")
@@ -265,12 +265,12 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
         raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke db.prune --keep 7",))
     target = _target(run, to)
     with store.locked(target, run.console.command):
-        doomed, why = store.prunable(target, postgres_backup.KIND, keep)
+        doomed, why = store.prunable(postgres_backup.listing(target), keep)
         if not doomed:
             return Answer({"removed": [], "why": why}, lines=(why or "there is nothing to remove",))
         plan = ["This removes for ever:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
         confirm(run, plan, yes)
-        removed, _ = store.prune(target, postgres_backup.KIND, keep)
+        removed, _ = store.prune(postgres_backup.listing(target), keep)
         postgres_backup.write_metrics(run.context, target)
     names = tuple(b.path.name for b in removed)
     return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))

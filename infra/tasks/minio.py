@@ -170,7 +170,7 @@ def list_(run: Run, to: str = "") -> Answer:
     target = _target(run, to)
     if to:
         store.require_place(target)
-    found = [objects_records.judged(b) for b in store.catalogue(target, objects_records.KIND)]
+    found = objects_records.listing(target)
     rows = tuple(_row(b) for b in found)
     heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
     lines = () if found else ("no backup yet; make one: invoke minio.backup",)

@@ -66,7 +66,7 @@ def test_two_backups_within_a_second_and_a_clock_that_jumps(tmp_path: Path, monk
     monkeypatch.setattr(time, "gmtime", real)
     assert [b.sequence for b in store.catalogue(tmp_path, "db")] == [1, 2, 3, 4, 5]
     assert made[-1].path.name[7:] < made[0].path.name[7:], "its name says two hours earlier"
-    removed, _ = store.prune(tmp_path, "db", 1)
+    removed, _ = store.prune(store.catalogue(tmp_path, "db"), 1)
     assert [b.sequence for b in removed] == [1, 2, 3, 4]
     assert [b.path for b in store.catalogue(tmp_path, "db")] == [made[-1].path]
 

@@ -67,10 +67,10 @@ def test_only_verified_backups_have_an_age_and_the_metrics_say_so(tmp_path: Path
 
 def test_what_would_be_pruned_is_known_before(tmp_path: Path) -> None:
     made = [_published(tmp_path) for _ in range(4)]
-    assert store.prunable(tmp_path, "db", 1)[0] == []
+    assert store.prunable(store.catalogue(tmp_path, "db"), 1)[0] == []
     for backup in made[:3]:
         (backup.path / "verified.json").write_text("{}")
-    doomed, why = store.prunable(tmp_path, "db", 2)
+    doomed, why = store.prunable(store.catalogue(tmp_path, "db"), 2)
     assert [b.path for b in doomed] == [made[0].path]
     assert not why
     assert all(b.path.exists() for b in made)

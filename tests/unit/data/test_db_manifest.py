@@ -88,6 +88,15 @@ def test_names_that_no_database_to_restore_has(tmp_path: Path, name: str) -> Non
     assert "no name of a database" in found.problem
 
 
+def test_a_foreign_backup_does_not_count_as_one_that_is_kept(tmp_path: Path) -> None:
+    for change in ({}, {"facts/databases/users/directory": "../x"}):
+        (_loaded(tmp_path, change).path / "verified.json").write_text("{}")
+    assert [b.verified for b in postgres_backup.listing(tmp_path)] == [True, False]
+    doomed, why = store.prunable(postgres_backup.listing(tmp_path), 1)
+    assert doomed == []
+    assert "1 of 2" not in why
+
+
 def test_two_databases_in_one_directory_are_refused(tmp_path: Path) -> None:
     both = {**manifest_facts("a")["databases"], **manifest_facts("b")["databases"]}
     found = postgres_manifest.judged(_loaded(tmp_path, {"facts/databases": both}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -38,8 +39,11 @@ def made(target: Path, contents: dict[str, bytes], verified: bool = True, bucket
         ]
         store.write_private(draft.path(records.MANIFEST), "".join(map(records.line_of, lines)))
         draft.add(records.MANIFEST)
-        facts["buckets"] = [{"store": "s", "name": bucket, "versioning": "", "all_versions": False}]
-    found = store.catalogue(target, records.KIND)[-1]
+        amount = {"objects": len(contents), "bytes": sum(map(len, contents.values()))}
+        facts["buckets"] = [{"store": "s", "name": bucket, "versioning": "", "all_versions": False, **amount}]
+        facts |= amount
+    found = records.listing(target)[-1]
+    assert not found.problem
     if verified:
         objects_verify.mark_verified(found)
     return found
@@ -133,6 +137,34 @@ def test_a_broken_manifest_is_never_the_latest(tmp_path: Path, text: str) -> Non
     assert objects_verify.located(tmp_path, "latest").path == first.path
     assert [bool(b.problem) for b in store.catalogue(tmp_path, records.KIND)] == [False, True]
     assert code_of(objects_verify.located, tmp_path, str(second.path)).exit == ExitCode.BACKUP
+
+
+def foreign(backup: store.Backup, **facts: object) -> None:
+    """Facts that no run of ours has written, below a checksum that fits."""
+    path = backup.path / store.MANIFEST
+    body = json.loads(path.read_text())
+    body["facts"] |= facts
+    path.write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
+
+
+@pytest.mark.parametrize("facts", [{"buckets": "x"}, {"buckets": [{"name": "b"}]}, {"objects": -1}])
+def test_a_foreign_manifest_is_never_the_latest_and_keeps_none_from_being_kept(
+    tmp_path: Path, facts: dict[str, object]
+) -> None:
+    first, second = made(tmp_path, {"k": b"1"}), made(tmp_path, {"k": b"2"})
+    foreign(second, **facts)
+    assert objects_verify.located(tmp_path, "latest").path == first.path
+    assert objects_verify.prune(tmp_path, 1).backups == ()
+    assert Pool(tmp_path).has(hashlib.sha256(b"1").hexdigest(), 1)
+
+
+def test_an_object_of_a_bucket_that_the_manifest_does_not_name_is_damage(tmp_path: Path) -> None:
+    backup = made(tmp_path, {"k": b"1"})
+    objects_verify.check(backup)
+    foreign(backup, buckets=[{"store": "s", "name": "other", "objects": 1, "bytes": 1}])
+    error = code_of(objects_verify.check, objects_verify.located(tmp_path, "latest"))
+    assert error.exit == ExitCode.BACKUP
+    assert "has an object of 'b', no bucket of it" in error.what  # a restore would pass it over, and end with 0
 
 
 def test_damage_names_the_file_and_its_keys(tmp_path: Path) -> None:
