@@ -57,6 +57,12 @@ def _pods(cluster: TheCluster) -> dict[str, str]:
     return {p["metadata"]["uid"]: p["metadata"]["name"] for p in cluster.items("/api/v1/namespaces/platform/pods")}
 
 
+def test_one_control_plane_waits_for_no_lease(cluster: TheCluster) -> None:
+    leases = cluster.items("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
+    held = {lease["metadata"]["name"] for lease in leases}
+    assert not held & {"kube-controller-manager", "kube-scheduler"}  # or each restart costs 15 to 20 s
+
+
 def test_images_that_are_there_are_not_loaded_again(cluster: TheCluster) -> None:
     assert cluster.data("kind.load")["loaded"] == []
 
