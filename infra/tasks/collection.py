@@ -125,10 +125,11 @@ def _near(word: str, known: list[str]) -> tuple[str, ...]:
 def _service_hint(word: str, current: Any) -> tuple[str, ...]:
     from infra import catalog
 
-    takes_service = current is not None and "--service" in current.flags
-    if takes_service and word in {s.name for s in catalog.SERVICES}:
+    if current is None or not current.name or word not in {s.name for s in catalog.SERVICES}:
+        return ()
+    if "--service" in current.flags:
         return (f"a service is named by an option: invoke {current.name} -s {word}",)
-    return ()
+    return (f"{current.name} takes no service by name",)
 
 
 def collect() -> invoke.Collection:
