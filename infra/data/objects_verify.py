@@ -1,10 +1,9 @@
-"""Whether object backups are whole, and which of them may go."""
+"""Whether object backups are whole."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -171,100 +170,3 @@ def unmark_verified(backup: store.Backup) -> None:
     """Take the note away: the backup was found damaged."""
     with contextlib.suppress(OSError):
         (backup.path / VERIFIED).unlink()
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What a pruning removed: backups, contents and their bytes; `why` says why no more."""
-
-    backups: tuple[store.Backup, ...]
-    contents: int
-    size: int
-    why: str = ""
-
-
-def prunable(found: list[store.Backup], keep: int) -> tuple[list[store.Backup], str]:
-    """Which of these (oldest first) may go, and why the others of the old ones stay.
-
-    A backup may hold some buckets only. So one goes only when for each of its buckets `keep` newer ones are verified.
-    """
-    doomed, why = [], ""
-    for number, backup in enumerate(found[:-1]):
-        newer = [b for b in found[number + 1 :] if b.verified and not b.facts.get("failed")]
-        lacking = [name for name, count in _covered(backup, newer).items() if count < keep]
-        if len(newer) >= keep and not lacking:
-            doomed.append(backup)
-        elif not why and len(found) > keep:
-            of = f" of the bucket {lacking[0]}" if lacking else ""
-            why = f"{backup.path.name} stays: fewer than {keep} newer backups{of} are verified and without gaps"
-    return doomed, why
-
-
-def _covered(backup: store.Backup, newer: list[store.Backup]) -> dict[str, int]:
-    """For each bucket of a backup how many of the newer ones hold as much of it."""
-    count: dict[str, int] = {}
-    for bucket in backup.facts.get("buckets", []):
-        wanted = (bucket["store"], bucket["name"])
-        holders = [b for n in newer for b in n.facts.get("buckets", []) if (b["store"], b["name"]) == wanted]
-        enough = [b for b in holders if b.get("all_versions") or not bucket.get("all_versions")]
-        count[bucket["name"]] = min(len(enough), count.get(bucket["name"], len(enough)))
-    return count
-
-
-def prune(target: Path, keep: int) -> Pruned:
-    """Remove old backups so that of every bucket `keep` verified ones stay, then the contents that none refers to.
-
-    The caller holds the lock. Contents are kept for every backup that can be read, also for broken ones.
-
-    Raises:
-        PlatformError: BACKUP_DAMAGED when a manifest cannot be read: then nothing at all is removed.
-    """
-    for backup in store.catalogue(target, records.KIND):
-        _complete(backup, Pool(target))
-    doomed, why = prunable(records.listing(target), keep)
-    for backup in doomed:
-        store.remove(backup)
-    contents, size = sweep(target)
-    return Pruned(tuple(doomed), contents, size, why)
-
-
-def _complete(backup: store.Backup, pool: Pool) -> None:
-    """Take the mark `verified` off a backup that lacks contents: such a one must not count as kept."""
-    _readable(backup)
-    if not backup.verified:
-        return
-    if not all(pool.has(r["sha256"], r["size"]) for r in records.reading(backup) if records.has_content(r)):
-        unmark_verified(backup)
-
-
-def _readable(backup: store.Backup) -> None:
-    """Refuse to go on without knowing what a backup refers to. Raises PlatformError BACKUP_DAMAGED."""
-    try:
-        store.check_files(backup)
-    except PlatformError as error:
-        raise PlatformError(
-            "BACKUP_DAMAGED",
-            f"nothing was removed: what {backup.path} refers to cannot be read",
-            why=error.what,
-            steps=(f"move {backup.path} away if it is not needed, then run minio.prune again",),
-            details={"path": str(backup.path)},
-        ) from error
-
-
-def sweep(target: Path) -> tuple[int, int]:
-    """Remove the contents that no backup refers to; returns how many, and their bytes. The caller holds the lock.
-
-    Raises:
-        PlatformError: BACKUP_DAMAGED when a manifest cannot be read.
-    """
-    needed: set[bytes] = set()
-    for backup in store.catalogue(target, records.KIND):
-        _readable(backup)
-        needed.update(bytes.fromhex(r["sha256"]) for r in records.reading(backup) if records.has_content(r))
-    count = size = 0
-    for path in Pool(target).contents():
-        if bytes.fromhex(path.name) not in needed:
-            size += path.lstat().st_size
-            count += 1
-            os.unlink(path)
-    return count, size

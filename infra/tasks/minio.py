@@ -16,7 +16,7 @@ from infra.tasks.command import Run, command, confirm, words
 from infra.tasks.events import STREAM, Event, ended, events, silent
 
 if TYPE_CHECKING:
-    from infra.data import store
+    from infra.data import objects_prune, store
     from infra.data.objects_client import Client
     from infra.data.objects_restore import BucketPlan
 
@@ -95,7 +95,7 @@ def backup(
     from infra.data import objects_backup, store
 
     if keep < 0:
-        raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke minio.backup --keep 7",))
+        raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke minio.backup --keep 7",))
     target, missing, began = _target(run, to), list[str](), time.monotonic()
     with events(run, json_stream) as event, store.locked(target, "minio.backup"), _clients(run) as clients:
         progress = Progress(run.console, "read", event)
@@ -108,18 +108,19 @@ def backup(
 
 def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
     """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
-    from infra.data import objects_verify
+    from infra.data import objects_prune, objects_verify
 
     objects_verify.check(made, tick=Progress(run.console, "verified", event))
     objects_verify.mark_verified(made)
     try:
-        pruned = objects_verify.prune(target, keep)
+        gone = objects_prune.plan(target, keep)
+        objects_prune.prune(gone)
     except PlatformError as error:
         run.console.warn(f"{error.what}: {error.why}")
         return {"verified": True, "pruned": [], "why": error.what, "incomplete": True}
-    if pruned.why:
-        run.console.say(f"  {pruned.why}", "dim")
-    return {"verified": True, "pruned": [b.path.name for b in pruned.backups], "freed": pruned.size, "why": pruned.why}
+    if gone.why:
+        run.console.say(f"  {gone.why}", "dim")
+    return {"verified": True, "pruned": [b.path.name for b in gone.backups], "freed": gone.size, "why": gone.why}
 
 
 def _backed_up(
@@ -334,20 +335,28 @@ def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
 
     Example: invoke minio.prune --keep 7 --yes
     """
-    from infra.data import objects_verify, store
+    from infra.data import objects_prune, store
 
     if keep < 1:
         raise PlatformError("USAGE", "--keep N is missing or less than 1", steps=("invoke minio.prune --keep 7 --yes",))
     target = _target(run, to)
     if not target.is_dir():
         raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke minio.backup",))
-    confirm(run, [f"This removes the oldest backups in {target} for ever; {keep} verified ones stay."], yes)
     with store.locked(target, "minio.prune"):
-        pruned = objects_verify.prune(target, keep)
-    names = [b.path.name for b in pruned.backups]
-    data = {"removed": names, "contents": pruned.contents, "freed": pruned.size, "why": pruned.why}
-    text = f"removed {len(names)} backups and {pruned.contents} objects ({human_bytes(pruned.size)})"
-    return Answer(data, lines=(text, *((pruned.why,) if pruned.why else ())), names=tuple(names))
+        plan = objects_prune.plan(target, keep)
+        names = [b.path.name for b in plan.backups]
+        if names or plan.contents:
+            confirm(run, _pruning(names, plan), yes)
+            objects_prune.prune(plan)
+    data = {"removed": names, "contents": len(plan.contents), "freed": plan.size, "why": plan.why}
+    text = f"removed {len(names)} backups and {len(plan.contents)} objects ({human_bytes(plan.size)})"
+    said = text if names or plan.contents else "there is nothing to remove"
+    return Answer(data, lines=(said, *((plan.why,) if plan.why else ())), names=tuple(names))
+
+
+def _pruning(names: list[str], plan: objects_prune.Plan) -> list[str]:
+    objects = f"{len(plan.contents)} objects that no backup needs then ({human_bytes(plan.size)})"
+    return ["This removes for ever:", *(f"  {name}" for name in names), f"  {objects}"]
 
 
 @command(

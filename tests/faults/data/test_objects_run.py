@@ -207,6 +207,25 @@ def test_restore_without_consent_touches_nothing(filled: Victim, tmp_path: Path)
     assert len(client.list_objects_v2(Bucket=BUCKET, Prefix="00000")["Contents"]) == 1
 
 
+def test_prune_names_what_goes_and_asks_only_where_something_goes(filled: Victim, tmp_path: Path) -> None:
+    target, client = ("--to", str(tmp_path / "t")), boto(login_of(filled))
+    client.put_object(Bucket=BUCKET, Key="pruned", Body=b"old")
+    filled.invoke("minio.backup", "--keep", "1", *target, check=True)
+    client.put_object(Bucket=BUCKET, Key="pruned", Body=b"newer")
+    filled.invoke("minio.backup", "--keep", "2", *target, check=True)
+    first, second = store.catalogue(tmp_path / "t", records.KIND)
+    done = filled.invoke("minio.prune", "--keep", "2", *target)
+    assert (done.returncode, "nothing to remove" in done.stdout) == (0, True)
+    asked = filled.invoke("minio.prune", "--keep", "1", *target)
+    assert asked.returncode == ExitCode.CONFIRM
+    assert first.path.name in asked.stderr
+    assert "1 objects" in asked.stderr
+    assert first.path.is_dir()
+    done = filled.invoke("minio.prune", "--keep", "1", "--yes", *target)
+    assert (done.returncode, first.path.exists()) == (0, False)
+    filled.invoke("minio.verify", "--from", str(second.path), check=True)
+
+
 @pytest.mark.fault(4)
 def test_4_a_damaged_backup_is_refused_before_anything_is_touched(filled: Victim, tmp_path: Path) -> None:
     made = json.loads(filled.invoke("minio.backup", "--to", str(tmp_path), "--json", check=True).stdout)["data"]

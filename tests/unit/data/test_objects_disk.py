@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.data import objects_keys, objects_tree, objects_verify, store
+from infra.data import objects_keys, objects_prune, objects_tree, objects_verify, store
 from infra.data import objects_records as records
 from infra.data.objects_pool import Pool
 from infra.data.objects_tree import Tree, Way
@@ -47,6 +47,13 @@ def made(target: Path, contents: dict[str, bytes], verified: bool = True, bucket
     if verified:
         objects_verify.mark_verified(found)
     return found
+
+
+def pruned_to_one(target: Path) -> objects_prune.Plan:
+    """Prune; returns what went."""
+    plan = objects_prune.plan(target, 1)
+    objects_prune.prune(plan)
+    return plan
 
 
 def code_of(call: object, *arguments: object) -> PlatformError:
@@ -154,7 +161,7 @@ def test_a_foreign_manifest_is_never_the_latest_and_keeps_none_from_being_kept(
     first, second = made(tmp_path, {"k": b"1"}), made(tmp_path, {"k": b"2"})
     foreign(second, **facts)
     assert objects_verify.located(tmp_path, "latest").path == first.path
-    assert objects_verify.prune(tmp_path, 1).backups == ()
+    assert pruned_to_one(tmp_path).backups == ()
     assert Pool(tmp_path).has(hashlib.sha256(b"1").hexdigest(), 1)
 
 
@@ -178,8 +185,8 @@ def test_damage_names_the_file_and_its_keys(tmp_path: Path) -> None:
 def test_a_kept_backup_keeps_its_contents(tmp_path: Path) -> None:
     made(tmp_path, {"k": b"old", "both": b"both"})
     last = made(tmp_path, {"k": b"new", "both": b"both"})
-    pruned = objects_verify.prune(tmp_path, 1)
-    assert (len(pruned.backups), pruned.contents, pruned.size) == (1, 1, 3)
+    pruned = pruned_to_one(tmp_path)
+    assert (len(pruned.backups), len(pruned.contents), pruned.size) == (1, 1, 3)
     objects_verify.check(last)
 
 
@@ -187,7 +194,7 @@ def test_a_backup_of_some_buckets_lets_none_of_others_go(tmp_path: Path) -> None
     first = made(tmp_path, {"k": b"1"}, bucket="precious")
     for number in range(3):
         made(tmp_path, {"k": b"%d" % number}, bucket="other")
-    pruned = objects_verify.prune(tmp_path, 1)
+    pruned = pruned_to_one(tmp_path)
     assert first.path.exists()
     assert len(pruned.backups) == 2
     assert "precious" in pruned.why
@@ -199,7 +206,7 @@ def test_retention_counts_only_whole_and_verified_backups(tmp_path: Path) -> Non
         broken = made(tmp_path, {"k": b"%d" % number})
         Pool(tmp_path).path(hashlib.sha256(b"%d" % number).hexdigest()).unlink()
     made(tmp_path, {"k": b"1"}, verified=False)
-    pruned = objects_verify.prune(tmp_path, 1)
+    pruned = pruned_to_one(tmp_path)
     assert pruned.backups == ()
     assert good.path.name in pruned.why
     objects_verify.check(good)
@@ -212,7 +219,7 @@ def test_nothing_is_removed_while_a_manifest_cannot_be_read(tmp_path: Path) -> N
     made(tmp_path, {"k": b"3"})
     (broken.path / "manifest.json").write_text("{}")
     before = sorted(str(p) for p in tmp_path.rglob("*") if p.name != "verified.json")
-    assert code_of(objects_verify.prune, tmp_path, 1).exit == ExitCode.BACKUP
+    assert code_of(pruned_to_one, tmp_path).exit == ExitCode.BACKUP
     assert sorted(str(p) for p in tmp_path.rglob("*") if p.name != "verified.json") == before
 
 
