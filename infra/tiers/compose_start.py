@@ -168,10 +168,7 @@ def end_broken(session: Session, parts: Sequence[Part]) -> None:
     there = session.containers()
     for part in parts:
         container = there.get(part.name)
-        if container and compose_state.judged(part, container, 0.0, container.oom, busy=False)[0] in (
-            FAILED,
-            "backoff",
-        ):
+        if container and compose_state.is_broken(part, container):
             session.client.stop(container.id)
 
 

@@ -155,6 +155,12 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
     return FAILED, why_ended(container, part.memory, oom)
 
 
+def is_broken(part: Part, container: Container) -> bool:
+    """Whether it crashes again and again or is unhealthy, also in the moments in which it has just begun anew."""
+    state, _ = judged(part, container, 0.0, container.oom, busy=False)
+    return state in (FAILED, "backoff") or (state == "starting" and container.restarts > 0)
+
+
 def _running(container: Container) -> tuple[str, str]:
     if container.state == "paused":
         return FAILED, "it is paused (docker unpause)"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Set
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.conftest import Victim
@@ -179,10 +180,13 @@ def test_many_ups_at_once_start_everything_once(stopped: Victim) -> None:
 
 @pytest.mark.fault(13)
 def test_nothing_gets_in_between_while_down_is_at_work(running: Victim) -> None:
+    supervisor = psutil.Process(running.pid("supervisor"))
+    supervisor.suspend()  # or `down` may be over before the others begin
     first = tools.start(running, "down")
     tools.until("the lock", lambda: _locked_by(running, first))
     others = [tools.start(running, *words) for words in (("up",), ("down",), ("restart",), ("reset", "--yes"))]
     for other in others:
         tools.refused(tools.ended(other), 12, f"pid {first.pid}", "`down`", "LOCKED")
+    supervisor.resume()
     assert tools.ended(first).returncode == 0
     tools.assert_nothing_runs(running)

@@ -25,7 +25,7 @@ from infra.tiers import (
 )
 from infra.tiers.compose_model import Model, Part
 from infra.tiers.compose_project import Listed
-from infra.tiers.compose_state import Container, judged
+from infra.tiers.compose_state import Container, is_broken, judged
 
 PART = Part("redis", "valkey/valkey:9.1.2", "platform-redis", memory=512_000_000, checked=True)
 SHOT = Part("minio-setup", "x:1", "platform-minio-setup", ends=True)
@@ -76,6 +76,22 @@ def test_a_kill_for_memory_that_only_an_event_has_told_counts() -> None:
 def test_a_one_shot_is_ready_when_it_has_ended_well(code: int, state: str) -> None:
     ended = Container("minio-setup", "2", "m", "exited", code=code, ended=300.0)
     assert judged(SHOT, ended, 200.0, oom=False, busy=False)[0] == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({}, False),
+        ({"restarts": 9, "health": "healthy"}, True),
+        ({"restarts": 1, "health": "healthy"}, False),  # it has crashed once, long ago
+        ({"restarts": 1, "health": "starting"}, True),  # between two crashes
+        ({"restarts": 0, "health": "starting"}, False),
+        ({"health": "unhealthy"}, True),
+        ({"state": "restarting", "restarts": 1, "code": 1}, True),
+    ],
+)
+def test_what_compose_must_not_find_running(changes: dict[str, Any], broken: bool) -> None:
+    assert is_broken(PART, replace(UP, **changes)) is broken
 
 
 def test_a_one_shot_that_works_is_not_ready_yet() -> None:
