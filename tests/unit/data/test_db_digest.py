@@ -57,6 +57,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         digest.unpack(os.open(packed, os.O_RDONLY), tmp_path / "again")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is advice to the page cache on Linux only")
+def test_large_files_alone_leave_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda number, start, size, advice: told.append((start, size, advice)))
+    for size in (page_cache.LARGE - 1, page_cache.LARGE):
+        with open(tmp_path / str(size), "wb", buffering=0) as file:
+            file.write(bytes(size))
+            page_cache.forget(file)
+    assert told == [(0, 0, os.POSIX_FADV_DONTNEED)]
+
+
 def _rows(text: bytes, size: int) -> tuple[int, int]:
     rows = digest.Rows()
     for start in range(0, len(text), size):
