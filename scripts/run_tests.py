@@ -7,21 +7,17 @@ failure does not keep the next one from running. Counts come from the JUnit file
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO
 from xml.etree import ElementTree
 
 from infra import catalog, docker_engine, shell
@@ -141,31 +137,17 @@ def _no_engine() -> str:
     return ""
 
 
-def run(session: str, python: Path, output: IO[bytes] | None = None) -> Outcome:
-    """Run one session through Nox, or say why not; what it prints goes to `output` where that is given."""
+def run(session: str, python: Path) -> Outcome:
+    """Run one session through Nox, or say why not."""
     reason = unavailable(session)
     if reason:
         return Outcome(session, skipped=1, why=(f"skipped: {reason}",))
     result = RESULTS / f"{session}.xml"
     result.unlink(missing_ok=True)
     begin = time.monotonic()
-    said = subprocess.STDOUT if output else None
-    code = subprocess.call([str(python), "-m", "nox", "--session", session], cwd=ROOT, stdout=output, stderr=said)
+    code = subprocess.call([str(python), "-m", "nox", "--session", session], cwd=ROOT)
     outcome = from_exit(session, code) if session in WITHOUT_JUNIT else from_junit(session, result, code)
     return replace(outcome, seconds=round(time.monotonic() - begin, 1))
-
-
-def run_all(sessions: Sequence[str], beside: Sequence[str], python: Path) -> list[Outcome]:
-    """Run sessions one after the other; those of `beside` meanwhile, whose output is shown when all are done."""
-    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as logs:
-        output = {s: logs.enter_context(tempfile.TemporaryFile()) for s in sessions if s in beside}
-        waiting = {s: pool.submit(run, s, python, log) for s, log in output.items()}
-        done = {s: run(s, python) for s in sessions if s not in beside}
-        done |= {s: outcome.result() for s, outcome in waiting.items()}
-        for log in output.values():
-            log.seek(0)
-            print(log.read().decode("utf-8", "replace"), flush=True)
-    return [done[s] for s in sessions]
 
 
 def demand(outcomes: Sequence[Outcome], required: Sequence[str]) -> list[Outcome]:
@@ -223,8 +205,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     what = "tiers, with commas between: a smoke session of theirs that does not run is a failure"
     parser.add_argument("--require", type=_tiers, default=require, metavar="TIERS", help=what)
     parser.add_argument("--only", action="append", choices=SESSIONS, metavar="NAME", help=", ".join(SESSIONS))
-    meanwhile = "a session that runs while the others do, one after the other; mind the cores and the memory"
-    parser.add_argument("--beside", action="append", choices=SESSIONS, default=[], metavar="NAME", help=meanwhile)
     return parser.parse_args(argv)
 
 
@@ -237,7 +217,7 @@ def main(argv: Sequence[str]) -> int:
         return code
     RESULTS.mkdir(exist_ok=True)
     try:
-        outcomes = run_all(options.only or SESSIONS, options.beside, env.python)
+        outcomes = [run(session, env.python) for session in options.only or SESSIONS]
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return finish(demand(outcomes, options.require))

@@ -62,7 +62,7 @@ def test_run_tests_hands_every_option_on_in_both_languages() -> None:
 
 
 def test_ci_calls_run_tests() -> None:
-    assert 'exec ./scripts/run-tests.sh --require compose,kind --beside smoke-kind "$@"' in read(".ci/run")
+    assert 'exec ./scripts/run-tests.sh --require compose,kind "$@"' in read(".ci/run")
 
 
 @pytest.mark.parametrize("path", SHELL_SCRIPTS)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -149,28 +147,6 @@ def test_the_last_line_has_the_sums(
     written = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [s["session"] for s in written["sessions"]] == [o.session for o in outcomes]
     assert f"{written['passed']} passed, {written['failed']} failed, {written['skipped']} skipped" == last
-
-
-def test_sessions_beside_the_others_run_meanwhile_and_are_shown_whole_at_the_end(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    begun, other_done = threading.Event(), threading.Event()
-
-    def run(session: str, python: Path, output: IO[bytes] | None = None) -> Outcome:
-        if output:
-            begun.set()
-            output.write(b"of the one beside\n")
-            assert other_done.wait(10)
-        else:
-            assert begun.wait(10)
-            other_done.set()
-            print("of the other", flush=True)
-        return Outcome(session, passed=1)
-
-    monkeypatch.setattr(run_tests, "run", run)
-    outcomes = run_tests.run_all(["smoke-kind", "tests"], ["smoke-kind", "smoke-compose"], Path("python"))
-    assert [o.session for o in outcomes] == ["smoke-kind", "tests"]
-    assert capfdbinary.readouterr().out.splitlines()[:2] == [b"of the other", b"of the one beside"]
 
 
 def test_every_session_is_in_the_noxfile_or_of_a_planned_tier() -> None:
