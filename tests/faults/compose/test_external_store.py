@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import socket
@@ -50,11 +51,16 @@ def free_port(host: str) -> int:
         return int(held.getsockname()[1])
 
 
+def gateway(config: dict[str, str]) -> str:
+    """This machine's address in a network; an engine started for the first time does not tell that of its bridge."""
+    return config.get("Gateway") or str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """The object store's image, started by itself, with an object of its owner in it."""
     engine = containers.client()
-    host = engine.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"]
+    host = gateway(engine.inspect_network("bridge")["IPAM"]["Config"][0])
     port, keys = free_port(host), ("owner-of-it", "s3cret, \"#$'\\ %20ö")
     image = os.environ.get("MINIO_IMAGE") or pytest.fail("no image of an object store is named")
     bound = engine.create_host_config(port_bindings={9000: (host, port)}, tmpfs={"/data": ""})
