@@ -110,7 +110,9 @@ def _away(error: Exception) -> bool:
     from temporalio.service import RPCError, RPCStatusCode
 
     if isinstance(error, RPCError):
-        return error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED)
+        # CANCELLED is what tonic makes of a call that took too long ("Timeout expired").
+        busy = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.RESOURCE_EXHAUSTED)
+        return error.status in (RPCStatusCode.UNAVAILABLE, *busy)
     # Client.connect raises a bare RuntimeError when nobody answers.
     return isinstance(error, RuntimeError)
 

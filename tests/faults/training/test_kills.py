@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
+import psutil
 import pytest
 
 from infra.training.store import S3Store
@@ -60,6 +62,17 @@ def test_kill_of_the_training_process(platform: Victim, undisturbed: str) -> Non
     ended_well(training, undisturbed)
     assert training.row().attempt == 2
     assert "resumed at epoch " in training.log()
+
+
+def test_a_temporal_that_hangs_for_a_while_is_waited_for(platform: Victim, undisturbed: str) -> None:
+    process = psutil.Process(platform.pid("temporal"))
+    process.suspend()
+    again = threading.Timer(15, process.resume)  # longer than a call may take
+    again.start()
+    try:
+        ended_well(start(platform, "--epochs", str(EPOCHS)), undisturbed)
+    finally:
+        again.join()
 
 
 def test_kill_of_temporal_and_the_worker_at_once(platform: Victim, undisturbed: str) -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
+from temporalio.service import RPCError, RPCStatusCode
 
-from infra.training import jobs, store
+from infra.training import jobs, store, temporal_client
 from infra.training.patience import Unavailable, patiently
 
 
@@ -90,3 +91,19 @@ def test_what_is_temporary_for_an_object_store(error: Exception, expected: bool)
 )
 def test_what_is_temporary_for_postgresql(error: Exception, expected: bool) -> None:
     assert jobs.temporary(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("Failed client connect"), True),
+        (RPCError("tcp connect error", RPCStatusCode.UNAVAILABLE, b""), True),
+        (RPCError("Timeout expired", RPCStatusCode.CANCELLED, b""), True),
+        (RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b""), True),
+        (RPCError("namespace rate limit exceeded", RPCStatusCode.RESOURCE_EXHAUSTED, b""), True),
+        (RPCError("Namespace nowhere is not found", RPCStatusCode.NOT_FOUND, b""), False),
+        (ValueError("x"), False),
+    ],
+)
+def test_what_is_temporary_for_temporal(error: Exception, expected: bool) -> None:
+    assert temporal_client._away(error) is expected
