@@ -92,7 +92,9 @@ class Stage:
     def log_tails(self) -> str:
         """The last lines of every log below the state directory."""
         parts = []
-        for path in sorted(self.home.rglob("*.log")):
+        # Not rglob: a server that still runs takes directories away meanwhile.
+        logs = [Path(place) / name for place, _, names in os.walk(self.home) for name in names if name.endswith(".log")]
+        for path in sorted(logs):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
             parts += [f"--- {path.relative_to(self.home)}", *lines]
         return "\n".join(parts)
@@ -111,7 +113,7 @@ class Stage:
     def _kill(self) -> list[str]:
         # A supervisor gives its lock back, and with it `down` its answer, a moment before its process is gone.
         _, left = psutil.wait_procs(self.left_over(), timeout=5)
-        names = [f"{p.pid} {_command_line(p)}" for p in left]
+        names = [f"{p.pid} {command_line(p)}" for p in left]
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -146,13 +148,14 @@ def _belongs(process: psutil.Process, home: str, mark: str) -> bool:
             return False
         if not process.cmdline():  # it is just ending
             return False
-        if home in _command_line(process) or process.cwd().startswith(home):
+        if home in command_line(process) or process.cwd().startswith(home):
             return True
         return bool(mark) and process.environ().get("PLATFORM_STATE_DIR") == mark
     return False
 
 
-def _command_line(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
+    """A process's words; '' for one that has ended meanwhile."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""

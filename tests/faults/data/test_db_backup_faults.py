@@ -24,6 +24,7 @@ from infra.data import store
 from infra.locks import try_lock
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import NAMES, Site, refused, wait_for, within
+from tests.smoke.stage import command_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and modes")
 
@@ -256,7 +257,7 @@ def test_26_files_are_private_and_the_password_is_in_no_command_line(site: Site,
         with site.locked_table():
             process = site.start("db.backup", "--to", str(site.target))
             wait_for("the dump", lambda: _dumps(process.pid))
-            commands = " ".join(" ".join(p.cmdline()) for p in psutil.Process(process.pid).children(recursive=True))
+            commands = " ".join(command_line(p) for p in psutil.Process(process.pid).children(recursive=True))
         process.communicate(timeout=60)
     finally:
         os.umask(before)

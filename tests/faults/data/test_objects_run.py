@@ -28,6 +28,7 @@ from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import takes_signals, wait_for, within
 from tests.rig.engines import boto, engine, open_uploads
+from tests.smoke.stage import command_line
 from tests.unit.helpers import free_port, serving
 
 BUCKET = "training-datasets"
@@ -252,7 +253,7 @@ def test_26_everything_is_private_and_no_secret_is_shown(filled: Victim, tmp_pat
         child = begin(filled, "minio.backup", "--to", str(tmp_path / "t"), "--debug")
         lines = set()
         while child.poll() is None:
-            lines |= {" ".join(p.cmdline()) for p in family(child) if p.is_running()}
+            lines |= {command_line(p) for p in family(child) if p.is_running()}
             time.sleep(0.05)
         out, err = child.communicate(timeout=60)
     except psutil.Error:
@@ -384,7 +385,7 @@ def test_24_a_server_that_is_killed_during_the_run_is_no_success(tmp_path: Path)
         client = boto(login)
         client.create_bucket(Bucket=BUCKET)
         client.put_object(Bucket=BUCKET, Key="large", Body=bytes(60_000_000))
-        listener = next(p for p in psutil.Process().children() if str(login.port) in " ".join(p.cmdline()))
+        listener = next(p for p in psutil.Process().children() if str(login.port) in command_line(p))
         with ThreadPoolExecutor(1) as pool:
             error = pool.submit(failure_of, login, tmp_path / "t")
             while not (tmp_path / "t" / objects_backup.JOURNAL).exists():

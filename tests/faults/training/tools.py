@@ -17,6 +17,7 @@ from infra.training.contract import Contract
 from infra.training.jobs import Job, Jobs
 from infra.training.store import S3Store
 from tests.faults.conftest import Victim
+from tests.smoke.stage import command_line
 
 EPOCHS = 40
 """Long enough to be hit in the middle, short enough to wait for."""
@@ -55,7 +56,7 @@ class Training:
 
     def trainers(self) -> list[psutil.Process]:
         """The processes that train it."""
-        return [p for p in processes_with(self.id) if any("infra.training.trainer" in word for word in p.cmdline())]
+        return [p for p in processes_with(self.id) if "infra.training.trainer" in command_line(p)]
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights it has stored."""
