@@ -43,13 +43,13 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit tests: fast, offline, nothing started."""
-    _pytest(session, "tests/unit")
+    _pytest(session, *SIDE_BY_SIDE, "tests/unit")
 
 
 @nox.session
 def drift(session: nox.Session) -> None:
     """The catalogue against the files written by hand and the generated tables."""
-    _pytest(session, "tests/drift")
+    _pytest(session, *SIDE_BY_SIDE, "tests/drift")
 
 
 @nox.session(name="smoke-native")
