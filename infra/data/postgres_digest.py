@@ -7,6 +7,7 @@ compression; against tampering stands the SHA-256 of every file, not this.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -71,9 +72,8 @@ class Meter:
         self.hash.update(part)
         self.size += len(part)
         if self.mask is None or len(self.mask) < len(part):
-            self.mask = numpy.empty(
-                max(CHUNK, len(part)), numpy.bool_
-            )  # made once: new memory costs more than the rest
+            # Made once: new memory costs more than the rest.
+            self.mask = numpy.empty(max(CHUNK, len(part)), numpy.bool_)
         ends = self.mask[: len(part)]
         numpy.equal(numpy.frombuffer(part, numpy.uint8), ord("\n"), out=ends)
         self.rows += int(numpy.count_nonzero(ends))
@@ -98,9 +98,7 @@ def is_table(path: Path) -> bool:
     return not path.name.startswith("blob")
 
 
-def chunks(
-    source: FileIO, growing: Callable[[], bool], done: Callable[[int], None] = lambda position: None
-) -> Iterator[memoryview]:
+def chunks(source: FileIO, growing: Callable[[], bool], done: Callable[[int], None]) -> Iterator[memoryview]:
     """The bytes of a file that is still being written, until it is complete; the next ones replace them.
 
     `done` is told up to where they have been worked on.
@@ -117,6 +115,13 @@ def chunks(
         time.sleep(PAUSE)
 
 
+@contextlib.contextmanager
+def read_once(source: Path, growing: Callable[[], bool]) -> Iterator[Iterator[memoryview]]:
+    """The bytes of a file of an archive while it grows; what has been read of it is gone."""
+    with page_cache.opened(source) as raw:
+        yield chunks(raw, growing, page_cache.Passing(raw).read_to)
+
+
 def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> tuple[File, Content]:
     """Compress a file of an archive while it grows; returns the packed file (synced) and what it holds.
 
@@ -127,8 +132,8 @@ def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> 
     meter, sha256 = Meter(), hashlib.sha256()
     squeeze = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     size = 0
-    with page_cache.opened(source) as raw, private(target) as packed:
-        for chunk in _compressed(chunks(raw, growing, page_cache.Passing(raw).read_to), meter, squeeze):
+    with read_once(source, growing) as parts, private(target) as packed:
+        for chunk in _compressed(parts, meter, squeeze):
             packed.write(chunk)
             sha256.update(chunk)
             size += len(chunk)
@@ -188,8 +193,8 @@ def unpack(descriptor: int, target: Path) -> int:
 def measure(source: Path, growing: Callable[[], bool], *sinks: Sink) -> Content:
     """What a file of an archive holds, while it grows, for `sinks` too; what has been read of it is gone."""
     meter = Meter()
-    with page_cache.opened(source) as raw:
-        for chunk in chunks(raw, growing, page_cache.Passing(raw).read_to):
+    with read_once(source, growing) as parts:
+        for chunk in parts:
             meter.feed(chunk)
             for sink in sinks:
                 sink.write(bytes(chunk))
