@@ -30,6 +30,16 @@ class Stack:
         """Logs of the task runs."""
         return self.home / "logs"
 
+    @property
+    def backups(self) -> Path:
+        """The backups that were made without naming another place."""
+        return self.home / "backups"
+
+    @property
+    def scratch(self) -> Path:
+        """Where dumps are unpacked while they are checked or restored."""
+        return self.home / "scratch"
+
     def tier_home(self, tier: str) -> Path:
         """The directory of one tier's state and data."""
         return self.home / tier

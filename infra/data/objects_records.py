@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from infra.data import store
 from infra.data.objects_client import Entry
+from infra.stack import Stack
 
 MANIFEST = "manifest.jsonl"
 KIND = "objects"
@@ -24,6 +25,11 @@ KIND = "objects"
 Record = dict[str, Any]
 Place = tuple[str, str, bytes]
 """Store, bucket and the key's bytes: the order of a manifest, which is also the order of S3 listings."""
+
+
+def default_target(home: Stack) -> Path:
+    """Where backups of objects go unless something else is said."""
+    return home.backups / KIND
 
 
 class Item(NamedTuple):

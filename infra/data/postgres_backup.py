@@ -90,7 +90,7 @@ def silent(kind: str, facts: dict[str, Any]) -> None:
 
 def default_target(home: Stack) -> Path:
     """Where backups go unless something else is said."""
-    return home.home / "backups" / "db"
+    return home.backups / "db"
 
 
 def application(target: Path) -> str:

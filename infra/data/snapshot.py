@@ -247,7 +247,7 @@ def seeds(home: Stack, order: Order) -> list[Path]:
     """Backups whose contents need not be read from the stores again: the newest open snapshot, and `minio.backup`."""
     past = [b.path / CONTENT / "objects" for b in reversed(listing(order.target)) if not b.problem]
     opened = [path for path in past if path.is_dir()][:1]
-    plain = home.home / "backups" / "objects"
+    plain = objects_records.default_target(home)
     return [*opened, *([plain] if plain.is_dir() else [])]
 
 

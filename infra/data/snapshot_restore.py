@@ -14,6 +14,7 @@ from infra.console import human_bytes
 from infra.data import (
     objects_backup,
     objects_client,
+    objects_records,
     objects_restore,
     postgres_clients,
     postgres_restore,
@@ -144,7 +145,7 @@ def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
         steps = ("name the file with the private key: --identity FILE",)
         raise PlatformError("USAGE", "the snapshot is encrypted", why=f"for {names}", steps=steps)
     keys = snapshot_age.identities(Path(identity).expanduser())
-    with postgres_scratch.workspace(context.stack.home / "scratch") as space:
+    with postgres_scratch.workspace(context.stack.scratch) as space:
         sealed = next(f for f in backup.files if f.path == snapshot.SEALED)
         try:
             with open(store.open_file(backup, sealed), "rb") as source:
@@ -193,7 +194,7 @@ def _databases(context: Context, ends: Endpoints, made: Plan, content: Path, don
     names = [n for n in saved.facts["databases"] if "temporal" in made.parts or n not in snapshot.TEMPORAL_DATABASES]
     todo = postgres_restore.plan(server, saved, names)
     context.console.say(f"  databases: {', '.join(names)}")
-    result = postgres_restore.restore(server, todo, context.stack.home / "scratch", event)
+    result = postgres_restore.restore(server, todo, context.stack.scratch, event)
     done.parts["databases"] = vars(result)
     done.way_back["databases"] = {n: d["old"] for n, d in result.databases.items() if d["old"]}
 
@@ -201,7 +202,7 @@ def _databases(context: Context, ends: Endpoints, made: Plan, content: Path, don
 def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
     saved = snapshot_verify.objects(content)
     logins = [objects_client.login_of(ends, name) for name in objects_client.STORES]
-    target = context.stack.home / "backups" / "objects"
+    target = objects_records.default_target(context.stack)
     why = f"before a restore of {made.backup.path.name}"
     with objects_backup.connected(logins) as clients:
         plans = objects_restore.plan(clients, saved, ())

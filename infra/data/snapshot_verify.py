@@ -110,7 +110,7 @@ def _databases(context: Context, ends: Endpoints, content: Path, event: Event) -
     saved = databases(content)
     needed = postgres_verify.client_needed(saved)
     server = postgres_clients.find_server(ends, context.settings, needed)
-    done = postgres_verify.verify(server, saved, context.stack.home / "scratch", event)
+    done = postgres_verify.verify(server, saved, context.stack.scratch, event)
     return dict(done.databases)
 
 

@@ -101,7 +101,7 @@ def _saved(context: Context, tier: Tier) -> tuple[int, Backup]:
     order = postgres_backup.Order(target, postgres_upgrade.everything(server))
     with store.locked(target, "db.upgrade"):
         saved = postgres_backup.backup(server, context.console, order)
-        postgres_verify.verify(server, saved, context.stack.home / "scratch")
+        postgres_verify.verify(server, saved, context.stack.scratch)
     return server.number, saved
 
 
@@ -117,7 +117,7 @@ def _filled(context: Context, tier: Tier, saved: Backup, before: int) -> int:
             steps=(f"set {IMAGE} to the new image, and --old-image to the present one",),
         )
     context.console.say(f"  restoring into PostgreSQL {postgres_clients.version_text(server.number)}")
-    done = postgres_restore.restore(server, postgres_restore.plan(server, saved), context.stack.home / "scratch")
+    done = postgres_restore.restore(server, postgres_restore.plan(server, saved), context.stack.scratch)
     _drop_empty(server, [str(d["old"]) for d in done.databases.values() if d["old"]])
     return server.number
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
+from infra.tasks import db_upgrade
 from infra.tasks.command import Run, command, confirm, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
     from infra.data.postgres_clients import Server
     from infra.data.store import Backup
-    from infra.tiers.base import Tier
 
 TIER = "tier to use"
 TARGET = "directory of the backups (default: backups/db of the stack)"
@@ -36,10 +36,6 @@ def _target(run: Run, to: str) -> Path:
     from infra.data import postgres_backup
 
     return Path(to).expanduser().absolute() if to else postgres_backup.default_target(run.stack)
-
-
-def _work(run: Run) -> Path:
-    return run.stack.home / "scratch"
 
 
 @command(
@@ -77,7 +73,7 @@ def backup(
         order = postgres_backup.Order(target, words(database), fence)
         made = postgres_backup.backup(server, run.console, order, event)
         event("published", {"path": str(made.path)})
-        checked = postgres_verify.verify(server, made, _work(run), event) if verify else None
+        checked = postgres_verify.verify(server, made, run.stack.scratch, event) if verify else None
         removed, why = store.prune(postgres_backup.listing(target), keep) if keep else ([], "")
         postgres_backup.write_metrics(run.context, target)
         if why:
@@ -194,7 +190,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     found = postgres_backup.find(_target(run, to), from_)
     server = _server(run, tier, postgres_verify.client_needed(found))
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
-        done = postgres_verify.verify(server, found, _work(run), event)
+        done = postgres_verify.verify(server, found, run.stack.scratch, event)
         postgres_backup.write_metrics(run.context, found.path.parent)
         lines = (str(found.path), _words(done), f"Next: invoke db.restore --from {found.path.name}")
         answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
@@ -239,7 +235,7 @@ def restore(
         return Answer(plan.data(), lines=tuple(plan.lines()))
     confirm(run, plan.lines(), yes)
     with events(run, json_stream) as event:
-        done = postgres_restore.restore(server, plan, _work(run), event)
+        done = postgres_restore.restore(server, plan, run.stack.scratch, event)
         rows = tuple(
             (printable(d["database"]), str(d["rows"]), printable(d["old"] or "")) for d in done.databases.values()
         )
@@ -293,78 +289,6 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
     return Answer(None, exit=code) if code else None
 
 
-@command(
-    help={
-        "old_bin": "native: directory with the programs of the old version, where they are not found",
-        "old_image": "tiers of containers: the image that can read the present data",
-        "back": "go back to the directory that the last upgrade has kept",
-        "yes": "do not ask",
-        "tier": TIER,
-    }
-)
-def upgrade(
-    run: Run, old_bin: str = "", old_image: str = "", back: bool = False, yes: bool = False, tier: str = ""
-) -> Answer:
-    """Move the databases to the major version of the programs, or of the image; the old storage is kept.
-
-    Example: invoke db.upgrade --yes
-    """
-    from infra import lifecycle, stack
-    from infra.data import postgres_backup, postgres_upgrade
-    from infra.tiers import native_postgres, providers
-
-    chosen = lifecycle.choose(run.context).tier
-    run.console.tier = chosen.name
-    if chosen.name != "native":
-        return _by_image(run, chosen, old_image, back, yes)
-    found = providers.postgres_bin(run.settings)
-    present = native_postgres.place(run.settings, run.stack.tier_home(chosen.name), found, run.stack.name)
-    with stack.lock(run.stack, run.console.command):
-        if back:
-            return _back(run, chosen, present.data, yes)
-        plan = postgres_upgrade.plan(run.settings, present, found, old_bin)
-        if plan is None:
-            return Answer({"upgraded": False}, lines=("nothing to do: the data is of the programs' version",))
-        confirm(run, plan.lines(), yes)
-        ends = chosen.endpoints(run.context)
-        chosen.stop(run.context)
-        target = postgres_backup.default_target(run.stack)
-        made = postgres_upgrade.upgrade(run.settings, ends, run.console, plan, target, _work(run))
-    data = {"upgraded": True, "from": plan.old_major, "to": plan.new_major, "kept": str(plan.kept), "path": str(made)}
-    lines = (f"PostgreSQL {plan.new_major}; the old directory is {plan.kept}", "Next: invoke up")
-    return Answer(data, lines=(*lines, "the way back: invoke down, invoke db.upgrade --back"))
-
-
-def _by_image(run: Run, chosen: Tier, old_image: str, back: bool, yes: bool) -> Answer:
-    from infra import stack
-    from infra.data import volume_upgrade
-
-    if back:
-        steps = ("invoke trash.restore postgres", "then set POSTGRES_IMAGE to the old image, and: invoke up")
-        raise PlatformError("USAGE", f"on the tier {chosen.name} the old storage is in the trash", steps=steps)
-    with stack.lock(run.stack, run.console.command):
-        confirm(run, volume_upgrade.plan(run.context, chosen, old_image), yes)
-        done = volume_upgrade.upgrade(run.context, chosen, old_image)
-    kept = [e.name for e in done.kept]
-    data = {"upgraded": True, "from": str(done.old), "to": str(done.new), "kept": kept, "path": str(done.backup)}
-    lines = (f"PostgreSQL {done.new}; the storage of {done.old} is in the trash: {', '.join(kept)}", "Next: invoke up")
-    way = f"the way back: invoke trash.restore {kept[0]}, POSTGRES_IMAGE={old_image} in .env, invoke up"
-    return Answer(data, lines=(*lines, way))
-
-
-def _back(run: Run, chosen: Any, data: Path, yes: bool) -> Answer:
-    from infra.data import postgres_upgrade
-
-    found = postgres_upgrade.kept(data)
-    plan = [f"This puts {found[-1]} back in the place of {data}; the present one is kept."] if found else []
-    if found:
-        confirm(run, plan, yes)
-        chosen.stop(run.context)
-    place, away, major = postgres_upgrade.back(data)
-    steps = f"Next: set PLATFORM_POSTGRES_BIN to the programs of PostgreSQL {major}, then invoke up"
-    return Answer({"path": str(place), "kept": str(away), "major": major}, lines=(f"{away} is kept", steps))
-
-
 @command(help={"tier": TIER})
 def init(run: Run, tier: str = "") -> Answer:
     """Make the platform's databases that are missing; the others stay as they are.
@@ -401,4 +325,4 @@ def databases(run: Run, tier: str = "") -> Answer:
     return Answer(data, Table(("DATABASE", "SIZE"), rows), names=tuple(name for name, _ in found))
 
 
-TASKS = (backup, list_, verify, restore, prune, shell, init, databases, upgrade)
+TASKS = (backup, list_, verify, restore, prune, shell, init, databases, db_upgrade.upgrade)

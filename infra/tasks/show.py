@@ -155,7 +155,7 @@ def status(context: Context, choice: Choice, found: Report, why: bool, reveal: b
 
 def _last_verified_backup(context: Context) -> float | None:
     """When the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
-    if not (context.stack.home / "backups").is_dir():
+    if not context.stack.backups.is_dir():
         return None
     from infra.data import postgres_backup
 

@@ -1,0 +1,316 @@
+"""Verified backups of objects: make, list, verify, restore, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.errors import ExitCode, PlatformError
+from infra.tasks import objects
+from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.events import STREAM, Event, ended, events
+
+if TYPE_CHECKING:
+    from infra.data import objects_prune, store
+    from infra.data.objects_client import Client
+    from infra.data.objects_restore import BucketPlan
+
+TO = "directory of the backups (default: backups/objects in the stack's state directory)"
+FROM = "a backup's directory or name, or `latest`"
+
+
+def _target(run: Run, to: str) -> Path:
+    from infra.data import objects_records
+
+    return Path(to).expanduser().absolute() if to else objects_records.default_target(run.stack)
+
+
+@command(
+    help={
+        "to": TO,
+        "bucket": objects.BUCKET,
+        "versions": "every version and delete marker, not only what is current",
+        "keep": "afterwards verify it and remove old backups, so that N verified ones stay",
+        "json_stream": STREAM,
+        "tier": objects.TIER,
+    },
+    iterable=("bucket",),
+)
+def backup(
+    run: Run,
+    bucket: list[str],
+    to: str = "",
+    versions: bool = False,
+    keep: int = 0,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Back up all buckets, or those named; what has not changed since the last backup is not read again.
+
+    Example: invoke minio.backup --keep 7
+    """
+    from infra.data import objects_backup, store
+
+    if keep < 0:
+        raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke minio.backup --keep 7",))
+    target, missing, began = _target(run, to), list[str](), time.monotonic()
+    with events(run, json_stream) as event, store.locked(target, "minio.backup"), objects.clients(run) as clients:
+        progress = objects.Progress(run.console, "read", event)
+        tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
+        found = objects_backup.sources(clients, words(bucket), missing)
+        made = objects_backup.backup(clients, target, found, versions, tally)
+        kept = _keep(run, target, made, keep, event) if keep else {}
+        return ended(run, event, _backed_up(run, made, tally, missing, kept, time.monotonic() - began))
+
+
+def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
+    """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
+    from infra.data import objects_prune, objects_verify
+
+    objects_verify.check(made, tick=objects.Progress(run.console, "verified", event))
+    objects_verify.mark_verified(made)
+    try:
+        gone = objects_prune.plan(target, keep)
+        objects_prune.prune(gone)
+    except PlatformError as error:
+        run.console.warn(f"{error.what}: {error.why}")
+        return {"verified": True, "pruned": [], "why": error.what, "incomplete": True}
+    if gone.why:
+        run.console.say(f"  {gone.why}", "dim")
+    return {"verified": True, "pruned": [b.path.name for b in gone.backups], "freed": gone.size, "why": gone.why}
+
+
+def _backed_up(
+    run: Run, made: store.Backup, tally: Any, missing: list[str], kept: dict[str, Any], seconds: float
+) -> Answer:
+    partial = objects.named(
+        run, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up"
+    )
+    data = {
+        "path": str(made.path),
+        "objects": tally.objects,
+        "bytes": tally.size,
+        "read": tally.new,
+        "bytesRead": tally.read,
+        "vanished": tally.gone,
+        "buckets": made.facts["buckets"],
+        "missing": missing,
+        "failed": tally.failed,
+        "seconds": round(seconds, 3),
+        **kept,
+    }
+    rate = human_bytes(tally.read / max(seconds, 1e-6))
+    lines = (
+        f"{made.path}",
+        f"{tally.objects} objects, {human_bytes(tally.size)}; {tally.new} of them read anew"
+        f" ({human_bytes(tally.read)}, {rate}/s) in {human_seconds(seconds)}",
+        f"Next: invoke minio.verify --from {made.path}",
+    )
+    code = ExitCode.PARTIAL if partial or kept.get("incomplete") else ExitCode.OK
+    return Answer(data, lines=lines, names=(str(made.path),), exit=int(code))
+
+
+@command("list", log=False, help={"to": TO})
+def list_(run: Run, to: str = "") -> Answer:
+    """List the backups, oldest first; broken ones with what is wrong.
+
+    Example: invoke minio.list --json
+    """
+    from infra.data import objects_records, store
+
+    target = _target(run, to)
+    if to:
+        store.require_place(target)
+    found = objects_records.listing(target)
+    rows = tuple(_row(b) for b in found)
+    heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
+    lines = () if found else ("no backup yet; make one: invoke minio.backup",)
+    return Answer(
+        [_backup_data(b) for b in found], Table(heading, rows), lines, names=tuple(str(b.path) for b in found)
+    )
+
+
+def _row(backup: store.Backup) -> tuple[str, ...]:
+    state = backup.problem or ("verified" if backup.verified else "complete")
+    facts = backup.facts
+    if backup.problem:
+        return backup.path.name, backup.created, "", "", "", f"broken: {state}"
+    size = human_bytes(facts.get("bytes", 0))
+    return (
+        backup.path.name, backup.created, str(len(facts.get("buckets", []))), str(facts.get("objects", "")), size, state
+    )  # fmt: skip
+
+
+def _backup_data(backup: store.Backup) -> dict[str, Any]:
+    known = {"path": str(backup.path), "created": backup.created, "sequence": backup.sequence}
+    return {**known, "verified": backup.verified, "problem": backup.problem, **backup.facts}
+
+
+@command(help={"from_": FROM, "to": TO, "json_stream": STREAM})
+def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
+    """Read every object of a backup and compare it with its SHA-256; exit 10 naming what is damaged.
+
+    Example: invoke minio.verify --from latest
+    """
+    from infra.data import objects_verify
+
+    with events(run, json_stream) as event:
+        began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
+        try:
+            objects_verify.check(found, tick=objects.Progress(run.console, "verified", event))
+        except PlatformError:
+            objects_verify.unmark_verified(found)
+            raise
+        with contextlib.suppress(OSError):  # a backup on a read-only disk is whole, too
+            objects_verify.mark_verified(found)
+        seconds = time.monotonic() - began
+        data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
+        text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
+        return ended(run, event, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)))
+
+
+@command(
+    help={
+        "from_": FROM,
+        "bucket": objects.BUCKET,
+        "to": TO,
+        "exact": "also remove objects that the backup does not have (they are backed up first)",
+        "versions": "all versions and delete markers that the backup has",
+        "dry_run": "show the plan and change nothing",
+        "yes": "do not ask",
+        "json_stream": STREAM,
+        "tier": objects.TIER,
+    },
+    iterable=("bucket",),
+)
+def restore(
+    run: Run,
+    bucket: list[str],
+    from_: str = "",
+    to: str = "",
+    exact: bool = False,
+    versions: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json_stream: bool = False,
+    tier: str = "",
+) -> Answer:
+    """Bring the objects of a backup back; what it would overwrite is backed up first, the rest stays.
+
+    Example: invoke minio.restore --from latest --bucket model-weights --yes
+    """
+    from infra.data import objects_restore, objects_verify, store
+
+    if not from_:
+        raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
+    with events(run, json_stream) as event, contextlib.ExitStack() as stack:
+        found = objects_verify.located(_target(run, to), from_)
+        objects_verify.check(found, words(bucket), objects.Progress(run.console, "checked", event))
+        clients = stack.enter_context(objects.clients(run))
+        plans = objects_restore.plan(clients, found, words(bucket))
+        if dry_run:
+            return ended(run, event, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))))
+        confirm(run, _plan(found, plans, exact), yes)
+        # From a disk that takes no writes nobody can prune, and the way back needs another place.
+        beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(run, "")
+        with store.locked(beside, "minio.restore"):
+            answer = _restored(run, clients, found, plans, beside, exact, versions, event)
+        return ended(run, event, answer)
+
+
+_LIST = "invoke minio.list shows the backups"
+
+
+def _plan(found: store.Backup, plans: list[BucketPlan], exact: bool) -> list[str]:
+    lines = [f"This restores {found.path}:"]
+    for p in plans:
+        extra = f", {p.extra} {'REMOVED' if exact else 'others stay'}" if p.extra else ""
+        what = f"{p.missing} missing, {p.different} OVERWRITTEN" if p.different else f"{p.missing} missing"
+        made = " (the bucket is made)" if p.new else ""
+        lines.append(f"  {p.source.name:<24} {what}, {p.same} there{extra}; {human_bytes(p.size)}{made}")
+    if any(p.overwrites or (exact and p.extra) for p in plans):
+        lines.append("What is overwritten or removed is backed up first.")
+    return lines
+
+
+def _plan_data(found: store.Backup, plans: list[BucketPlan]) -> dict[str, Any]:
+    named = [{**vars(p), "source": p.source.name, "store": p.source.store} for p in plans]
+    return {"path": str(found.path), "dryRun": True, "plan": named}
+
+
+def _restored(
+    run: Run,
+    clients: dict[str, Client],
+    found: store.Backup,
+    plans: list[BucketPlan],
+    beside: Path,
+    exact: bool,
+    versions: bool,
+    event: Event,
+) -> Answer:
+    from infra.data import objects_backup, objects_restore
+    from infra.data.objects_upload import Uploads
+
+    began, progress = time.monotonic(), objects.Progress(run.console, "restored", event)
+    tally = objects_backup.Tally(tick=lambda t: objects.Progress(run.console, "kept", event)(t.objects, t.read))
+    why = f"before a restore of {found.path.name}"
+    # A crew stops its clients when it is done, so it gets some of its own.
+    with objects_backup.connected(client.login for client in clients.values()) as others:
+        back = objects_restore.way_back(others, beside, plans, exact, tally, why)
+    if back:
+        run.console.say(f"  the way back: invoke minio.restore --from {back.path} --yes")
+    done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
+    uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
+    order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)
+    objects_restore.restore(order, done)
+    partial = objects.named(run, [f"{name}: {why}" for name, why in done.refused.items()], "not restored")
+    data = {
+        "path": str(found.path),
+        "written": done.written,
+        "unchanged": done.same,
+        "removed": done.removed,
+        "bytes": done.size,
+        "refused": done.refused,
+        "wayBack": str(back.path) if back else "",
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    text = f"{done.written} objects restored ({human_bytes(done.size)}), {done.same} were there"
+    text += f", {done.removed} removed" if done.removed else ""
+    return Answer(data, lines=(text,), exit=int(ExitCode.PARTIAL if partial else ExitCode.OK))
+
+
+@command(help={"keep": "verified backups that stay", "to": TO, "yes": "do not ask"})
+def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
+    """Remove old backups, so that N verified ones stay, and the objects that no backup needs any more.
+
+    Example: invoke minio.prune --keep 7 --yes
+    """
+    from infra.data import objects_prune, store
+
+    if keep < 1:
+        raise PlatformError("USAGE", "--keep N is missing or less than 1", steps=("invoke minio.prune --keep 7 --yes",))
+    target = _target(run, to)
+    if not target.is_dir():
+        raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke minio.backup",))
+    with store.locked(target, "minio.prune"):
+        plan = objects_prune.plan(target, keep)
+        names = [b.path.name for b in plan.backups]
+        if names or plan.contents:
+            confirm(run, _pruning(names, plan), yes)
+            objects_prune.prune(plan)
+    data = {"removed": names, "contents": len(plan.contents), "freed": plan.size, "why": plan.why}
+    text = f"removed {len(names)} backups and {len(plan.contents)} objects ({human_bytes(plan.size)})"
+    said = text if names or plan.contents else "there is nothing to remove"
+    return Answer(data, lines=(said, *((plan.why,) if plan.why else ())), names=tuple(names))
+
+
+def _pruning(names: list[str], plan: objects_prune.Plan) -> list[str]:
+    objects = f"{len(plan.contents)} objects that no backup needs then ({human_bytes(plan.size)})"
+    return ["This removes for ever:", *(f"  {name}" for name in names), f"  {objects}"]
+
+
+TASKS = (backup, list_, verify, restore, prune)

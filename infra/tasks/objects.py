@@ -1,0 +1,66 @@
+"""What the tasks of objects share: clients of both stores, progress, names of what was left out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from infra.console import Console, human_bytes, human_seconds, printable
+from infra.tasks.command import Run
+from infra.tasks.events import Event, silent
+
+if TYPE_CHECKING:
+    from infra.data.objects_client import Client
+
+HEARTBEAT = 15.0
+"""Seconds between lines of progress where nobody watches; a terminal gets one each second."""
+NAMED = 20
+"""Items that a message names; the JSON has them all."""
+
+BUCKET = "only this bucket; give it several times or with commas for more"
+TIER = "tier to use"
+
+
+@dataclass
+class Progress:
+    """Says every now and then how far a run is."""
+
+    console: Console
+    verb: str
+    event: Event = silent
+    began: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, objects: int, size: int) -> None:
+        """So many objects and bytes are done; says so when it is time."""
+        now = time.monotonic()
+        if now - self.last < (1.0 if self.event is not silent or self.console.live else HEARTBEAT):
+            return
+        self.last = now
+        rate = size / max(now - self.began, 1e-6)
+        self.event("progress", {"what": self.verb, "objects": objects, "bytes": size, "rate": round(rate)})
+        took = human_seconds(now - self.began)
+        self.console.say(f"  {self.verb}: {objects} objects, {human_bytes(size)}, {human_bytes(rate)}/s, {took}", "dim")
+
+
+@contextlib.contextmanager
+def clients(run: Run) -> Iterator[dict[str, Client]]:
+    """Clients of both stores of the running platform."""
+    from infra import lifecycle
+    from infra.data import objects_backup, objects_client
+
+    ends = lifecycle.running_endpoints(run)
+    with objects_backup.connected(objects_client.login_of(ends, name) for name in objects_client.STORES) as clients:
+        yield clients
+
+
+def named(run: Run, items: list[str], what: str) -> bool:
+    """Name items that are left out as a warning; whether there are any."""
+    for item in items[:NAMED]:
+        run.console.warn(f"{what}: {printable(item)}")
+    if len(items) > NAMED:
+        run.console.warn(f"{what}: {len(items) - NAMED} more (--json has them all)")
+    return bool(items)
