@@ -88,7 +88,7 @@ def faults_native(session: nox.Session) -> None:
 @nox.session(name="faults-compose")
 def faults_compose(session: nox.Session) -> None:
     """Bad input and faults against containers of their own, two at a time."""
-    _pytest(session, "-n", "2", "--dist", "loadfile", "tests/faults/compose")
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/compose")
 
 
 @nox.session(name="faults-kind")

@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from infra.data import store
 from infra.data.objects_client import Entry
-from infra.stack import Stack
+
+if TYPE_CHECKING:
+    from infra.stack import Stack
 
 MANIFEST = "manifest.jsonl"
 KIND = "objects"

@@ -309,8 +309,8 @@ def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
 
 
 def _pruning(names: list[str], plan: objects_prune.Plan) -> list[str]:
-    objects = f"{len(plan.contents)} objects that no backup needs then ({human_bytes(plan.size)})"
-    return ["This removes for ever:", *(f"  {name}" for name in names), f"  {objects}"]
+    contents = f"{len(plan.contents)} objects that no backup needs then ({human_bytes(plan.size)})"
+    return ["This removes for ever:", *(f"  {name}" for name in names), f"  {contents}"]
 
 
 TASKS = (backup, list_, verify, restore, prune)

@@ -123,11 +123,11 @@ def plain_dumps(bench_: Bench, number: int) -> float:
 
 
 def _plain_dump(bench_: Bench, name: str, target: Path) -> Callable[[], None]:
-    argv = [bench_.by_hand("pg_dump"), "-Fc", "-d", name]
+    argv = [bench_.by_hand("pg_dump"), "-Fc", _compression(bench_), "-d", name]
     if bench_.zstd:
-        processes = [bench_.plain([*argv, "--compress=zstd:1", "-f", str(target)])]
+        processes = [bench_.plain([*argv, "-f", str(target)])]
     else:
-        first = bench_.plain([*argv, "--compress=0"])
+        first = bench_.plain(argv)
         with open(target, "wb") as out:
             processes = [first, subprocess.Popen(["zstd", "-q", "-1"], stdin=first.stdout, stdout=out)]
 
