@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import invoke
@@ -37,6 +38,11 @@ class Run:
         from infra.tiers.base import Context
 
         return Context(self.settings, self.stack, self.console)
+
+
+def directory(chosen: str, default: Path) -> Path:
+    """The directory that an option names, `~` and relative ones too, as an absolute path; else the default."""
+    return Path(chosen).expanduser().absolute() if chosen else default
 
 
 COMMON: Mapping[str, tuple[Any, str]] = {

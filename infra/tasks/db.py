@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import db_upgrade
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import Run, command, confirm, directory, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _server(run: Run, tier: str, at_least: int = 0) -> Server:
 def _target(run: Run, to: str) -> Path:
     from infra.data import postgres_backup
 
-    return Path(to).expanduser().absolute() if to else postgres_backup.default_target(run.stack)
+    return directory(to, postgres_backup.default_target(run.stack))
 
 
 @command(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import objects
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import Run, command, confirm, directory, words
 from infra.tasks.events import STREAM, Event, ended, events
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ FROM = "a backup's directory or name, or `latest`"
 def _target(run: Run, to: str) -> Path:
     from infra.data import objects_records
 
-    return Path(to).expanduser().absolute() if to else objects_records.default_target(run.stack)
+    return directory(to, objects_records.default_target(run.stack))
 
 
 @command(

@@ -9,7 +9,7 @@ import invoke
 
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import Run, command, confirm, directory, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ NAME = "a snapshot's name or directory, or latest"
 def _target(run: Run, to: str) -> Path:
     from infra.data import snapshot
 
-    return Path(to).expanduser().absolute() if to else snapshot.default_target(run.stack)
+    return directory(to, snapshot.default_target(run.stack))
 
 
 def _parts(skip: list[str]) -> tuple[str, ...]:

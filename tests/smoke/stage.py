@@ -95,8 +95,9 @@ class Stage:
         # Not rglob: a server that still runs takes directories away meanwhile.
         logs = [Path(place) / name for place, _, names in os.walk(self.home) for name in names if name.endswith(".log")]
         for path in sorted(logs):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-            parts += [f"--- {path.relative_to(self.home)}", *lines]
+            with contextlib.suppress(FileNotFoundError):  # taken away since it was listed
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+                parts += [f"--- {path.relative_to(self.home)}", *lines]
         return "\n".join(parts)
 
     def left_over(self) -> list[psutil.Process]:
