@@ -19,10 +19,12 @@ from typing import IO, Any
 from infra import catalog
 from infra.data import objects_records as records
 from infra.data import store
-from infra.data.objects_client import Client, Entry, Login
+from infra.data.objects_client import Client
 from infra.data.objects_crew import Crew, crew
+from infra.data.objects_login import Login
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Earlier, Item, Record
+from infra.data.objects_xml import Entry
 from infra.errors import PlatformError
 
 JOURNAL = ".objects-journal"

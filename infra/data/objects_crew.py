@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from infra.data import objects_fetch
-from infra.data.objects_client import Client, Login, Stopped
+from infra.data.objects_client import Client
 from infra.data.objects_fetch import Scratch, Watch
+from infra.data.objects_link import Stopped
+from infra.data.objects_login import Login
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Item, Record
 from infra.errors import PlatformError

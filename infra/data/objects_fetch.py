@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from infra.data import objects_client, page_cache
-from infra.data.objects_client import Client, Reply, S3Error
+from infra.data import objects_link, page_cache
+from infra.data.objects_client import Client
+from infra.data.objects_link import Reply, S3Error
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Item, Record
 
@@ -176,17 +177,17 @@ def _download(client: Client, item: Item, copy: _Copy) -> Mapping[str, str]:
         before = copy.done
         try:
             with client.answer("GET", item.bucket, item.key, _query(item), _conditions(item, copy.done)) as got:
-                headers = objects_client.lower(got)
+                headers = objects_link.lower(got)
                 _same_object(item, copy, got.status, headers)
                 _body(got, copy, item.size)
             return headers
         except S3Error as error:
             if error.status == 412:
                 raise Changed from error
-            if error.status not in objects_client.TEMPORARY or tries + 1 >= objects_client.TRIES:
+            if error.status not in objects_link.TEMPORARY or tries + 1 >= objects_link.TRIES:
                 raise
-        except objects_client.LOST as error:
-            if tries + 1 >= objects_client.TRIES:
+        except objects_link.LOST as error:
+            if tries + 1 >= objects_link.TRIES:
                 raise client.unreachable(error) from error
         tries = 1 if copy.done > before else tries + 1
         client.pause(tries)

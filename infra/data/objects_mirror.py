@@ -20,12 +20,14 @@ from typing import IO
 
 from infra.data import objects_backup, objects_crew, objects_fetch, objects_keys, objects_tree, store
 from infra.data.objects_backup import Source
-from infra.data.objects_client import Client, Entry, S3Error
+from infra.data.objects_client import Client
 from infra.data.objects_fetch import Changed
 from infra.data.objects_keys import Sieve
+from infra.data.objects_link import S3Error
 from infra.data.objects_records import Item, item_of
 from infra.data.objects_tree import Tree, Way
 from infra.data.objects_upload import Slice, Uploads, send
+from infra.data.objects_xml import Entry
 from infra.errors import PlatformError
 
 THREADS = 8

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from infra.data import store
-from infra.data.objects_client import Entry
+from infra.data.objects_xml import Entry
 
 if TYPE_CHECKING:
     from infra.stack import Stack

@@ -16,10 +16,12 @@ from pathlib import Path
 from infra.data import objects_backup, objects_crew, store
 from infra.data import objects_records as records
 from infra.data.objects_backup import Source, Tally
-from infra.data.objects_client import Client, Entry, S3Error
+from infra.data.objects_client import Client
+from infra.data.objects_link import S3Error
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Record
 from infra.data.objects_upload import Uploads, restored, same
+from infra.data.objects_xml import Entry
 from infra.errors import PlatformError
 
 THREADS = 8

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import IO
 
 from infra.data import objects_fetch
-from infra.data.objects_client import Client, Entry, Login, S3Error
+from infra.data.objects_client import Client
 from infra.data.objects_fetch import PART, Watch
+from infra.data.objects_link import S3Error
+from infra.data.objects_login import Login
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Record
+from infra.data.objects_xml import Entry
 
 MOST_PARTS = 10_000
 """S3's limit for one upload."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from infra.data import (
     objects_backup,
-    objects_client,
+    objects_login,
     objects_records,
     postgres_backup,
     postgres_clients,
@@ -221,7 +221,7 @@ def _while_held(making: _Making) -> None:
 
 def _objects(making: _Making) -> None:
     target, missing = making.directory("objects"), list[str]()
-    logins = [objects_client.login_of(making.ends, name) for name in objects_client.STORES]
+    logins = [objects_login.login_of(making.ends, name) for name in objects_login.STORES]
     tally = objects_backup.Tally(tick=_ticking(making))
     with objects_backup.connected(logins) as clients:
         found = objects_backup.sources(clients, (), missing)

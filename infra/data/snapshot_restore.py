@@ -13,7 +13,7 @@ from typing import Any
 from infra.console import human_bytes
 from infra.data import (
     objects_backup,
-    objects_client,
+    objects_login,
     objects_records,
     objects_restore,
     postgres_clients,
@@ -201,7 +201,7 @@ def _databases(context: Context, ends: Endpoints, made: Plan, content: Path, don
 
 def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
     saved = snapshot_verify.objects(content)
-    logins = [objects_client.login_of(ends, name) for name in objects_client.STORES]
+    logins = [objects_login.login_of(ends, name) for name in objects_login.STORES]
     target = objects_records.default_target(context.stack)
     why = f"before a restore of {made.backup.path.name}"
     with objects_backup.connected(logins) as clients:

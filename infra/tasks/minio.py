@@ -160,7 +160,7 @@ def url(run: Run, tier: str = "") -> Answer:
     Example: invoke minio.url
     """
     from infra import lifecycle
-    from infra.data.objects_client import STORES
+    from infra.data.objects_login import STORES
 
     ends = lifecycle.running_endpoints(run)
     data = {
@@ -179,7 +179,7 @@ def console(run: Run, store: str = "minio-results", tier: str = "") -> Answer:
     Example: invoke minio.console --store minio-datasets
     """
     from infra import catalog, lifecycle
-    from infra.data.objects_client import STORES
+    from infra.data.objects_login import STORES
 
     if store not in STORES:
         raise PlatformError("USAGE", f"no store {store!r}", steps=(f"use one of {', '.join(STORES)}",))

@@ -50,10 +50,10 @@ class Progress:
 def clients(run: Run) -> Iterator[dict[str, Client]]:
     """Clients of both stores of the running platform."""
     from infra import lifecycle
-    from infra.data import objects_backup, objects_client
+    from infra.data import objects_backup, objects_login
 
     ends = lifecycle.running_endpoints(run)
-    with objects_backup.connected(objects_client.login_of(ends, name) for name in objects_client.STORES) as clients:
+    with objects_backup.connected(objects_login.login_of(ends, name) for name in objects_login.STORES) as clients:
         yield clients
 
 

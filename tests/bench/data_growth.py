@@ -26,7 +26,7 @@ import psycopg
 
 from infra import endpoints, settings
 from infra.data import objects_backup, postgres_backup, store
-from infra.data.objects_client import Login
+from infra.data.objects_login import Login
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import memory, plot

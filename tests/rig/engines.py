@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra.data.objects_client import Client, Login
+from infra.data.objects_client import Client
+from infra.data.objects_login import Login
 from infra.errors import PlatformError
 from infra.tiers import object_store, providers
 from infra.tiers.object_store import StorePlan

@@ -17,7 +17,7 @@ import pytest
 
 from infra.data import objects_fetch, objects_keys, objects_tree, objects_upload, objects_verify, store
 from infra.data import objects_records as records
-from infra.data.objects_client import Login
+from infra.data.objects_login import Login
 from infra.errors import ExitCode, PlatformError
 from tests.faults.conftest import Victim
 from tests.faults.data import test_objects_engine as engine_tools

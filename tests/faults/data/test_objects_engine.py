@@ -22,7 +22,7 @@ from infra.data import (
 )
 from infra.data import objects_records as records
 from infra.data.objects_backup import Tally
-from infra.data.objects_client import Login
+from infra.data.objects_login import Login
 from infra.data.objects_mirror import Mirrored
 from infra.data.objects_restore import Done, Restore
 from infra.data.objects_upload import Uploads

@@ -19,9 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.data import objects_backup, objects_client, objects_verify, store
+from infra.data import objects_backup, objects_link, objects_verify, store
 from infra.data import objects_records as records
-from infra.data.objects_client import Client, Login
+from infra.data.objects_client import Client
+from infra.data.objects_login import Login
 from infra.errors import ExitCode, PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
@@ -375,7 +376,7 @@ def test_7_a_server_that_is_gone_or_silent_is_said_soon(tmp_path: Path) -> None:
         client.close()
     assert (caught.value.code, len(taken)) == ("UNREACHABLE", 1)
     assert time.monotonic() - began < within(15)
-    assert objects_client.CONNECT_LIMIT + objects_client.READ_LIMIT <= 15
+    assert objects_link.CONNECT_LIMIT + objects_link.READ_LIMIT <= 15
 
 
 @posix

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from infra.data import objects_client, snapshot_verify
+from infra.data import objects_login, snapshot_verify
 from infra.data import snapshot as snapshots
 from infra.data import store as data
 from infra.data.objects_client import Client
@@ -66,7 +66,7 @@ def cache(site: Site, db: int = 0) -> redis.Redis:
 
 
 def store(site: Site) -> Client:
-    return Client(objects_client.login_of(site.ends, "minio-datasets"))
+    return Client(objects_login.login_of(site.ends, "minio-datasets"))
 
 
 def write(client: Client, key: str, body: bytes) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from infra.data import objects_fetch, objects_upload
-from infra.data.objects_client import Client, Entry, Login, S3Error
+from infra.data.objects_client import Client
 from infra.data.objects_fetch import Scratch
+from infra.data.objects_link import S3Error
+from infra.data.objects_login import Login
 from infra.data.objects_pool import Pool
 from infra.data.objects_records import Item, Record
+from infra.data.objects_xml import Entry
 from infra.errors import ExitCode, PlatformError
 from tests.unit.helpers import answering, everything, serving
 

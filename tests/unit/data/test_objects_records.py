@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from infra.data import objects_records as records
-from infra.data.objects_client import Entry
 from infra.data.objects_records import Earlier, Item
+from infra.data.objects_xml import Entry
 
 KEYS = sorted(
     ["a", "a b", "a/b", "a//b", "../up", "\n\x07", "\u00e9", "e\u0301", "z\udcff", "\U0001f600", "\ufe4f"],

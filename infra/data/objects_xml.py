@@ -1,0 +1,74 @@
+"""What S3 servers answer: pages of listings, and errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_plus
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+
+class Entry(NamedTuple):
+    """One line of a listing; sizes in bytes, `modified` as the server writes it, `etag` without quotes."""
+
+    key: str
+    size: int
+    etag: str
+    modified: str
+    version: str = ""
+    latest: bool = True
+    deleted: bool = False
+
+
+def tag(element: Element) -> str:
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def text(element: Element, name: str) -> str:
+    """What a child of an element says; '' where there is none."""
+    return next((child.text or "" for child in element if tag(child) == name), "")
+
+
+def entries(page: Element) -> Iterator[Entry]:
+    """The lines of one page of a listing."""
+    encoded = text(page, "EncodingType") == "url"
+    for element in page:
+        kind = tag(element)
+        if kind not in ("Contents", "Version", "DeleteMarker"):
+            continue
+        found = {tag(child): child.text or "" for child in element}
+        yield Entry(
+            _decoded(found["Key"]) if encoded else found["Key"],
+            int(found.get("Size") or 0),
+            found.get("ETag", "").strip('"'),
+            found.get("LastModified", ""),
+            found.get("VersionId", ""),
+            found.get("IsLatest", "true") == "true",
+            kind == "DeleteMarker",
+        )
+
+
+def _decoded(encoded: str) -> str:
+    return unquote_plus(encoded, errors="surrogateescape")
+
+
+def following(page: Element, versions: bool) -> dict[str, str]:
+    """What to ask for the page after this one."""
+    if not versions:
+        return {"continuation-token": text(page, "NextContinuationToken")}
+    encoded = text(page, "EncodingType") == "url"
+    key = text(page, "NextKeyMarker")
+    return {"key-marker": _decoded(key) if encoded else key, "version-id-marker": text(page, "NextVersionIdMarker")}
+
+
+_ERROR_PART = re.compile(rb"<(Code|Message)>(.*?)</\1>", re.DOTALL)
+
+
+def error_of(body: bytes) -> tuple[str, str]:
+    """Code and message of an answer that is an error; '' for what it does not say."""
+    found = {name.decode(): said.decode("utf-8", "replace") for name, said in _ERROR_PART.findall(body[:4000])}
+    return found.get("Code", ""), found.get("Message", "")
