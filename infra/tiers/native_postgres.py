@@ -127,16 +127,22 @@ def check_version(place_: Place, found: Program) -> None:
     data_major = text if re.fullmatch(r"\d+(\.\d+)?", text) else "of an unknown version (its PG_VERSION is damaged)"
     major = program_major(replace(place_, bin=found.path))  # a copy for another user is not made yet
     if data_major != major:
+        steps = (
+            f"set PLATFORM_POSTGRES_BIN to the bin directory of PostgreSQL {data_major}",
+            "or move that directory away and start with empty databases",
+        )
         raise PlatformError(
             "DATA_INCOMPATIBLE",
             f"the data in {place_.data} was made by PostgreSQL {data_major}, the program is PostgreSQL {major}",
             why="PostgreSQL cannot open data of another major version; nothing was touched",
-            steps=(
-                f"set PLATFORM_POSTGRES_BIN to the bin directory of PostgreSQL {data_major}",
-                "or move that directory away and start with empty databases",
-            ),
+            steps=(*_move_to(data_major, major), *steps),
             details={"data": data_major, "program": major, "path": str(place_.data)},
         )
+
+
+def _move_to(data_major: str, major: str) -> tuple[str, ...]:
+    older = data_major.isdigit() and int(data_major) < int(major)
+    return ("move the data to it: invoke db.upgrade (the old storage is kept)",) if older else ()
 
 
 def program_major(place_: Place) -> str:

@@ -66,11 +66,13 @@ def unpacked() -> Path:
 
 
 def fetch(root: Path) -> None:
-    """Download Debian's packages and unpack them below `root`; the system's own packages are left alone.
+    """Download Debian's packages and unpack them below `root`, once; the system's own packages are left alone.
 
     Raises:
         subprocess.CalledProcessError: apt-get cannot have them (it must have run `update` once, and needs root).
     """
+    if root.is_dir():
+        return
     packages = root.with_name(f"{root.name}-packages")
     (packages / "partial").mkdir(parents=True, exist_ok=True)
     where = ["-o", f"Dir::Cache::archives={packages}", "-o", "APT::Sandbox::User=root"]

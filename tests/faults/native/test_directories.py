@@ -165,7 +165,8 @@ def test_data_of_another_postgresql_major_is_refused_untouched(unused: Victim) -
     (data / "PG_VERSION").write_text("16\n")
     (data / "base" / "1").write_bytes(bytes(range(256)))
     before = tools.fingerprint(unused.stack_home / "native")
-    words = ("PostgreSQL 16", f"PostgreSQL {_program_major()}", "PLATFORM_POSTGRES_BIN", str(data), "DATA_INCOMPATIBLE")
+    said = ("PostgreSQL 16", f"PostgreSQL {_program_major()}", str(data), "DATA_INCOMPATIBLE")
+    words = (*said, "invoke db.upgrade", "PLATFORM_POSTGRES_BIN")
     tools.refused(unused.invoke("up"), 8, *words)
     tools.refused(unused.invoke("up", "--obs"), 8, *words)
     assert unused.invoke("doctor").returncode == 4

@@ -245,8 +245,17 @@ def test_data_of_another_major_version_is_refused_and_untouched(tmp_path: Path) 
         postgres.check_version(place_of(binaries, data), found_in(binaries))
     assert (caught.value.code, caught.value.exit) == ("DATA_INCOMPATIBLE", 8)
     assert all(word in caught.value.what for word in ("16", "18", str(data)))
-    assert "PLATFORM_POSTGRES_BIN" in caught.value.steps[0]
+    assert "invoke db.upgrade" in caught.value.steps[0]
+    assert "PLATFORM_POSTGRES_BIN" in caught.value.steps[1]
     assert {p: p.stat().st_mtime_ns for p in data.iterdir()} == before
+
+
+@pytest.mark.parametrize("version", ["19", "damaged"])
+def test_data_that_is_not_older_is_not_to_be_upgraded(tmp_path: Path, version: str) -> None:
+    binaries, data = says(tmp_path / "bin", "postgres (PostgreSQL) 18.6"), data_of(tmp_path, version)
+    with pytest.raises(PlatformError) as caught:
+        postgres.check_version(place_of(binaries, data), found_in(binaries))
+    assert not any("upgrade" in step for step in caught.value.steps)
 
 
 def test_data_of_the_same_version_and_no_data_are_let_in(tmp_path: Path) -> None:
