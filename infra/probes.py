@@ -115,7 +115,8 @@ def _sql(probe: Probe, limit: float) -> Finding:
     )
     if done.returncode == 0 and done.stdout.strip() == "1":
         return Finding(True)
-    detail = (done.stderr.strip().splitlines() or ["no answer"])[-1].strip()
+    lines = done.stderr.strip().splitlines() or ["no answer"]
+    detail = next((line for line in lines if "FATAL:" in line), lines[-1]).strip()
     return Finding(False, detail, fatal="authentication failed" in detail or "no password" in detail)
 
 

@@ -16,6 +16,10 @@ from infra.errors import PlatformError
 HEARTBEAT = 15.0
 """Seconds between two signs of life where no live table can be drawn."""
 LAST_LINES = 20
+RECOVERY = 900.0
+"""Seconds that a server may take to recover after a crash; replaying 4 GB of PostgreSQL's log took 70 on two cores."""
+# PostgreSQL replays its log after a crash, Redis reads its file: both end by themselves, after minutes for much data.
+_RECOVERING = ("system is starting up", "not yet accepting connections", "in recovery mode", "LOADING ")
 
 READY, FAILED = "ready", "failed"
 QUIET = ("waiting", "starting")
@@ -81,7 +85,7 @@ class Wait:
         if failed:
             blamed = culprit(failed)
             raise failure(blamed, "LOGIN_REFUSED" if blamed.fatal else "SERVICE_FAILED", self.retry)
-        late = [i for i in items if i.state != READY and now - self.began.get(i.name, now) > i.budget]
+        late = [i for i in items if i.state != READY and now - self.began.get(i.name, now) > allowed(i)]
         if late:
             needed = {n for item in late for n in item.needs}
             blamed = culprit([i for i in items if i in late or i.name in needed])
@@ -163,6 +167,16 @@ def culprit(items: Sequence[Item]) -> Item:
     return (roots or blamed or list(items))[0]
 
 
+def recovering(detail: str) -> bool:
+    """Whether an answer says that the server is still taking up its data."""
+    return any(said in detail for said in _RECOVERING)
+
+
+def allowed(item: Item) -> float:
+    """Seconds that an item may take: its budget, or more while it recovers."""
+    return max(item.budget, RECOVERY) if recovering(item.detail) else item.budget
+
+
 def last_lines(log: Path | None, count: int = LAST_LINES) -> list[str]:
     """The last lines of a log file, without control characters; empty where there is none."""
     if log is None:
@@ -197,5 +211,7 @@ def failure(item: Item, code: str, retry: str, waited: float = 0.0) -> PlatformE
     steps: tuple[str, ...] = (f"invoke logs -s {item.name}", "mend the cause, then: " + retry)
     if code == "LOGIN_REFUSED":
         steps = login_steps(item.name)
+    elif code == "WAIT_TIMEOUT" and recovering(item.detail):
+        steps = ("it recovers by itself, leave it running: invoke wait", steps[0])
     details = {"service": item.name, "state": item.state, "log": last_lines(item.log), "path": str(item.log or "")}
     return PlatformError(code, what, why=item.detail, steps=steps, details=details)

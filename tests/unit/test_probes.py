@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra import probes
+from infra import probes, waiting
 from infra.probes import Finding
 from tests.unit.helpers import answering, free_port, script, serving
 
@@ -249,6 +249,16 @@ def test_sql_asks_psql_for_one_row(tmp_path: Path) -> None:
     assert said[-1] == "geheim"
     assert said.count("geheim") == 1, "the password must not be an argument"
     assert "-w" in said, "it must never ask for a password"
+
+
+@pytestmark_sql
+def test_a_database_that_recovers_is_told_from_one_that_is_shut_down(tmp_path: Path) -> None:
+    said = "psql: error: failed: FATAL:  the database system is %s\\nDETAIL:  Consistent recovery state is not reached."
+    states = ("not yet accepting connections", "starting up", "in recovery mode", "shutting down")
+    answers = [sql(script(tmp_path / "psql", f"printf '{said % state}' >&2; exit 2")) for state in states]
+    assert [waiting.recovering(a.detail) for a in answers] == [True, True, True, False]
+    assert all("DETAIL" not in a.detail for a in answers)
+    assert waiting.recovering("LOADING Redis is loading the dataset in memory")
 
 
 @pytestmark_sql

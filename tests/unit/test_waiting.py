@@ -114,6 +114,32 @@ def test_a_service_that_is_late_is_named_with_the_time_it_had() -> None:
     assert there.elapsed == 30.25
 
 
+RECOVERS = "FATAL:  the database system is not yet accepting connections"
+
+
+def test_a_server_that_recovers_after_a_crash_may_take_longer() -> None:
+    def states(now: float) -> Sequence[Item]:
+        return [Item("postgres", READY) if now >= 300 else Item("postgres", "starting", RECOVERS, budget=60)]
+
+    there = World(console(), states)
+    there.wait()
+    assert 300 <= there.elapsed < 301
+    assert f"still waiting for postgres (30 s): {RECOVERS}" in there.said.err
+
+
+def test_a_recovery_is_not_waited_for_without_end() -> None:
+    there = world(Item("postgres", "starting", RECOVERS, budget=60))
+    error = there.failing()
+    assert (error.code, there.elapsed > waiting.RECOVERY) == ("WAIT_TIMEOUT", True)
+    assert "invoke wait" in error.steps[0]
+
+
+def test_the_users_own_limit_ends_the_wait_for_a_recovery() -> None:
+    there = world(Item("postgres", "starting", RECOVERS, budget=60))
+    assert "invoke wait" in there.failing(20).steps[0]
+    assert there.elapsed < 21
+
+
 def test_the_budget_runs_from_when_all_that_is_needed_is_ready() -> None:
     def states(now: float) -> Sequence[Item]:
         postgres = Item("postgres", READY if now >= 50 else "starting", budget=60)
