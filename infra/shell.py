@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -268,11 +269,16 @@ def cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
     )
 
 
+def typed(*argv: str) -> str:
+    """A command as it can be typed: what needs it is quoted in the way of the system's shells."""
+    return subprocess.list2cmdline(argv) if sys.platform == "win32" else shlex.join(argv)
+
+
 def _too_long(argv: Sequence[str], limit: float) -> PlatformError:
     return PlatformError(
         "WAIT_TIMEOUT",
         f"{Path(argv[0]).name} did not end within {limit:.0f} s",
-        steps=(subprocess.list2cmdline(argv),),
+        steps=(typed(*argv),),
     )
 
 
@@ -282,6 +288,6 @@ def _failed(argv: Sequence[str], result: Result) -> PlatformError:
         "PROGRAM_FAILED",
         f"{Path(argv[0]).name} {ending}",
         why=result.last_line,
-        steps=(subprocess.list2cmdline(argv),),
+        steps=(typed(*argv),),
         details={"log": (result.err or result.out).splitlines()[-20:]},
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra import shell
 from infra.console import human_bytes
 from infra.data import (
     objects_backup,
@@ -213,7 +214,7 @@ def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done:
         uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
         objects_restore.restore(objects_restore.Restore(clients, saved, plans, uploads), said)
     if kept is not None:
-        done.way_back["objects"] = f"invoke minio.restore --from {kept.path} --yes"
+        done.way_back["objects"] = shell.typed("invoke", "minio.restore", "--from", str(kept.path), "--yes")
     done.refused |= {f"object {name}": why for name, why in said.refused.items()}
     done.parts["objects"] = {"written": said.written, "unchanged": said.same, "bytes": said.size}
     event("restored", {"part": "objects", **done.parts["objects"]})

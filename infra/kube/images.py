@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -188,7 +187,7 @@ def rendered(wanted: Wanted, helm: Helm) -> str:
     why = cause(done, wanted.name)
     if "schema" in why or "execution error" in why:
         raise misfit(wanted.name, why.partition(" Use --debug")[0])
-    steps = (subprocess.list2cmdline(argv),)
+    steps = (shell.typed(*argv),)
     raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
 
 

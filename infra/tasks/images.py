@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import images, registry
+from infra import images, registry, shell
 from infra.console import Answer, Table, human_bytes
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command
@@ -177,7 +177,7 @@ def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clear
     lines = (
         f"wrote {target}: {len(wanted)} images, {human_bytes(size)}",
         f"SHA-256 {digest}",
-        f"there: invoke images.load --path {target.name}",
+        f"there: {shell.typed('invoke', 'images.load', '--path', target.name)}",
     )
     return Answer({"path": str(target), "bytes": size, "sha256": digest, "images": wanted}, lines=lines)
 

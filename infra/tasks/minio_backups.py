@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import shell
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import objects
@@ -108,7 +109,7 @@ def _backed_up(
         f"{made.path}",
         f"{tally.objects} objects, {human_bytes(tally.size)}; {tally.new} of them read anew"
         f" ({human_bytes(tally.read)}, {rate}/s) in {human_seconds(seconds)}",
-        f"Next: invoke minio.verify --from {made.path}",
+        f"Next: {shell.typed('invoke', 'minio.verify', '--from', str(made.path))}",
     )
     code = ExitCode.PARTIAL if partial or kept.get("incomplete") else ExitCode.OK
     return Answer(data, lines=lines, names=(str(made.path),), exit=int(code))
@@ -262,7 +263,8 @@ def _restored(
     with objects_backup.connected(client.login for client in clients.values()) as others:
         back = objects_restore.way_back(others, beside, plans, exact, tally, why)
     if back:
-        run.console.say(f"  the way back: invoke minio.restore --from {back.path} --yes")
+        typed = shell.typed("invoke", "minio.restore", "--from", str(back.path), "--yes")
+        run.console.say(f"  the way back: {typed}")
     done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
     uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
     order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
+from infra import shell
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, directory, words
@@ -80,10 +81,12 @@ def _made(run: Run, made: Backup) -> Answer:
     rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
+    known = made.path.parent == snapshot.default_target(run.stack)
+    name = (made.facts.get("label") or made.path.name) if known else str(made.path)
     lines = (
         f"{made.path}",
         f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
-        f"Next: invoke snapshot.restore {made.facts.get('label') or made.path.name}",
+        f"Next: {shell.typed('invoke', 'snapshot.restore', name)}",
     )
     code = ExitCode.PARTIAL if dangling or made.facts["leftOut"] else ExitCode.OK
     return Answer(_data(made), Table(("PART", ""), rows), lines, names=(str(made.path),), exit=int(code))

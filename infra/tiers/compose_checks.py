@@ -40,7 +40,9 @@ def port_checks(host: str, wanted: Sequence[Claim], seen: Sequence[Listed], proj
     own = {port for c in seen if c.project == project and c.runs for port in c.ports}
     found = ports.conflicts(host, [c for c in wanted if c.port not in own])
     publishers = {port: c for c in seen if c.runs for port in c.ports}
-    return [_port(c, publishers.get(c.claim.port)) for c in found] or [Check("ports", "ok", "all ports are free")]
+    return [_port(c, publishers.get(c.claim.port)) for c in found] or [
+        Check("ports", "ok", "no other program has them")
+    ]
 
 
 def _port(conflict: Conflict, publisher: Listed | None) -> Check:

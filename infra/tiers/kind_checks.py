@@ -117,7 +117,7 @@ def node_ports(numbers: Sequence[int], docker: Docker) -> list[Check]:
     """Ports of kind/cluster.yaml that cannot be had on this machine, and who has them."""
     conflicts = ports.conflicts(HOST, [ports.Claim("the cluster", "", n) for n in numbers])
     return [_taken(c, docker.publisher(c.claim.port)) for c in conflicts] or [
-        Check("ports", "ok", "all ports are free")
+        Check("ports", "ok", "no other program has them")
     ]
 
 

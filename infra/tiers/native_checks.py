@@ -38,7 +38,7 @@ _BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S
 
 def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
     """One failure for each port that cannot be had, with its holder and the setting that moves it."""
-    return [_port(conflict, own_home) for conflict in conflicts] or [Check("ports", "ok", "all ports are free")]
+    return [_port(conflict, own_home) for conflict in conflicts] or [Check("ports", "ok", "no other program has them")]
 
 
 def _port(conflict: Conflict, own_home: Path) -> Check:

@@ -10,6 +10,15 @@ from infra import shell
 from infra.errors import PlatformError
 from tests.unit.helpers import everything
 
+
+def test_a_command_is_shown_so_that_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("invoke", "minio.verify", "--from", "/a dir/$HOME")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert shell.typed(*words) == "invoke minio.verify --from '/a dir/$HOME'"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert shell.typed(*words) == 'invoke minio.verify --from "/a dir/$HOME"'
+
+
 PYTHON = sys.executable
 
 
