@@ -82,6 +82,10 @@ def backup(
         return ended(run, event, _made(run, made, checked, [str(b.path) for b in removed]))
 
 
+def _elsewhere(run: Run, target: Path) -> tuple[str, ...]:
+    return () if target == _target(run, "") else ("--to", str(target))
+
+
 def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
     facts = made.facts
     fence = facts["snapshots"]["fence"]
@@ -107,7 +111,7 @@ def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
         f"{human_bytes(made.size)} on disk",
         _words(checked),
         *(f"removed: {path}" for path in removed),
-        "Next: invoke db.list" if checked else "Next: invoke db.verify",
+        f"Next: {typed('invoke', 'db.list' if checked else 'db.verify', *_elsewhere(run, made.path.parent))}",
     ]
     code = ExitCode.PARTIAL if missed else ExitCode.OK
     said = tuple(line for line in lines if line)

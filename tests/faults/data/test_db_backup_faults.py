@@ -353,3 +353,15 @@ def test_a_fence_is_short_and_the_databases_are_in_step(site: Site) -> None:
     assert steps == sorted(steps, reverse=True)
     assert steps[0] - steps[-1] <= 1
     site.drop_kept()
+
+
+def test_what_is_printed_to_be_typed_next_finds_the_backup_where_it_is(site: Site, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "an other disk"
+    done = site.invoke("db.backup", "--to", str(elsewhere))
+    for task, more in (("db.verify", ()), ("db.restore", ("--dry-run",))):
+        assert done.returncode == 0, done.stderr
+        program, *words = shlex.split(done.stdout.splitlines()[-1].removeprefix("Next: "))
+        assert (program, words[0]) == ("invoke", task)
+        done = site.invoke(*words, *more)
+    assert done.returncode == 0, done.stderr
+    assert str(elsewhere) in done.stdout
