@@ -17,7 +17,7 @@ HEARTBEAT = 15.0
 """Seconds between two signs of life where no live table can be drawn."""
 LAST_LINES = 20
 RECOVERY = 900.0
-"""Seconds that a server may take to recover after a crash; replaying 4 GB of PostgreSQL's log took 70 on two cores."""
+"""Seconds that a server may recover after a crash; replaying 2.6 GB of PostgreSQL's log took 70, on two cores."""
 # PostgreSQL replays its log after a crash, Redis reads its file: both end by themselves, after minutes for much data.
 _RECOVERING = ("system is starting up", "not yet accepting connections", "in recovery mode", "LOADING ")
 

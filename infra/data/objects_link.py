@@ -110,12 +110,11 @@ class Link:
         Args:
             body: bytes, or a stream that can `seek(0)`; then with its `length` in bytes and SHA-256 `digest`.
         """
-        send = {"method": method, "bucket": bucket, "key": key}
 
         def once() -> Reply:
             if not isinstance(body, bytes):
                 body.seek(0)
-            with self.answer(**send, query=query, headers=headers, body=body, digest=digest, length=length) as got:
+            with self.answer(method, bucket, key, query, headers, body, digest, length) as got:
                 return Reply(got.status, lower(got), got.read())
 
         return self.patiently(once)

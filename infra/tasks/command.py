@@ -45,6 +45,11 @@ def directory(chosen: str, default: Path) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else default
 
 
+def named(path: Path, default: Path, label: str = "") -> str:
+    """How an option names what lies in a directory: by its label or name in the default one, else by its path."""
+    return (label or path.name) if path.parent == default else str(path)
+
+
 COMMON: Mapping[str, tuple[Any, str]] = {
     "output": ("table", f"answer as {', '.join(FORMATS)}"),
     "json": (False, "the same as --output json"),

@@ -13,7 +13,7 @@ from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
 from infra.shell import typed
 from infra.tasks import db_upgrade
-from infra.tasks.command import Run, command, confirm, directory, words
+from infra.tasks.command import Run, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, run.stack.scratch, event)
         postgres_backup.write_metrics(run.context, found.path.parent)
-        known = found.path.parent == postgres_backup.default_target(run.stack)
-        name = found.path.name if known else str(found.path)
+        name = named(found.path, _target(run, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
         answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
         return ended(run, event, answer)

@@ -10,7 +10,7 @@ import invoke
 from infra import shell
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command, confirm, directory, words
+from infra.tasks.command import Run, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def _made(run: Run, made: Backup) -> Answer:
     rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
-    known = made.path.parent == snapshot.default_target(run.stack)
-    name = (made.facts.get("label") or made.path.name) if known else str(made.path)
+    name = named(made.path, _target(run, ""), made.facts.get("label") or "")
     lines = (
         f"{made.path}",
         f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
