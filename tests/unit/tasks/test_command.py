@@ -16,7 +16,7 @@ import pytest
 from infra import settings
 from infra.console import FORMATS, Answer
 from infra.errors import PlatformError
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import Run, command, confirm, directory, named, words
 from tests.unit.helpers import Stream, console, context_of
 
 Body = Callable[..., Answer | None]
@@ -366,3 +366,23 @@ def test_without_a_terminal_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.
 )
 def test_names_with_commas_or_several_times(values: list[str], found: tuple[str, ...]) -> None:
     assert words(values) == found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wanted"), [("", "default"), ("a b", "here/a b"), ("~/x", "home/x"), ("{root}/there", "there")]
+)
+def test_a_directory_that_an_option_names_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, wanted: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    assert directory(chosen.format(root=tmp_path), tmp_path / "default") == tmp_path / wanted
+
+
+def test_what_lies_elsewhere_is_named_by_its_path(tmp_path: Path) -> None:
+    made = tmp_path / "backups" / "000001"
+    assert named(made, tmp_path / "backups") == "000001"
+    assert named(made, tmp_path / "backups", "before the move") == "before the move"
+    assert named(made, tmp_path / "others", "before the move") == str(made)
