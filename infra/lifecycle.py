@@ -39,14 +39,14 @@ def tiers() -> Mapping[str, Tier]:
 def tier_of(name: str) -> Tier:
     """One tier; what the others are made of is not imported."""
     if name == "compose":
-        from infra.tiers.compose import ComposeTier
+        from infra.tiers.compose.tier import ComposeTier
 
         return ComposeTier()
     if name == "kind":
-        from infra.tiers.kind import Kind
+        from infra.tiers.kind.tier import Kind
 
         return Kind()
-    from infra.tiers.native import Native
+    from infra.tiers.native.tier import Native
 
     return Native()
 

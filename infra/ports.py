@@ -96,6 +96,10 @@ def listening(pid: int) -> set[int]:
     return set()
 
 
+SUPERVISORS = frozenset({"infra.supervision.supervisor", "infra.tiers.supervisor"})
+"""Names of the supervisor's module: now, and up to version 0.1, whose supervisors may still run."""
+
+
 def _holder(pid: int | None) -> Holder:
     import psutil
 
@@ -118,6 +122,6 @@ def _stack_home(process: psutil.Process) -> Path | None:
                 return directory.parent
         for ancestor in process.parents():
             words = ancestor.cmdline()
-            if "infra.tiers.supervisor" in words:
+            if not SUPERVISORS.isdisjoint(words):
                 return Path(words[-1]).parent
     return None

@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 from infra import catalog, docker_engine, shell
 from infra.console import Table, human_seconds
 from infra.errors import ExitCode, PlatformError
-from infra.tiers import compose_cli
+from infra.tiers.compose import cli as compose_cli
 from scripts import make_env
 
 ROOT = Path(__file__).resolve().parent.parent

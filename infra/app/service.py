@@ -13,8 +13,8 @@ from infra.endpoints import HOST, Endpoints
 from infra.ports import Claim, Conflict, conflicts
 from infra.settings import ROOT, Settings
 from infra.stack import Stack, unwritable
-from infra.tiers import supervise
-from infra.tiers.supervise import Spec
+from infra.supervision import client as supervise
+from infra.supervision.client import Spec
 from infra.waiting import Item, Wait
 
 NAMES = tuple(catalog.APP_PORTS)

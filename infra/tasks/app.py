@@ -14,7 +14,7 @@ def run(run: Run, tier: str = "") -> Answer:
     """
     from infra import endpoints, lifecycle, stack
     from infra.app import service
-    from infra.tiers import native_checks
+    from infra.tiers.native import checks as native_checks
     from infra.training import contract, runners
     from infra.training import service as training
     from infra.training.request import JOB, SUBPROCESS

@@ -14,8 +14,8 @@ from infra.tasks import verbs
 from infra.tasks.command import Run, command, words
 
 if TYPE_CHECKING:
-    from infra.tiers.compose_session import Session
-    from infra.tiers.compose_state import Container
+    from infra.tiers.compose.session import Session
+    from infra.tiers.compose.state import Container
 
 TIER = "compose"
 
@@ -77,7 +77,7 @@ def _remember(run: Run, **values: str) -> None:
 
 def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:
     from infra import stack
-    from infra.tiers import compose_start
+    from infra.tiers.compose import start as compose_start
 
     session = _session(run)
     with stack.lock(run.stack, "up"):
@@ -85,7 +85,7 @@ def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:
 
 
 def _session(run: Run) -> Session:
-    from infra.tiers.compose_session import Session
+    from infra.tiers.compose.session import Session
 
     run.console.tier = TIER
     return Session(run.context)
@@ -140,8 +140,8 @@ def pull(run: Run, obs: bool = False, tier: str = "") -> Answer:
 
     Example: invoke compose.pull --obs
     """
-    from infra.tiers import compose_start
-    from infra.tiers.compose import CORE
+    from infra.tiers.compose import start as compose_start
+    from infra.tiers.compose.tier import CORE
 
     session = _session(run)
     names = (*CORE, *(compose_start.overlay(session) if obs else ()))

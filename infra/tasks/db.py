@@ -17,7 +17,7 @@ from infra.tasks.command import Run, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
-    from infra.data.postgres_clients import Server
+    from infra.data.postgres.clients import Server
     from infra.data.store import Backup
 
 TIER = "tier to use"
@@ -28,13 +28,13 @@ DATABASE = "a database; give it several times or with commas for more"
 
 def _server(run: Run, tier: str, at_least: int = 0) -> Server:
     from infra import lifecycle
-    from infra.data import postgres_clients
+    from infra.data.postgres import clients as postgres_clients
 
     return postgres_clients.find_server(lifecycle.running_endpoints(run, tier), run.settings, at_least)
 
 
 def _target(run: Run, to: str) -> Path:
-    from infra.data import postgres_backup
+    from infra.data.postgres import backup as postgres_backup
 
     return directory(to, postgres_backup.default_target(run.stack))
 
@@ -65,7 +65,9 @@ def backup(
 
     Example: invoke db.backup --verify --keep 7
     """
-    from infra.data import postgres_backup, postgres_verify, store
+    from infra.data import store
+    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import verify as postgres_verify
 
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
@@ -144,7 +146,8 @@ def list_(run: Run, to: str = "") -> Answer:
 
     Example: invoke db.list
     """
-    from infra.data import postgres_backup, store
+    from infra.data import store
+    from infra.data.postgres import backup as postgres_backup
 
     target = _target(run, to)
     if to:
@@ -178,7 +181,7 @@ def _state(found: Backup) -> str:
 
 
 def _age(found: Backup) -> str:
-    from infra.data import postgres_backup
+    from infra.data.postgres import backup as postgres_backup
 
     made = postgres_backup.created(found)
     return human_seconds(max(0.0, time.time() - made)) if made and not found.problem else "?"
@@ -190,7 +193,9 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
 
     Example: invoke db.verify --from latest
     """
-    from infra.data import postgres_backup, postgres_verify, store
+    from infra.data import store
+    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import verify as postgres_verify
 
     found = postgres_backup.find(_target(run, to), from_)
     server = _server(run, tier, postgres_verify.client_needed(found))
@@ -229,7 +234,9 @@ def restore(
 
     Example: invoke db.restore --from latest --database platform --yes
     """
-    from infra.data import postgres_backup, postgres_restore, postgres_verify
+    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import restore as postgres_restore
+    from infra.data.postgres import verify as postgres_verify
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
@@ -261,7 +268,8 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
 
     Example: invoke db.prune --keep 7 --yes
     """
-    from infra.data import postgres_backup, store
+    from infra.data import store
+    from infra.data.postgres import backup as postgres_backup
 
     if keep < 1:
         raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke db.prune --keep 7",))
@@ -284,7 +292,8 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
 
     Example: invoke db.shell --database users
     """
-    from infra.data import postgres_clients, postgres_dump
+    from infra.data.postgres import clients as postgres_clients
+    from infra.data.postgres import dump as postgres_dump
 
     server = _server(run, tier)
     program = server.clients.program("psql")

@@ -30,8 +30,10 @@ def upgrade(
     Example: invoke db.upgrade --yes
     """
     from infra import lifecycle, stack
-    from infra.data import postgres_backup, postgres_upgrade
-    from infra.tiers import native_postgres, providers
+    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import upgrade as postgres_upgrade
+    from infra.tiers import providers
+    from infra.tiers.native import postgres as native_postgres
 
     chosen = lifecycle.choose(run.context).tier
     run.console.tier = chosen.name
@@ -57,7 +59,7 @@ def upgrade(
 
 def _by_image(run: Run, chosen: Tier, old_image: str, back: bool, yes: bool) -> Answer:
     from infra import stack
-    from infra.data import volume_upgrade
+    from infra.data.postgres import volume_upgrade
 
     if back:
         steps = ("invoke trash.restore postgres", "then set POSTGRES_IMAGE to the old image, and: invoke up")
@@ -73,7 +75,7 @@ def _by_image(run: Run, chosen: Tier, old_image: str, back: bool, yes: bool) -> 
 
 
 def _back(run: Run, chosen: Any, data: Path, yes: bool) -> Answer:
-    from infra.data import postgres_upgrade
+    from infra.data.postgres import upgrade as postgres_upgrade
 
     found = postgres_upgrade.kept(data)
     plan = [f"This puts {found[-1]} back in the place of {data}; the present one is kept."] if found else []

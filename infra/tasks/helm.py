@@ -13,18 +13,18 @@ from infra.tasks.kind import the_tier
 
 if TYPE_CHECKING:
     from infra.kube.releases import Deployed
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
 NAME = "the release"
 SET = "a value, as key=value; several times for more"
 
 
 def _deployed(active: Kind, run: Run) -> dict[str, Deployed]:
-    from infra.tiers import kind_deploy
+    from infra.tiers.cluster import deploy as cluster_deploy
 
     api = active.require(run.context).api()
     try:
-        return kind_deploy.deployed(api)
+        return cluster_deploy.deployed(api)
     finally:
         api.close()
 
@@ -76,7 +76,7 @@ def deploy(
     from infra import catalog, stack
     from infra.kube import releases
     from infra.tasks import helm_upgrade
-    from infra.tiers import kind_overrides
+    from infra.tiers.cluster import overrides as cluster_overrides
 
     active = the_tier(run)
     names = [releases.chart(n).release for n in words(only)]
@@ -88,7 +88,7 @@ def deploy(
             overlays |= {catalog.OVERLAY_APPS} if apps else set()
             there = _deployed(active, run)
             names = [c.release for c in catalog.CHARTS if c.overlay in overlays or c.release in there]
-        with kind_overrides.trying(cluster, names[0], set_):
+        with cluster_overrides.trying(cluster, names[0], set_):
             changed = helm_upgrade.roll_out(run, active, names, timeout or None)
     same = [n for n in names if n not in changed]
     lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
@@ -254,7 +254,7 @@ def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer
     """
     from infra import shell, stack
     from infra.tasks import helm_upgrade
-    from infra.tiers import kind_overrides
+    from infra.tiers.cluster import overrides as cluster_overrides
 
     active = the_tier(run)
     with stack.lock(run.stack, "helm.rollback"):
@@ -262,7 +262,7 @@ def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer
         helm = active.helm(run.context)
         number = _revision(_said(helm.history(known.name, known.namespace)) or [], revision, name)
         shell.run(helm.rollback(known.name, known.namespace, number), limit=320)
-        kind_overrides.override(active.cluster(run.context), name, ())
+        cluster_overrides.override(active.cluster(run.context), name, ())
         helm_upgrade.watch(run, active, name, timeout or None)
         now = _one(active, run, name)
     text = f"{name} is ready again as it was at revision {number} (now revision {now.revision})"

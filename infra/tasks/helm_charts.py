@@ -11,7 +11,7 @@ from infra import catalog
 from infra.tasks.command import Run
 
 if TYPE_CHECKING:
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
 VALUES = ("values.yaml", "values-kind.yaml", "values-production.yaml")
 
@@ -24,7 +24,8 @@ def _charts(name: str) -> list[catalog.Chart]:
 
 def render(run: Run, active: Kind, name: str, production: bool, sets: Sequence[str] = ()) -> dict[str, str]:
     """Each chart rendered, by release. Raises PlatformError USAGE or PROGRAM_FAILED with what Helm says."""
-    from infra.kube import images, releases
+    from infra.kube import releases
+    from infra.tiers.kind import images
 
     helm, made = active.helm(run.context), {}
     for chart in _charts(name):

@@ -14,7 +14,7 @@ from infra.tasks.command import Run
 if TYPE_CHECKING:
     from infra.kube.helm_cli import Deploy
     from infra.kube.releases import Deployed
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,17 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
         PlatformError: USAGE; SERVICE_FAILED or WAIT_TIMEOUT with the reason.
     """
     from infra.kube import releases
-    from infra.tiers import kind_deploy, kind_overrides
+    from infra.tiers.cluster import deploy as cluster_deploy
+    from infra.tiers.cluster import overrides as cluster_overrides
 
     cluster, found = active.require(run.context), active.tools(run.context)
     if order.forget:
-        kind_overrides.override(cluster, known.name, ())
+        cluster_overrides.override(cluster, known.name, ())
     if not (order.sets or order.files or order.forget):
         raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
     services = active.deployed(run.context).names
-    base = kind_deploy.wanted(cluster, [releases.chart(known.name)], services)[0]
-    every = tuple(kind_overrides.merged(base.deploy.sets, order.sets))
+    base = cluster_deploy.wanted(cluster, [releases.chart(known.name)], services)[0]
+    every = tuple(cluster_overrides.merged(base.deploy.sets, order.sets))
     base = releases.wanted(base.chart, run.settings, services, every, releases.KEPT_CLASS)
     whole = _changed(base.deploy, order, reuse=False)
     mark = releases.fingerprint(Path(base.deploy.chart), base.stdin, (str(time.time_ns()), *whole.sets))
@@ -52,23 +53,23 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
     wanted = shown
     if not order.forget:  # else from the values files again, plus what is given now
         wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
-    kind_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout, shown=[shown])
+    cluster_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout, shown=[shown])
     if order.sets:
-        kind_overrides.override(cluster, known.name, order.sets)
+        cluster_overrides.override(cluster, known.name, order.sets)
 
 
 def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:
     """Bring releases to what the checkout says; those that were changed. The caller holds the stack's lock."""
     from infra.kube import releases
-    from infra.tiers import kind_deploy
+    from infra.tiers.cluster import deploy as cluster_deploy
 
     cluster, found = active.require(run.context), active.tools(run.context)
     deployed = active.deployed(run.context)
     services = deployed.of_releases(names)
     every = {*services, *deployed.names}
-    wanted = kind_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
-    kind_deploy.prepare(cluster, active.kubectl(run.context))
-    done = kind_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
+    wanted = cluster_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
+    cluster_deploy.prepare(cluster, active.kubectl(run.context))
+    done = cluster_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
     deployed.add(services)
     return done.changed
 
@@ -93,7 +94,7 @@ def _file(name: str) -> Path:
 def watch(run: Run, active: Kind, name: str, timeout: float | None) -> None:
     """Wait for a release as it is in the cluster, whatever it was made from."""
     from infra.kube import releases
-    from infra.tiers import kind_deploy
+    from infra.tiers.cluster import deploy as cluster_deploy
 
     cluster = active.require(run.context)
-    kind_deploy.watch(cluster, active.helm(run.context), releases.chart(name), timeout)
+    cluster_deploy.watch(cluster, active.helm(run.context), releases.chart(name), timeout)

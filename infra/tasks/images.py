@@ -47,7 +47,7 @@ def pull(run: Run, obs: bool = False, clearml: bool = False) -> Answer:
     Example: invoke images.pull --obs
     """
     from infra import docker_engine
-    from infra.tiers import compose_pull
+    from infra.tiers.compose import pull as compose_pull
 
     engine = docker_engine.find()
     local = _local(engine)
@@ -239,13 +239,13 @@ def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Findin
 def _local(engine: Engine) -> set[str]:
     """What the engine has, as name:tag and name@digest."""
     from infra import docker_engine
-    from infra.tiers import compose_pull
+    from infra.tiers.compose import pull as compose_pull
 
     return set(compose_pull.tags(docker_engine.ask(engine.place, "/images/json")))
 
 
 def _absent(references: Sequence[str], local: set[str]) -> list[str]:
-    from infra.tiers import compose_pull
+    from infra.tiers.compose import pull as compose_pull
 
     return compose_pull.missing(references, dict.fromkeys(local, ""))
 

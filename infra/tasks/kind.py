@@ -13,7 +13,7 @@ from infra.tasks import verbs
 from infra.tasks.command import Run, command, confirm, words
 
 if TYPE_CHECKING:
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
 SERVICE = verbs.SERVICE
 
@@ -24,7 +24,7 @@ def the_tier(run: Run) -> Kind:
     Raises:
         PlatformError: TIER_UNAVAILABLE.
     """
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
     verbs.choose(run, quiet=True)  # refuses where it cannot run
     return Kind()
@@ -87,7 +87,7 @@ def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
     Example: invoke kind.start
     """
     from infra import stack
-    from infra.tiers import kind_life
+    from infra.tiers.kind import life as kind_life
 
     active = the_tier(run)
     cluster = active.cluster(run.context)
@@ -159,15 +159,15 @@ def load(run: Run, image: list[str], tier: str = "") -> Answer:
     """
     from infra import stack
     from infra.kube import releases
-    from infra.tiers import kind_deploy
+    from infra.tiers.cluster import deploy as cluster_deploy
 
     active = the_tier(run)
     cluster, found = active.require(run.context), active.tools(run.context)
     with stack.lock(run.stack, "kind.load"):
-        way = kind_deploy.supply(cluster, found)
+        way = cluster_deploy.supply(cluster, found)
         there = active.deployed(run.context).names
         charts = releases.of_services(there)
-        names = words(image) or way.needed(kind_deploy.wanted(cluster, charts, there), active.helm(run.context))
+        names = words(image) or way.needed(cluster_deploy.wanted(cluster, charts, there), active.helm(run.context))
         loaded = way.bring(names)
     others = [name for name in names if name not in loaded]
     lines = (f"loaded: {', '.join(loaded) or 'nothing'}", f"already in the cluster: {', '.join(others) or 'none'}")
@@ -180,7 +180,7 @@ def logs(run: Run, to: str = "", tier: str = "") -> Answer:
 
     Example: invoke kind.logs
     """
-    from infra.tiers import kind_report
+    from infra.tiers.kind import report as kind_report
 
     path, parts = kind_report.write(run.context, the_tier(run), to)
     lines = (f"wrote {path} ({human_bytes(kind_report.size(path))})", *(f"  {name}: {text}" for name, text in parts))
@@ -230,17 +230,17 @@ def clean_raw(run: Run, yes: bool = False, tier: str = "") -> Answer:
     Example: invoke kind.clean-raw
     """
     from infra import stack
-    from infra.tiers import kind_raw
+    from infra.tiers.cluster import raw as cluster_raw
 
     active = the_tier(run)
     active.require(run.context)
     with stack.lock(run.stack, "kind.clean-raw"):
-        found = kind_raw.find(active.cluster(run.context))
+        found = cluster_raw.find(active.cluster(run.context))
         if not found:
             return Answer({"removed": []}, lines=("nothing was deployed by raw manifests",))
         shown = [f"  {thing.namespace:<14} {thing.name}" for thing in found]
         confirm(run, ["This removes from the cluster what kubectl has applied and Helm does not know:", *shown], yes)
-        kind_raw.remove(active.kubectl(run.context), found)
+        cluster_raw.remove(active.kubectl(run.context), found)
     names = tuple(f"{t.namespace}/{t.name}" for t in found)
     return Answer({"removed": list(names)}, lines=(f"removed: {', '.join(names)}",), names=names)
 

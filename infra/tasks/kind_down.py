@@ -10,8 +10,8 @@ from infra.tasks.command import Run, confirm
 
 if TYPE_CHECKING:
     from infra.tiers.base import Removal
-    from infra.tiers.kind import Kind
-    from infra.tiers.kind_cluster import Cluster
+    from infra.tiers.kind.cluster import Cluster
+    from infra.tiers.kind.tier import Kind
 
 
 def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
@@ -20,7 +20,7 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
     Raises:
         PlatformError: CONFIRMATION_NEEDED, or what the snapshot raises; the cluster is untouched then.
     """
-    from infra.tiers import kind_life
+    from infra.tiers.kind import life as kind_life
     from infra.training import service as training
 
     cluster = active.cluster(run.context)
@@ -87,7 +87,8 @@ def _how(run: Run, active: Kind) -> str:
 
 def _way_back(run: Run, active: Kind, removals: list[Removal]) -> str:
     """A snapshot of the platform that runs; of one that does not, its volumes in the trash. Returns how to undo it."""
-    from infra.data import snapshot, trash
+    from infra.data import trash
+    from infra.data.snapshot import create as snapshot
 
     if active.running(run.context):
         kept = snapshot.keep(run.context, active, "kind-down", "before kind.down deleted the cluster")

@@ -12,7 +12,7 @@ from infra.errors import PlatformError
 from infra.tasks.command import Run
 
 if TYPE_CHECKING:
-    from infra.tiers.kind import Kind
+    from infra.tiers.kind.tier import Kind
 
 PROGRAMS = {"postgres": ("psql", "-U", "{user}", "-d", "platform"), "redis": ("valkey-cli",)}
 """What is opened in a service's pod where it is not a shell."""
@@ -25,13 +25,13 @@ def open_shell(run: Run, active: Kind, service: str) -> int:
         PlatformError: NOT_RUNNING, USAGE for a service that does not exist.
     """
     from infra import lifecycle
-    from infra.tiers import kind_running
+    from infra.tiers.cluster import running as cluster_running
 
     cluster = active.require(run.context)
     if not service:
         return subprocess.call(_own_shell(), env=environment(run, active))
     lifecycle.known_services((service,), active)
-    namespace, pod = kind_running.pod(cluster, service)
+    namespace, pod = cluster_running.pod(cluster, service)
     user = run.settings.text("POSTGRES_USER")
     words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]
     argv = active.kubectl(run.context).shell(namespace, pod, words)

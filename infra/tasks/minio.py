@@ -13,7 +13,7 @@ from infra.tasks.command import Run, command, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
-    from infra.data.objects_client import Client
+    from infra.data.objects.client import Client
 
 
 @command(
@@ -33,7 +33,7 @@ def mirror(
 
     Example: invoke minio.mirror --to /data/export --bucket model-weights
     """
-    from infra.data import objects_mirror
+    from infra.data.objects import mirror as objects_mirror
 
     if bool(to) == bool(from_):
         raise PlatformError(
@@ -53,7 +53,9 @@ def mirror(
 
 
 def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], missing: list[str], done: Any) -> None:
-    from infra.data import objects_backup, objects_mirror, store
+    from infra.data import store
+    from infra.data.objects import backup as objects_backup
+    from infra.data.objects import mirror as objects_mirror
 
     with store.locked(path, "minio.mirror"):
         objects_mirror.export(clients, path, objects_backup.sources(clients, named, missing), done)
@@ -61,8 +63,10 @@ def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], miss
 
 def _import(run: Run, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:
     from infra import catalog
-    from infra.data import objects_backup, objects_mirror, objects_restore
-    from infra.data.objects_upload import Uploads
+    from infra.data.objects import backup as objects_backup
+    from infra.data.objects import mirror as objects_mirror
+    from infra.data.objects import restore as objects_restore
+    from infra.data.objects.upload import Uploads
 
     homes = {b.name: b.store for b in catalog.BUCKETS + catalog.OBS_BUCKETS}
     homes |= {bucket: name for name, bucket in objects_backup.everything(clients)}
@@ -102,7 +106,7 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
     """
     import itertools
 
-    from infra.data import objects_backup
+    from infra.data.objects import backup as objects_backup
 
     with objects.clients(run) as clients:
         if not bucket:
@@ -132,7 +136,7 @@ def buckets(run: Run, tier: str = "") -> Answer:
 
 
 def _buckets(clients: dict[str, Client]) -> Answer:
-    from infra.data import objects_backup
+    from infra.data.objects import backup as objects_backup
 
     found = [(bucket, name) for name, bucket in objects_backup.everything(clients)]
     data = [{"bucket": bucket, "store": name} for bucket, name in found]
@@ -160,7 +164,7 @@ def url(run: Run, tier: str = "") -> Answer:
     Example: invoke minio.url
     """
     from infra import lifecycle
-    from infra.data.objects_login import STORES
+    from infra.data.objects.login import STORES
 
     ends = lifecycle.running_endpoints(run)
     data = {
@@ -179,7 +183,7 @@ def console(run: Run, store: str = "minio-results", tier: str = "") -> Answer:
     Example: invoke minio.console --store minio-datasets
     """
     from infra import catalog, lifecycle
-    from infra.data.objects_login import STORES
+    from infra.data.objects.login import STORES
 
     if store not in STORES:
         raise PlatformError("USAGE", f"no store {store!r}", steps=(f"use one of {', '.join(STORES)}",))

@@ -16,16 +16,17 @@ from infra.tasks.command import Run, command, confirm, directory, words
 from infra.tasks.events import STREAM, Event, ended, events
 
 if TYPE_CHECKING:
-    from infra.data import objects_prune, store
-    from infra.data.objects_client import Client
-    from infra.data.objects_restore import BucketPlan
+    from infra.data import store
+    from infra.data.objects import prune as objects_prune
+    from infra.data.objects.client import Client
+    from infra.data.objects.restore import BucketPlan
 
 TO = "directory of the backups (default: backups/objects in the stack's state directory)"
 FROM = "a backup's directory or name, or `latest`"
 
 
 def _target(run: Run, to: str) -> Path:
-    from infra.data import objects_records
+    from infra.data.objects import records as objects_records
 
     return directory(to, objects_records.default_target(run.stack))
 
@@ -54,7 +55,8 @@ def backup(
 
     Example: invoke minio.backup --keep 7
     """
-    from infra.data import objects_backup, store
+    from infra.data import store
+    from infra.data.objects import backup as objects_backup
 
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke minio.backup --keep 7",))
@@ -70,7 +72,8 @@ def backup(
 
 def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
     """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
-    from infra.data import objects_prune, objects_verify
+    from infra.data.objects import prune as objects_prune
+    from infra.data.objects import verify as objects_verify
 
     objects_verify.check(made, tick=objects.Progress(run.console, "verified", event))
     objects_verify.mark_verified(made)
@@ -121,7 +124,8 @@ def list_(run: Run, to: str = "") -> Answer:
 
     Example: invoke minio.list --json
     """
-    from infra.data import objects_records, store
+    from infra.data import store
+    from infra.data.objects import records as objects_records
 
     target = _target(run, to)
     if to:
@@ -157,7 +161,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
 
     Example: invoke minio.verify --from latest
     """
-    from infra.data import objects_verify
+    from infra.data.objects import verify as objects_verify
 
     with events(run, json_stream) as event:
         began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
@@ -204,7 +208,9 @@ def restore(
 
     Example: invoke minio.restore --from latest --bucket model-weights --yes
     """
-    from infra.data import objects_restore, objects_verify, store
+    from infra.data import store
+    from infra.data.objects import restore as objects_restore
+    from infra.data.objects import verify as objects_verify
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
@@ -253,8 +259,9 @@ def _restored(
     versions: bool,
     event: Event,
 ) -> Answer:
-    from infra.data import objects_backup, objects_restore
-    from infra.data.objects_upload import Uploads
+    from infra.data.objects import backup as objects_backup
+    from infra.data.objects import restore as objects_restore
+    from infra.data.objects.upload import Uploads
 
     began, progress = time.monotonic(), objects.Progress(run.console, "restored", event)
     tally = objects_backup.Tally(tick=lambda t: objects.Progress(run.console, "kept", event)(t.objects, t.read))
@@ -291,7 +298,8 @@ def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
 
     Example: invoke minio.prune --keep 7 --yes
     """
-    from infra.data import objects_prune, store
+    from infra.data import store
+    from infra.data.objects import prune as objects_prune
 
     if keep < 1:
         raise PlatformError("USAGE", "--keep N is missing or less than 1", steps=("invoke minio.prune --keep 7 --yes",))

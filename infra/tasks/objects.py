@@ -13,7 +13,7 @@ from infra.tasks.command import Run
 from infra.tasks.events import Event, silent
 
 if TYPE_CHECKING:
-    from infra.data.objects_client import Client
+    from infra.data.objects.client import Client
 
 HEARTBEAT = 15.0
 """Seconds between lines of progress where nobody watches; a terminal gets one each second."""
@@ -50,7 +50,8 @@ class Progress:
 def clients(run: Run) -> Iterator[dict[str, Client]]:
     """Clients of both stores of the running platform."""
     from infra import lifecycle
-    from infra.data import objects_backup, objects_login
+    from infra.data.objects import backup as objects_backup
+    from infra.data.objects import login as objects_login
 
     ends = lifecycle.running_endpoints(run)
     with objects_backup.connected(objects_login.login_of(ends, name) for name in objects_login.STORES) as clients:

@@ -14,7 +14,7 @@ from infra.tasks.command import Run, command, words
 if TYPE_CHECKING:
     from infra.endpoints import Endpoints
     from infra.tiers.base import Check, Tier
-    from infra.tiers.compose_session import Session
+    from infra.tiers.compose.session import Session
 
 NAMES = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS)
 
@@ -58,7 +58,7 @@ def down(run: Run, tier: str = "") -> Answer:
     if active.name != "compose":
         steps = ("invoke down stops everything",)
         raise PlatformError("USAGE", f"the tier {active.name} stops its services together", steps=steps)
-    from infra.tiers import compose_start
+    from infra.tiers.compose import start as compose_start
 
     with stack.lock(run.stack, "obs.down"):
         gone = compose_start.stop_services(_session(run), NAMES)
@@ -67,7 +67,7 @@ def down(run: Run, tier: str = "") -> Answer:
 
 
 def _session(run: Run) -> Session:
-    from infra.tiers.compose_session import Session
+    from infra.tiers.compose.session import Session
 
     return Session(run.context)
 

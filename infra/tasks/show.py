@@ -157,7 +157,7 @@ def _last_verified_backup(context: Context) -> float | None:
     """When the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
     if not context.stack.backups.is_dir():
         return None
-    from infra.data import postgres_backup
+    from infra.data.postgres import backup as postgres_backup
 
     return postgres_backup.last_verified(context.stack)
 

@@ -14,7 +14,7 @@ from infra.tasks.command import Run, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
-    from infra.data.snapshot_restore import Done, Plan
+    from infra.data.snapshot.restore import Done, Plan
     from infra.data.store import Backup
     from infra.lifecycle import Choice
 
@@ -26,13 +26,13 @@ NAME = "a snapshot's name or directory, or latest"
 
 
 def _target(run: Run, to: str) -> Path:
-    from infra.data import snapshot
+    from infra.data.snapshot import create as snapshot
 
     return directory(to, snapshot.default_target(run.stack))
 
 
 def _parts(skip: list[str]) -> tuple[str, ...]:
-    from infra.data import snapshot
+    from infra.data.snapshot import create as snapshot
 
     unknown = [name for name in words(skip) if name not in snapshot.PARTS]
     if unknown or set(words(skip)) >= set(snapshot.PARTS):
@@ -57,7 +57,7 @@ def create(
     Example: invoke snapshot.create before-the-upgrade
     """
     from infra import lifecycle
-    from infra.data import snapshot
+    from infra.data.snapshot import create as snapshot
 
     choice = lifecycle.choose(run.context)
     active = lifecycle.require_running(run.context, choice)
@@ -70,7 +70,8 @@ def create(
 
 
 def _made(run: Run, made: Backup) -> Answer:
-    from infra.data import snapshot, snapshot_manifest
+    from infra.data.snapshot import create as snapshot
+    from infra.data.snapshot import manifest as snapshot_manifest
 
     checked = made.facts.get("verified") or {}
     dangling = checked.get("objects", {}).get("dangling", [])
@@ -93,7 +94,7 @@ def _made(run: Run, made: Backup) -> Answer:
 
 def _size(made: Backup) -> int:
     """Bytes on disk; objects that another snapshot has as well are counted in each."""
-    from infra.data import snapshot
+    from infra.data.snapshot import create as snapshot
 
     objects = 0 if snapshot.encrypted(made) else made.facts["parts"].get("objects", {}).get("bytes", 0)
     return made.size + int(objects)
@@ -152,7 +153,8 @@ def list_(run: Run, to: str = "") -> Answer:
 
     Example: invoke snapshot.list
     """
-    from infra.data import snapshot, store
+    from infra.data import store
+    from infra.data.snapshot import create as snapshot
 
     target = _target(run, to)
     if to:
@@ -165,7 +167,7 @@ def list_(run: Run, to: str = "") -> Answer:
 
 
 def _row(b: Backup) -> tuple[str, ...]:
-    from infra.data import snapshot
+    from infra.data.snapshot import create as snapshot
 
     if b.problem:
         return b.path.name, "", b.created, "", "", "BROKEN", b.problem
@@ -182,7 +184,8 @@ def show(run: Run, name: str, to: str = "") -> Answer:
 
     Example: invoke snapshot.show latest
     """
-    from infra.data import snapshot, snapshot_manifest
+    from infra.data.snapshot import create as snapshot
+    from infra.data.snapshot import manifest as snapshot_manifest
 
     found = snapshot.find(_target(run, to), name)
     rows = list(snapshot_manifest.summary(found.facts["parts"]).items())
@@ -200,7 +203,10 @@ def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: b
     Example: invoke snapshot.verify latest
     """
     from infra import lifecycle
-    from infra.data import snapshot, snapshot_restore, snapshot_verify, store
+    from infra.data import store
+    from infra.data.snapshot import create as snapshot
+    from infra.data.snapshot import restore as snapshot_restore
+    from infra.data.snapshot import verify as snapshot_verify
 
     found = snapshot.find(_target(run, to), name)
     ends = lifecycle.running_endpoints(run, tier)
@@ -248,7 +254,9 @@ def restore(
     Example: invoke snapshot.restore latest --tier native --yes
     """
     from infra import lifecycle, stack
-    from infra.data import snapshot, snapshot_restore, temporal_file
+    from infra.data import temporal_file
+    from infra.data.snapshot import create as snapshot
+    from infra.data.snapshot import restore as snapshot_restore
 
     found = snapshot.find(_target(run, to), name)
     choice = lifecycle.choose(run.context)
@@ -313,7 +321,8 @@ def delete(run: Run, name: str, to: str = "", yes: bool = False) -> Answer:
 
     Example: invoke snapshot.delete before-the-upgrade --yes
     """
-    from infra.data import snapshot, store
+    from infra.data import store
+    from infra.data.snapshot import create as snapshot
 
     target = _target(run, to)
     broken = [b for b in snapshot.listing(target) if b.problem and b.path.name == name]
@@ -331,7 +340,7 @@ def key(run: Run, to: str) -> Answer:
 
     Example: invoke snapshot.key --to backup-key.txt
     """
-    from infra.data import snapshot_age
+    from infra.data.snapshot import age as snapshot_age
 
     path = Path(to).expanduser().absolute()
     recipient = snapshot_age.new_key(path)

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from infra.stack import read_json, write_atomic
-from infra.tiers import process
-from infra.tiers.process import Identity
+from infra.supervision import process
+from infra.supervision.process import Identity
 
 GRACE = 10.0
 """Seconds between the request to stop and the kill."""

@@ -39,7 +39,7 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[s
     Raises:
         PlatformError: STATE_UNWRITABLE.
     """
-    from infra.tiers import supervise
+    from infra.supervision import client as supervise
 
     work = home(stack) / "work"
     try:
@@ -51,7 +51,7 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[s
 
 
 def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervise.Spec:  # type: ignore[name-defined] # noqa: F821
-    from infra.tiers.supervise import Spec
+    from infra.supervision.client import Spec
 
     own = {"TRAINING_LOG_DIR": str(job_logs(stack)), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     return Spec(
@@ -81,7 +81,7 @@ def resume_unfinished(stack: Stack, contract_env: Mapping[str, str], jobs: Mappi
 
 def stop_worker(stack: Stack) -> bool:
     """Stop the worker and its trainings (they go on when a worker runs again); True when one ran."""
-    from infra.tiers import supervise
+    from infra.supervision import client as supervise
 
     return supervise.stop(home(stack), timeout=STOP_GRACE + 10)
 
@@ -92,7 +92,7 @@ def check_worker(stack: Stack) -> None:
     Raises:
         PlatformError: SERVICE_FAILED when the supervisor has given up.
     """
-    from infra.tiers import supervise
+    from infra.supervision import client as supervise
     from infra.training.program import last_lines
 
     state = supervise.states(home(stack)).get(WORKER)

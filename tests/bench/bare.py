@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra import settings, stack
-from infra.tiers import native_services, process
-from infra.tiers.native_services import Programs
+from infra.supervision import process
+from infra.tiers.native import services as native_services
+from infra.tiers.native.services import Programs
 
 DATABASES = ("platform", "users", "labeler")
 BUCKETS = {

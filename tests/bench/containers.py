@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infra import catalog
 from infra.settings import ROOT
-from infra.tiers.compose_status import used
+from infra.tiers.compose.status import used
 from scripts.run_tests import without_containers
 from tests.bench.figures import Figure, invoke
 from tests.smoke import containers

@@ -27,8 +27,10 @@ from typing import Any
 import psycopg
 
 from infra import endpoints, settings
-from infra.data import postgres_clients, postgres_digest, store
-from infra.data.postgres_clients import Server
+from infra.data import store
+from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres import digest as postgres_digest
+from infra.data.postgres.clients import Server
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import run as bench

@@ -25,8 +25,10 @@ from pathlib import Path
 import psycopg
 
 from infra import endpoints, settings
-from infra.data import objects_backup, postgres_backup, store
-from infra.data.objects_login import Login
+from infra.data import store
+from infra.data.objects import backup as objects_backup
+from infra.data.objects.login import Login
+from infra.data.postgres import backup as postgres_backup
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import memory, plot

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.data.objects_login import Login
+from infra.data.objects.login import Login
 from infra.settings import ROOT
 from tests.bench.figures import Figure, invoke
 from tests.bench.run import report, staged

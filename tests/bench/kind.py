@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from infra import catalog, settings, stack
 from infra.console import Console
-from infra.kube import kind_cli, releases
-from infra.tiers import kind_deploy
+from infra.kube import releases
 from infra.tiers.base import Context
-from infra.tiers.kind import Kind
+from infra.tiers.cluster import deploy as cluster_deploy
+from infra.tiers.kind import cli as kind_cli
+from infra.tiers.kind.tier import Kind
 from tests.smoke import stage as stages
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def _by_hand(made: stages.Stage) -> float:
     cluster, tools = tier.cluster(context), tier.tools(context)
     config = (cluster.home / "cluster.yaml").read_text(encoding="utf-8")
     charts = releases.charts([catalog.OVERLAY_CORE])
-    wanted = kind_deploy.wanted(cluster, charts, [])
-    images = kind_deploy.supply(cluster, tools).needed(wanted, tier.helm(context))
-    basics, name = kind_deploy.basics(cluster), cluster.name
+    wanted = cluster_deploy.wanted(cluster, charts, [])
+    images = cluster_deploy.supply(cluster, tools).needed(wanted, tier.helm(context))
+    basics, name = cluster_deploy.basics(cluster), cluster.name
     made.invoke("kind.down", "--no-backup", "--yes", check=True)
     kubeconfig, file = made.home / "by-hand", made.home / "by-hand.yaml"
     file.write_text(config, encoding="utf-8")

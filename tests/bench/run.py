@@ -24,7 +24,7 @@ from pathlib import Path
 from infra import catalog
 from infra.console import Table
 from infra.settings import ROOT
-from infra.tiers import supervise
+from infra.supervision import client as supervise
 from tests.bench import containers
 from tests.bench.figures import Figure, invoke
 
@@ -97,7 +97,7 @@ def of_a_running_stack(rounds: int, work: Path) -> list[Figure]:
 
 def memory(home: Path) -> tuple[float, float]:
     """PSS in MB of all services with their children, and of the supervisor (Linux; elsewhere USS)."""
-    from infra.tiers import process
+    from infra.supervision import process
 
     total = 0.0
     for state in supervise.states(home).values():

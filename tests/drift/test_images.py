@@ -13,7 +13,7 @@ from tests.drift.repo import imports, modules, read
 
 PROGRAMS = ("worker", "trainer", "prepare", "evaluate", "temporal_client", "job_activities")
 """Modules of infra.training that run in the backend's image, besides the backend."""
-NOT_THERE = {"infra.tiers.supervise", "infra.training.service"}
+NOT_THERE = {"infra.supervision.client", "infra.training.service"}
 """Run on the user's machine only, and imported inside functions that do."""
 DOCKERFILES = ("apps/backend/Dockerfile", "apps/frontend/Dockerfile")
 

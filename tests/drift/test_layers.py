@@ -17,6 +17,7 @@ LAYERS = (
     *("images", "registry", "image_archive"),
     *("endpoints", "console", "waiting"),
     *("probes", "health"),
+    "supervision",
     "kube",
     "provision",
     *("tiers", "training", "data"),
@@ -34,8 +35,8 @@ HEAVY = {
 """Packages that cost time or memory when imported."""
 
 AT_ONCE = {
-    "infra.tiers.process": {"psutil"},  # what it is about; everything else that needs psutil imports it
-    "infra.tiers.mlflow_server": {"mlflow"},  # a program of its own, in MLflow's environment
+    "infra.supervision.process": {"psutil"},  # what it is about; everything else that needs psutil imports it
+    "infra.tiers.native.mlflow_server": {"mlflow"},  # a program of its own, in MLflow's environment
 }
 """Module -> heavy packages that it may import at its top all the same."""
 
@@ -43,7 +44,7 @@ STANDARD_LIBRARY_ONLY = ("scripts.make_env", "scripts.run_tests")
 """Run before there is an environment."""
 
 ALLOWED = {
-    "infra.tiers.supervisor": {"psutil"},
+    "infra.supervision.supervisor": {"psutil"},
     "tasks": {"yaml"},  # by Invoke itself
     "infra.lifecycle": set[str](),
     "infra.health": set[str](),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.data.objects_login import Login
+from infra.data.objects.login import Login
 from tests.rig import engines
 from tests.rig.engines import ACCESS, SECRET, free_port
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra.data.objects_client import Client
-from infra.data.objects_login import Login
+from infra.data.objects.client import Client
+from infra.data.objects.login import Login
 from infra.errors import PlatformError
-from infra.tiers import object_store, providers
-from infra.tiers.object_store import StorePlan
+from infra.tiers import providers
+from infra.tiers.native import object_store
+from infra.tiers.native.object_store import StorePlan
 from tests.rig import cache
 
 ACCESS, SECRET = "rig-access-key", "rig-secret-key-0123"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from infra.data.objects_login import Login
+from infra.data.objects.login import Login
 
 
 @dataclass(frozen=True)

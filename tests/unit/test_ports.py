@@ -103,9 +103,10 @@ subprocess.run([sys.executable, "-S", "-c", listen])
 """
 
 
-def test_a_service_of_another_stack_is_recognised_by_its_supervisor(tmp_path: Path) -> None:
-    """What stands for the supervisor has its command line: the module's name and, last, the tier's directory."""
-    command = [sys.executable, "-S", "-c", _SUPERVISED, "infra.tiers.supervisor", str(tmp_path / "native")]
+@pytest.mark.parametrize("module", ["infra.supervision.supervisor", "infra.tiers.supervisor"])
+def test_a_service_of_another_stack_is_recognised_by_its_supervisor(tmp_path: Path, module: str) -> None:
+    """What stands for the supervisor has its command line: a name of its module (the earlier one, too), a directory."""
+    command = [sys.executable, "-S", "-c", _SUPERVISED, module, str(tmp_path / "native")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout is not None
         port = int(supervisor.stdout.readline())

@@ -15,9 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.data import objects_fetch, objects_keys, objects_tree, objects_upload, objects_verify, store
-from infra.data import objects_records as records
-from infra.data.objects_login import Login
+from infra.data import store
+from infra.data.objects import fetch as objects_fetch
+from infra.data.objects import keys as objects_keys
+from infra.data.objects import records
+from infra.data.objects import tree as objects_tree
+from infra.data.objects import upload as objects_upload
+from infra.data.objects import verify as objects_verify
+from infra.data.objects.login import Login
 from infra.errors import ExitCode, PlatformError
 from tests.faults.conftest import Victim
 from tests.faults.data import test_objects_engine as engine_tools

@@ -46,9 +46,9 @@ def _hashes(site: Site) -> dict[str, str]:
 @pytest.mark.parametrize(
     "step",
     [
-        "infra.data.postgres_snapshot._export after",
-        "infra.data.postgres_digest.pack after",
-        "infra.data.postgres_backup._write_roles before",
+        "infra.data.postgres.snapshot._export after",
+        "infra.data.postgres.digest.pack after",
+        "infra.data.postgres.backup._write_roles before",
         "infra.data.store._seal before",
         "infra.data.store._seal after",
     ],

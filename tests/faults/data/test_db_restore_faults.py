@@ -222,12 +222,12 @@ def test_8_twenty_clients_see_old_or_new_and_never_miss_the_database_for_long(si
 @pytest.mark.parametrize(
     ("step", "new"),
     [
-        ("infra.data.postgres_scratch.create after", False),
-        ("infra.data.postgres_load.load before", False),
-        ("infra.data.postgres_load.load after", False),
-        ("infra.data.postgres_compare.compare after", False),
-        ("infra.data.postgres_restore.swap before", False),
-        ("infra.data.postgres_restore.swap after", True),
+        ("infra.data.postgres.scratch.create after", False),
+        ("infra.data.postgres.load.load before", False),
+        ("infra.data.postgres.load.load after", False),
+        ("infra.data.postgres.compare.compare after", False),
+        ("infra.data.postgres.restore.swap before", False),
+        ("infra.data.postgres.restore.swap after", True),
     ],
 )
 @pytest.mark.fault(9)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra import settings
-from infra.data import postgres_clients
+from infra.data.postgres import clients as postgres_clients
 from infra.errors import PlatformError
 from tests.faults.conftest import TIER, Victim
 from tests.faults.data.db_tools import NAMES, Site, refused
@@ -44,7 +44,7 @@ def test_up_refuses_upgrade_moves_back_returns(old: Site) -> None:
     old.victim.invoke("down", check=True)
     refused(new.invoke("up"), 8, "DATA_INCOMPATIBLE", "15", "18")
     refused(new.invoke("db.upgrade"), 3, "PostgreSQL 15 to 18")
-    killed = new.killed("infra.data.postgres_upgrade._swap before", "db.upgrade", "--yes")
+    killed = new.killed("infra.data.postgres.upgrade._swap before", "db.upgrade", "--yes")
     assert killed.returncode == -9
     done = new.invoke("db.upgrade", "--yes", "--json")
     assert done.returncode == 0, done.stderr

@@ -11,21 +11,19 @@ from typing import Any
 
 import pytest
 
-from infra.data import (
-    objects_backup,
-    objects_client,
-    objects_fetch,
-    objects_mirror,
-    objects_restore,
-    objects_verify,
-    store,
-)
-from infra.data import objects_records as records
-from infra.data.objects_backup import Tally
-from infra.data.objects_login import Login
-from infra.data.objects_mirror import Mirrored
-from infra.data.objects_restore import Done, Restore
-from infra.data.objects_upload import Uploads
+from infra.data import store
+from infra.data.objects import backup as objects_backup
+from infra.data.objects import client as objects_client
+from infra.data.objects import fetch as objects_fetch
+from infra.data.objects import mirror as objects_mirror
+from infra.data.objects import records
+from infra.data.objects import restore as objects_restore
+from infra.data.objects import verify as objects_verify
+from infra.data.objects.backup import Tally
+from infra.data.objects.login import Login
+from infra.data.objects.mirror import Mirrored
+from infra.data.objects.restore import Done, Restore
+from infra.data.objects.upload import Uploads
 from infra.errors import ExitCode, PlatformError
 from tests.rig import ceph, engines
 from tests.rig.engines import boto, open_uploads
@@ -338,7 +336,7 @@ def test_an_object_that_cannot_be_read_is_named_and_the_others_are_kept(server: 
 def test_many_small_objects_are_read_by_processes_too(
     server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.data import objects_crew
+    from infra.data.objects import crew as objects_crew
 
     monkeypatch.setattr(objects_crew, "MANY", 10)
     there = put_all(server, [f"k{n}" for n in range(60)])
@@ -469,7 +467,8 @@ def test_a_tree_is_read_in_and_links_are_not_followed(server: Login, tmp_path: P
 def test_keys_that_meet_on_a_case_insensitive_disk_are_kept_in_backups(
     server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.data import objects_keys, objects_tree
+    from infra.data.objects import keys as objects_keys
+    from infra.data.objects import tree as objects_tree
 
     there = put_all(server, ["File", "file", "other"])
     monkeypatch.setattr(objects_tree, "fold_of", lambda directory: objects_keys.case_folded)

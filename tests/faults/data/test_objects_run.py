@@ -19,10 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.data import objects_backup, objects_link, objects_verify, store
-from infra.data import objects_records as records
-from infra.data.objects_client import Client
-from infra.data.objects_login import Login
+from infra.data import store
+from infra.data.objects import backup as objects_backup
+from infra.data.objects import link as objects_link
+from infra.data.objects import records
+from infra.data.objects import verify as objects_verify
+from infra.data.objects.client import Client
+from infra.data.objects.login import Login
 from infra.errors import ExitCode, PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
@@ -402,7 +405,7 @@ def test_24_a_server_that_is_killed_during_the_run_is_no_success(tmp_path: Path)
 def test_24_a_helper_that_is_killed_is_no_success(
     small: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.data import objects_crew
+    from infra.data.objects import crew as objects_crew
 
     monkeypatch.setattr(objects_crew, "MANY", 2)
     plain = objects_crew.Helper.read

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import redis
 
-from infra.data import objects_login, snapshot_verify
-from infra.data import snapshot as snapshots
 from infra.data import store as data
-from infra.data.objects_client import Client
+from infra.data.objects import login as objects_login
+from infra.data.objects.client import Client
+from infra.data.snapshot import create as snapshots
+from infra.data.snapshot import verify as snapshot_verify
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
@@ -246,11 +247,11 @@ def test_rows_that_point_at_no_object_are_named(site: Site) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        "infra.data.postgres_backup._dump_all before",
+        "infra.data.postgres.backup._dump_all before",
         "infra.data.redis_dump.save after",
-        "infra.data.objects_backup.backup before",
-        "infra.data.snapshot_verify.verify before",
-        "infra.data.snapshot._seal after",
+        "infra.data.objects.backup.backup before",
+        "infra.data.snapshot.verify.verify before",
+        "infra.data.snapshot.create._seal after",
     ],
 )
 @pytest.mark.fault(1)

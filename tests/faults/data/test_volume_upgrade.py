@@ -15,13 +15,16 @@ import pytest
 
 from infra import endpoints, settings, stack
 from infra.console import Console
-from infra.data import postgres_restore, store, trash, volume_upgrade
+from infra.data import store, trash
+from infra.data.postgres import restore as postgres_restore
+from infra.data.postgres import volume_upgrade
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings, Value
-from infra.tiers import native_postgres, providers
+from infra.tiers import providers
 from infra.tiers.base import Context, Removal, Tier
-from infra.tiers.native import Native
+from infra.tiers.native import postgres as native_postgres
+from infra.tiers.native.tier import Native
 from tests.smoke.stage import clean_environment, free_ports
 
 OLD = Path("/usr/lib/postgresql/15/bin")

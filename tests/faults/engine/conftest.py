@@ -16,7 +16,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.settings import ROOT
-from infra.tiers import compose_cli
+from infra.tiers.compose import cli as compose_cli
 from tests.rig import cache, env_file
 from tests.rig.second_engine import SecondEngine, second_engine
 from tests.smoke.stage import Completed, clean_environment, run

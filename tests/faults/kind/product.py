@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra.kube.nodes import Docker, Node
+from infra.tiers.kind.nodes import Docker, Node
 from tests.faults.kind.cluster import Cluster
 from tests.rig import env_file
 from tests.smoke.stage import Completed, Stage, only_cluster, stage

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from infra import catalog
-from infra.tiers.native_services import CORE
+from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Blocked, Deposit

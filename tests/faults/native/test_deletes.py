@@ -18,13 +18,13 @@ MOVING = {"rename", "renames", "replace", "move"}
 START = (
     "tasks.verbs.up",
     "tasks.command._execute",
-    "tiers.native.Native.preflight",
-    "tiers.native.Native.start",
-    "tiers.compose.ComposeTier.preflight",
-    "tiers.compose.ComposeTier.start",
-    "tiers.kind.Kind.preflight",
-    "tiers.kind.Kind.start",
-    "tiers.supervisor.main",
+    "tiers.native.tier.Native.preflight",
+    "tiers.native.tier.Native.start",
+    "tiers.compose.tier.ComposeTier.preflight",
+    "tiers.compose.tier.ComposeTier.start",
+    "tiers.kind.tier.Kind.preflight",
+    "tiers.kind.tier.Kind.start",
+    "supervision.supervisor.main",
 )
 """Where the search begins: the task, what runs it, the methods of the tier, the supervisor's program."""
 
@@ -38,21 +38,21 @@ ALLOWED = {
     "shell.Child.result": "the same",
     "kube.api._tls": "its own private file with a certificate's key",
     "kube.trouble.describe": "its own note",
-    "tiers.compose.ComposeTier.stop": "what was asked for of a platform that is stopped; reached by its name alone",
-    "tiers.kind_create.create": "the node of a cluster that was not finished; data lies on the host",
-    "tiers.kind_repair._mend": "the same, and its login",
-    "tiers.supervise.forget": "the state file of a platform that was stopped in order",
-    "tiers.supervisor.rotate": "logs of services that grow over a limit: the oldest lines go",
-    "tiers.supervisor.Supervisor._known": "moves a damaged state file aside",
-    "tiers.native_postgres._initialise": "the directory of the password file; moves the new data directory into place",
-    "tiers.native_postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
-    "tiers.native_postgres.install": "moves the copied programs into place, or drops its copy where another is there",
+    "tiers.compose.tier.ComposeTier.stop": "what was asked for of a stopped platform; reached by its name alone",
+    "tiers.kind.create.create": "the node of a cluster that was not finished; data lies on the host",
+    "tiers.kind.repair._mend": "the same, and its login",
+    "supervision.client.forget": "the state file of a platform that was stopped in order",
+    "supervision.supervisor.rotate": "logs of services that grow over a limit: the oldest lines go",
+    "supervision.supervisor.Supervisor._known": "moves a damaged state file aside",
+    "tiers.native.postgres._initialise": "the directory of the password file; moves the new data directory into place",
+    "tiers.native.postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
+    "tiers.native.postgres.install": "moves the copied programs into place, or drops its copy where another is there",
 }
 MAY_SAY_DELETE = {
     "probes._s3_write": "S3: the object that it has put a moment before",
     "kube.kubectl_cli.Kubectl.delete": "a broken pod that its StatefulSet waits for and makes anew",
 }
-DELETES_DATA = "tiers.native.Native.remove"
+DELETES_DATA = "tiers.native.tier.Native.remove"
 
 Functions = Mapping[str, ast.AST]
 
@@ -174,13 +174,13 @@ def _deletes(node: ast.AST) -> set[str]:
 
 def test_the_search_reaches_what_up_calls() -> None:
     expected = {
-        "tiers.native_postgres._initialise",
+        "tiers.native.postgres._initialise",
         "stack.write_atomic",
         "provision.ensure.databases",
         "probes._s3_write",
     }
     assert expected <= set(_reachable())
-    assert "tiers.supervisor.Runner.run" in _reachable()
+    assert "supervision.supervisor.Runner.run" in _reachable()
 
 
 def test_nothing_that_up_reaches_deletes_or_moves_files_without_a_listed_reason() -> None:
@@ -191,9 +191,9 @@ def test_nothing_that_up_reaches_deletes_or_moves_files_without_a_listed_reason(
 
 def test_up_does_not_reach_the_function_that_removes_data() -> None:
     assert "remove" in DELETES_DATA
-    assert DELETES_DATA in {name for name, _ in _functions(_tree("tiers.native"), "tiers.native")}
+    assert DELETES_DATA in {name for name, _ in _functions(_tree("tiers.native.tier"), "tiers.native.tier")}
     assert DELETES_DATA not in _reachable()
-    assert _deletes(dict(_functions(_tree("tiers.native"), "tiers.native"))[DELETES_DATA])
+    assert _deletes(dict(_functions(_tree("tiers.native.tier"), "tiers.native.tier"))[DELETES_DATA])
 
 
 def test_data_is_removed_by_the_task_reset_only() -> None:

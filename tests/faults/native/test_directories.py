@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from infra import settings
-from infra.tiers import native_postgres, providers
+from infra.tiers import providers
+from infra.tiers.native import postgres as native_postgres
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.conftest import Mount

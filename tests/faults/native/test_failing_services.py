@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from infra.tiers.native_services import CORE
-from infra.tiers.supervisor import GIVE_UP_AFTER
+from infra.supervision.supervisor import GIVE_UP_AFTER
+from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Deposit

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.tiers import supervise
-from infra.tiers.native_services import CORE
-from infra.tiers.supervise import Spec
+from infra.supervision import client as supervise
+from infra.supervision.client import Spec
+from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Deposit

@@ -30,8 +30,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from infra import catalog, endpoints, settings
 from infra.endpoints import Endpoints
 from infra.sigv4 import Store
-from infra.tiers import native_services
-from infra.tiers.native_services import CORE
+from infra.tiers.native import services as native_services
+from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.smoke.stage import Completed
 
@@ -153,7 +153,7 @@ def _parent(process: psutil.Process) -> int:
 def is_supervisor(process: psutil.Process) -> bool:
     """Whether a process is a supervisor."""
     with contextlib.suppress(psutil.Error):
-        return "infra.tiers.supervisor" in process.cmdline()
+        return "infra.supervision.supervisor" in process.cmdline()
     return False
 
 

@@ -13,9 +13,9 @@ import pytest
 from infra import settings, shell, stack
 from infra.console import Console
 from infra.kube.api import Api
-from infra.kube.nodes import Docker, Node
 from infra.tiers.base import Context
-from infra.tiers.kind import Kind
+from infra.tiers.kind.nodes import Docker, Node
+from infra.tiers.kind.tier import Kind
 from tests.smoke.platform import Platform
 
 

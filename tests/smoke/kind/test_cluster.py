@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from infra import catalog
-from infra.kube.nodes import Docker
+from infra.tiers.kind.nodes import Docker
 from tests.smoke.kind.conftest import TheCluster
 from tests.smoke.platform import Platform
 

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from infra import catalog, shell
-from infra.kube.nodes import Docker
 from infra.settings import Settings
+from infra.tiers.kind.nodes import Docker
 from tests.smoke.kind.conftest import TheCluster
 from tests.smoke.platform import Platform
 

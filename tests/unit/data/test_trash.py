@@ -14,9 +14,10 @@ from infra import settings, stack
 from infra.console import Console
 from infra.data import trash
 from infra.errors import PlatformError
-from infra.tiers import native_postgres, object_store
 from infra.tiers.base import Context, Removal
-from infra.tiers.native import Native
+from infra.tiers.native import object_store
+from infra.tiers.native import postgres as native_postgres
+from infra.tiers.native.tier import Native
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.kube import kind_cli
 from infra.kube.helm_cli import RENDERED_FOR, STDIN, Deploy, Helm
 from infra.kube.kubectl_cli import Kubectl
+from infra.tiers.kind import cli as kind_cli
 
 FILE = Path("/state dir/kind/kubeconfig")
 REDIS = Deploy("redis", "helm/redis", "platform", values=("values-kind.yaml", STDIN), sets=("a.b=c,d",))

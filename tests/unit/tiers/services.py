@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from infra.tiers import supervise
-from infra.tiers.supervise import Spec, State
-from infra.tiers.supervisor import Supervisor
+from infra.supervision import client as supervise
+from infra.supervision.client import Spec, State
+from infra.supervision.supervisor import Supervisor
 from tests.unit.helpers import eventually
 
 SLEEP = "import time; time.sleep(600)"

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.tiers import process
+from infra.supervision import process
 from infra.training import program
 from infra.training.program import Program, Tail
 

@@ -1,0 +1,1 @@
+"""Buckets: backup, mirror, restore, pruning."""

@@ -1,0 +1,1 @@
+"""Databases: backup, verification, restore, upgrade."""

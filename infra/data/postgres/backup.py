@@ -1,0 +1,337 @@
+"""Back up databases: one consistent set, dumped side by side, published as a directory with its manifest last."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra import stack
+from infra.console import Console, human_bytes
+from infra.data import store
+from infra.data.postgres import clients, digest, dump, manifest
+from infra.data.postgres import facts as postgres_facts
+from infra.data.postgres import snapshot as postgres_snapshot
+from infra.data.postgres.children import Children, side_by_side
+from infra.data.postgres.clients import Server
+from infra.data.postgres.dump import Archive
+from infra.data.postgres.facts import DatabaseFacts
+from infra.data.store import Backup, Draft
+from infra.errors import PlatformError
+from infra.stack import Stack
+from infra.tiers.base import Context
+
+KIND = "db"
+METRICS = Path("metrics", "backup.prom")
+"""Below the stack's state directory, for Prometheus' textfile collector."""
+ROLES_SQL, ROLES_JSON = "roles.sql", "roles.json"
+HEARTBEAT = 5.0
+"""Seconds between two lines that say how far a long work is."""
+
+Event = Callable[[str, dict[str, Any]], None]
+"""Takes (type, facts) of something that happened; for programs that follow along."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to back up and where to; `held` is called while the snapshots are held, right after they were taken."""
+
+    target: Path
+    databases: tuple[str, ...] = ()
+    fence: bool = False
+    held: Callable[[postgres_snapshot.Snapshots], None] = lambda taken: None
+
+
+@dataclass
+class Progress:
+    """Says how many bytes have passed, at most every HEARTBEAT seconds."""
+
+    console: Console
+    event: Event
+    what: str
+    total: int = 0
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    spoke: float = field(default_factory=time.monotonic)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, size: int) -> None:
+        """Note bytes."""
+        with self.guard:
+            self.done += size
+            now = time.monotonic()
+            if now - self.spoke < HEARTBEAT:
+                return
+            self.spoke = now
+        self.say()
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second so far."""
+        return self.done / max(time.monotonic() - self.began, 1e-3)
+
+    def say(self) -> None:
+        """One line now."""
+        self.console.say(f"  {self.what}: {human_bytes(self.done)}, {human_bytes(self.rate)}/s")
+        self.event("progress", {"what": self.what, "bytes": self.done, "rate": round(self.rate)})
+
+
+def silent(kind: str, facts: dict[str, Any]) -> None:
+    """For callers whom events do not interest."""
+
+
+def default_target(home: Stack) -> Path:
+    """Where backups go unless something else is said."""
+    return home.backups / "db"
+
+
+def application(target: Path) -> str:
+    """The name of a run's connections: the same for every run on one target, whose lock only one can hold."""
+    return clients.application("-" + hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:12])
+
+
+def backup(server: Server, console: Console, order: Order, event: Event = silent) -> Backup:
+    """Make a backup; the caller holds the lock of the target.
+
+    Raises:
+        PlatformError: BACKUP_FAILED, UNREACHABLE, NOT_FOUND; nothing is published then.
+    """
+    import psycopg
+
+    name = application(order.target)
+    began = time.monotonic()
+    end_orphans(server, name)
+    chosen, roles = _survey(server, order)
+    need = sum(d.size for d in chosen)
+    try:
+        with store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
+            with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
+                order.held(taken)
+                event("snapshots", taken.facts(order.fence))
+                made = _dump_all(server, console, event, draft, chosen, taken, name)
+            _write_roles(draft, roles)
+            facts |= _facts(server, chosen, made, taken.facts(order.fence))
+            facts |= {"seconds": round(time.monotonic() - began, 3), "role_passwords": server.superuser}
+    except psycopg.OperationalError as error:
+        raise clients.unreachable(server.endpoints, error) from error
+    return store.load(Path(facts["path"]))
+
+
+@contextlib.contextmanager
+def _room(target: Path, need: int) -> Iterator[None]:
+    """A full disk is said as such, with what is needed, whoever has met it."""
+    try:
+        yield
+    except OSError as error:
+        raise store.no_space_or_access(target, error, need) from error
+    except PlatformError as error:
+        said = f"{error.why} {error.details.get('log', '')}"
+        if "No space left" in said:
+            raise store.no_space_or_access(target, OSError(28, error.why), need) from error
+        raise
+
+
+def end_orphans(server: Server, name: str) -> None:
+    """End the connections of a run that was killed: its pg_dump would go on writing into the void."""
+    with clients.connected(server.endpoints) as link:
+        link.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (name,)
+        ).fetchall()
+
+
+def _survey(server: Server, order: Order) -> tuple[list[DatabaseFacts], list[dict[str, Any]]]:
+    with clients.connected(server.endpoints) as link:
+        found = postgres_facts.databases(link)
+        used = postgres_facts.holds_something(link)
+        roles = postgres_facts.roles(link, server.superuser)
+    return postgres_facts.wanted(found, order.databases, used), roles
+
+
+@dataclass(frozen=True)
+class _Dumped:
+    directory: str
+    archive: Archive
+    seconds: float
+
+
+def _dump_all(
+    server: Server,
+    console: Console,
+    event: Event,
+    draft: Draft,
+    chosen: Sequence[DatabaseFacts],
+    taken: postgres_snapshot.Snapshots,
+    name: str,
+) -> dict[str, _Dumped]:
+    """Dump side by side, the largest first; also the roles, as pg_dumpall writes them."""
+    children = Children()
+    progress = Progress(console, event, "dumped")
+    cores = max(2, os.cpu_count() or 2)
+    largest = sorted(chosen, key=lambda d: -d.size)
+    names = directories([d.name for d in chosen])
+
+    def job(database: str) -> Callable[[], _Dumped | None]:
+        return lambda: _dump(server, children, draft, database, names[database], taken.of[database].id, progress, name)
+
+    jobs = [*(job(d.name) for d in largest), lambda: _roles_sql(server, children, draft)]
+    results = side_by_side(children, cores + 1, jobs)
+    progress.say()
+    return {d.name: r for d, r in zip(largest, results, strict=False) if r}
+
+
+def directories(names: Sequence[str]) -> dict[str, str]:
+    """A directory for each database, whatever characters its name has."""
+    return {name: f"{i:02d}-{re.sub('[^A-Za-z0-9_-]', '_', name)[:40]}" for i, name in enumerate(sorted(names))}
+
+
+def _dump(
+    server: Server,
+    children: Children,
+    draft: Draft,
+    database: str,
+    directory: str,
+    snapshot: str,
+    progress: Progress,
+    name: str,
+) -> _Dumped:
+    began = time.monotonic()
+    raw = draft.directory / f"{directory}.raw"
+
+    def take(path: Path, growing: Callable[[], bool]) -> digest.Content:
+        packed = f"{directory}/{path.name}{digest.SUFFIX}"
+        file, content = digest.pack(path, draft.path(packed), packed, growing)
+        draft.files.append(file)
+        progress.add(content.size)
+        return content
+
+    archive = dump.dump(server, children, database, raw, take, snapshot, name)
+    for rest in sorted(raw.iterdir()):
+        os.rename(rest, draft.path(f"{directory}/{rest.name}"))
+        draft.add(f"{directory}/{rest.name}")
+    raw.rmdir()
+    return _Dumped(directory, archive, time.monotonic() - began)
+
+
+def _roles_sql(server: Server, children: Children, draft: Draft) -> None:
+    path = draft.path(ROLES_SQL)
+    argv = [server.clients.program("pg_dumpall"), "--roles-only", "--no-sync", "--no-password", f"--file={path}"]
+    argv += [] if server.superuser else ["--no-role-passwords"]
+    result = children.run(argv, clients.login(server.endpoints))
+    if result.code:
+        raise clients.failure("BACKUP_FAILED", argv, result, "the roles could not be dumped")
+    draft.add(ROLES_SQL)
+
+
+def _write_roles(draft: Draft, roles: Sequence[Mapping[str, Any]]) -> None:
+    store.write_private(draft.path(ROLES_JSON), json.dumps(roles, indent=1) + "\n")
+    draft.add(ROLES_JSON)
+
+
+def _facts(
+    server: Server, chosen: Sequence[DatabaseFacts], made: Mapping[str, _Dumped], taken: Mapping[str, Any]
+) -> dict[str, Any]:
+    entries = {}
+    for facts in chosen:
+        dumped = made[facts.name]
+        seconds = {"directory": dumped.directory, "seconds": round(dumped.seconds, 3)}
+        entries[facts.name] = facts.data() | dump.summary(dumped.archive) | seconds
+    return {
+        "server": {"number": server.number, "version": clients.version_text(server.number)},
+        "client": {"number": server.clients.number, "version": clients.version_text(server.clients.number)},
+        "compression": f"zstd:{digest.LEVEL}",
+        "digest": "xxh3-128 of the COPY text",
+        "snapshots": dict(taken),
+        "databases": entries,
+    }
+
+
+def listing(target: Path) -> list[Backup]:
+    """Every backup of databases in a target, oldest first, broken ones with their problem."""
+    return [manifest.judged(b) for b in store.catalogue(target, KIND)]
+
+
+def find(target: Path, wanted: str) -> Backup:
+    """A backup by path, by name below the target, or `latest` (the newest whole one).
+
+    Raises:
+        PlatformError: NOT_FOUND, or BACKUP_DAMAGED when it is broken or no backup of databases.
+    """
+    if wanted in ("", "latest"):
+        whole = [b for b in listing(target) if not b.problem]
+        if not whole:
+            raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke db.backup",))
+        return whole[-1]
+    path = Path(wanted).expanduser()
+    path = path if path.is_absolute() or path.exists() else target / wanted
+    if path.is_symlink():
+        raise store.damaged(Backup(path, KIND, 0, ""), "it", "is a link")
+    store.require_directory(path, "invoke db.list")
+    found = store.load(path.absolute())
+    store.require_whole(found)
+    if found.kind != KIND:
+        raise store.damaged(found, store.MANIFEST, f"is of the kind {found.kind!r}, not a backup of databases")
+    store.require_whole(manifest.judged(found))
+    return found
+
+
+def created(found: Backup) -> float:
+    """When a backup was made, in seconds since 1970; 0 when its manifest does not say."""
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(found.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    return 0.0
+
+
+def last_verified(home: Stack) -> float | None:
+    """When the newest verified backup below the stack was made, in seconds since 1970; None when there is none."""
+    verified = [b for b in listing(default_target(home)) if b.verified]
+    return created(verified[-1]) if verified else None
+
+
+def write_metrics(context: Context, target: Path) -> Path:
+    """Write the figures of a target for Prometheus' textfile collector (no secrets: everybody may read it).
+
+    It goes to PLATFORM_METRICS_DIR where that is set, else below the state directory; returns the file.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE.
+    """
+    chosen = context.settings.text("PLATFORM_METRICS_DIR")
+    path = (context.settings.root / chosen / METRICS.name) if chosen else context.stack.home / METRICS
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        stack.write_atomic(path, metrics(listing(target)), mode=0o644)
+    except OSError as error:
+        raise stack.unwritable(path, error) from error
+    return path
+
+
+def metrics(found: Sequence[Backup]) -> str:
+    """The figures as Prometheus reads them: when, how large, how long, when last verified."""
+    whole = [b for b in found if not b.problem]
+    verified = [b for b in whole if b.verified]
+    newest = whole[-1:] and whole[-1]
+    values = {
+        "platform_backups": ("Backups that are whole.", len(whole)),
+        "platform_backups_broken": ("Directories that are no whole backup.", len(found) - len(whole)),
+        "platform_backup_last_timestamp_seconds": ("When the newest was made.", newest and created(newest)),
+        "platform_backup_last_size_bytes": ("Its size.", newest and newest.size),
+        "platform_backup_last_duration_seconds": ("How long it took.", newest and newest.facts.get("seconds", 0)),
+        "platform_backup_last_verified_timestamp_seconds": (
+            "When the newest verified one was made.",
+            verified and created(verified[-1]),
+        ),
+        "platform_backup_last_verified_size_bytes": ("Its size.", verified and verified[-1].size),
+    }
+    lines = []
+    for name, (text, value) in values.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value or 0}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,161 @@
+"""A database of a backup loaded into a scratch database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.data import store
+from infra.data.postgres import clients, digest, dump, scratch
+from infra.data.postgres.children import Children, side_by_side
+from infra.data.postgres.clients import Server
+from infra.data.postgres.facts import DatabaseFacts
+from infra.data.store import Backup
+
+AT_ONCE = 4
+"""Databases, and jobs of pg_restore for each, at the most: 20 connections; by default a server takes 100."""
+
+
+@dataclass
+class Room:
+    """The free space of a directory, shared by those who unpack into it at the same time."""
+
+    directory: Path
+    taken: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextlib.contextmanager
+    def of(self, size: int, children: Children) -> Iterator[None]:
+        """Have `size` bytes for the block; waits while others have what is missing.
+
+        Raises:
+            PlatformError: BACKUP_FAILED when it does not fit although nobody else has any.
+        """
+        with self.changed:
+            while shutil.disk_usage(self.directory).free < size + self.taken:
+                children.require()
+                if not self.taken:
+                    raise store.no_space_or_access(self.directory, OSError(28, "the unpacked files do not fit"), size)
+                self.changed.wait(0.2)
+            self.taken += size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= size
+                self.changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is loaded: databases of a backup by name, with the scratch database of each; `room` to unpack into."""
+
+    server: Server
+    backup: Backup
+    names: Mapping[str, str]
+    room: Room
+    children: Children
+
+    def entry(self, database: str) -> Mapping[str, Any]:
+        """What the manifest says of a database."""
+        entry: Mapping[str, Any] = self.backup.facts["databases"][database]
+        return entry
+
+    def size(self, database: str) -> int:
+        """Bytes of the rows of a database as COPY text."""
+        return sum(int(t["bytes"]) for t in self.entry(database)["tables"].values())
+
+    def files(self, database: str) -> dict[str, store.File]:
+        """The files of a database by their name in its archive."""
+        prefix = f"{self.entry(database)['directory']}/"
+        return {f.path[len(prefix) :]: f for f in self.backup.files if f.path.startswith(prefix)}
+
+
+def fill(order: Order, database: str) -> None:
+    """Make a scratch database and load it; what was unpacked for it is gone afterwards."""
+
+    def make() -> None:
+        with order.children.connected(order.server.endpoints) as link:
+            facts = DatabaseFacts.of(order.entry(database))
+            scratch.create(link, order.server, facts, order.names[database])
+
+    with order.room.of(order.size(database), order.children), unpacked(order, database, make) as directory:
+        load(order, directory, order.names[database])
+
+
+@contextlib.contextmanager
+def unpacked(order: Order, database: str, meanwhile: Callable[[], None]) -> Iterator[Path]:
+    """A database's files of a backup for the block, as pg_restore wants them; `meanwhile` is done beside it.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
+    """
+    target = order.room.directory / str(order.entry(database)["directory"])
+    target.mkdir(mode=0o700)
+    files = sorted(order.files(database).items(), key=lambda item: -item[1].size)
+
+    def job(name: str, file: store.File) -> Callable[[], None]:
+        return lambda: unpack(order, file, target / name)
+
+    try:
+        side_by_side(order.children, 2, [meanwhile, *(job(n, f) for n, f in files)])
+        yield target
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A sink that takes no more once the run has been stopped."""
+
+    sink: digest.Sink
+    children: Children
+
+    def write(self, chunk: bytes) -> int:
+        self.children.require()
+        return self.sink.write(chunk)
+
+
+def unpack(order: Order, file: store.File, target: Path) -> None:
+    """Write a file of the backup as it was before it was packed, without the suffix of packed ones.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
+    """
+    packed = target.name.endswith(digest.SUFFIX)
+    target = target.with_name(target.name.removesuffix(digest.SUFFIX))
+    try:
+        with digest.private(target) as raw:
+            read_into(order, file, raw, packed)
+    except OSError as error:
+        raise store.no_space_or_access(target.parent, error, file.size) from error
+
+
+def read_into(order: Order, file: store.File, sink: digest.Sink, packed: bool) -> None:
+    """Give a sink what a file of the backup holds. Raises PlatformError BACKUP_DAMAGED naming the file."""
+    try:
+        digest.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
+    except ValueError as error:
+        raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
+
+
+def load(order: Order, directory: Path, name: str) -> None:
+    """Fill an empty database from an unpacked archive, and gather statistics.
+
+    Raises:
+        PlatformError: BACKUP_FAILED with what pg_restore said.
+    """
+    jobs = min(os.cpu_count() or 2, AT_ONCE)
+    argv = [order.server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--exit-on-error"]
+    argv += ["--no-password", f"--dbname={dump.quoted(name)}", str(directory)]
+    result = order.children.run(argv, clients.login(order.server.endpoints))
+    if result.code:
+        raise clients.failure("BACKUP_FAILED", argv, result, f"{name} could not be filled")
+    with order.children.connected(order.server.endpoints, name) as link:
+        link.execute("analyze")

@@ -1,0 +1,130 @@
+"""Verify a backup: every file's SHA-256, then a real restore into scratch databases and a comparison."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import stack
+from infra.data import store
+from infra.data.postgres import clients, copies, scratch
+from infra.data.postgres.backup import Event, silent
+from infra.data.postgres.children import Children
+from infra.data.postgres.clients import Server
+from infra.data.postgres.copies import Loaded
+from infra.data.postgres.load import Order, Room
+from infra.data.store import Backup
+from infra.errors import PlatformError
+
+VERIFIED = "verified.json"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found; seconds to load and to compare, and when (seconds since 1970)."""
+
+    at: float
+    load_seconds: float
+    check_seconds: float
+    databases: Mapping[str, Mapping[str, Any]]
+
+
+def check_versions(backup: Backup, server: Server) -> None:
+    """Refuse data of a newer major version than the server's; nothing is opened before.
+
+    Raises:
+        PlatformError: DATA_INCOMPATIBLE with both versions, BACKUP_DAMAGED.
+    """
+    made_by = int(backup.facts.get("server", {}).get("number", 0))
+    if made_by // 10000 <= server.number // 10000:
+        _check_clients(server)
+        return
+    ours, theirs = clients.version_text(server.number), clients.version_text(made_by)
+    raise PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"the backup is of PostgreSQL {theirs}, the server is PostgreSQL {ours}",
+        why="data goes to the same or a newer major version only; nothing was touched",
+        steps=(f"restore it to PostgreSQL {made_by // 10000} or newer",),
+        details={"backup": theirs, "server": ours, "path": str(backup.path)},
+    )
+
+
+def _check_clients(server: Server) -> None:
+    """pg_restore from 17 on cannot fill a server before 17: it sets a parameter that such a server does not know."""
+    if server.clients.number < 170000 or server.number >= 170000:
+        return
+    ours, theirs = clients.version_text(server.number), clients.version_text(server.clients.number)
+    raise PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"pg_restore {theirs} cannot fill a server of PostgreSQL {ours}",
+        why="from 17 on it sets transaction_timeout, which older servers do not know; nothing was touched",
+        steps=(
+            f"install the client programs of PostgreSQL {server.number // 10000} and make the backup with them",
+            "or restore it to PostgreSQL 17 or newer",
+        ),
+        details={"client": theirs, "server": ours},
+    )
+
+
+def client_needed(backup: Backup) -> int:
+    """The version of the client programs that can read a backup."""
+    return int(backup.facts.get("client", {}).get("number", 0))
+
+
+def verify(server: Server, backup: Backup, work: Path, event: Event = silent) -> Verified:
+    """Verify a backup and note the outcome beside its manifest; the caller holds the lock of its target.
+
+    Args:
+        server: where the scratch databases are made.
+        backup: a whole backup.
+        work: directory for unpacked files.
+        event: gets what happens.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming the file or table; LOCKED, DATA_INCOMPATIBLE, UNREACHABLE.
+    """
+    check_versions(backup, server)
+    try:
+        store.check_files(backup)
+        event("files", {"checked": len(backup.files), "bytes": backup.size})
+        found = _restored(server, backup, work, event)
+    except PlatformError as error:
+        if error.code == "BACKUP_DAMAGED":
+            (backup.path / VERIFIED).unlink(missing_ok=True)
+        raise
+    return _noted(backup, found)
+
+
+def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[str, Loaded]:
+    """One scratch database after the other, so that there is never more than one copy."""
+    when = scratch.stamp()
+    found: dict[str, Loaded] = {}
+    with scratch.alone(server, "db.verify") as link, scratch.workspace(work) as space:
+        for database in backup.facts["databases"]:
+            name, children = scratch.named(database, "check", when), Children()
+            try:
+                order = Order(server, backup, {database: name}, Room(space), children)
+                found[database] = copies.loaded(order)
+            finally:
+                children.stop()
+                scratch.drop(link, name)
+            seconds = found[database].load_seconds + found[database].check_seconds
+            event("verified", {"database": database, "seconds": round(seconds, 3)})
+    return found
+
+
+def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
+    databases = {name: copies.contents(loaded.archives[name]) for name, loaded in found.items()}
+    load, check = (
+        sum(part) for part in ([x.load_seconds for x in found.values()], [x.check_seconds for x in found.values()])
+    )
+    made = Verified(time.time(), round(load, 3), round(check, 3), databases)
+    try:
+        stack.write_atomic(backup.path / VERIFIED, json.dumps(vars(made), indent=1) + "\n", mode=0o600)
+    except OSError as error:
+        raise store.no_space_or_access(backup.path, error) from error
+    return made

@@ -1,0 +1,126 @@
+"""PostgreSQL to a new major version where it runs from an image: backup by the old one, new storage, restore, compare.
+
+The old storage goes into the trash before the new server starts: the way back is `trash.restore postgres`, and the old
+image in the setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra.data import store, trash
+from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import clients, restore, verify
+from infra.data.postgres import upgrade as postgres_upgrade
+from infra.data.postgres.clients import Server
+from infra.data.store import Backup
+from infra.errors import PlatformError
+from infra.settings import Value
+from infra.tiers.base import Context, Tier
+
+SERVICE, IMAGE = "postgres", "POSTGRES_IMAGE"
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did: major versions, the backup that it made, where the old storage is kept."""
+
+    old: int
+    new: int
+    backup: Path
+    kept: tuple[trash.Entry, ...]
+
+
+def plan(context: Context, tier: Tier, old_image: str) -> list[str]:
+    """What an upgrade would do, in words; nothing is touched.
+
+    Raises:
+        PlatformError: USAGE without the old image; NOT_FOUND without data.
+    """
+    removals = tier.removals(context, (SERVICE,))
+    if not removals:
+        raise PlatformError("NOT_FOUND", f"there are no databases on the tier {tier.name}", steps=("invoke up",))
+    if not old_image:
+        raise PlatformError(
+            "USAGE",
+            "the image that can read the present data is not known",
+            steps=("name it: invoke db.upgrade --old-image IMAGE:TAG", f"{IMAGE} in .env names the new one"),
+        )
+    new = context.settings.text(IMAGE) or "the one of this version"
+    return [
+        f"This moves the databases in {', '.join(r.place for r in removals)} to a new major version of PostgreSQL:",
+        "  the platform is stopped",
+        f"  the image {old_image} serves the data once more, and a backup is made and verified",
+        "  the present storage goes into the trash",
+        f"  new storage is made by the image {new}, the backup is restored into it and compared",
+    ]
+
+
+def upgrade(context: Context, tier: Tier, old_image: str) -> Upgraded:
+    """Carry it out; the caller holds the stack's lock. PostgreSQL of the new version runs at the end.
+
+    Raises:
+        PlatformError: what backup and restore raise; DATA_INCOMPATIBLE when the new image is not newer. The old
+            storage is in its place again then.
+    """
+    former = _with_image(context, old_image)
+    tier.stop(context)
+    try:
+        tier.start(former, (SERVICE,), None)
+        before, saved = _saved(former, tier)
+    finally:
+        tier.stop(former)
+    kept = trash.put(context, tier, tier.removals(context, (SERVICE,)), f"db.upgrade from PostgreSQL {before // 10000}")
+    try:
+        tier.start(context, (SERVICE,), None)
+        after = _filled(context, tier, saved, before)
+    except BaseException:
+        tier.stop(context)
+        for entry in kept:
+            trash.bring_back(context, tier, entry)
+        raise
+    return Upgraded(before // 10000, after // 10000, saved.path, tuple(kept))
+
+
+def _with_image(context: Context, image: str) -> Context:
+    values: Mapping[str, Value] = {**context.settings.values, IMAGE: Value(image, "--old-image")}
+    return replace(context, settings=replace(context.settings, values=values))
+
+
+def _saved(context: Context, tier: Tier) -> tuple[int, Backup]:
+    server = clients.find_server(tier.endpoints(context), context.settings)
+    context.console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
+    target = postgres_backup.default_target(context.stack)
+    order = postgres_backup.Order(target, postgres_upgrade.everything(server))
+    with store.locked(target, "db.upgrade"):
+        saved = postgres_backup.backup(server, context.console, order)
+        verify.verify(server, saved, context.stack.scratch)
+    return server.number, saved
+
+
+def _filled(context: Context, tier: Tier, saved: Backup, before: int) -> int:
+    needed = verify.client_needed(saved)
+    server = clients.find_server(tier.endpoints(context), context.settings, needed)
+    if server.number // 10000 <= before // 10000:
+        old, new = (clients.version_text(n) for n in (before, server.number))
+        raise PlatformError(
+            "DATA_INCOMPATIBLE",
+            f"nothing to upgrade: the data is of PostgreSQL {old}, the image of {IMAGE} has {new}",
+            why="an upgrade goes to a newer major version; the data is in its place as before",
+            steps=(f"set {IMAGE} to the new image, and --old-image to the present one",),
+        )
+    context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
+    done = restore.restore(server, restore.plan(server, saved), context.stack.scratch)
+    _drop_empty(server, [str(d["old"]) for d in done.databases.values() if d["old"]])
+    return server.number
+
+
+def _drop_empty(server: Server, names: list[str]) -> None:
+    """The databases that the image had made in the new storage a moment before."""
+    from psycopg import sql
+
+    with clients.connected(server.endpoints) as link:
+        for name in names:
+            link.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

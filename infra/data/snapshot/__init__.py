@@ -1,0 +1,1 @@
+"""Snapshots: databases, buckets, Redis and Temporal of one moment."""

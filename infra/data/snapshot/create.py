@@ -1,0 +1,318 @@
+"""Snapshots of the whole platform: databases, objects, Redis and Temporal below one manifest.
+
+`<target>/<sequence>-<utc>/content/` holds each part as the part's own backup: `databases/` (as `db.backup` makes it),
+`objects/` (as `minio.backup`), `redis/` (an RDB and each key), `temporal/` (its file, where that is its storage).
+An encrypted snapshot has one file instead, `content.tar.age`. The manifest lists every file with its SHA-256, or the
+file that lists it: objects stand in their own `manifest.jsonl`. The databases come first, and the objects after them,
+so that no row points at an object that is not there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from infra.data import redis_dump, store, temporal_file
+from infra.data.objects import backup as objects_backup
+from infra.data.objects import login as objects_login
+from infra.data.objects import records as objects_records
+from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres.backup import Event, silent
+from infra.data.postgres.snapshot import Snapshots
+from infra.data.snapshot import age, manifest
+from infra.data.snapshot import verify as snapshot_verify
+from infra.data.store import Backup, Draft, File
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.stack import Stack
+from infra.tiers.base import Context, Tier
+
+KIND = "snapshot"
+PARTS = ("databases", "objects", "redis", "temporal")
+CONTENT, SEALED = "content", "content.tar.age"
+REFERENCES = "references.json"
+TEMPORAL_DATABASES = ("temporal", "temporal_visibility")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a snapshot shall hold.
+
+    `label` is its name for people ('' for none), `recipients` those whom it is encrypted for (age or SSH public keys;
+    none: not encrypted), `why` is noted when it was made on the way to something else.
+    """
+
+    target: Path
+    label: str = ""
+    parts: tuple[str, ...] = PARTS
+    fence: bool = False
+    verify: bool = True
+    recipients: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass
+class _Making:
+    """A snapshot while it is made."""
+
+    context: Context
+    tier: str
+    ends: Endpoints
+    order: Order
+    content: Path
+    event: Event
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    quiesce: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def mark(self, part: str, **facts: object) -> None:
+        """Note as of when a part is."""
+        self.quiesce.append({"part": part, "at": now(), **facts})
+        self.event("part", {"part": part, **facts})
+        self.context.console.say(f"  {part}: as of {self.quiesce[-1]['at']}")
+
+    def directory(self, part: str) -> Path:
+        """A new private directory for a part."""
+        path = self.content / part
+        path.mkdir(mode=0o700)
+        return path
+
+
+def now() -> str:
+    """The present time, UTC to the millisecond."""
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def default_target(home: Stack) -> Path:
+    """Where snapshots go unless something else is said."""
+    return home.home / "snapshots"
+
+
+def keep(context: Context, tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Backup:
+    """Snapshot a running platform, verified, before something of it is removed; the way back is `snapshot.restore`.
+
+    Where the label is taken it gets a number.
+
+    Raises:
+        PlatformError: whatever kept it from being made; then nothing must be removed.
+    """
+    target = default_target(context.stack)
+    taken = {b.facts.get("label") for b in listing(target)}
+    free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
+    order = Order(target, free, tuple(parts), why=why)
+    return create(context, tier.name, tier.endpoints(context), order)
+
+
+def create(context: Context, tier: str, ends: Endpoints, order: Order, event: Event = silent) -> Backup:
+    """Make a snapshot, verify it, publish it.
+
+    Args:
+        context: settings, directories, console.
+        tier: the tier's name.
+        ends: where the services are.
+        order: what it shall hold.
+        event: gets what happens.
+
+    Raises:
+        PlatformError: LOCKED, USAGE for a label that is taken, and what its parts raise; nothing is published then.
+    """
+    began = time.monotonic()
+    recipients = age.recipients(order.recipients)
+    with store.locked(order.target, "snapshot.create"):
+        _free(order)
+        with store.publishing(order.target, KIND) as (draft, facts):
+            making = _Making(context, tier, ends, order, draft.directory / CONTENT, event)
+            making.content.mkdir(mode=0o700)
+            _fill(making)
+            facts |= _facts(making)
+            if order.verify:
+                facts["verified"] = snapshot_verify.verify(context, ends, making.content, facts, event)
+            _seal(draft, making.content, recipients)
+            facts |= {"recipients": list(order.recipients), "seconds": round(time.monotonic() - began, 3)}
+        made = store.load(Path(facts["path"]))
+        if order.verify:
+            snapshot_verify.mark(made, facts["verified"])
+    return made
+
+
+def _free(order: Order) -> None:
+    """Refuse a label that another snapshot has, or that would be taken for something else."""
+    taken = {b.facts.get("label") for b in listing(order.target)} | {"latest"}
+    if order.label and (order.label in taken or "/" in order.label or order.label.startswith((".", "-"))):
+        raise PlatformError(
+            "USAGE",
+            f"a snapshot cannot be called {order.label!r}",
+            why="another one has that name, or it is no plain name",
+            steps=("choose another name", "invoke snapshot.list"),
+        )
+
+
+def _fill(making: _Making) -> None:
+    """Make all parts: first the databases; Redis and Temporal while their snapshots are held; then the objects."""
+    if "databases" in making.order.parts:
+        _databases(making)
+    else:
+        _while_held(making)
+    if "objects" in making.order.parts:
+        _objects(making)
+    if "temporal" in making.order.parts and "temporal" not in making.parts and "temporal" in making.ends.services:
+        making.left_out["temporal"] = "its storage is a file in a container, which no address leads to"
+
+
+def _databases(making: _Making) -> None:
+    server = postgres_clients.find_server(making.ends, making.context.settings)
+    target = making.directory("databases")
+
+    def held(taken: Snapshots) -> None:
+        facts = taken.facts(making.order.fence)
+        making.mark("databases", lsn={name: s.lsn for name, s in taken.of.items()}, **facts)
+        _references(making, taken)
+        _while_held(making)
+
+    order = postgres_backup.Order(target, (), making.order.fence, held)
+    made = postgres_backup.backup(server, making.context.console, order, making.event)
+    databases = {
+        name: {"tables": len(d["tables"]), "rows": sum(int(t["rows"]) for t in d["tables"].values())}
+        for name, d in made.facts["databases"].items()
+    }
+    facts = {k: made.facts[k] for k in ("server", "client", "snapshots")}
+    making.parts["databases"] = {"databases": databases, "bytes": made.size, **facts}
+    if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases and _in_databases(making):
+        making.parts["temporal"] = {"storage": "databases"}
+
+
+def _in_databases(making: _Making) -> bool:
+    """Whether Temporal's databases are what it uses: they are there for the development server, too, but stay empty."""
+    light = temporal_file.is_light(making.context.settings)
+    return temporal_file.place(making.tier, light) == temporal_file.DATABASES
+
+
+def _references(making: _Making, taken: Snapshots) -> None:
+    """Note the objects that rows point at, as of the snapshot of the database."""
+    found = snapshot_verify.referenced(making.ends, taken.of["platform"].id) if "platform" in taken.of else []
+    store.write_private(making.content / REFERENCES, json.dumps(found) + "\n")
+
+
+def _while_held(making: _Making) -> None:
+    if "redis" in making.order.parts:
+        facts = redis_dump.save(making.ends, making.directory("redis"))
+        making.parts["redis"] = facts
+        making.mark("redis", offset=facts["offset"], keys=facts["keys"])
+    source = temporal_file.storage(making.context.stack, making.tier)
+    if "temporal" in making.order.parts and source is not None:
+        facts = temporal_file.copy(source, making.directory("temporal") / temporal_file.FILE)
+        making.parts["temporal"] = {"storage": "file", **facts}
+        making.mark("temporal", rows=sum(facts["rows"].values()))
+
+
+def _objects(making: _Making) -> None:
+    target, missing = making.directory("objects"), list[str]()
+    logins = [objects_login.login_of(making.ends, name) for name in objects_login.STORES]
+    tally = objects_backup.Tally(tick=_ticking(making))
+    with objects_backup.connected(logins) as clients:
+        found = objects_backup.sources(clients, (), missing)
+        made = objects_backup.backup(clients, target, found, False, tally, seeds(making.context.stack, making.order))
+    if tally.failed:
+        what = f"{len(tally.failed)} objects could not be read"
+        raise PlatformError("BACKUP_FAILED", what, why="\n        ".join(tally.failed[:20]), steps=("invoke status",))
+    facts = {k: made.facts[k] for k in ("buckets", "objects", "bytes", "gone")}
+    making.parts["objects"] = {**facts, "read": tally.new}
+    making.mark("objects", objects=tally.objects)
+
+
+def _ticking(making: _Making) -> Any:
+    progress = postgres_backup.Progress(making.context.console, making.event, "objects")
+
+    def tick(tally: objects_backup.Tally) -> None:
+        progress.add(tally.read - progress.done)
+
+    return tick
+
+
+def seeds(home: Stack, order: Order) -> list[Path]:
+    """Backups whose contents need not be read from the stores again: the newest open snapshot, and `minio.backup`."""
+    past = [b.path / CONTENT / "objects" for b in reversed(listing(order.target)) if not b.problem]
+    opened = [path for path in past if path.is_dir()][:1]
+    plain = objects_records.default_target(home)
+    return [*opened, *([plain] if plain.is_dir() else [])]
+
+
+def _facts(making: _Making) -> dict[str, Any]:
+    order = making.order
+    head = {"label": order.label, "why": order.why, "tier": making.tier, "stack": making.context.stack.name}
+    return {**head, "parts": making.parts, "leftOut": making.left_out, "quiesce": making.quiesce}
+
+
+def _seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:
+    """Note every file of the content, or put all of it into one encrypted file."""
+    if recipients:
+        age.seal(content, draft.directory / SEALED, recipients)
+        draft.add(SEALED)
+        shutil.rmtree(content)
+        return
+    for path, known in _files(content):
+        name = path.relative_to(draft.directory).as_posix()
+        if known is None:
+            draft.add(name)
+        else:
+            draft.files.append(replace(known, path=name))
+
+
+def _files(content: Path) -> Iterator[tuple[Path, File | None]]:
+    """Every file of a content, but for objects' contents; with what its own manifest says of it."""
+    known: dict[Path, File] = {}
+    for kind, part in ((postgres_backup.KIND, "databases"), (objects_records.KIND, "objects")):
+        for backup in store.catalogue(content / part, kind):
+            known |= {backup.path / file.path: file for file in backup.files}
+    pool = content / "objects" / "objects"
+    for directory, names, files in os.walk(content):
+        if Path(directory) == pool:
+            names.clear()
+            continue
+        for name in sorted(files):
+            if name != snapshot_verify.VERIFIED:
+                yield Path(directory) / name, known.get(Path(directory) / name)
+
+
+def listing(target: Path) -> list[Backup]:
+    """Every snapshot in a target, oldest first, broken ones with their problem."""
+    return [manifest.judged(b) for b in store.catalogue(target, KIND)]
+
+
+def find(target: Path, wanted: str) -> Backup:
+    """A snapshot by its name, its directory's name or path, or `latest` (of those that were asked for).
+
+    Raises:
+        PlatformError: NOT_FOUND, or BACKUP_DAMAGED when it is broken.
+    """
+    found = listing(target)
+    if wanted in ("", "latest"):
+        matching = [b for b in found if not b.problem and not b.facts.get("why")]
+    else:
+        matching = [b for b in found if wanted in (b.path.name, b.facts.get("label"))]
+        path = Path(wanted).expanduser()
+        if not matching and path.is_dir() and not path.is_symlink():
+            matching = [store.load(path.absolute())]
+    matching = [manifest.judged(b) if b.kind == KIND else b for b in matching]
+    if not matching:
+        raise PlatformError(
+            "NOT_FOUND", f"there is no snapshot {wanted!r} in {target}", steps=("invoke snapshot.list",)
+        )
+    store.require_whole(matching[-1])
+    if matching[-1].kind != KIND:
+        raise store.damaged(matching[-1], store.MANIFEST, f"is of the kind {matching[-1].kind!r}, not a snapshot")
+    return matching[-1]
+
+
+def encrypted(backup: Backup) -> bool:
+    """Whether an identity is needed to read it."""
+    return bool(backup.facts.get("recipients"))

@@ -1,0 +1,257 @@
+"""Bring a snapshot back, on the tier that it is of or on another; what is there is kept first."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra import shell
+from infra.console import human_bytes
+from infra.data import redis_dump, store, temporal_file, trash
+from infra.data.objects import backup as objects_backup
+from infra.data.objects import login as objects_login
+from infra.data.objects import records as objects_records
+from infra.data.objects import restore as objects_restore
+from infra.data.objects.upload import Uploads
+from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres import restore as postgres_restore
+from infra.data.postgres import scratch as postgres_scratch
+from infra.data.postgres import verify as postgres_verify
+from infra.data.postgres.backup import Event, silent
+from infra.data.snapshot import age, create, manifest, verify
+from infra.data.store import Backup
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.tiers.base import Context, Tier
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a restore will do: the parts it brings back, and those that it leaves out with the reason."""
+
+    backup: Backup
+    tier: str
+    parts: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        facts = self.backup.facts
+        words = manifest.summary(facts["parts"])
+        name = facts.get("label") or self.backup.path.name
+        lines = [f"This restores the snapshot {name} of {self.backup.created} (tier {facts['tier']}) on {self.tier}:"]
+        lines += [f"  {part:<10} {words[part]}; {_KEPT[part]}" for part in self.parts]
+        lines += [f"  {part:<10} LEFT OUT: {reason}" for part, reason in self.left_out.items()]
+        return lines
+
+
+_KEPT = {
+    "databases": "the present ones are kept as <name>_old_<time>",
+    "objects": "what is overwritten is backed up first, others stay",
+    "redis": "the present keys go into a snapshot of their own first",
+    "temporal": "the present storage is kept",
+}
+
+
+@dataclass
+class Done:
+    """What a restore did, by part; `way_back` names what was kept."""
+
+    parts: dict[str, Any] = field(default_factory=dict)
+    way_back: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str] = (), light: bool = False) -> Plan:
+    """Decide what a restore does; nothing is touched.
+
+    Args:
+        light: whether Temporal is the development server on a tier with containers.
+
+    Raises:
+        PlatformError: USAGE for unknown parts; NOT_FOUND for parts that the snapshot lacks; DATA_INCOMPATIBLE when a
+            part cannot cross to that tier and is not skipped.
+    """
+    held = tuple(p for p in create.PARTS if p in backup.facts["parts"])
+    unknown = [name for name in (*skip, *only) if name not in create.PARTS]
+    if unknown:
+        steps = (f"the parts are: {', '.join(create.PARTS)}",)
+        raise PlatformError("USAGE", f"{unknown[0]!r} is no part of a snapshot", steps=steps)
+    missing = [name for name in only if name not in held]
+    if missing:
+        raise PlatformError("NOT_FOUND", f"the snapshot has no {missing[0]}", steps=(f"it has: {', '.join(held)}",))
+    wanted = [p for p in held if not only or p in only]
+    stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier, light))}
+    if set(stuck) - set(skip):
+        raise _stuck(backup, tier, {p: why for p, why in stuck.items() if p not in skip})
+    left = {p: stuck.get(p, "skipped as asked for") for p in wanted if p in skip}
+    return Plan(backup, tier, tuple(p for p in wanted if p not in skip), left)
+
+
+_PLACES = {
+    temporal_file.FILE_OF_OURS: "a file of its development server (SQLite)",
+    temporal_file.INSIDE: "a file of its development server (SQLite) inside a container",
+    temporal_file.DATABASES: "databases of PostgreSQL",
+}
+
+
+def _cannot_cross(part: str, facts: Mapping[str, Any], tier: str, light: bool) -> str:
+    """Why a part cannot be restored on a tier; '' when it can."""
+    if part != "temporal":
+        return ""
+    here, there = temporal_file.place(tier, light), facts["parts"]["temporal"]["storage"]
+    if here == there:
+        return ""
+    shown = f"{tier} (light)" if here == temporal_file.INSIDE else tier
+    return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
+
+
+def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:
+    return PlatformError(
+        "DATA_INCOMPATIBLE",
+        f"{', '.join(stuck)} of the snapshot cannot be brought to the tier {tier}; nothing was touched",
+        why="; ".join(stuck.values()),
+        steps=(f"leave it out: add --skip {','.join(stuck)} (workflows that run now are not there then)",),
+        details={"path": str(backup.path), "stuck": dict(stuck)},
+    )
+
+
+@contextlib.contextmanager
+def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
+    """The content of a snapshot, decrypted for the block where it is encrypted; every file was checked.
+
+    Raises:
+        PlatformError: USAGE without the identity that is needed; LOGIN_REFUSED, BACKUP_DAMAGED.
+    """
+    store.check_files(backup)
+    if not create.encrypted(backup):
+        yield backup.path / create.CONTENT
+        return
+    if not identity:
+        names = ", ".join(backup.facts["recipients"])
+        steps = ("name the file with the private key: --identity FILE",)
+        raise PlatformError("USAGE", "the snapshot is encrypted", why=f"for {names}", steps=steps)
+    keys = age.identities(Path(identity).expanduser())
+    with postgres_scratch.workspace(context.stack.scratch) as space:
+        sealed = next(f for f in backup.files if f.path == create.SEALED)
+        try:
+            with open(store.open_file(backup, sealed), "rb") as source:
+                age.unseal(source, space / create.CONTENT, keys)
+        except OSError as error:
+            raise store.no_space_or_access(space, error, backup.size) from error
+        yield space / create.CONTENT
+
+
+def restore(context: Context, tier: Tier, made: Plan, content: Path, event: Event = silent) -> Done:
+    """Carry out a plan on a running tier, whose training worker is stopped; the caller holds the stack's lock.
+
+    Raises:
+        PlatformError: what the parts raise. Each part is as before or as in the snapshot then.
+    """
+    began, done = time.monotonic(), Done()
+    verify.check(content, {p: made.backup.facts["parts"][p] for p in made.parts})
+    ends = tier.endpoints(context)
+    if "redis" in made.parts:
+        redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)
+        _keep_redis(context, tier, ends, made, done)
+    if "databases" in made.parts:
+        _databases(context, ends, made, content, done, event)
+    if "objects" in made.parts:
+        _objects(context, ends, made, content, done, event)
+    if "redis" in made.parts:
+        written, removed = redis_dump.restore(ends, content / "redis" / redis_dump.KEYS)
+        done.parts["redis"] = {"keys": written, "removed": removed}
+        event("restored", {"part": "redis", **done.parts["redis"]})
+    _temporal(context, tier, made, content, done)
+    done.seconds = round(time.monotonic() - began, 3)
+    return done
+
+
+def _keep_redis(context: Context, tier: Tier, ends: Endpoints, made: Plan, done: Done) -> None:
+    """A snapshot of the present keys, from which they come back."""
+    target = create.default_target(context.stack)
+    why = f"before a restore of {made.backup.path.name}"
+    kept = create.create(context, tier.name, ends, create.Order(target, "", ("redis",), why=why))
+    done.way_back["redis"] = f"invoke snapshot.restore {kept.path.name} --yes"
+
+
+def _databases(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
+    saved = verify.databases(content)
+    server = postgres_clients.find_server(ends, context.settings, postgres_verify.client_needed(saved))
+    names = [n for n in saved.facts["databases"] if "temporal" in made.parts or n not in create.TEMPORAL_DATABASES]
+    todo = postgres_restore.plan(server, saved, names)
+    context.console.say(f"  databases: {', '.join(names)}")
+    result = postgres_restore.restore(server, todo, context.stack.scratch, event)
+    done.parts["databases"] = vars(result)
+    done.way_back["databases"] = {n: d["old"] for n, d in result.databases.items() if d["old"]}
+
+
+def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
+    saved = verify.objects(content)
+    logins = [objects_login.login_of(ends, name) for name in objects_login.STORES]
+    target = objects_records.default_target(context.stack)
+    why = f"before a restore of {made.backup.path.name}"
+    with objects_backup.connected(logins) as clients:
+        plans = objects_restore.plan(clients, saved, ())
+        context.console.say(f"  objects: {sum(p.missing + p.different for p in plans)} to write")
+        with store.locked(target, "snapshot.restore"), objects_backup.connected(logins) as others:
+            kept = objects_restore.way_back(others, target, plans, False, objects_backup.Tally(), why)
+        said = objects_restore.Done(tick=_ticking(context))
+        uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
+        objects_restore.restore(objects_restore.Restore(clients, saved, plans, uploads), said)
+    if kept is not None:
+        done.way_back["objects"] = shell.typed("invoke", "minio.restore", "--from", str(kept.path), "--yes")
+    done.refused |= {f"object {name}": why for name, why in said.refused.items()}
+    done.parts["objects"] = {"written": said.written, "unchanged": said.same, "bytes": said.size}
+    event("restored", {"part": "objects", **done.parts["objects"]})
+
+
+def _ticking(context: Context) -> Any:
+    spoke = [time.monotonic()]
+
+    def tick(said: objects_restore.Done) -> None:
+        if time.monotonic() - spoke[0] > 5:
+            spoke[0] = time.monotonic()
+            context.console.say(f"  objects: {said.written + said.same} done, {human_bytes(said.size)}")
+
+    return tick
+
+
+def _temporal(context: Context, tier: Tier, made: Plan, content: Path, done: Done) -> None:
+    """Temporal's file into its place while the platform is stopped; where it is databases, a fresh look at them."""
+    if "temporal" not in made.parts:
+        return
+    if made.backup.facts["parts"]["temporal"]["storage"] == "file":
+        _file(context, tier, content, done)
+    else:
+        tier.restart(context, ("temporal",))  # it holds what it has read of its databases in memory
+        done.parts["temporal"] = {"storage": "databases"}
+
+
+def _file(context: Context, tier: Tier, content: Path, done: Done) -> None:
+    names = [s.name for s in tier.status(context)]
+    tier.stop(context)
+    try:
+        kept = trash.put(context, tier, tier.removals(context, ("temporal",)), "restore of a snapshot")
+        done.way_back["temporal"] = [f"invoke trash.restore {e.name} --yes" for e in kept]
+        place = _place(context, tier, kept)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = place / f".{temporal_file.FILE}.part"
+        shutil.copyfile(content / "temporal" / temporal_file.FILE, part)
+        part.chmod(0o600)
+        part.replace(place / temporal_file.FILE)
+    finally:
+        tier.start(context, names, None)
+    done.parts["temporal"] = {"storage": "file"}
+
+
+def _place(context: Context, tier: Tier, kept: Sequence[trash.Entry]) -> Path:
+    """The directory of Temporal's file."""
+    paths = [item.path for entry in kept for item in entry.items if item.path]
+    return paths[0] if paths else context.stack.tier_home(tier.name) / "data" / "temporal"

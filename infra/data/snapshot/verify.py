@@ -1,0 +1,136 @@
+"""Verify a snapshot: databases restored and compared, objects read, keys taken by Redis, Temporal's file checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra import stack
+from infra.data import redis_dump, store, temporal_file
+from infra.data.objects import records as objects_records
+from infra.data.objects import verify as objects_verify
+from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres import verify as postgres_verify
+from infra.data.postgres.backup import Event, silent
+from infra.data.store import Backup
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+
+if TYPE_CHECKING:
+    from infra.tiers.base import Context
+
+VERIFIED = "verified.json"
+_POINTERS = "select weights from jobs where weights is not null union select report from jobs where report is not null"
+
+
+def referenced(ends: Endpoints, exported: str) -> list[str]:
+    """The objects (bucket/key) that rows of trainings point at, as of an exported snapshot of `platform`."""
+    with postgres_clients.connected(ends, "platform") as link, link.transaction():
+        link.execute("set transaction isolation level repeatable read read only")
+        link.execute(f"set transaction snapshot '{exported}'".encode())
+        if not (link.execute("select to_regclass('jobs')").fetchone() or (None,))[0]:
+            return []
+        return sorted(row[0] for row in link.execute(_POINTERS))
+
+
+def part(content: Path, name: str, listing: Callable[[Path], list[Backup]]) -> Backup:
+    """The backup that is a part of a snapshot.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED when it is not there, or not whole.
+    """
+    found = listing(content / name)
+    if not found:
+        raise PlatformError("BACKUP_DAMAGED", f"{content} has no {name}", steps=("invoke snapshot.list",))
+    store.require_whole(found[-1])
+    return found[-1]
+
+
+def databases(content: Path) -> Backup:
+    """The databases of a snapshot."""
+    return part(content, "databases", postgres_backup.listing)
+
+
+def objects(content: Path) -> Backup:
+    """The objects of a snapshot."""
+    return part(content, "objects", objects_records.listing)
+
+
+def check(content: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare every file, and every object, with its SHA-256; needs no server.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED naming what differs.
+    """
+    if "databases" in parts:
+        store.check_files(databases(content))
+    if "objects" in parts:
+        objects_verify.check(objects(content))
+    if "temporal" in parts and parts["temporal"]["storage"] == "file":
+        temporal_file.check(content / "temporal" / temporal_file.FILE, dict(parts["temporal"]))
+    if "redis" in parts:
+        _, keys = redis_dump.read(content / "redis" / redis_dump.KEYS)
+        if sum(1 for _ in keys) != parts["redis"]["keys"]:
+            raise PlatformError("BACKUP_DAMAGED", f"{content / 'redis'} has another number of keys than it should")
+
+
+def verify(
+    context: Context, ends: Endpoints, content: Path, facts: Mapping[str, Any], event: Event = silent
+) -> dict[str, Any]:
+    """Verify all parts of an open snapshot; returns what was found.
+
+    Raises:
+        PlatformError: BACKUP_DAMAGED, DATA_INCOMPATIBLE, UNREACHABLE, and PARTIAL naming the objects that rows point
+            at and that the snapshot does not have.
+    """
+    began, parts = time.monotonic(), facts["parts"]
+    check(content, parts)
+    event("files", {"checked": True})
+    found: dict[str, Any] = {"at": time.time()}
+    if "databases" in parts:
+        found["databases"] = _databases(context, ends, content, event)
+    if "redis" in parts:
+        found["redis"] = {"keys": redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)}
+    if "objects" in parts:
+        found["objects"] = {"objects": parts["objects"]["objects"], "dangling": dangling(content)}
+    context.console.say(f"  verified in {time.monotonic() - began:.1f} s")
+    return {**found, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _databases(context: Context, ends: Endpoints, content: Path, event: Event) -> dict[str, Any]:
+    saved = databases(content)
+    needed = postgres_verify.client_needed(saved)
+    server = postgres_clients.find_server(ends, context.settings, needed)
+    done = postgres_verify.verify(server, saved, context.stack.scratch, event)
+    return dict(done.databases)
+
+
+def dangling(content: Path) -> list[str]:
+    """Objects that rows of trainings point at and that the snapshot does not have."""
+    path = content / "references.json"
+    wanted = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+    if wanted:
+        for record in objects_records.reading(objects(content)):
+            if objects_records.is_current(record):
+                wanted.discard(f"{record['bucket']}/{record['key']}")
+    return sorted(wanted)
+
+
+def mark(backup: Backup, found: Mapping[str, Any]) -> None:
+    """Note the outcome beside the manifest."""
+    try:
+        stack.write_atomic(backup.path / VERIFIED, json.dumps(found, indent=1) + "\n", mode=0o600)
+    except OSError as error:
+        raise store.no_space_or_access(backup.path, error) from error
+
+
+def unmark(backup: Backup) -> None:
+    """Take the mark away: it was found damaged."""
+    path = backup.path / VERIFIED
+    if path.is_file():
+        os.unlink(path)

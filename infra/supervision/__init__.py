@@ -1,0 +1,1 @@
+"""The supervisor of plain processes, and what others ask of it through files."""

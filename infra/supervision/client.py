@@ -1,0 +1,285 @@
+"""Asking a supervisor: what shall run, what runs, stop.
+
+The wish is a file (`desired.json`, private, since it holds passwords) and so is the answer (`state.json`).
+A supervisor that dies takes nothing with it: the next one reads both and adopts what still runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from infra.errors import PlatformError
+from infra.locks import try_lock
+from infra.settings import ROOT
+from infra.stack import make_way, read_json, unwritable, write_atomic
+from infra.supervision import process
+
+DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A service as the supervisor runs it.
+
+    `env` is added to the environment; `needs` names services that must be ready first; `grace` and `budget` are
+    seconds; `user` is (uid, gid) to drop to; `stop_argv` is a program that stops it, where a signal cannot;
+    a higher `generation` restarts it.
+    """
+
+    name: str
+    argv: list[str]
+    cwd: str
+    log: str
+    env: dict[str, str] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=lambda: {"kind": "process"})
+    needs: list[str] = field(default_factory=list)
+    stop_signal: str = "TERM"
+    grace: float = 10.0
+    budget: float = 60.0
+    user: list[int] | None = None
+    stop_argv: list[str] | None = None
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for what a damaged file may hold."""
+        if not (isinstance(self.argv, list) and all(isinstance(t, str) for t in (self.name, self.cwd, self.log))):
+            raise TypeError(f"no specification: {self.name}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the running process would have to be another one."""
+        parts = [self.argv, self.cwd, sorted(self.env.items()), self.user, self.generation]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class State:
+    """A service as the supervisor saw it last; `state` is one of waiting, starting, ready, backoff, failed, stopped."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    create_time: float | None = None
+    restarts: int = 0
+    since: float = 0.0
+    detail: str = ""
+    fingerprint: str = ""
+    fatal: bool = False
+    stop_signal: str = "TERM"
+    grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for what a damaged file may hold."""
+        numbers = (self.create_time, self.restarts, self.since, self.grace)
+        if not all(isinstance(n, int | float | None) for n in numbers) or not isinstance(self.state, str):
+            raise TypeError(f"no state: {self.name}")
+        if self.pid is not None and not (isinstance(self.pid, int) and 0 < self.pid < 1 << 31):
+            raise TypeError(f"no pid: {self.pid}")
+
+    @property
+    def identity(self) -> process.Identity | None:
+        """The process, where one runs."""
+        return process.Identity(self.pid, self.create_time) if self.pid and self.create_time else None
+
+
+def desired(home: Path) -> list[Spec]:
+    """The services that shall run, as last asked for; empty after a stop in order."""
+    return wish(home) or []
+
+
+def wish(home: Path) -> list[Spec] | None:
+    """The same, but None where nothing was asked for yet or the file is damaged."""
+    try:
+        return [Spec(**entry) for entry in (read_json(home / DESIRED) or {})["services"]]
+    except (KeyError, TypeError):
+        return None
+
+
+def forget(home: Path) -> None:
+    """Note that everything was stopped in order: nothing is wanted, nothing has a state."""
+    _write(home, [], shutdown=True)
+    (home / STATE).unlink(missing_ok=True)
+
+
+def ensure(home: Path, specs: Sequence[Spec]) -> None:
+    """Ask for exactly these services; start the supervisor when none runs. Returns at once.
+
+    A service that runs with the same fingerprint is left alone; another, or one that failed, is restarted; one
+    that is no longer wanted is stopped.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    generations = {spec.name: spec.generation for spec in desired(home)}
+    # A new generation, so that nobody takes the old failure for the outcome of this try.
+    failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
+    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs]
+    _write(home, wanted, shutdown=False)
+    start_supervisor(home)
+
+
+def restart(home: Path, names: Sequence[str]) -> None:
+    """Ask for a restart of services that run."""
+    specs = [replace(s, generation=s.generation + (s.name in names)) for s in desired(home)]
+    _write(home, specs, shutdown=False)
+    start_supervisor(home)
+
+
+def stop(home: Path, timeout: float = 60.0) -> bool:
+    """Stop all services and the supervisor; True when something ran.
+
+    Also works when the supervisor was killed: a new one adopts what is left and stops it.
+
+    Raises:
+        PlatformError: WAIT_TIMEOUT naming what still runs; STATE_UNWRITABLE.
+    """
+    if not running(home) and not survivors(home):
+        return False
+    written = _wish_the_end(home)
+    end = time.monotonic() + timeout
+    while running(home) or survivors(home):
+        if time.monotonic() > end:
+            raise _still_running(home, timeout)
+        if written:  # else a new one would start everything again
+            start_supervisor(home)
+        time.sleep(0.02)
+    return True
+
+
+def _wish_the_end(home: Path) -> bool:
+    """Ask for the end; False when that cannot be written (on a full disk) and the supervisor got a signal instead."""
+    try:
+        # The list stays in the file: a supervisor whose state file is damaged recognises the processes by it.
+        _write(home, desired(home), shutdown=True)
+    except OSError as error:
+        identity = supervisor_identity(home)
+        live = identity.process() if identity else None
+        if live is None or process.WINDOWS:
+            raise unwritable(home, error) from error
+        process.ask_to_stop(live, "TERM")
+        return False
+    return True
+
+
+def _still_running(home: Path, timeout: float) -> PlatformError:
+    left = ", ".join(f"{s.name} (pid {s.pid})" for s in survivors(home)) or "the supervisor"
+    steps = ("run the same command again", f"see {home / LOG}")
+    return PlatformError("WAIT_TIMEOUT", f"not everything stopped within {timeout:.0f} s: {left}", steps=steps)
+
+
+def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
+    text = json.dumps({"shutdown": shutdown, "services": [asdict(s) for s in specs]}, indent=1)
+    make_way(home / DESIRED)
+    write_atomic(home / DESIRED, text, mode=0o600)
+
+
+def running(home: Path) -> bool:
+    """Whether a supervisor holds this directory."""
+    try:
+        with open(home / LOCK, "r+b") as file:  # a question leaves nothing behind: the file is not made
+            return not try_lock(file)
+    except OSError:
+        return False
+
+
+def survivors(home: Path) -> list[State]:
+    """Services that still run, whether or not their supervisor does."""
+    return [s for s in known(home).values() if _runs(s)]
+
+
+def known(home: Path, supervised: bool | None = None) -> dict[str, State]:
+    """The services' states; processes that nobody wrote down are recognised by their directories.
+
+    That is so where the state file is damaged or lost, or where the supervisor was killed just after a start.
+    `supervised` says whether a supervisor sees to the file (default: find out).
+    """
+    found = states(home)
+    if _intact(home) or (found and (running(home) if supervised is None else supervised)):
+        return found
+    lost = [s for s in desired(home) if s.name not in found or not _runs(found[s.name])]
+    return found | {s.name: s for s in map(recognised, lost) if s}
+
+
+def _runs(state: State) -> bool:
+    return state.identity is not None and state.identity.process() is not None
+
+
+def mend(home: Path, specs: Sequence[Spec]) -> None:
+    """Where the list of wanted services is damaged and nobody uses it, take it for this one.
+
+    By it lost processes are recognised. (A running supervisor mends the file itself.)
+    """
+    if (home / DESIRED).exists() and wish(home) is None and not running(home):
+        with contextlib.suppress(OSError):
+            rewrite(home, specs)
+
+
+def rewrite(home: Path, specs: Sequence[Spec]) -> None:
+    """Write the list of wanted services. Raises OSError."""
+    _write(home, specs, shutdown=False)
+
+
+def _intact(home: Path) -> bool:
+    """Whether an empty answer is the truth: nothing is wanted (a stop in order sees to that), or nothing started."""
+    return not desired(home) or (read_json(home / STATE) or {}).get("services") == {}
+
+
+def recognised(spec: Spec) -> State | None:
+    """The state of a service that runs although nobody wrote its pid down."""
+    identity = process.in_directory(Path(spec.cwd), spec.argv[0])
+    if identity is None:
+        return None
+    how = {"stop_signal": spec.stop_signal, "grace": spec.grace, "fingerprint": spec.fingerprint}
+    return State(spec.name, "starting", identity.pid, identity.create_time, **how)  # type: ignore[arg-type]
+
+
+def states(home: Path) -> dict[str, State]:
+    """What the supervisor wrote last, by service name; empty when there is nothing (or nothing readable)."""
+    services = (read_json(home / STATE) or {}).get("services", {})
+    try:
+        return {name: State(name=name, **entry) for name, entry in services.items()}
+    except (AttributeError, TypeError):
+        return {}
+
+
+def start_supervisor(home: Path) -> None:
+    """Start a detached supervisor for the directory unless one runs.
+
+    It inherits the lock that is taken here: whoever asks while it wakes up must not start a second one. (Windows
+    hands no locks down; there the first one that wakes up takes it and the others end.)
+    """
+    make_way(home / LOCK)
+    with open(home / LOCK, "a+b") as lock, open(home / LOG, "ab") as log:
+        if not try_lock(lock):
+            return
+        inherited = () if process.WINDOWS else (lock.fileno(),)
+        subprocess.Popen(
+            [sys.executable, "-m", "infra.supervision.supervisor", *map(str, inherited), str(home)],
+            cwd=home,
+            env={**process.environment({}), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=inherited,
+            **process.spawn_options(process.WINDOWS, None),
+        )
+
+
+def supervisor_identity(home: Path) -> process.Identity | None:
+    """The supervisor's process as it wrote it down, when it is alive."""
+    entry = (read_json(home / STATE) or {}).get("supervisor")
+    try:
+        identity = process.Identity(int(entry["pid"]), float(entry["create_time"]))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return identity if identity.process() else None

@@ -1,0 +1,88 @@
+"""The services of the catalogue out of the containers that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from infra import docker_engine
+from infra.endpoints import Endpoints
+from infra.tiers.base import ServiceStatus
+from infra.tiers.compose import state as compose_state
+from infra.tiers.compose.cli import left_out
+from infra.tiers.compose.model import Part
+from infra.tiers.compose.session import Session
+from infra.tiers.compose.state import Container
+from infra.waiting import FAILED, READY
+
+
+def status(session: Session, ends: Endpoints, engines: Mapping[str, str]) -> list[ServiceStatus]:
+    """Every service that was started, with the worst state of its parts, the first bad part's reason, and memory."""
+    there = session.containers()
+    if not there:
+        return []
+    used = memory(session, [c for c in there.values() if c.up])
+    return [_one(session, name, there, used, engines.get(name, "")) for name in ends.services]
+
+
+def _one(
+    session: Session, name: str, there: Mapping[str, Container], used: Mapping[str, int], engine: str
+) -> ServiceStatus:
+    out = left_out(session.context.settings)
+    parts = [p for p in session.model.of(name) if p.name in there or p.name not in out]
+    seen = [(part, *state_of(part, there.get(part.name))) for part in parts]
+    state = compose_state.worst([s for _, s, _ in seen])
+    detail = next((_named(p, d, name) for p, s, d in seen if s == state and s != READY), "")
+    boxes = [there[p.name] for p in parts if p.name in there]
+    main = there.get(name) or next((b for b in boxes if b.up), None)
+    return ServiceStatus(
+        name,
+        state,
+        detail,
+        main.pid if main and main.up else None,
+        sum(used.get(b.id, 0) for b in boxes) or None,
+        sum(b.restarts for b in boxes),
+        main.started if main else None,
+        engine,
+        f"docker logs {main.name}" if main else "",
+    )
+
+
+def _named(part: Part, detail: str, service: str) -> str:
+    return detail if part.name == service else f"{part.name}: {detail}"
+
+
+def state_of(part: Part, container: Container | None) -> tuple[str, str]:
+    """State and detail of a part when nothing is being started."""
+    if container is None:
+        return ("stopped", "its container is gone: invoke up makes it again") if not part.ends else (READY, "")
+    if not container.up and container.state != "restarting" and not part.ends:
+        if container.state == "created":
+            return "stopped", container.error or "was made, but never started"
+        return "stopped", compose_state.why_ended(container, part.memory, container.oom)
+    if part.ends and container.up:
+        return "starting", "works"
+    state, detail = compose_state.judged(part, replace(container, restarts=0), 0.0, container.oom, busy=False)
+    return ("unhealthy" if state == FAILED and container.up else state), detail
+
+
+def memory(session: Session, boxes: Sequence[Container]) -> dict[str, int]:
+    """Bytes that each container uses, without the cache of files, as `docker stats` counts it."""
+
+    def ask(box: Container) -> int:
+        return used(docker_engine.client(session.engine).stats(box.id, stream=False, one_shot=True))
+
+    if not boxes:
+        return {}
+    with ThreadPoolExecutor(min(8, len(boxes))) as pool:
+        return dict(zip((b.id for b in boxes), pool.map(ask, boxes), strict=True))
+
+
+def used(stats: Mapping[str, Any]) -> int:
+    """Memory in use from the engine's statistics (docker/cli, calculateMemUsageUnixNoCache); 0 when it tells none."""
+    found = stats.get("memory_stats") or {}
+    usage, details = int(found.get("usage", 0)), found.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return usage - int(cache) if cache < usage else usage

@@ -1,0 +1,169 @@
+"""The Compose tier: the platform as containers. Questions go to the engine, actions to `docker compose`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+
+from infra import catalog, docker_engine, endpoints, stack
+from infra.docker_engine import Engine
+from infra.endpoints import Endpoints
+from infra.errors import PlatformError
+from infra.settings import Settings
+from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
+from infra.tiers.compose import cli, data, model, project, pull
+from infra.tiers.compose import logs as compose_logs
+from infra.tiers.compose import start as compose_start
+from infra.tiers.compose import status as compose_status
+from infra.tiers.compose.session import A_MOMENT, NAME, Session, applied
+
+CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
+
+
+@dataclass
+class ComposeTier:
+    """The verbs of `infra.tiers.base.Tier` on Docker Compose."""
+
+    name: str = NAME
+    _sessions: dict[Path, Session] = field(default_factory=dict)
+
+    def session(self, context: Context) -> Session:
+        """What this run knows of the engine and the files."""
+        home = context.stack.tier_home(NAME)
+        if home not in self._sessions or self._sessions[home].context.settings is not context.settings:
+            self._sessions[home] = Session(context)
+        self._sessions[home].context = context
+        return self._sessions[home]
+
+    def available(self, settings: Settings) -> Availability:
+        """Whether an engine answers; preferred only where no image of the core would have to be pulled."""
+        try:
+            engine = docker_engine.find()
+        except PlatformError as error:
+            return Availability(False, f"{error.what}; {error.why}".removesuffix("; "), error.steps, error.code)
+        try:
+            absent = self._absent(settings, engine)
+        except PlatformError as error:
+            return Availability(True, f"{engine.text} answers, but {error.what}", error.steps, prefer=False)
+        if absent:
+            reason = f"{engine.text} answers, but {len(absent)} of the core's images are not here ({absent[0]} ...)"
+            return Availability(True, reason, ("invoke compose.up pulls them",), prefer=False)
+        return Availability(True, f"{engine.text} answers, and all images are here")
+
+    def _absent(self, settings: Settings, engine: Engine) -> list[str]:
+        found = docker_engine.ask(engine.place, "/v1.41/images/json")
+        context = Context(settings, stack.of(settings), None)  # type: ignore[arg-type]
+        parts = self.session(context).parts(CORE)
+        return pull.missing([p.image for p in parts], pull.tags(found))
+
+    def running(self, context: Context) -> bool:
+        """Whether a container of this stack runs; without an engine's socket nothing is asked."""
+        settings, home = context.settings, context.stack
+        for place in docker_engine.places():
+            try:
+                seen = project.everything(place)
+            except (OSError, ValueError, HTTPException):
+                continue
+            name = project.name(settings, home, seen)
+            return any(c.project == name and c.runs for c in seen)
+        return False
+
+    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+        """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
+        session = self.session(context)
+        overlay = compose_start.overlay(session) if obs else ()
+        wanted = set(catalog.with_needs(only)) if only else {*CORE, *overlay}
+        running = {model.owner_of(c.part) for c in session.containers(A_MOMENT).values() if c.up}
+        return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted | running)
+
+    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+        """Engine, Compose, ports, images, memory, disk, version of the data, line ends."""
+        return compose_start.preflight(self.session(context), names)
+
+    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+        """Pull what is missing, let Compose start what is not as wanted, wait until it is ready."""
+        compose_start.start(self.session(context), names, timeout)
+
+    def stop(self, context: Context) -> bool:
+        """Remove the containers and the network; volumes stay."""
+        session = self.session(context)
+        found = session.glance()
+        (session.home / "applied.json").unlink(missing_ok=True)
+        if not found:
+            return False
+        compose_start.end_strangers(session, found)
+        session.compose.run("down")
+        return any(c.runs for c in found)
+
+    def restart(self, context: Context, services: Sequence[str]) -> None:
+        """Restart and wait."""
+        session = self.session(context)
+        there = session.containers()
+        parts = [p.name for name in services for p in session.model.of(name) if p.name in there and not p.ends]
+        if parts:  # else they are elsewhere; Compose without a name takes all
+            session.compose.run("restart", *parts)
+        self.wait(context, services, None)
+
+    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+        """Names and pids of what runs: enough to tell whether `up` has changed anything."""
+        return {(c.part, c.pid) for c in self.session(context).containers().values() if c.up}
+
+    def status(self, context: Context) -> list[ServiceStatus]:
+        """The services with what their containers say."""
+        session = self.session(context)
+        return compose_status.status(session, self.endpoints(context), self.engines(context))
+
+    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+        """Block until the services (all that were started, if none is named) are ready."""
+        session = self.session(context)
+        names = services or self.endpoints(context).services
+        compose_start.wait(session, session.parts(names), timeout)
+        compose_start.answers(session, names)
+
+    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+        """Lines of the containers' logs."""
+        return compose_logs.lines(self.session(context), services, tail, follow)
+
+    def endpoints(self, context: Context) -> Endpoints:
+        """127.0.0.1 and the ports of the settings; the services are those that were started, core if none was."""
+        found = applied(context.stack.tier_home(NAME))
+        names = found.services if found and found.services else CORE
+        return endpoints.build(context.settings, names, endpoints.external(context.settings))
+
+    def engines(self, context: Context) -> dict[str, str]:
+        """What stands behind the object stores, and Temporal's kind."""
+        store = cli.store(context.settings)
+        found = dict.fromkeys(("minio-datasets", "minio-results"), store)
+        return found | ({"temporal": "development server"} if cli.light(context.settings) else {})
+
+    def programs(self, context: Context) -> dict[str, str]:
+        """The engine and Docker Compose."""
+        engine = known_or_why(lambda: docker_engine.find().text)
+        return {"container engine": engine, "Docker Compose": known_or_why(cli.version)}
+
+    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+        """The volumes, with their sizes."""
+        session = self.session(context)
+        for name in set(services) & set(endpoints.external(context.settings)):
+            context.console.warn(f"{name} is an S3 service elsewhere: it is not touched")
+        return data.removals(session.client, session.model, services)
+
+    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+        """Remove volumes."""
+        session = self.session(context)
+        for removal in removals:
+            session.client.remove_volume(removal.volume)
+
+    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+        """Copy a volume into the trash, then remove it."""
+        session = self.session(context)
+        image = data.some_image(session.client, data.image_of(session.model, removal.volume))
+        data.stash(session.client, removal, into, image)
+
+    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+        """Make the volume again and fill it."""
+        session = self.session(context)
+        image = data.some_image(session.client, data.image_of(session.model, removal.volume))
+        data.unstash(session.client, removal, kept, image)

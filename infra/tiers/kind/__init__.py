@@ -1,0 +1,1 @@
+"""A Kubernetes cluster in containers of this machine."""

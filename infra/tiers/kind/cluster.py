@@ -1,0 +1,166 @@
+"""The cluster of a stack: which one is ours, what is known of it, and in which state it is. Nothing is changed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra import stack
+from infra.errors import PlatformError
+from infra.kube import api, kubeconfig
+from infra.kube.api import Api
+from infra.settings import Settings
+from infra.stack import write_atomic
+from infra.tiers.base import Context
+from infra.tiers.kind import cluster_file
+from infra.tiers.kind.nodes import Docker, Node
+
+TIER = "kind"
+NAME = "platform"
+MARK = "/kind/platform"
+"""In the nodes: a directory of this stack's state. Whose cluster it is can be seen by it, even of one half made."""
+ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "half made"
+
+
+@dataclass
+class Cluster:
+    """The cluster of one stack; what it is called and made of is kept in `<home>/cluster.json`."""
+
+    context: Context
+    home: Path
+    docker: Docker = field(default_factory=Docker)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this run."""
+        return self.context.settings
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Our own kubeconfig."""
+        return self.home / "kubeconfig"
+
+    @property
+    def volumes(self) -> Path:
+        """Where the volumes are on this machine."""
+        return self.home / "volumes"
+
+    @property
+    def mark(self) -> Path:
+        """What is mounted into the nodes to tell whose they are."""
+        return self.home / "node"
+
+    @property
+    def memory(self) -> Path:
+        """The file with what is known of the cluster."""
+        return self.home / "cluster.json"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is known of the cluster: name, fingerprint, image, complete, kept."""
+        return stack.read_json(self.memory) or {}
+
+    def remember(self, **facts: object) -> None:
+        """Add to what is known. Raises PlatformError STATE_UNWRITABLE."""
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(self.memory, json.dumps(self.record | facts, indent=1) + "\n")
+        except OSError as error:
+            raise stack.unwritable(self.home, error) from error
+
+    @cached_property
+    def file(self) -> dict[str, Any]:
+        """kind/cluster.yaml."""
+        return cluster_file.load(self.settings.root / "kind" / "cluster.yaml")
+
+    @property
+    def name(self) -> str:
+        """What it is called: as before; else PLATFORM_STACK or `platform`, with the stack's digits if that is taken."""
+        known = self.record.get("name")
+        if known:
+            return str(known)
+        chosen = self.settings.values["PLATFORM_STACK"].text if "PLATFORM_STACK" in self.settings.values else ""
+        wanted = chosen or NAME
+        others = {n.cluster for n in self.docker.nodes() if not self.is_ours(n)}
+        return f"{wanted}-{self.context.stack.name.rsplit('-', 1)[-1]}" if wanted in others else wanted
+
+    def is_ours(self, node: Node) -> bool:
+        """Whether a node was made for this stack."""
+        source = node.mounts.get(MARK, "")
+        return bool(source) and _same(source, self.mark)
+
+    def nodes(self) -> list[Node]:
+        """Our nodes, control plane first."""
+        name = self.record.get("name")
+        found = self.docker.nodes(str(name)) if name else self.docker.nodes()
+        return [n for n in found if self.is_ours(n)]
+
+    def state(self, nodes: Sequence[Node] | None = None) -> str:
+        """absent, stopped, running or half made, as the containers and our record tell; the API is not asked."""
+        found = self.nodes() if nodes is None else nodes
+        if not found:
+            return ABSENT
+        if not self.record.get("complete") or not self.kubeconfig.exists():
+            return HALF_MADE
+        return RUNNING if all(n.running for n in found) else STOPPED
+
+    def listening(self) -> bool:
+        """Whether something listens where our API server should: quick, no program is asked, and nobody elsewhere."""
+        ours = self.record.get("complete") and kubeconfig.leads_to(self.kubeconfig, self.name)
+        where = kubeconfig.address(self.kubeconfig) if ours else None
+        if where is None:
+            return False
+        try:
+            with socket.create_connection(where, timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def api(self) -> Api:
+        """The API of our cluster, and of no other.
+
+        Raises:
+            PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
+        """
+        if not self.kubeconfig.exists():
+            raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+        self.refuse_others()
+        return api.connect(self.kubeconfig)
+
+    def refuse_others(self) -> None:
+        """Go on only when our kubeconfig, where there is one, leads to our cluster. Raises CONTEXT_REFUSED."""
+        if self.kubeconfig.exists():
+            kubeconfig.refuse_others(self.kubeconfig, self.name)
+
+    def outdated(self) -> bool:
+        """Whether kind/cluster.yaml, or the node image asked for, is another than the cluster was made from."""
+        made_from = self.record.get("fingerprint")
+        return bool(made_from) and made_from != cluster_file.fingerprint(self.file, self.image()[0])
+
+    def image(self) -> tuple[str, str]:
+        """The node image to ask for, and a warning."""
+        chosen = self.settings.text("KIND_NODE_IMAGE")
+        cgroup = "" if chosen else str(self.docker.info().get("CgroupVersion", ""))
+        return cluster_file.node_image(self.file, chosen, cgroup)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the volumes are on this machine, and so outlive the cluster."""
+        return keeps_volumes()
+
+
+def keeps_volumes(system: str = sys.platform) -> bool:
+    """Whether a directory of this machine can hold volumes: Windows has no owners and modes, which servers need."""
+    return system != "win32"
+
+
+def _same(source: str, path: Path) -> bool:
+    """Whether a mount's source is that path; Docker Desktop puts its own prefix before it."""
+    return os.path.normcase(source) == os.path.normcase(str(path)) or source.endswith(path.as_posix())

@@ -1,0 +1,134 @@
+"""A new cluster: what kind is told, the call that makes it, and what is done to its nodes at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra import shell, stack
+from infra.errors import PlatformError
+from infra.kube.tools import Tools
+from infra.stack import write_atomic
+from infra.tiers.kind import cli, cluster_file
+from infra.tiers.kind.cluster import MARK, Cluster
+from infra.tiers.kind.cluster_file import Mount
+from infra.tiers.kind.nodes import Node
+from infra.waiting import Item, Wait
+
+SLOW_BOOT = "could not find a log line"
+"""What kind says when a node has not booted within its 30 seconds (kind pkg/cluster/internal/providers/common)."""
+BUDGET = 420.0
+"""Seconds for a new cluster; its node image is there already."""
+
+
+def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
+    """Make the cluster, and record that it is complete only when it is.
+
+    Raises:
+        PlatformError: what kind says; the node stays for inspection.
+    """
+    name, (image, warning) = cluster.name, cluster.image()
+    if warning:
+        cluster.context.console.warn(warning)
+    _prepare(cluster)
+    body = cluster_file.effective(cluster.file, name, image, _mounts(cluster))
+    config = cluster.home / "cluster.yaml"
+    write_atomic(config, cluster_file.text(body), mode=0o600)
+    mark = cluster_file.fingerprint(cluster.file, image)
+    _fetch_node_image(cluster, body)
+    root = str(cluster.docker.info().get("DockerRootDir", ""))
+    cluster.remember(name=name, fingerprint=mark, image=image, complete=False, dockerRoot=root)
+    cluster.context.console.say(f"  making the cluster {name}")
+    argv = cli.create(tools.kind.path, name, config, cluster.kubeconfig)
+    environment = tools.kind_environment(cluster.kubeconfig)
+    try:
+        _follow(cluster, shell.spawn(argv, env=environment), timeout)
+    except PlatformError as error:
+        if SLOW_BOOT not in error.why:
+            raise
+        cluster.context.console.say("  the node was slower than kind waits for it: once more")
+        cluster.docker.end_containers([n.name for n in cluster.nodes()])
+        _follow(cluster, shell.spawn(argv, env=environment), timeout)
+    adopt(cluster, cluster.nodes())
+    _trust(cluster)
+
+
+def _fetch_node_image(cluster: Cluster, body: dict[str, Any]) -> None:
+    """Pull the node image before the clock of the cluster starts."""
+    from infra.tiers.kind import images
+
+    for reference in {str(n["image"]) for n in body["nodes"] if n.get("image")}:
+        if not cluster.docker.image_id(reference):
+            cluster.context.console.say(f"  pulling {reference}")
+            images.pull(cluster.docker, reference, setting="KIND_NODE_IMAGE")
+
+
+def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:
+    def look() -> list[Item]:
+        done = run.result()
+        state = "starting" if done is None else "ready" if done.code == 0 else "failed"
+        return [Item("cluster", state, _words(run.last_line), budget=timeout or BUDGET)]
+
+    try:
+        Wait(cluster.context.console, look, None, "invoke kind.up", sleep=lambda _: time.sleep(0.2)).until_ready()
+    except PlatformError as error:
+        run.stop()
+        done = run.result()
+        said = [_words(line) for line in (done.err if done else "").splitlines() if line.strip()]
+        raise PlatformError(
+            error.code,
+            f"the cluster {cluster.name} could not be made",
+            why=next((line for line in said if line.startswith("ERROR")), said[-1] if said else ""),
+            steps=("invoke kind.logs writes all there is to know", "invoke doctor --tier kind", "invoke kind.up"),
+            details={"log": said[-20:]},
+        ) from error
+    except BaseException:
+        run.stop()
+        raise
+
+
+def _prepare(cluster: Cluster) -> None:
+    try:
+        for directory in (cluster.home, cluster.mark, *([cluster.volumes] if cluster.kept else [])):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (cluster.mark / "stack").write_text(f"{cluster.context.stack.name}\n{cluster.home}\n", encoding="utf-8")
+    except OSError as error:
+        raise stack.unwritable(cluster.home, error) from error
+
+
+def _mounts(cluster: Cluster) -> list[Mount]:
+    found = [Mount(cluster.mark, MARK, read_only=True)]
+    found += [Mount(cluster.volumes, cluster_file.VOLUMES)] if cluster.kept else []
+    bundle = cluster.settings.text("PLATFORM_CA_BUNDLE")
+    return found + ([Mount(_existing(bundle), cluster_file.CERTIFICATE, read_only=True)] if bundle else [])
+
+
+def adopt(cluster: Cluster, nodes: Sequence[Node]) -> None:
+    """Record a cluster that works."""
+    os.chmod(cluster.kubeconfig, 0o600)
+    cluster.remember(complete=True, nodes=[n.id for n in nodes], created=time.time())
+
+
+def _trust(cluster: Cluster) -> None:
+    """Have the nodes trust the authority of the settings, for images that they fetch themselves."""
+    if not cluster.settings.text("PLATFORM_CA_BUNDLE"):
+        return
+    for node in cluster.nodes():
+        cluster.docker.execute(node.name, "update-ca-certificates", check=False)
+        cluster.docker.execute(node.name, "systemctl", "restart", "containerd", check=False)
+
+
+def _existing(bundle: str) -> Path:
+    path = Path(bundle).expanduser().resolve()
+    if not path.is_file():
+        steps = ("name a file with certificates in PEM form",)
+        raise PlatformError("SETTING_INVALID", f"PLATFORM_CA_BUNDLE: there is no file {path}", steps=steps)
+    return path
+
+
+def _words(line: str) -> str:
+    """A line of kind without its drawings."""
+    return "".join(c for c in line if c.isascii() and c.isprintable()).strip()

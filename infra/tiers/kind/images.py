@@ -1,0 +1,227 @@
+"""Which images releases need, and how those come into the nodes: pulled once by the host, loaded where missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra import shell, stack
+from infra.console import Console
+from infra.errors import PlatformError
+from infra.kube.helm_cli import Helm
+from infra.kube.releases import Wanted, misfit
+from infra.kube.rollout import cause
+from infra.kube.tools import Tools
+from infra.tiers.kind import cli, loading
+from infra.tiers.kind.loading import Streams
+from infra.tiers.kind.nodes import Docker, Node
+
+PULL_ATTEMPTS = 3
+# What a registry or the way to it says when another attempt may help.
+_TRANSIENT = re.compile(
+    r"toomanyrequests|rate limit|timeout|TLS handshake|connection reset|EOF|502|503|504", re.IGNORECASE
+)
+
+
+def named_in(rendered: str) -> list[str]:
+    """The images that rendered manifests name, each once, in their order."""
+    found = re.findall(r"^[ \t]*(?:- )?image:[ \t]*[\"']?([^\s\"'#]+)", rendered, re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+def canonical(reference: str) -> str:
+    """An image's full name as nodes list it: `postgres:18.6` is `docker.io/library/postgres:18.6`."""
+    name, at, digest = reference.partition("@")
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        name = f"docker.io/{name}"
+    tagged = at or ":" in name.rsplit("/", 1)[-1]
+    return f"{name}{at}{digest}" if tagged else f"{name}:latest"
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Images for one cluster; `memory` is a file with what was found out before.
+
+    `locked` has digests by reference, `settings` the setting that replaces each of them.
+    """
+
+    docker: Docker
+    tools: Tools
+    cluster: str
+    nodes: Sequence[Node]
+    memory: Path
+    kubeconfig: Path
+    console: Console
+    locked: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
+        """The images of releases, each once."""
+        return list(dict.fromkeys(image for images in self.needed_by(wanted, helm).values() for image in images))
+
+    def needed_by(self, wanted: Sequence[Wanted], helm: Helm) -> dict[str, list[str]]:
+        """The images of each release, by rendering those charts that have changed. Raises PlatformError USAGE."""
+        known: dict[str, list[str]] = (stack.read_json(self.memory) or {}).get("needed", {})
+        fresh = [w for w in wanted if w.fingerprint not in known]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            texts = list(pool.map(lambda w: rendered(w, helm), fresh))
+        known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, texts, strict=True)}
+        if fresh:
+            self._remember(needed={w.fingerprint: known[w.fingerprint] for w in wanted})
+        return {w.name: known[w.fingerprint] for w in wanted}
+
+    def bring(self, references: Sequence[str]) -> list[str]:
+        """Load what is missing in a node or is another image by now; returns what was loaded.
+
+        Raises:
+            PlatformError: SERVICE_FAILED for an image that cannot be had.
+        """
+        load = self.plan(references)
+        load.carry(load.missing)
+        load.done()
+        return list(load.missing)
+
+    def plan(self, references: Sequence[str]) -> Load:
+        """What has to be loaded, in the order given; the host has all of it afterwards. Raises as `bring`."""
+        here, there = self.docker.image_ids(), self._there()
+        ids = {r: here.get(r) or here.get(_short(r)) or "" for r in references}
+        ids |= {r: self.docker.image_id(r) for r, found in ids.items() if not found}
+        absent = [r for r in references if not ids[r] and canonical(r) not in there]
+        ids |= self._pull(absent)
+        loaded = self._loaded()
+        needed = [r for r in references if ids[r] and (canonical(r) not in there or loaded.get(r, ids[r]) != ids[r])]
+        if needed:
+            self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
+        known = loaded | {r: ids[r] for r in references if ids[r]}
+        return Load(self, needed, known if needed or set(ids) - set(loaded) else {})
+
+    def keep(self, loaded: Mapping[str, str]) -> None:
+        """Remember what these nodes have now: image ids by reference."""
+        self._remember(nodes=self._node_ids(), loaded=dict(loaded))
+
+    def load(self, references: Sequence[str], streams: Streams) -> None:
+        """Into every node that runs; what our own way does not manage is left to kind, which knows more engines."""
+        running = [node.name for node in self.nodes if node.running]
+        left = {image for node in running for image in loading.into(self.docker, node, references, streams)}
+        rest = [image for image in references if image in left]
+        if rest and not streams.ended:
+            argv = cli.load(self.tools.kind.path, self.cluster, rest)
+            shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
+
+    def _there(self) -> set[str]:
+        """Full names of the images that every node has."""
+        found = [self._in_node(node.name) for node in self.nodes if node.running]
+        return set.intersection(*found) if found else set()
+
+    def _in_node(self, node: str) -> set[str]:
+        done = self.docker.execute(node, "ctr", "--namespace", "k8s.io", "images", "ls", "-q", check=False)
+        return set(done.out.split())
+
+    def _node_ids(self) -> list[str]:
+        return sorted(node.id for node in self.nodes)
+
+    def _loaded(self) -> dict[str, str]:
+        """Image ids that were loaded into exactly these nodes."""
+        memory = stack.read_json(self.memory) or {}
+        found = memory.get("loaded") if memory.get("nodes") == self._node_ids() else None
+        return dict(found) if isinstance(found, dict) else {}
+
+    def _remember(self, **facts: object) -> None:
+        known = (stack.read_json(self.memory) or {}) | facts
+        stack.write_atomic(self.memory, json.dumps(known, indent=1) + "\n", sync=False)
+
+    def _pull(self, references: Sequence[str]) -> dict[str, str]:
+        if not references:
+            return {}
+        self.console.say(f"  pulling {', '.join(references)}")
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            list(pool.map(self._pull_one, references))
+        return {r: self.docker.image_id(r) for r in references}
+
+    def _pull_one(self, reference: str) -> None:
+        short = _short(reference)
+        setting = self.settings.get(short, "POSTGRES_IMAGE")
+        pull(self.docker, reference, digest=self.locked.get(short, ""), setting=setting)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Images on their way into the nodes: those that are missing there, and what will be known of all afterwards."""
+
+    way: Supply
+    missing: Sequence[str]
+    known: Mapping[str, str]
+    streams: Streams = field(default_factory=Streams)
+
+    def carry(self, references: Iterable[str]) -> None:
+        """Load those of them that are missing."""
+        wanted = set(references)
+        some = [r for r in self.missing if r in wanted]
+        if some:
+            self.way.load(some, self.streams)
+
+    def done(self) -> None:
+        """Remember that everything is there."""
+        if self.known:
+            self.way.keep(self.known)
+
+
+def rendered(wanted: Wanted, helm: Helm) -> str:
+    """A release's manifests.
+
+    Raises:
+        PlatformError: USAGE with the value that its chart refuses or misses; PROGRAM_FAILED.
+    """
+    argv = helm.template(wanted.deploy)
+    done = shell.run(argv, stdin=wanted.stdin, limit=60, check=False)
+    if done.code == 0:
+        return done.out
+    why = cause(done, wanted.name)
+    if "schema" in why or "execution error" in why:
+        raise misfit(wanted.name, why.partition(" Use --debug")[0])
+    steps = (shell.typed(*argv),)
+    raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
+
+
+def pull(
+    docker: Docker,
+    reference: str,
+    sleep: Callable[[float], None] = time.sleep,
+    digest: str = "",
+    setting: str = "POSTGRES_IMAGE",
+) -> None:
+    """Fetch an image, of the locked digest where there is one, again after 4 and 8 seconds where that may help.
+
+    Args:
+        setting: what names another image, for the error.
+
+    Raises:
+        PlatformError: SERVICE_FAILED with what the registry said.
+    """
+    for attempt in range(PULL_ATTEMPTS):
+        done = docker.pull_locked(reference, digest) if digest else docker.pull(reference)
+        if done.code == 0:
+            return
+        if attempt + 1 == PULL_ATTEMPTS or not _TRANSIENT.search(done.err):
+            break
+        sleep(4.0 * (attempt + 1))
+    limited = re.search(r"toomanyrequests|rate limit", done.err, re.IGNORECASE)
+    raise PlatformError(
+        "SERVICE_FAILED",
+        f"the image {reference} cannot be had",
+        why=("the registry's rate limit: " if limited else "") + done.last_line,
+        steps=(f"docker pull {reference}", f"or name another image in .env, e.g. {setting}=..."),
+    )
+
+
+def _short(reference: str) -> str:
+    """The name under which Docker lists an image of its default registry."""
+    return reference.removeprefix("docker.io/library/").removeprefix("docker.io/")

@@ -1,0 +1,1 @@
+"""Plain processes on this machine, kept running by the supervisor."""

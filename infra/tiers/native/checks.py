@@ -1,0 +1,85 @@
+"""What can be wrong with a machine before the native tier starts: programs, ports, disk, memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra import catalog
+from infra.console import human_bytes
+from infra.ports import Conflict, Holder
+from infra.tiers.base import Check
+from infra.tiers.native.services import Programs
+
+DISK_NEEDED = 500_000_000
+"""Bytes that must be free: PostgreSQL 50 MB, write-ahead log up to 1 GB only under load, Temporal, some data."""
+DISK_WARN = 2_000_000_000
+MEMORY_NEEDED = {False: 600_000_000, True: 1_200_000_000}
+"""Bytes of free memory wanted: measured need (core 350 MB, with MLflow 800 MB) and some room."""
+
+
+def programs(found: Programs) -> list[Check]:
+    """Which program runs what, and what the object store's engine cannot do."""
+    rows = {
+        "postgres": (found.postgres.bin, found.postgres.origin),
+        "redis": (found.redis.path, found.redis.origin),
+        "temporal": (found.temporal.path, found.temporal.origin),
+        "object store": (found.store.path, f"{found.store.engine}, {found.store.origin}"),
+    }
+    checks = [Check(f"program.{name}", "ok", f"{path} ({origin})") for name, (path, origin) in rows.items()]
+    for gap in catalog.gaps(found.store.engine):
+        checks.append(Check(f"engine.{gap.feature}", "warn", gap.reason, gap.instead or _BETTER_STORE))
+    return checks
+
+
+_BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S3_SERVER"
+
+
+def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
+    """One failure for each port that cannot be had, with its holder and the setting that moves it."""
+    return [_port(conflict, own_home) for conflict in conflicts] or [Check("ports", "ok", "no other program has them")]
+
+
+def _port(conflict: Conflict, own_home: Path) -> Check:
+    claim, holder = conflict.claim, conflict.holder
+    foreign = holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve()
+    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + by_whom(holder, foreign)}"
+    if foreign:
+        remedy = f"stop that stack (invoke down in its checkout), or set {claim.setting} to another port"
+    elif holder.pid:
+        remedy = f"end that process, or set {claim.setting} to another port"
+    else:
+        remedy = f"set {claim.setting} to another port"
+    return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
+
+
+_UNSEEN = " by a process that cannot be seen: another user's, or a connection that is about to end"
+
+
+def by_whom(holder: Holder, foreign: bool) -> str:
+    """Who holds a port, as the end of a sentence that says that it is taken."""
+    if foreign:
+        return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
+    return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else _UNSEEN
+
+
+def disk(home: Path) -> Check:
+    """Free space where the data goes."""
+    existing = next(p for p in [home, *home.parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    text = f"{human_bytes(free)} free in {existing}"
+    if free < DISK_NEEDED:
+        remedy = f"free {human_bytes(DISK_NEEDED - free)}, or set PLATFORM_STATE_DIR to another disk"
+        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_NEEDED)} are needed", remedy)
+    return Check("disk", "warn" if free < DISK_WARN else "ok", text, "")
+
+
+def memory(obs: bool) -> Check:
+    """Memory that is free for use; little memory is a warning, since swap may do."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    needed = MEMORY_NEEDED[obs]
+    text = f"{human_bytes(free)} of memory available, about {human_bytes(needed)} are needed"
+    return Check("memory", "ok" if free >= needed else "warn", text, "close other programs" if free < needed else "")

@@ -1,0 +1,223 @@
+"""The services of the native tier as the supervisor's specifications: pure functions of settings and programs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import catalog, health
+from infra.endpoints import Endpoints
+from infra.ports import Claim
+from infra.settings import Settings
+from infra.supervision.client import Spec
+from infra.supervision.process import WINDOWS
+from infra.tiers import providers
+from infra.tiers.native import object_store, postgres
+from infra.tiers.native.postgres import Place
+from infra.tiers.providers import Program
+
+MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
+CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What runs the services on this machine."""
+
+    postgres: Place
+    postgres_found: Program
+    redis: Program
+    temporal: Program
+    store: Program
+
+
+def programs(settings: Settings, home: Path, stack_name: str) -> Programs:
+    """Find every program. Raises PlatformError PROGRAM_MISSING or SETTING_INVALID."""
+    found = providers.postgres_bin(settings)
+    return Programs(
+        postgres.place(settings, home, found, stack_name),
+        found,
+        providers.redis_server(settings),
+        providers.temporal_cli(settings),
+        providers.s3_server(settings, object_store.recorded(home)),
+    )
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes specifications; nothing is written or started."""
+
+    settings: Settings
+    endpoints: Endpoints
+    home: Path
+    programs: Programs
+
+    def core(self) -> list[Spec]:
+        """PostgreSQL, Redis, Temporal and the two object stores; independent of each other."""
+        return [self.postgres(), self.redis(), self.temporal(), *(self.store(n) for n in _stores())]
+
+    def data(self, service: str) -> Path:
+        """The data directory of a service."""
+        return self.programs.postgres.data if service == "postgres" else self.home / "data" / service
+
+    def data_of(self, service: str) -> list[Path]:
+        """Every directory with data of a service."""
+        versions = [self.home / "data" / f"{service}-versions"] if service in _stores() else []
+        return [self.data(service), *versions]
+
+    def log(self, service: str) -> Path:
+        """The log file of a service."""
+        return self.home / "logs" / f"{service}.log"
+
+    def _spec(self, service: str, argv: Sequence[str], cwd: Path, **more: Any) -> Spec:
+        question = self.question(service)
+        entry = catalog.service(service)
+        facts = {"probe": question, "needs": list(entry.needs), "budget": entry.budget, **more}
+        return Spec(name=service, argv=list(argv), cwd=str(cwd), log=str(self.log(service)), **facts)
+
+    def question(self, service: str) -> dict[str, Any]:
+        """The probe of a service; PostgreSQL is asked apart from our databases, which are made later."""
+        return health.probe(self.endpoints, service, self.programs.postgres.program("psql"), database="postgres")
+
+    def run_dir(self, service: str) -> Path:
+        """A working directory of the service's own, by which a lost process is recognised."""
+        return self.home / "run" / service
+
+    def postgres(self) -> Spec:
+        """The database server; SIGINT is its fast shutdown."""
+        where = self.programs.postgres
+        return self._spec(
+            "postgres",
+            postgres.server_argv(where, self.endpoints.port("postgres"), self.endpoints.host),
+            where.data,
+            user=list(where.user) if where.user else None,
+            stop_signal="INT",
+            stop_argv=postgres.stop_argv(where, WINDOWS),
+            grace=30.0,
+        )
+
+    def redis(self) -> Spec:
+        """Valkey with an append-only file; the password goes through a private file, not the command line."""
+        data = self.data("redis")  # also its working directory: it changes there by itself
+        flags = ["--port", str(self.endpoints.port("redis")), "--bind", self.endpoints.host, "--dir", str(data)]
+        durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
+        secret = [str(self.redis_config)] if self.endpoints.redis_password else []
+        argv = [str(self.programs.redis.path), *secret, *flags, *durable]
+        # The password is not on the command line: this makes a new one a reason to restart all the same.
+        mark = hashlib.sha256(self.endpoints.redis_password.encode()).hexdigest()[:8]
+        return self._spec("redis", argv, data, env={"REDIS_PASSWORD_MARK": mark})
+
+    @property
+    def redis_config(self) -> Path:
+        """The private file that holds the password of Redis."""
+        return self.home / "redis.conf"
+
+    def temporal(self) -> Spec:
+        """The development server with a database file, synchronous=2 (every commit reaches the disk)."""
+        ends = self.endpoints
+        ports = ["--port", str(ends.port("temporal")), "--ui-port", str(ends.port("temporal", "ui"))]
+        metrics = ["--metrics-port", str(self.settings.port(catalog.TEMPORAL_METRICS_PORT.setting))]
+        data = self.data("temporal") / "temporal.db"
+        return self._spec(
+            "temporal",
+            [
+                *[str(self.programs.temporal.path), "server", "start-dev", "--ip", ends.host, "--ui-ip", ends.host],
+                *[*ports, *metrics, "--db-filename", str(data), "--namespace", ends.temporal_namespace],
+                *["--sqlite-pragma", "synchronous=2", "--log-format", "json", "--log-level", "warn"],
+            ],
+            self.run_dir("temporal"),
+        )
+
+    def store_plan(self, service: str) -> object_store.StorePlan:
+        """What one object store is to be."""
+        return object_store.StorePlan(
+            service,
+            self.endpoints.host,
+            self.endpoints.port(service, "api"),
+            self.endpoints.port(service, "console"),
+            self.endpoints.store.user,
+            self.endpoints.store.password,
+            self.data(service),
+            self.home / "cache" / service,
+        )
+
+    def store(self, service: str) -> Spec:
+        """One object store; 15 s of grace, since versitygw waits for requests that are under way."""
+        command = object_store.command(self.programs.store, self.store_plan(service))
+        return self._spec(service, command.argv, self.run_dir(service), env=command.env, grace=15.0)
+
+    def directories(self, service: str) -> list[Path]:
+        """Directories that a service expects to find."""
+        common = [self.run_dir(service), self.log(service).parent]
+        if service in _stores():
+            return [*common, *object_store.directories(self.programs.store, self.store_plan(service))]
+        return common if service == "postgres" else [*common, self.data(service)]
+
+    def mlflow(self, python: Path) -> Spec:
+        """MLflow: tables in a schema of its own, artifacts in the results store."""
+        ends = self.endpoints
+        store = f"{ends.database_url('platform')}?options=-csearch_path%3D{catalog.MLFLOW_SCHEMA}"
+        env = {
+            "MLFLOW_SERVER_STORE": store.replace("postgresql://", "postgresql+psycopg2://", 1),
+            "MLFLOW_SERVER_ARTIFACTS": "s3://mlflow-artifacts",
+            "MLFLOW_SERVER_HOST": ends.host,
+            "MLFLOW_SERVER_PORT": str(ends.port("mlflow")),
+            "MLFLOW_S3_ENDPOINT_URL": ends.store_url("minio-results"),
+            "AWS_ACCESS_KEY_ID": ends.store.user,
+            "AWS_SECRET_ACCESS_KEY": ends.store.password,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "NO_PROXY": ends.host,  # its S3 client would ask a company's proxy for our own store
+            "no_proxy": ends.host,
+            "MLFLOW_MODEL_CATALOG_URI": "",  # else a page of its UI waits for a server on the internet
+        }
+        return self._spec("mlflow", [str(python), str(MLFLOW_SERVER)], self.run_dir("mlflow"), env=env)
+
+    def prometheus(self, program: Program) -> Spec:
+        """Prometheus, scraping what this tier's services expose."""
+        data = self.data("prometheus")
+        address = self.endpoints.address("prometheus")
+        flags = [f"--config.file={self.prometheus_config}", f"--storage.tsdb.path={data}"]
+        argv = [str(program.path), *flags, f"--web.listen-address={address}"]
+        return self._spec("prometheus", argv, self.run_dir("prometheus"))
+
+    @property
+    def prometheus_config(self) -> Path:
+        """Prometheus' configuration, written at each start."""
+        return self.home / "prometheus.yml"
+
+    def claims(self, services: Sequence[str]) -> list[Claim]:
+        """The ports that these services are going to listen on."""
+        claims = [Claim(s, p.setting, self.endpoints.ports[p.setting]) for s in services for p in self._listens(s)]
+        if "temporal" in services:
+            metrics = catalog.TEMPORAL_METRICS_PORT
+            claims.append(Claim("temporal", metrics.setting, self.settings.port(metrics.setting)))
+        return claims
+
+    def _listens(self, service: str) -> tuple[catalog.Port, ...]:
+        lacking = {gap.feature for gap in catalog.gaps(self.programs.store.engine)}
+        ports = catalog.service(service).ports
+        if service in _stores() and "s3-console" in lacking:
+            return tuple(p for p in ports if p.role != "console")
+        return ports
+
+
+def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) -> str:
+    """The scrape configuration: Prometheus itself, Temporal, and object stores that expose metrics."""
+    targets = {"prometheus": endpoints.address("prometheus"), "temporal": f"{endpoints.host}:{metrics_port}"}
+    lines = ["global: {scrape_interval: 15s}", "scrape_configs:"]
+    for name, target in targets.items():
+        lines.append(f"  - {{job_name: {name}, static_configs: [{{targets: ['{target}']}}]}}")
+    if store_engine in ("minio", "silo"):
+        for store in _stores():
+            where = f"static_configs: [{{targets: ['{endpoints.address(store)}']}}]"
+            lines.append(f"  - {{job_name: {store}, metrics_path: /minio/v2/metrics/cluster, {where}}}")
+    return "\n".join(lines) + "\n"
+
+
+def _stores() -> tuple[str, ...]:
+    return tuple(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN)

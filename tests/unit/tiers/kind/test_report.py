@@ -1,0 +1,83 @@
+"""The report about a cluster: what cannot be had is said, and no password is in it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import PlatformError
+from infra.tiers.base import Check, Context
+from infra.tiers.kind import report
+from tests.unit.helpers import console, context_of
+from tests.unit.tiers.kind.fakes import cluster_of, node
+
+
+class Tier:
+    """A tier whose cluster does not run."""
+
+    def __init__(self, root: Path) -> None:
+        self._cluster = cluster_of(root, node(root / "state" / "kind", state="exited"))
+
+    def home(self, context: Context) -> Path:
+        return self._cluster.home
+
+    def cluster(self, context: Context) -> Any:
+        return self._cluster
+
+    def selection(self, context: Context, obs: bool, only: tuple[str, ...]) -> tuple[str, ...]:
+        return ("postgres",)
+
+    def preflight(self, context: Context, names: tuple[str, ...]) -> list[Check]:
+        return [Check("disk", "fail", "only 1 GB free", "make room")]
+
+    def tools(self, context: Context) -> Any:
+        raise PlatformError("PROGRAM_MISSING", "helm is not installed")
+
+    def require(self, context: Context) -> Any:
+        raise PlatformError("NOT_RUNNING", "the cluster is stopped", why="its containers have ended")
+
+
+def written(tmp_path: Path, to: str = "", **settings: str) -> tuple[Path, dict[str, str]]:
+    tier: Any = Tier(tmp_path)
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "kind" / "cluster.yaml").write_text("kind: Cluster\nnodes: [{role: control-plane}]\n")
+    path, parts = report.write(context_of(tmp_path, **settings), tier, to)
+    return path, dict(parts)
+
+
+def test_what_can_be_had_is_written_and_the_rest_says_why_not(tmp_path: Path) -> None:
+    path, parts = written(tmp_path)
+    assert parts["checks"] == parts["cluster"] == parts["trouble"] == "written"
+    assert parts["nodes"] == "not there: helm is not installed"
+    assert parts["status"] == "not there: the cluster is stopped; its containers have ended"
+    assert "only 1 GB free" in (path / "checks.txt").read_text()
+
+
+def test_it_is_private_and_where_it_was_wanted(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, to=str(tmp_path / "a report"))
+    assert path == tmp_path / "a report"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((path / "checks.txt").stat().st_mode) == 0o600
+    assert report.size(path) > 0
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PlatformError) as caught:
+        written(tmp_path, to=str(tmp_path / "file" / "report"))
+    assert caught.value.code == "USAGE"
+
+
+def test_the_last_words_of_failed_releases_are_in_it_without_passwords(tmp_path: Path) -> None:
+    tier: Any = Tier(tmp_path)
+    (tier.home(None) / "trouble").mkdir()
+    (tier.home(None) / "trouble" / "redis.txt").write_text("login with hunter2-long-enough failed\n")
+    context = context_of(tmp_path)
+    hidden = Context(context.settings, context.stack, console(secrets=("hunter2-long-enough",)))
+    path, _ = report.write(hidden, tier, "")
+    text = (path / "trouble-redis.txt").read_text()
+    assert "login with" in text
+    assert "hunter2" not in text

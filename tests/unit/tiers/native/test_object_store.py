@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from infra.errors import PlatformError
+from infra.settings import Settings
+from infra.tiers import providers
+from infra.tiers.native import object_store
+from infra.tiers.native.object_store import Command, StorePlan, check_layout, command, directories, recorded
+from infra.tiers.providers import Program
+from tests.unit.helpers import settings_of
+
+SECRET = "pa\"ss' wörd$%"
+DATA = Path("/data dir/한글,'x\"")
+
+
+def plan(port: int = 9000, **more: str) -> StorePlan:
+    keys = {"access_key": "minioadmin", "secret_key": SECRET, **more}
+    return StorePlan("minio-datasets", "127.0.0.1", port, 9001, **keys, data=DATA / "s", cache=DATA / "cache")
+
+
+def built(engine: str, made: StorePlan | None = None) -> Command:
+    return command(Program(Path(f"/bin/{engine}"), engine, "PATH"), made or plan())
+
+
+def after(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+@pytest.mark.parametrize("engine", providers.S3_ENGINES)
+def test_every_engine_can_be_run_and_shows_no_secret(engine: str) -> None:
+    made = built(engine)
+    assert made.argv[0] == f"/bin/{engine}"
+    assert SECRET not in " ".join(made.argv), "arguments can be seen by every user of the machine"
+    assert any(SECRET.replace('"', "") in v.replace('"', "") for v in made.env.values())
+
+
+@pytest.mark.parametrize("engine", providers.S3_ENGINES)
+def test_every_engine_listens_on_the_loopback_address_alone(engine: str) -> None:
+    said = " ".join(built(engine).argv)
+    assert "127.0.0.1" in said
+    assert "0.0.0.0" not in said
+    assert "9000" in said
+
+
+@pytest.mark.parametrize("engine", [e for e in providers.S3_ENGINES if e != "rclone"])
+def test_every_engine_keeps_its_data_where_it_is_told(engine: str) -> None:
+    assert any(word.endswith(str(DATA / "s")) for word in built(engine).argv)
+
+
+def test_rclone_is_configured_by_its_environment() -> None:
+    made = built("rclone")
+    assert made.argv[1:3] == ["serve", "s3"]
+    assert after(made.argv, "--addr") == "127.0.0.1:9000"
+    assert made.argv[-1] == "store:"
+    assert made.env["RCLONE_CONFIG_STORE_REMOTE"] == str(DATA / "s"), "as it is, whatever its letters"
+    assert made.env["RCLONE_CONFIG_STORE_TYPE"] == "hasher"
+    assert "--no-cleanup" in made.argv
+
+
+@pytest.mark.parametrize("secret", ["plain-key", 'with"quote', "with space ", "wörd", "back\\slash", "a'b"])
+def test_rclone_reads_its_key_as_csv(secret: str) -> None:
+    line = built("rclone", plan(secret_key=secret)).env["RCLONE_AUTH_KEY"]
+    assert next(csv.reader([line])) == [f"minioadmin,{secret}"]
+
+
+@pytest.mark.parametrize("engine", ["minio", "silo"])
+def test_minio_and_silo(engine: str) -> None:
+    made = built(engine)
+    assert after(made.argv, "--address") == "127.0.0.1:9000"
+    assert after(made.argv, "--console-address") == "127.0.0.1:9001"
+    assert (made.env["MINIO_ROOT_USER"], made.env["MINIO_ROOT_PASSWORD"]) == ("minioadmin", SECRET)
+    assert after(made.argv, "--config-dir").startswith(str(DATA / "cache")), "not in the user's home"
+
+
+def test_versitygw_keeps_versions_beside_the_data() -> None:
+    made = built("versitygw")
+    assert after(made.argv, "--versioning-dir") == str(DATA / "minio-datasets-versions")
+    assert after(made.argv, "--port") == "127.0.0.1:9000"
+    assert made.env == {"ROOT_ACCESS_KEY": "minioadmin", "ROOT_SECRET_KEY": SECRET}
+    needed = directories(Program(Path("/x"), "versitygw", "PATH"), plan())
+    assert DATA / "minio-datasets-versions" in needed
+
+
+def test_rustfs() -> None:
+    made = built("rustfs")
+    assert after(made.argv, "--console-address") == "127.0.0.1:9001"
+    assert made.env["RUSTFS_SECRET_KEY"] == SECRET
+
+
+def _weed_ports(port: int) -> set[int]:
+    argv = built("weed", plan(port)).argv
+    return {int(v) for w in argv for n, _, v in [w.partition("=")] if n.endswith((".port", ".grpc", ".port.grpc"))}
+
+
+@pytest.mark.parametrize("port", [9000, 33535, 40000, 65000])
+def test_the_other_servers_of_weed_get_ports_that_exist(port: int) -> None:
+    found = _weed_ports(port)
+    assert len(found) == 8
+    assert all(1024 <= p <= 65535 for p in found)
+
+
+def test_two_stores_of_weed_do_not_meet() -> None:
+    assert not _weed_ports(9000) & _weed_ports(9002)
+
+
+@pytest.mark.parametrize("engine", providers.S3_ENGINES)
+def test_data_and_cache_are_made_for_every_engine(engine: str) -> None:
+    assert {DATA / "s", DATA / "cache"} <= set(directories(Program(Path("/x"), engine, "PATH"), plan()))
+
+
+# --- whose data it is
+
+
+def settings(tmp_path: Path) -> Settings:
+    return settings_of(tmp_path)
+
+
+def test_the_engine_that_writes_is_noted(tmp_path: Path) -> None:
+    assert recorded(tmp_path) == ""
+    object_store.record(tmp_path, "rclone")
+    assert recorded(tmp_path) == "rclone"
+
+
+@pytest.mark.parametrize("note", [b"\xff\xfe{", b"rclon", b"rclone\nminio"])
+def test_a_damaged_note_is_not_guessed(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / "store-engine").write_bytes(note)
+    with pytest.raises(PlatformError) as caught:
+        recorded(tmp_path)
+    assert caught.value.code == "DATA_INCOMPATIBLE"
+    assert str(tmp_path / "store-engine") in caught.value.what
+    assert (tmp_path / "store-engine").read_bytes() == note
+
+
+def refused(home: Path, engine: str) -> PlatformError:
+    with pytest.raises(PlatformError) as caught:
+        check_layout(home, Program(Path("/x"), engine, "PATH"), "the environment")
+    return caught.value
+
+
+@pytest.mark.parametrize(("noted", "engine"), [("rclone", "minio"), ("minio", "rclone"), ("versitygw", "weed")])
+def test_an_engine_that_would_show_empty_stores_is_refused(tmp_path: Path, noted: str, engine: str) -> None:
+    object_store.record(tmp_path, noted)
+    error = refused(tmp_path, engine)
+    assert (error.code, error.exit) == ("DATA_INCOMPATIBLE", 8)
+    assert error.details == {"data": noted, "program": engine}
+    assert f"PLATFORM_S3_SERVER={noted}" in error.steps[0]
+    assert "the environment" in error.why
+    assert recorded(tmp_path) == noted, "nothing is touched"
+
+
+@pytest.mark.parametrize(
+    ("noted", "engine"), [("rclone", "rclone"), ("minio", "silo"), ("silo", "minio"), ("", "weed")]
+)
+def test_an_engine_that_can_read_the_data_is_let_in(tmp_path: Path, noted: str, engine: str) -> None:
+    if noted:
+        object_store.record(tmp_path, noted)
+    check_layout(tmp_path, Program(Path("/x"), engine, "PATH"), "default")

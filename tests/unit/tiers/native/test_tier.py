@@ -1,0 +1,302 @@
+"""The native tier on programs that only seem to be there; nothing is started but sleepers under a supervisor."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.errors import PlatformError
+from infra.supervision import client as supervise
+from infra.supervision.client import Spec, State
+from infra.tiers import providers
+from infra.tiers.base import Context, Removal
+from infra.tiers.native import logs, object_store, postgres, status
+from infra.tiers.native.services import CORE
+from infra.tiers.native.tier import Native
+from infra.tiers.providers import Program
+from tests.unit.helpers import context_of, eventually, free_port, script
+from tests.unit.tiers.services import SLEEP, listening, pids, spec, up
+
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="programs are played by shell scripts"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """A stack with free ports, on programs that say their version and do nothing."""
+    monkeypatch.setattr(postgres, "is_root", lambda: False)
+    for name in ("postgres", "initdb", "psql", "valkey-server", "temporal", "rclone"):
+        script(tmp_path / name, "echo 'postgres (PostgreSQL) 18.6'")
+    settings = {"PLATFORM_POSTGRES_BIN": "", "PLATFORM_REDIS_SERVER": "valkey-server", "PLATFORM_TEMPORAL": "temporal"}
+    values = {name: str(tmp_path / program) for name, program in settings.items()}
+    monkeypatch.setattr(providers, "_rclone", lambda: Program(tmp_path / "rclone", "rclone", "bundled"))
+    return context_of(tmp_path, **values, **_free_ports())
+
+
+def _free_ports() -> dict[str, str]:
+    names = ["POSTGRES_PORT", "REDIS_PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "TEMPORAL_METRICS_PORT"]
+    names += ["MINIO_DATASETS_PORT", "MINIO_RESULTS_PORT"]
+    ports: set[int] = set()
+    while len(ports) < len(names):
+        ports.add(free_port())
+    return {name: str(port) for name, port in zip(names, ports, strict=True)}
+
+
+def fails(tier: Native, context: Context) -> list[str]:
+    return [c.id for c in tier.preflight(context, CORE) if c.status == "fail"]
+
+
+# --- availability and preflight
+
+
+def test_the_tier_is_there_when_every_program_is(context: Context) -> None:
+    assert Native().available(context.settings).ok
+
+
+def test_a_missing_program_is_the_reason_why_not(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "temporal").unlink()
+    found = Native().available(context.settings)
+    assert not found.ok
+    assert "PLATFORM_TEMPORAL" in found.reason
+
+
+def test_a_machine_that_is_ready(context: Context) -> None:
+    assert fails(Native(), context) == []
+    assert not context.stack.home.exists(), "looking writes nothing"
+
+
+def test_a_taken_port_is_found(context: Context) -> None:
+    port = context.settings.port("REDIS_PORT")
+    with socket.create_server(("127.0.0.1", port)):
+        assert fails(Native(), context) == [f"port.{port}"]
+
+
+def test_data_of_another_version_or_engine_is_refused(context: Context) -> None:
+    home = context.stack.tier_home("native")
+    (home / "data" / "postgres").mkdir(parents=True)
+    (home / "data" / "postgres" / "PG_VERSION").write_text("16\n")
+    with pytest.raises(PlatformError) as caught:
+        Native().preflight(context, CORE)
+    assert caught.value.code == "DATA_INCOMPATIBLE"
+
+
+@pytest.fixture
+def running(context: Context) -> Iterator[tuple[Path, Spec]]:
+    """A service `redis` that holds its port."""
+    home, port = context.stack.tier_home("native"), context.settings.port("REDIS_PORT")
+    made = listening(home, "redis", port)
+    wanted = Native().builder(context).redis()
+    with up(home, [made]):
+        yield home, replace(wanted, generation=0)
+
+
+def test_our_own_services_are_not_in_their_own_way(context: Context, running: tuple[Path, Spec]) -> None:
+    assert fails(Native(), context) == []
+
+
+def test_a_service_that_moves_to_a_taken_port_is_found_before_it_is_stopped(
+    tmp_path: Path, context: Context, running: tuple[Path, Spec]
+) -> None:
+    before = pids(running[0])
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        values = {**context.settings.values}
+        values["REDIS_PORT"] = replace(values["REDIS_PORT"], text=str(port))
+        moved = replace(context, settings=replace(context.settings, values=values))
+        assert fails(Native(), moved) == [f"port.{port}"]
+    assert pids(running[0]) == before
+
+
+# --- the states that a wait and a status see
+
+
+def seen(state: State | None, wanted: Spec, home: Path) -> str:
+    return status.item(wanted, state).state
+
+
+def test_a_state_of_an_earlier_command_is_no_answer(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, "redis")
+    failed = State("redis", "failed", fingerprint="older")
+    assert seen(failed, wanted, tmp_path) == "waiting"
+    assert seen(None, wanted, tmp_path) == "waiting"
+    assert seen(replace(failed, fingerprint=wanted.fingerprint), wanted, tmp_path) == "failed"
+
+
+def test_a_ready_process_that_has_gone_is_not_ready(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, "redis")
+    gone = State("redis", "ready", pid=1 << 22, create_time=1.0, fingerprint=wanted.fingerprint)
+    assert seen(gone, wanted, tmp_path) != "ready"
+    assert status.service(wanted, gone, supervised=True).state == "stopped"
+
+
+def test_status_of_what_runs_and_of_what_lost_its_supervisor(context: Context, running: tuple[Path, Spec]) -> None:
+    home, _ = running
+    (found,) = Native().status(context)
+    assert (found.name, found.state, found.pid) == ("redis", "ready", pids(home)["redis"])
+    assert (found.memory or 0) > 1_000_000
+    assert Native().processes(context) == {("redis", found.pid)}
+    wanted, state = supervise.desired(home)[0], supervise.states(home)["redis"]
+    alone = status.service(wanted, state, supervised=False)
+    assert (alone.state, alone.pid) == ("unsupervised", found.pid)
+
+
+def test_nothing_runs_before_anything_was_started(context: Context) -> None:
+    tier = Native()
+    assert not tier.running(context)
+    assert tier.status(context) == []
+    assert not tier.stop(context)
+    assert tier.endpoints(context).services == CORE
+
+
+def test_programs_are_told_even_where_one_is_missing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "prometheus", lambda settings: None)
+    told = Native().programs(context)
+    assert told["PostgreSQL server"] == "postgresql 18.6 (PLATFORM_POSTGRES_BIN)"
+    assert told["S3 server"] == "rclone 18.6 (bundled)"
+    assert told["Prometheus server"] == "not installed"
+    gone = replace(context.settings.values["PLATFORM_TEMPORAL"], text="/gone")
+    lacking = replace(context.settings, values={**context.settings.values, "PLATFORM_TEMPORAL": gone})
+    told = Native().programs(replace(context, settings=lacking))
+    assert told["Temporal server"].startswith("unknown: PLATFORM_TEMPORAL: /gone")
+    assert told["Redis server"] == "valkey-server 18.6 (PLATFORM_REDIS_SERVER)"
+
+
+def test_which_services_an_up_starts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "prometheus", lambda settings: None)
+    tier = Native()
+    assert tier.selection(context, obs=False, only=()) == CORE
+    assert tier.selection(context, obs=True, only=()) == (*CORE, "mlflow")
+    assert tier.selection(context, obs=False, only=["mlflow"]) == ("postgres", "minio-results", "mlflow")
+
+
+# --- logs
+
+
+def logs_of(context: Context, **texts: str) -> None:
+    directory = context.stack.tier_home("native") / "logs"
+    directory.mkdir(parents=True)
+    for name, text in texts.items():
+        (directory / f"{name}.log").write_text(text, encoding="utf-8")
+
+
+def test_the_last_lines_of_each_log(context: Context) -> None:
+    logs_of(context, redis="1\n2\n3\n", postgres="a\nb")
+    lines = [(x.service, x.text) for x in Native().logs(context, (), 2, follow=False)]
+    assert lines == [("postgres", "a"), ("postgres", "b"), ("redis", "2"), ("redis", "3")]
+    assert [x.text for x in Native().logs(context, ["redis"], 0, follow=False)] == ["1", "2", "3"]
+
+
+def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs_of(context, redis="old\n")
+    log = context.stack.tier_home("native") / "logs" / "redis.log"
+    news = iter(["ne", "w 한글\nmore\n"])
+
+    def sleep(seconds: float) -> None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(next(news))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    lines = Native().logs(context, (), 1, follow=True)
+    assert [next(lines).text for _ in range(3)] == ["old", "new 한글", "more"]
+
+
+def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("a longer text than what comes\n")
+    position = logs._end_of(log)
+    log.write_text("fresh\n")
+    assert logs._since(log, position) == (6, ["fresh"])
+    assert logs._since(tmp_path / "gone.log", 5) == (5, [])
+
+
+# --- removing
+
+
+def data(context: Context, *names: str) -> Path:
+    home = context.stack.tier_home("native")
+    for name in names:
+        (home / "data" / name).mkdir(parents=True)
+        (home / "data" / name / "rows").write_text("12345")
+    return home
+
+
+def test_the_plan_lists_data_with_its_size_and_deletes_nothing(context: Context) -> None:
+    home = data(context, "redis", "minio-datasets", "minio-datasets-versions", "stranger")
+    plan = Native().removals(context, ())
+    assert {(r.service, Path(r.place).name, r.size) for r in plan} == {
+        ("redis", "redis", 5),
+        ("minio-datasets", "minio-datasets", 5),
+        ("minio-datasets", "minio-datasets-versions", 5),
+    }
+    assert [r.service for r in Native().removals(context, ["redis"])] == ["redis"]
+    assert (home / "data" / "redis" / "rows").exists()
+
+
+def test_only_what_was_planned_is_removed(context: Context) -> None:
+    home = data(context, "redis", "postgres", "stranger")
+    tier = Native()
+    tier.remove(context, tier.removals(context, ["redis"]))
+    assert sorted(p.name for p in (home / "data").iterdir()) == ["postgres", "stranger"]
+
+
+def test_the_engine_is_forgotten_with_the_last_store_and_not_before(context: Context) -> None:
+    home = data(context, "minio-datasets", "minio-results")
+    object_store.record(home, "rclone")
+    tier = Native()
+    tier.remove(context, tier.removals(context, ["minio-datasets"]))
+    assert object_store.recorded(home) == "rclone"
+    tier.remove(context, tier.removals(context, ["minio-results"]))
+    assert object_store.recorded(home) == ""
+
+
+def test_what_an_initdb_that_was_killed_left_is_removed_with_the_data(context: Context) -> None:
+    home = data(context, "postgres", ".postgres-new-1")
+    (home / "postgres-data").write_text("x")
+    tier = Native()
+    tier.remove(context, [Removal("postgres", home / "data" / "postgres", 5)])
+    assert list((home / "data").iterdir()) == []
+    assert not (home / "postgres-data").exists()
+
+
+# --- files for the services
+
+
+def test_the_password_of_redis_goes_into_a_private_file(tmp_path: Path, context: Context) -> None:
+    values = {**context.settings.values}
+    values["REDIS_PASSWORD"] = replace(values["REDIS_PASSWORD"], text='a"b\\c d')
+    changed = replace(context, settings=replace(context.settings, values=values))
+    tier = Native()
+    made = tier.builder(changed)
+    tier._prepare(made, CORE)
+    assert made.redis_config.read_text() == 'requirepass "a\\"b\\\\c d"\n'
+    assert made.redis_config.stat().st_mode & 0o777 == 0o600
+    assert all(d.is_dir() for name in CORE for d in made.directories(name))
+
+
+def test_a_state_directory_that_takes_no_files(context: Context) -> None:
+    context.stack.home.write_text("a file")
+    tier = Native()
+    with pytest.raises(PlatformError) as caught:
+        tier._prepare(tier.builder(context), CORE)
+    assert caught.value.code == "STATE_UNWRITABLE"
+
+
+def test_a_wait_for_what_is_late_names_it_with_its_log(context: Context) -> None:
+    home = context.stack.tier_home("native")
+    late = listening(home, "redis", free_port(), budget=0.3)
+    silent = replace(late, argv=[*late.argv[:3], f"print('loading', flush=True); {SLEEP}"])
+    with up(home, [silent, spec(home, "temporal")], ready=False):
+        eventually(lambda: "connection refused" in (supervise.states(home).get("redis") or State("", "")).detail)
+        with pytest.raises(PlatformError) as caught:
+            Native().wait(context, (), None)
+    assert caught.value.code == "WAIT_TIMEOUT"
+    assert caught.value.why.startswith("connection refused")
+    assert (caught.value.details["service"], caught.value.details["log"]) == ("redis", ["loading"])
