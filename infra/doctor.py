@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra import catalog, health, lifecycle
+from infra.console import printable
+from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import ENV_FILE
 from infra.tiers.base import Check, Context, Tier
@@ -84,10 +86,23 @@ def _answers(context: Context, tier: Tier) -> list[Check]:
     ends = tier.endpoints(context)
     questions = health.thorough(ends, lifecycle.psql(context.settings))
     remedy = "invoke up makes what is missing; invoke logs -s SERVICE shows why it fails"
-    return [
+    return _left_over(ends) + [
         Check(f"answer.{name}", "ok" if f.ok else "fail", f.detail or f"{name} works", "" if f.ok else remedy)
         for name, f in health.ask(questions).items()
     ]
+
+
+def _left_over(ends: Endpoints) -> list[Check]:
+    """Databases that verifications and restores have made and not dropped."""
+    from infra.data.postgres import scratch
+
+    with contextlib.suppress(PlatformError):  # a server that does not answer is said elsewhere
+        names = scratch.left_over(ends)
+        if names:
+            remedy = "invoke db.verify drops them; by hand, in invoke db.shell: drop database NAME with (force)"
+            text = f"scratch databases are left over: {printable(', '.join(names))}"
+            return [Check("scratch-databases", "warn", text, remedy)]
+    return []
 
 
 def worst(found: Sequence[Check]) -> str:

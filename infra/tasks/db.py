@@ -33,6 +33,14 @@ def _server(run: Run, tier: str, at_least: int = 0) -> Server:
     return postgres_clients.find_server(lifecycle.running_endpoints(run, tier), run.settings, at_least)
 
 
+def _warn_of_left_over(run: Run, server: Server) -> None:
+    """Name the scratch databases that this run, too, could not drop."""
+    from infra.data.postgres import scratch
+
+    for name in scratch.left_over(server.endpoints):
+        run.console.warn(f"the scratch database {printable(name)} could not be dropped; invoke doctor says more")
+
+
 def _target(run: Run, to: str) -> Path:
     from infra.data.postgres import backup as postgres_backup
 
@@ -79,6 +87,7 @@ def backup(
         checked = postgres_verify.verify(server, made, run.stack.scratch, event) if verify else None
         removed, why = store.prune(postgres_backup.listing(target), keep) if keep else ([], "")
         postgres_backup.write_metrics(run.context, target)
+        _warn_of_left_over(run, server)
         if why:
             run.console.say(f"  {why}")
         return ended(run, event, _made(run, made, checked, [str(b.path) for b in removed]))
@@ -202,6 +211,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
         done = postgres_verify.verify(server, found, run.stack.scratch, event)
         postgres_backup.write_metrics(run.context, found.path.parent)
+        _warn_of_left_over(run, server)
         name = named(found.path, _target(run, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
         answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
@@ -249,6 +259,12 @@ def restore(
     confirm(run, plan.lines(), yes)
     with events(run, json_stream) as event:
         done = postgres_restore.restore(server, plan, run.stack.scratch, event)
+        _warn_of_left_over(run, server)
+        for name, subscription in done.disabled:
+            text = (
+                f"the subscription {subscription} of {name} is disabled; enable it with: alter subscription ... enable"
+            )
+            run.console.warn(printable(text))
         rows = tuple(
             (printable(d["database"]), str(d["rows"]), printable(d["old"] or "")) for d in done.databases.values()
         )

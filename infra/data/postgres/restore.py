@@ -32,6 +32,10 @@ SWAP_TRIES = 5
 _SIZES = """
 select datname, case when has_database_privilege(oid, 'connect') then pg_database_size(oid) else 0 end from pg_database
 """
+_DISABLED = """
+select d.datname, s.subname from pg_subscription s join pg_database d on d.oid = s.subdbid
+where not s.subenabled and d.datname = any (%s) order by 1, 2
+"""
 CLOSE_LIMIT = 5.0
 """Seconds for the clients of a database to be gone once they were ended."""
 
@@ -88,13 +92,15 @@ class Restored:
     """What a restore did.
 
     Seconds to load all databases, seconds to verify them (the files before, the content after), and milliseconds
-    during which clients were turned away.
+    during which clients were turned away. `disabled` are subscriptions (database, name) that wait for their owner:
+    enabled beside the one that has the data now, they would take changes away from each other.
     """
 
     databases: Mapping[str, Mapping[str, Any]]
     load_seconds: float
     check_seconds: float
     swap_ms: float
+    disabled: tuple[tuple[str, str], ...] = ()
 
 
 def plan(server: Server, backup: Backup, names: Sequence[str] = (), rename: str = "") -> Plan:
@@ -173,14 +179,15 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
     with (
         scratch.alone(server, "db.restore", _aside(made)) as link,
         scratch.workspace(work) as space,
-        _dropped(link, made, children),
+        _dropped(server, link, made, children),
     ):
         make_roles(server, link, made.roles)
         names = {item.source: item.new for item in made.items}
         loaded = copies.loaded(Order(server, made.backup, names, Room(space), children), event)
         swapped = swap(server, link, made.items)
+        disabled = tuple(link.execute(_DISABLED, ([i.target for i in made.items],)).fetchall())
     event("swapped", {"ms": swapped})
-    return _report(made, loaded, read, swapped)
+    return replace(_report(made, loaded, read, swapped), disabled=disabled)
 
 
 def _aside(made: Plan) -> str:
@@ -189,7 +196,7 @@ def _aside(made: Plan) -> str:
 
 
 @contextmanager
-def _dropped(link: psycopg.Connection[Any], made: Plan, children: Children) -> Iterator[None]:
+def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children: Children) -> Iterator[None]:
     """Whatever is left of the scratch databases at the end goes; after a swap there are none."""
     import psycopg
 
@@ -200,7 +207,7 @@ def _dropped(link: psycopg.Connection[Any], made: Plan, children: Children) -> I
         try:
             _idle(link)
             for item in made.items:
-                scratch.drop(link, item.new)
+                scratch.dropped(server, link, item.new)
         except psycopg.OperationalError:
             pass  # the server went away: the next run sweeps
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from infra.data.postgres import clients
 from infra.data.postgres import facts as postgres_facts
 from infra.data.postgres.clients import Server
 from infra.data.postgres.facts import DatabaseFacts
+from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def alone(server: Server, command: str, database: str = clients.MAINTENANCE) -> 
         row = link.execute("select pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
         if not (row and row[0]):
             raise _held(server, link)
-        sweep(link)
+        sweep(server, link)
         yield link
 
 
@@ -75,34 +76,92 @@ def _held(server: Server, link: psycopg.Connection[Any]) -> PlatformError:
     return PlatformError("LOCKED", f"another restore or verification is at work on {server.who}", why=why, steps=steps)
 
 
-def sweep(link: psycopg.Connection[Any]) -> list[str]:
-    """Drop the scratch databases of runs that died, and open live ones that such a run had closed."""
+_OTHERS = """
+select datname, shobj_description(oid, 'pg_database'),
+  case when has_database_privilege(oid, 'connect') then pg_database_size(oid) else 1 << 30 end, datallowconn,
+  (select pg_database_size(oid) from pg_database where datname = 'template1') from pg_database
+"""
+
+
+def sweep(server: Server, link: psycopg.Connection[Any]) -> dict[str, str]:
+    """Drop the scratch databases of runs that died, and open live ones that such a run had closed.
+
+    Returns those that could not be dropped, with the reason: they are in nobody's way.
+    """
     from psycopg import sql
 
-    rows = link.execute(
-        "select datname, shobj_description(oid, 'pg_database'), "
-        "case when has_database_privilege(oid, 'connect') then pg_database_size(oid) else 1 << 30 end, datallowconn, "
-        "(select pg_database_size(oid) from pg_database where datname = 'template1') from pg_database"
-    ).fetchall()
+    rows = link.execute(_OTHERS).fetchall()
     closed = {name for name, _, _, allowed, _ in rows if not allowed}
-    doomed = [n for n, said, size, _, empty in rows if _SCRATCH.search(n) and _is_ours(said, size - empty)]
-    for name in doomed:
+    kept: dict[str, str] = {}
+    for name in _doomed(rows):
         live = _SCRATCH.sub("", name)
         if live in closed and live != "template0":
             link.execute(sql.SQL("alter database {} allow_connections true").format(sql.Identifier(live)))
-        drop(link, name)
-    return doomed
+        why = dropped(server, link, name)
+        kept |= {name: why} if why else {}
+    return kept
+
+
+def _doomed(rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    return [name for name, said, size, _, empty in rows if _SCRATCH.search(name) and _is_ours(said, size - empty)]
 
 
 def _is_ours(said: str | None, extra: int) -> bool:
     return said == MARK or (said is None and extra < _HALF_MADE)
 
 
-def drop(link: psycopg.Connection[Any], name: str) -> None:
-    """Drop a scratch database with whoever is still connected to it."""
+def left_over(endpoints: Endpoints) -> list[str]:
+    """Scratch databases that no run uses: what the next run drops, or what it could not drop."""
+    with clients.connected(endpoints) as link:
+        held = "select exists (select from pg_locks where locktype = 'advisory' and objid = %s and granted)"
+        if (link.execute(held, (_LOCK,)).fetchone() or (False,))[0]:
+            return []
+        return _doomed(link.execute(_OTHERS).fetchall())
+
+
+def dropped(server: Server, link: psycopg.Connection[Any], name: str) -> str:
+    """Drop a scratch database; returns why that was not possible, '' when it is gone.
+
+    Raises:
+        psycopg.OperationalError: the server went away.
+    """
+    import psycopg
+
+    try:
+        drop(server, link, name)
+    except psycopg.Error as error:
+        if link.closed:
+            raise
+        return str(error).splitlines()[0]
+    except PlatformError as error:
+        return error.why or error.what
+    return ""
+
+
+def drop(server: Server, link: psycopg.Connection[Any], name: str) -> None:
+    """Drop a scratch database with whoever is still connected to it, and the subscriptions that would keep it."""
+    import psycopg
     from psycopg import sql
 
-    link.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+    statement = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+    try:
+        link.execute(statement)
+    except psycopg.errors.ObjectInUse:
+        _unsubscribe(server, name)
+        link.execute(statement)
+
+
+def _unsubscribe(server: Server, name: str) -> None:
+    """Remove the subscriptions of a scratch database; their publishers, and slots there, are not touched."""
+    from psycopg import sql
+
+    here = "select subname from pg_subscription where subdbid = (select oid from pg_database where datname = %s)"
+    with clients.connected(server.endpoints, name) as link:
+        for row in link.execute(here, (name,)).fetchall():
+            subscription = sql.Identifier(row[0])
+            for text in ("alter subscription {} disable", "alter subscription {} set (slot_name = none)"):
+                link.execute(sql.SQL(text).format(subscription))
+            link.execute(sql.SQL("drop subscription {}").format(subscription))
 
 
 def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, name: str) -> None:

@@ -111,7 +111,7 @@ def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[
                 found[database] = copies.loaded(order)
             finally:
                 children.stop()
-                scratch.drop(link, name)
+                scratch.dropped(server, link, name)
             seconds = found[database].load_seconds + found[database].check_seconds
             event("verified", {"database": database, "seconds": round(seconds, 3)})
     return found

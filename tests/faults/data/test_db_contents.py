@@ -1,0 +1,81 @@
+"""What real databases hold besides rows: each comes back, or is refused by name while the others go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra import settings
+from infra.data.postgres import clients, scratch
+from infra.data.postgres.clients import Server
+from tests.faults.conftest import Victim
+from tests.faults.data.db_tools import Site
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes and owners")
+
+
+def server(site: Site) -> Server:
+    """The server with the programs that fit."""
+    return clients.find_server(site.ends, settings.load(environ=site.victim.env))
+
+
+@pytest.fixture
+def site(platform: Victim, tmp_path: Path) -> Iterator[Site]:
+    """The databases of the platform with a few rows; what a test makes beside them goes at its end."""
+    made = Site(platform, tmp_path / "backups")
+    made.fill(20)
+    known = set(made.databases())
+    yield made
+    with made.link() as link:
+        for name in set(made.databases()) - known:
+            scratch.drop(server(made), link, name)
+
+
+def make(site: Site, name: str, *statements: str) -> None:
+    """A database of the user's own."""
+    with site.link() as link:
+        link.execute(f"create database {name}".encode())
+    with site.link(name) as link:
+        for statement in statements:
+            link.execute(statement.encode())
+
+
+SUBSCRIBED = (
+    "create table t as select generate_series(1, 5) n",
+    "create subscription s connection 'host=127.0.0.1 port=1' publication nope with (connect = false)",
+    "alter subscription s enable",
+)
+
+
+def test_a_database_with_a_subscription_is_verified_and_comes_back_disabled(site: Site) -> None:
+    make(site, "subscribed", *SUBSCRIBED)
+    path = site.backup("--database", "subscribed", "--verify")
+    site.backup("--database", "users", "--verify")
+    assert not [name for name in site.databases() if "_check_" in name]
+    done = site.invoke("db.restore", "--from", str(path), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "the subscription s of subscribed is disabled" in done.stderr
+    with site.link() as link:
+        query = "select datname, subenabled from pg_subscription s join pg_database d on d.oid = subdbid order by 1"
+        (new, enabled), (old, old_enabled) = link.execute(query).fetchall()
+        assert link.execute("select count(*) from pg_replication_slots").fetchone() == (0,)
+    assert (new, enabled, old.startswith("subscribed_old_"), old_enabled) == ("subscribed", False, True, True)
+
+
+def test_a_left_over_scratch_database_that_cannot_be_dropped_is_named_and_in_nobodys_way(site: Site) -> None:
+    name = scratch.named("gone", "check", scratch.stamp())
+    make(site, name)
+    with site.link() as link:
+        link.execute(f"comment on database {name} is '{scratch.MARK}'".encode())
+        link.execute(f"alter database {name} is_template true".encode())  # which keeps it from being dropped
+    said = site.invoke("db.backup", "--to", str(site.target), "--database", "users", "--verify")
+    assert said.returncode == 0, said.stderr
+    assert name in said.stderr
+    assert name in site.invoke("doctor").stdout
+    with site.link() as link:
+        link.execute(f"alter database {name} is_template false".encode())
+    site.backup("--database", "users", "--verify")
+    assert name not in site.databases()
