@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import itertools
 import re
 import sys
@@ -28,15 +29,33 @@ def check_command_line(tasks: invoke.Collection) -> None:
     Raises:
         invoke.Exit: with code 2.
     """
-    program = Path(sys.argv[0] if sys.argv else "")
-    called = program.name.removesuffix(".exe") if program.name != "__main__.py" else program.parent.name
-    if called not in ("invoke", "inv") or "--complete" in sys.argv:
+    if not _is_command_line():
         return
     try:
         _parse(_contexts(tasks), sys.argv[1:])
     except PlatformError as error:
         Console(output=_format(sys.argv), command="invoke").fail(error)
         raise invoke.Exit(code=int(error.exit)) from error
+
+
+def _is_command_line() -> bool:
+    """Tell whether this process runs the tasks that `sys.argv` names; other programs load them, too."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    called = program.name.removesuffix(".exe") if program.name != "__main__.py" else program.parent.name
+    return called in ("invoke", "inv") and "--complete" not in sys.argv
+
+
+def without_options(tasks: invoke.Collection, words: list[str]) -> None:
+    """Take the options from the tasks that a command line does not name.
+
+    Invoke copies each option of each task several times; for all of them that takes as long as the rest of `--list`.
+    """
+    nothing = inspect.Signature([inspect.Parameter("context", inspect.Parameter.POSITIONAL_ONLY)])
+    named = {id(tasks[name]) for name in tasks.task_names if any(name in word for word in words)}
+    for task in (tasks[name] for name in tasks.task_names):
+        if id(task) not in named:
+            task.body.__signature__ = nothing
+            task.help, task.positional = {}, ()
 
 
 def _contexts(tasks: invoke.Collection) -> list[ParserContext]:
@@ -140,6 +159,8 @@ def collect() -> invoke.Collection:
     for module in (app, compose, db, images, native, minio, obs, train, trash, helm, k8s, kind):
         tasks.add_collection(_namespace(module))
     tasks.add_collection(_namespace(snapshot, snapshot.tasks(_named_snapshot(sys.argv))))
+    if _is_command_line():
+        without_options(tasks, sys.argv[1:])
     check_command_line(tasks)
     return tasks
 

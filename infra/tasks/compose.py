@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infra import catalog
 from infra.console import MASK, Answer, Table
 from infra.errors import PlatformError
 from infra.tasks import verbs
@@ -156,6 +155,8 @@ def config(run: Run, tier: str = "") -> Answer | None:
 
     Example: invoke compose.config
     """
+    from infra import catalog
+
     compose = _session(run).compose
     # Replaced beforehand: in what comes back they are quoted, and a dollar is doubled.
     known = {n: s.default for n, s in catalog.SETTINGS.items() if s.kind == "secret"}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.errors import ExitCode, PlatformError
-from infra.shell import typed
 from infra.tasks import db_upgrade
 from infra.tasks.command import Run, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
@@ -98,6 +97,8 @@ def _elsewhere(run: Run, target: Path) -> tuple[str, ...]:
 
 
 def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
+    from infra.shell import typed
+
     facts = made.facts
     fence = facts["snapshots"]["fence"]
     missed = fence["asked"] and not fence["held"]
@@ -205,6 +206,7 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     from infra.data import store
     from infra.data.postgres import backup as postgres_backup
     from infra.data.postgres import verify as postgres_verify
+    from infra.shell import typed
 
     found = postgres_backup.find(_target(run, to), from_)
     server = _server(run, tier, postgres_verify.client_needed(found))

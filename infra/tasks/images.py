@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import images, registry, shell
 from infra.console import Answer, Table, human_bytes
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command
 
 if TYPE_CHECKING:
+    from infra import images, registry
     from infra.docker_engine import Engine
 
 AT_ONCE = 8
@@ -29,6 +28,8 @@ def list_(run: Run) -> Answer:
 
     Example: invoke images.list
     """
+    from infra import images
+
     local = _local_or_none()
     rows, data = [], []
     for image in images.images(run.settings, local or ()):
@@ -68,6 +69,8 @@ def lock(run: Run) -> Answer:
 
     Example: invoke images.lock
     """
+    from infra import images, registry
+
     found = _asked(run, list(dict.fromkeys(images.declared(run.settings.root).values())))
     _refuse_unreachable([f for f in found if f.state in (registry.UNREACHABLE, registry.LIMITED)], found)
     gone = [f for f in found if f.state != registry.THERE]
@@ -83,6 +86,7 @@ def lock(run: Run) -> Answer:
 
 
 def _lock_written(run: Run, digests: dict[str, str]) -> Answer:
+    from infra import images
     from infra.stack import write_atomic
 
     path = run.settings.root / images.LOCK
@@ -105,6 +109,8 @@ def verify(run: Run) -> Answer:
 
     Example: invoke images.verify
     """
+    from infra import images, registry
+
     locked = images.locked(run.settings.root)
     used = [i for i in images.images(run.settings) if i.setting not in images.BUILT_HERE]
     made = _made_here() & {i.reference for i in used if i.reference == run.settings.text(i.setting)}
@@ -141,6 +147,8 @@ def _made_here() -> set[str]:
 
 
 def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tuple[str, ...]:
+    from infra import registry
+
     own = sum(f.state == registry.LOCAL for f in found.values())
     if not gone and not unclear:
         return (f"all {len(found)} images are there{f', {own} of them made on this machine' if own else ''}",)
@@ -149,6 +157,8 @@ def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tupl
 
 
 def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
+    from infra import registry
+
     if finding.state != registry.THERE:
         return finding.why
     known = locked.get(finding.reference)
@@ -161,7 +171,7 @@ def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clear
 
     Example: invoke images.bundle --obs --path images.tar
     """
-    from infra import docker_engine, image_archive
+    from infra import docker_engine, image_archive, shell
 
     engine = docker_engine.find()
     local = _local(engine)
@@ -204,6 +214,8 @@ TASKS = (list_, pull, lock, verify, bundle, load)
 
 
 def _wanted(run: Run, local: set[str], obs: bool, clearml: bool) -> list[str]:
+    from infra import images
+
     chosen = images.references(run.settings, local)
     return list(dict.fromkeys(chosen[name] for name in images.needed(run.settings, obs, clearml)))
 
@@ -213,6 +225,10 @@ def _mirrors(run: Run) -> tuple[str, ...]:
 
 
 def _asked(run: Run, references: Sequence[str]) -> list[registry.Finding]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from infra import registry
+
     mirrors = _mirrors(run)
     run.console.say(f"  asking registries for {len(references)} images", "dim")
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -220,6 +236,8 @@ def _asked(run: Run, references: Sequence[str]) -> list[registry.Finding]:
 
 
 def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Finding]) -> None:
+    from infra import registry
+
     if not bad:
         return
     limited = any(f.state == registry.LIMITED for f in bad)

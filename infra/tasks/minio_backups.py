@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import shell
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import objects
@@ -91,6 +90,8 @@ def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -
 def _backed_up(
     run: Run, made: store.Backup, tally: Any, missing: list[str], kept: dict[str, Any], seconds: float
 ) -> Answer:
+    from infra import shell
+
     partial = objects.named(
         run, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up"
     )
@@ -259,6 +260,7 @@ def _restored(
     versions: bool,
     event: Event,
 ) -> Answer:
+    from infra import shell
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import restore as objects_restore
     from infra.data.objects.upload import Uploads

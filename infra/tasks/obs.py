@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infra import catalog
 from infra.console import Answer, Table
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import verbs
@@ -16,7 +15,12 @@ if TYPE_CHECKING:
     from infra.tiers.base import Check, Tier
     from infra.tiers.compose.session import Session
 
-NAMES = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS)
+
+def names() -> tuple[str, ...]:
+    """The observability services."""
+    from infra import catalog
+
+    return tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS)
 
 
 @command(
@@ -61,7 +65,7 @@ def down(run: Run, tier: str = "") -> Answer:
     from infra.tiers.compose import start as compose_start
 
     with stack.lock(run.stack, "obs.down"):
-        gone = compose_start.stop_services(_session(run), NAMES)
+        gone = compose_start.stop_services(_session(run), names())
     text = f"stopped: {', '.join(gone)}; the data is kept" if gone else "none of them was running"
     return Answer({"stopped": list(gone)}, lines=(text,), names=gone)
 
@@ -83,7 +87,7 @@ def status(run: Run, tier: str = "") -> Answer:
 
     choice = verbs.choose(run, quiet=True)
     found = lifecycle.report(run.context, choice.tier)
-    kept = [s for s in found.services if s.name in NAMES]
+    kept = [s for s in found.services if s.name in names()]
     state = lifecycle.overall(kept, found.findings)
     answer = show.status(run.context, choice, replace(found, services=kept, state=state), why=False, reveal=False)
     if kept:
@@ -167,7 +171,7 @@ def _found(run: Run, active: Tier, ends: Endpoints, alerts: bool) -> list[Check]
 def _shipping(run: Run, active: Tier, ends: Endpoints) -> tuple[bool, list[str]]:
     """Whether logs are carried to Loki, and which jobs of Prometheus have no service that runs."""
     if active.name != "compose":
-        return False, [n for n in NAMES if n not in ends.services]
+        return False, [n for n in names() if n not in ends.services]
     there = {name for name, box in _session(run).containers().items() if box.up}
     jobs = {"alloy": "alloy", "grafana": "grafana", "loki": "loki", "node": "node-exporter"}
     jobs |= {"postgres": "postgres-exporter", "redis": "redis-exporter", "mlflow": "mlflow"}

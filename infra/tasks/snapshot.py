@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from infra import shell
 from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import Run, command, confirm, directory, named, words
@@ -70,6 +69,7 @@ def create(
 
 
 def _made(run: Run, made: Backup) -> Answer:
+    from infra import shell
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import manifest as snapshot_manifest
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Console, Table, human_seconds
 from infra.errors import PlatformError
 from infra.tasks.command import Run, command
-from infra.training.config import MOST_EPOCHS
 from infra.training.described import described
-from infra.training.request import JOB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +53,7 @@ def run(
     Example: invoke train.run --epochs 15 --experiment first-steps
     """
     from infra.training import runners
+    from infra.training.request import JOB
 
     wanted = runners.How(as_, image, gpus)
     order = _order(epochs, experiment, command, located=as_ != JOB)
@@ -133,7 +132,7 @@ def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
 
     from infra.training import command_line
     from infra.training.client import Order
-    from infra.training.config import TrainingConfig
+    from infra.training.config import MOST_EPOCHS, TrainingConfig
 
     if not 1 <= epochs <= MOST_EPOCHS:
         raise PlatformError(

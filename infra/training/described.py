@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from infra.training.jobs import Job
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra.training.jobs import Job
 
 
 def described(job: Job) -> dict[str, object]:

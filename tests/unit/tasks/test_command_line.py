@@ -16,10 +16,7 @@ import pytest
 
 from infra import catalog
 from infra.settings import ROOT
-from infra.tasks import collection
-
-# Not yaml: Invoke itself loads it.
-HEAVY = ("boto3", "psycopg", "temporalio", "sklearn", "numpy", "rich", "psutil", "redis", "PIL")
+from infra.tasks import collection, command
 
 VERBS = ("doctor", "down", "env", "logs", "reset", "restart", "status", "up", "version", "wait")
 GOLDEN = {
@@ -32,7 +29,7 @@ GOLDEN = {
 
 def _collected() -> invoke.Collection:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["invoke"])
+        patch.setattr(sys, "argv", ["pytest"])  # for a command line the tasks that it does not name lose their options
         return collection.collect()
 
 
@@ -40,9 +37,19 @@ COLLECTION = _collected()
 TASKS: dict[str, invoke.Task[Any]] = {str(name): COLLECTION[name] for name in COLLECTION.task_names}
 ARGUMENTS = {name: task.get_arguments() for name, task in TASKS.items()}
 
+LIST_LOADS = {
+    *("__future__", "infra", "infra.errors", "infra.console", "infra.training", "infra.training.described"),
+    *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
+    *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
+    *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "root", "snapshot", "train")),
+    *(f"infra.tasks.{name}" for name in ("trash", "verbs")),
+}
+"""What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""
+
 CALLS: dict[str, list[str]] = {
     "list": ["--list"],
     "help": ["--help", "up"],
+    "complete": ["--complete", "--", "invoke up --"],
     "unknown task": ["sttus", "--json"],
     "status": ["status", "--json"],
     "down": ["native.down", "--json"],
@@ -94,6 +101,39 @@ def test_exactly_one_object_on_stdout(results: Results, call: str) -> None:
 def test_help_of_a_task_shows_its_example_and_explains_its_options(results: Results) -> None:
     assert "Example: invoke up" in results["help"].stdout
     assert re.search(r"--obs +also MLflow", results["help"].stdout)
+
+
+def test_completion_knows_the_options_of_a_task(results: Results) -> None:
+    assert {"--obs", "--tier", "--timeout"} <= set(results["complete"].stdout.split())
+
+
+def loaded(directory: Path, *options: str, **environ: str) -> set[str]:
+    """The modules that `invoke --list` imports in a directory."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | environ
+    command = [sys.executable, "-X", "importtime", "-m", "invoke", "--list"]
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, encoding="utf-8", check=True)
+    return set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
+
+
+def test_the_list_loads_no_more_than_it_prints(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("import invoke\n\n\n@invoke.task\ndef one(context): ...\n", encoding="utf-8")
+    cache = tmp_path / "cache"
+    assert loaded(ROOT, PYTHONPYCACHEPREFIX=str(cache)) - loaded(tmp_path) == LIST_LOADS
+    compiled = {path.name.partition(".")[0] for path in cache.rglob("*.pyc")}
+    assert {"collection", "console", "verbs"} <= compiled, "the next call compiles all of it again"
+
+
+def test_a_command_line_keeps_the_options_of_the_tasks_that_it_names() -> None:
+    def body(run: command.Run, size: int = 1) -> None: ...
+
+    made = {name: command.command(name, help={"size": "of it"})(body) for name in ("up", "status", "down")}
+    tasks = invoke.Collection(made["up"], made["down"])
+    tasks.add_collection(invoke.Collection("native", made["status"]))
+    collection.without_options(tasks, ["up", "--help=native.status"])
+    options = {name: [argument.name for argument in tasks[name].get_arguments()] for name in tasks.task_names}
+    assert "size" in options["up"]
+    assert "size" in options["native.status"]
+    assert options["down"] == []
 
 
 def test_the_list_has_every_task_with_its_line_of_help(results: Results) -> None:
@@ -214,22 +254,6 @@ def test_every_option_of_a_task_is_explained(name: str) -> None:
 def test_short_options_that_all_tasks_share(name: str) -> None:
     short = {n: a.name for a in ARGUMENTS[name] for n in a.names if len(n) == 1}
     assert short["o"] == "output"
-
-
-_LIST = """
-import sys
-sys.argv = ["invoke", "--list"]
-from invoke.main import program
-program.run(exit=False)
-print("LOADED", *(name for name in sys.argv_heavy if name in sys.modules), file=sys.stderr)
-"""
-
-
-def test_the_list_loads_nothing_heavy() -> None:
-    code = f"import sys; sys.argv_heavy = {HEAVY!r}\n{_LIST}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.split() == ["LOADED"]
-    assert "status" in done.stdout
 
 
 # --- the namespaces that are there, by the modules that make them
