@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import dashboards
+from infra import dashboards, database
 from infra.endpoints import Endpoints
 from infra.tiers.base import Check
 
@@ -18,6 +18,7 @@ LOG_LIMIT = 60.0
 ALERT_LIMIT = 180.0
 """Seconds for an alert to fire: the rule's `for` (30 s), the scrape and evaluation intervals (10 s each), and room."""
 ANSWER_LIMIT = 20.0
+_NAME = "platform-obs"
 GRAFANA_PROXY = "/api/datasources/proxy/uid"
 
 
@@ -107,11 +108,10 @@ def logs(sources: Sources, shipped: bool) -> Check:
 
 def write_log_line(ends: Endpoints, text: str) -> None:
     """Make the server write a line into its log, over a plain connection."""
-    import psycopg
     from psycopg import sql
 
     body = sql.SQL("do $$ begin raise log '%', {}; end $$").format(sql.Literal(text))
-    with psycopg.connect(ends.database_url("postgres"), autocommit=True, connect_timeout=10) as link:
+    with database.session(ends.database_url("postgres"), "write a line into its log", name=_NAME) as link:
         link.execute(body)
 
 
@@ -171,9 +171,7 @@ def _asked(query: dashboards.Query, sources: Sources) -> Outcome:
 
 
 def _rows(ends: Endpoints, text: str) -> bool:
-    import psycopg
-
-    with psycopg.connect(ends.database_url("platform"), connect_timeout=10) as link:
+    with database.connect(ends.database_url("platform"), name=_NAME, autocommit=False) as link:
         link.read_only = True
         return bool(link.execute(text.encode()).fetchall())
 

@@ -16,7 +16,8 @@ from infra.training.config import MOST_EPOCHS, TrainingConfig
 from infra.training.contract import Contract
 from infra.training.described import described
 
-STATUS = {"NOT_FOUND": 404, "USAGE": 422, "UNREACHABLE": 503, "LOGIN_REFUSED": 503, "DATA_INCOMPATIBLE": 409}
+STATUS = {"NOT_FOUND": 404, "USAGE": 422, "DATA_INCOMPATIBLE": 409}
+STATUS |= dict.fromkeys(("UNREACHABLE", "LOGIN_REFUSED", "DATABASE_BUSY"), 503)
 """HTTP status of an error code; every other one is 500."""
 
 JobId = Annotated[str, Path(max_length=100)]

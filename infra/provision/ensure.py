@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from infra import catalog, health
+from infra import catalog, database, health
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.sigv4 import Store, bucket_body
+
+_NAME = "platform-up"
+"""What our sessions are called in the server's list."""
 
 
 def preload() -> None:
@@ -36,17 +39,13 @@ def databases(endpoints: Endpoints) -> list[str]:
     """
     if "postgres" not in endpoints.services:
         return []
-    import psycopg
     from psycopg import sql
 
-    try:
-        with psycopg.connect(endpoints.database_url("postgres"), autocommit=True, connect_timeout=10) as link:
-            there = {row[0] for row in link.execute("select datname from pg_database")}
-            missing = [d.name for d in catalog.DATABASES if d.name not in there]
-            for name in missing:
-                link.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    except psycopg.OperationalError as error:
-        raise _no_sql(endpoints, error) from error
+    with database.session(endpoints.database_url("postgres"), "make missing databases", name=_NAME) as link:
+        there = {row[0] for row in link.execute("select datname from pg_database")}
+        missing = [d.name for d in catalog.DATABASES if d.name not in there]
+        for name in missing:
+            link.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     if "mlflow" in endpoints.services:
         schema(endpoints)
     return missing
@@ -54,23 +53,10 @@ def databases(endpoints: Endpoints) -> list[str]:
 
 def schema(endpoints: Endpoints) -> None:
     """MLflow's own schema in the database `platform`: its tables would collide with ours in one."""
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(endpoints.database_url("platform"), autocommit=True, connect_timeout=10) as link:
+    with database.session(endpoints.database_url("platform"), "make the schema of MLflow", name=_NAME) as link:
         link.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(catalog.MLFLOW_SCHEMA)))
-
-
-def _no_sql(endpoints: Endpoints, error: Exception) -> PlatformError:
-    said = (str(error).strip().splitlines() or [""])[-1]
-    refused = "authentication failed" in str(error)
-    who = f"{endpoints.postgres.user}@{endpoints.address('postgres')}"
-    return PlatformError(
-        "LOGIN_REFUSED" if refused else "UNREACHABLE",
-        f"PostgreSQL {'refused' if refused else 'does not answer'} {who}",
-        why=said,
-        steps=("invoke status", "invoke doctor"),
-    )
 
 
 def buckets(endpoints: Endpoints) -> list[str]:

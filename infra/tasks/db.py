@@ -342,17 +342,12 @@ def databases(run: Run, tier: str = "") -> Answer:
 
     Example: invoke db.databases
     """
-    import psycopg
-
-    from infra import lifecycle
+    from infra import database, lifecycle
 
     ends = lifecycle.running_endpoints(run)
     query = "select datname, pg_database_size(oid) from pg_database where not datistemplate order by datname"
-    try:
-        with psycopg.connect(ends.database_url("postgres"), connect_timeout=10) as link:
-            found = [(str(name), int(size)) for name, size in link.execute(query)]
-    except psycopg.OperationalError as error:
-        raise PlatformError("UNREACHABLE", "PostgreSQL does not answer", why=str(error).strip()) from error
+    with database.session(ends.database_url("postgres"), "list the databases", name="platform-db") as link:
+        found = [(str(name), int(size)) for name, size in link.execute(query)]
     data = [{"database": name, "size": size} for name, size in found]
     rows = tuple((name, human_bytes(size)) for name, size in found)
     return Answer(data, Table(("DATABASE", "SIZE"), rows), names=tuple(name for name, _ in found))

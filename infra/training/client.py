@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from infra import database
 from infra.errors import PlatformError
 from infra.training import temporal_client
 from infra.training.config import TrainingConfig
@@ -56,22 +57,19 @@ class Glimpse:
 
 
 @contextlib.contextmanager
-def answering() -> Iterator[None]:
+def answering(contract: Contract) -> Iterator[None]:
     """Turn the failures of servers into errors for users.
 
     Raises:
-        PlatformError: UNREACHABLE or LOGIN_REFUSED.
+        PlatformError: UNREACHABLE, and what `database.failure` says.
     """
-    import psycopg
-
     try:
-        yield
+        with database.answering(contract["DATABASE_URL"], "ask for the trainings"):
+            yield
     except Unavailable as error:
+        if database.is_failure(error.__cause__):
+            raise database.failure(error.__cause__, contract["DATABASE_URL"], "ask for the trainings") from error
         raise PlatformError("UNREACHABLE", str(error), steps=("invoke status", "invoke doctor")) from error
-    except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        code = "LOGIN_REFUSED" if "password" in reason else "UNREACHABLE"
-        raise PlatformError(code, "PostgreSQL refused the connection", why=reason, steps=("invoke doctor",)) from error
 
 
 def new_id(experiment: str, now: datetime | None = None) -> str:
@@ -89,7 +87,7 @@ def start(contract: Contract, order: Order) -> str:
     job, built_in = new_id(order.experiment), not order.command
     config = order.config.as_dict() if built_in else {"argv": list(order.command), "cwd": order.cwd}
     epochs = order.config.epochs if built_in else None
-    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
         jobs.add(job, order.experiment, order.shown or None, config, epochs)
         try:
@@ -115,7 +113,7 @@ def newest(contract: Contract, limit: int) -> list[Job]:
     """
     import psycopg
 
-    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         try:
             return jobs.newest(limit)
         except psycopg.errors.UndefinedTable:
@@ -130,7 +128,7 @@ def unfinished(contract: Contract) -> int:
     """
     import psycopg
 
-    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         try:
             return jobs.unfinished()
         except psycopg.errors.UndefinedTable:
@@ -151,7 +149,7 @@ def find(contract: Contract, name: str) -> Job:
 
 
 def _older(contract: Contract, name: str, tables: bool) -> Job | None:
-    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         return jobs.get(name) if tables else None
 
 
@@ -169,7 +167,7 @@ def _reconciled(contract: Contract, job: Job) -> Job:
         status = temporal_client.status(contract, job.id)
         if status == "RUNNING" or (status == temporal_client.NOT_FOUND and fresh):
             return job
-        with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
             jobs.finish(job.id, "failed", f"its workflow is gone ({status.lower().replace('_', ' ')})")
             return jobs.get(job.id) or job
     return job
@@ -191,7 +189,7 @@ def artifacts(contract: Contract, job: str) -> list[str]:
 
 def last_metrics(contract: Contract, job: str) -> dict[str, float]:
     """The metrics of a job's last epoch."""
-    with answering(), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         return jobs.last_metrics(job)
 
 
@@ -201,7 +199,7 @@ def cancel(contract: Contract, job: str) -> None:
     Raises:
         PlatformError: UNREACHABLE, PROGRAM_FAILED.
     """
-    with answering():
+    with answering(contract):
         temporal_client.cancel(contract, job)
 
 
@@ -279,7 +277,7 @@ class _Watch:
 
     def _poll(self) -> None:
         try:
-            with answering():
+            with answering(self._contract):
                 found = self._jobs.get(self._job)
                 metrics = self._jobs.last_metrics(self._job) if found else {}
         except PlatformError as error:
@@ -307,7 +305,7 @@ class _Watch:
 
     def _away(self, error: PlatformError) -> None:
         self._away_since = self._away_since or time.monotonic()
-        if error.code != "UNREACHABLE" or time.monotonic() - self._away_since > WATCH_PATIENCE:
+        if not error.kind.retryable or time.monotonic() - self._away_since > WATCH_PATIENCE:
             raise error
         seen = self._seen
         self._seen = Glimpse(seen.state, seen.epoch, seen.epochs, seen.metrics, "PostgreSQL does not answer")

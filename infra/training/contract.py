@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra import catalog
+from infra import catalog, database
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -92,15 +92,8 @@ def connect_database(
     Raises:
         psycopg.OperationalError: no answer within `timeout` seconds, or the login was refused.
     """
-    import psycopg
-
-    return psycopg.connect(
-        contract[variable],
-        autocommit=True,
-        connect_timeout=timeout,
-        application_name="training",
-        options="-c timezone=UTC -c search_path=public",
-    )
+    options = "-c timezone=UTC -c search_path=public"
+    return database.connect(contract[variable], name="training", options=options, timeout=timeout)
 
 
 def connect_redis(contract: Contract, timeout: float = CONNECT_TIMEOUT) -> redis.Redis:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from infra import database
 from infra.training.contract import Contract, connect_database
 from infra.training.patience import BUDGET, patiently
 
@@ -245,5 +246,4 @@ def temporary(error: Exception) -> bool:
 
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return False
-    # What a connection is refused for has no SQLSTATE in libpq, only the text.
-    return not any(words in str(error) for words in ("authentication failed", "does not exist", "no password"))
+    return not database.sqlstate(error).startswith(("28", "3D", "42"))  # a login, a database, a right to it

@@ -12,7 +12,7 @@ from infra.settings import ROOT
 from tests.drift.repo import imports, modules
 
 LAYERS = (
-    *("errors", "locks", "sigv4", "ports"),
+    *("errors", "locks", "sigv4", "ports", "database"),
     *("catalog", "settings", "shell", "pipes", "stack", "docker_engine", "dashboards"),
     *("images", "registry", "image_archive"),
     *("endpoints", "console", "waiting"),
@@ -122,3 +122,9 @@ def loaded_by(module: str, *options: str) -> set[str]:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+
+def test_only_one_module_opens_connections_to_postgresql() -> None:
+    # The others would be led elsewhere by the caller's PG* variables, and would give their failures other names.
+    opens = [name for name, path in modules().items() if "psycopg.connect(" in path.read_text(encoding="utf-8")]
+    assert opens == ["infra.database"]

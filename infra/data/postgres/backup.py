@@ -105,24 +105,20 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
     Raises:
         PlatformError: BACKUP_FAILED, UNREACHABLE, NOT_FOUND; nothing is published then.
     """
-    import psycopg
-
     name = application(order.target)
     began = time.monotonic()
     end_orphans(server, name)
     chosen, roles = _survey(server, order)
     need = sum(d.size for d in chosen)
-    try:
-        with store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
-            with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
-                order.held(taken)
-                event("snapshots", taken.facts(order.fence))
-                made = _dump_all(server, console, event, draft, chosen, taken, name)
-            _write_roles(draft, roles)
-            facts |= _facts(server, chosen, made, taken.facts(order.fence))
-            facts |= {"seconds": round(time.monotonic() - began, 3), "role_passwords": server.superuser}
-    except psycopg.OperationalError as error:
-        raise clients.unreachable(server.endpoints, error) from error
+    answering = clients.answering(server.endpoints)
+    with answering, store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
+        with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
+            order.held(taken)
+            event("snapshots", taken.facts(order.fence))
+            made = _dump_all(server, console, event, draft, chosen, taken, name)
+        _write_roles(draft, roles)
+        facts |= _facts(server, chosen, made, taken.facts(order.fence))
+        facts |= {"seconds": round(time.monotonic() - began, 3), "role_passwords": server.superuser}
     return store.load(Path(facts["path"]))
 
 

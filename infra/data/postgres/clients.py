@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import shell
+from infra import database, shell
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 # How values are written as text must not depend on what a database or role has set: digests would differ.
 _TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base64"
+_NO_LIMITS = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
 MAINTENANCE = "postgres"
 """The database that is connected to for work on others."""
-CONNECT_LIMIT = 10
-"""Seconds for a server to answer a connection."""
 LAST_LINES = 20
 
 
@@ -130,40 +129,24 @@ def _clients(directory: Path) -> Clients | None:
 
 
 @contextlib.contextmanager
-def connected(endpoints: Endpoints, database: str = MAINTENANCE, name: str = "") -> Iterator[psycopg.Connection[Any]]:
+def connected(endpoints: Endpoints, on: str = MAINTENANCE, name: str = "") -> Iterator[psycopg.Connection[Any]]:
     """A connection in autocommit mode, without time limits for what it does.
 
     Raises:
-        PlatformError: UNREACHABLE or LOGIN_REFUSED, for the connection as for what is done over it.
+        PlatformError: what `database.failure` says of the connection, and of what is done over it.
     """
-    import psycopg
-
-    try:
-        with open_connection(endpoints, database, name) as link:
-            yield link
-    except psycopg.OperationalError as error:
-        raise unreachable(endpoints, error) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        said = str(error).splitlines()[0]
-        steps = ("use a superuser, or the owner of the databases: POSTGRES_USER in .env",)
-        raise PlatformError("LOGIN_REFUSED", f"{_who(endpoints)} may not do this", why=said, steps=steps) from error
+    with answering(endpoints, on), open_connection(endpoints, on, name) as link:
+        yield link
 
 
-def open_connection(endpoints: Endpoints, database: str, name: str = "") -> psycopg.Connection[Any]:
+def answering(endpoints: Endpoints, on: str = MAINTENANCE) -> contextlib.AbstractContextManager[None]:
+    """Turn the failures of connections to a database into errors for users; see `database.failure`."""
+    return database.answering(endpoints.database_url(on), f"work on the database {on}")
+
+
+def open_connection(endpoints: Endpoints, on: str, name: str = "") -> psycopg.Connection[Any]:
     """The same for callers that close it themselves. Raises psycopg.OperationalError."""
-    import psycopg
-
-    return psycopg.connect(
-        host=endpoints.host,
-        port=endpoints.port("postgres"),
-        user=endpoints.postgres.user,
-        password=endpoints.postgres.password,
-        dbname=database,
-        connect_timeout=CONNECT_LIMIT,
-        application_name=name or application(""),
-        options="-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0",
-        autocommit=True,
-    )
+    return database.connect(endpoints.database_url(on), name=name or application(""), options=_NO_LIMITS)
 
 
 def together(
@@ -202,17 +185,6 @@ def application(mark: str) -> str:
     return f"platform-db{mark}"
 
 
-def unreachable(endpoints: Endpoints, error: Exception) -> PlatformError:
-    """The error for a server that does not answer, went away or refuses the login."""
-    lines = str(error).strip().splitlines() or [""]
-    refused = any("authentication failed" in line or "no pg_hba.conf entry" in line for line in lines)
-    missing = next((line for line in lines if "does not exist" in line), "")
-    what = f"PostgreSQL {'refused' if refused or missing else 'does not answer'} {_who(endpoints)}"
-    steps = ("see POSTGRES_USER and POSTGRES_PASSWORD in .env",) if refused else ("invoke status", "invoke doctor")
-    why = missing or next((line for line in lines if "FATAL:" in line), lines[0])  # what follows are guesses of libpq
-    return PlatformError("LOGIN_REFUSED" if refused else "UNREACHABLE", what, why=why.strip(), steps=steps)
-
-
 def _who(endpoints: Endpoints) -> str:
     return f"{endpoints.postgres.user}@{endpoints.address('postgres')}"
 
@@ -225,7 +197,7 @@ def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
         "PGPORT": str(endpoints.port("postgres")),
         "PGUSER": endpoints.postgres.user,
         "PGPASSWORD": endpoints.postgres.password,
-        "PGCONNECT_TIMEOUT": str(CONNECT_LIMIT),
+        "PGCONNECT_TIMEOUT": str(database.CONNECT_LIMIT),
         "PGAPPNAME": name or application(""),
         "PGOPTIONS": _TEXT,
         "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "C",

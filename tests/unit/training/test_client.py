@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
+from infra import endpoints, settings
 from infra.errors import PlatformError
 from infra.training import client
+from infra.training.contract import Contract
 from infra.training.patience import Unavailable
 
+CONTRACT = Contract(endpoints.contract(endpoints.build(settings.load(environ={}), ())))
 NOW = datetime(2026, 11, 23, 23, 59, tzinfo=UTC)
 
 
@@ -41,18 +45,27 @@ def test_an_unknown_job_and_the_nearest_one(name: str, hint: str | None) -> None
 
 
 def test_servers_that_do_not_answer_are_named() -> None:
-    with pytest.raises(PlatformError, match="Temporal does not answer") as caught, client.answering():
+    with pytest.raises(PlatformError, match="Temporal does not answer") as caught, client.answering(CONTRACT):
         raise Unavailable("Temporal does not answer: refused")
     assert caught.value.code == "UNREACHABLE"
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [('FATAL: password authentication failed for user "admin"', "LOGIN_REFUSED"), ("no such database", "UNREACHABLE")],
+    [
+        ('FATAL:  password authentication failed for user "admin"', "LOGIN_REFUSED"),
+        ('FATAL:  database "platform" does not exist', "NOT_FOUND"),
+        ("connection refused", "UNREACHABLE"),
+        ("FATAL:  sorry, too many clients already", "DATABASE_BUSY"),
+    ],
 )
-def test_a_refused_login(text: str, code: str) -> None:
-    import psycopg
-
-    with pytest.raises(PlatformError) as caught, client.answering():
+def test_what_postgresql_refuses(text: str, code: str) -> None:
+    with pytest.raises(PlatformError) as caught, client.answering(CONTRACT):
         raise psycopg.OperationalError(text)
     assert caught.value.code == code
+
+
+def test_what_made_the_patience_end_is_told() -> None:
+    with pytest.raises(PlatformError) as caught, client.answering(CONTRACT):
+        raise Unavailable("PostgreSQL does not answer") from psycopg.errors.TooManyConnections("too many clients")
+    assert (caught.value.code, caught.value.details["sqlstate"]) == ("DATABASE_BUSY", "53300")
