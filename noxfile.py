@@ -82,7 +82,7 @@ def smoke_kind(session: nox.Session) -> None:
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""
-    _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/training")
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/training", "tests/faults/security")
 
 
 @nox.session(name="faults-compose")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from infra import private
 from infra.errors import PlatformError
 
 SCHEMA_VERSION = 1
@@ -181,7 +182,8 @@ class Console:
     def open_log(self, directory: Path) -> None:
         """Also write what is said to `<directory>/<utc>-<task>.log`; keep the newest 20. Silent if it cannot."""
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            private.directory(directory.parent, private.way())
+            private.directory(directory)
             name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             path = directory / f"{name}-{os.getpid()}-{self.command or 'run'}.log"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -69,6 +69,7 @@ CODES: Mapping[str, Kind] = {
     "PREFLIGHT_FAILED": Kind(ExitCode.PREFLIGHT, "a check before the start failed; nothing was started"),
     "PORT_TAKEN": Kind(ExitCode.PREFLIGHT, "a port that a service needs is in use"),
     "STATE_UNWRITABLE": Kind(ExitCode.PREFLIGHT, "the state directory cannot be written"),
+    "STATE_UNSAFE": Kind(ExitCode.PREFLIGHT, "a directory is another user's, or others may write to it; not used"),
     "PROGRAM_MISSING": Kind(ExitCode.DEPENDENCY, "a program that is needed is not installed"),
     "PROGRAM_FAILED": Kind(ExitCode.FAILED, "a program that was called ended with an error"),
     "UNREACHABLE": Kind(ExitCode.DEPENDENCY, "a server does not answer", retryable=True),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
 from infra.settings import Settings
@@ -59,14 +60,14 @@ def of(settings: Settings) -> Stack:
 
 
 def ensure_home(stack: Stack) -> None:
-    """Make the stack's directory with a .gitignore; what must be private in it (data, logs, passwords) is so itself.
+    """Make the stack's directory, private, with a .gitignore.
 
     Raises:
-        PlatformError: STATE_UNWRITABLE with the reason.
+        PlatformError: STATE_UNWRITABLE or STATE_UNSAFE with the reason.
     """
     try:
-        stack.home.mkdir(parents=True, exist_ok=True)
-        stack.logs.mkdir(exist_ok=True)
+        private.directory(stack.home, private.way())
+        private.directory(stack.logs)
         probe = stack.home / f".write-{os.getpid()}"
         probe.write_text("x")
         probe.unlink()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra import catalog
+from infra import catalog, private
 from infra.console import Console
 from infra.endpoints import HOST, Endpoints
 from infra.ports import Claim, Conflict, conflicts
@@ -52,7 +52,7 @@ def ensure(stack: Stack, specs: list[Spec], console: Console) -> None:
     """
     try:
         for spec in specs:
-            Path(spec.cwd).mkdir(parents=True, exist_ok=True)
+            private.directory(Path(spec.cwd))
         supervise.ensure(home(stack), specs)
     except OSError as error:
         raise unwritable(home(stack), error) from error

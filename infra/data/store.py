@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
 
@@ -119,7 +120,7 @@ def locked(target: Path, command: str) -> Iterator[None]:
 
 def _open_lock(target: Path) -> Any:
     try:
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make(target)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         return os.fdopen(os.open(target / LOCK, flags, 0o600), "r+", encoding="utf-8")
     except OSError as error:

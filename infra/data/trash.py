@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import stack
+from infra import private, stack
 from infra.errors import PlatformError
 from infra.stack import Stack
 from infra.tiers.base import ELSEWHERE, Context, Removal, Tier
@@ -106,7 +106,7 @@ def _put(context: Context, tier: Tier, service: str, items: tuple[Removal, ...],
 
 def _directory(trash: Path, tier: str, service: str, now: float) -> Path:
     """A new directory; two removals within one second get different ones."""
-    trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.directory(trash)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     for number in range(1, 1000):
         path = trash / (f"{stamp}-{tier}-{service}" + (f"-{number}" if number > 1 else ""))

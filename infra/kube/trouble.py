@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from infra import private
 from infra.kube.api import Api, NoAnswer
 from infra.kube.snapshot import Snapshot
 from infra.kube.verdict import Verdict
@@ -18,7 +19,7 @@ def describe(api: Api, seen: Verdict, found: Snapshot, note: Path) -> None:
     """Write what is known of the pod to blame to a file; an old one is gone when there is nothing to say."""
     lines = [*log(api, seen, LINES), *events(found, EVENTS)]
     with contextlib.suppress(OSError):
-        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(note.parent)
         if lines:
             write_atomic(note, "\n".join(lines) + "\n", mode=0o600, sync=False)
         else:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
@@ -119,7 +120,7 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
     Raises:
         OSError: the directory cannot be written.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    private.directory(home)
     generations = {spec.name: spec.generation for spec in desired(home)}
     # A new generation, so that nobody takes the old failure for the outcome of this try.
     failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}

@@ -152,7 +152,7 @@ def _execute(
 
 
 def _answered(console: Console, body: Callable[..., Answer | None], options: dict[str, Any], log: bool) -> int:
-    from infra import settings, stack
+    from infra import private, settings, stack
 
     if console.output not in FORMATS:
         wrong, console.output = console.output, "table"
@@ -161,6 +161,7 @@ def _answered(console: Console, body: Callable[..., Answer | None], options: dic
     flags = {"PLATFORM_TIER": str(options.get("tier") or "")}
     loaded = settings.load(flags=flags)
     home = stack.of(loaded)
+    private.check_tree(home.home)  # it says which programs are run
     loaded = settings.with_remembered(loaded, stack.remembered_settings(home), str(home.memory))
     console.secrets = tuple(s for s in loaded.secrets() if not _public(loaded, s))
     console.stack = home.name

@@ -18,7 +18,7 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from infra import catalog
+from infra import catalog, private
 from infra.training import program, workflow
 from infra.training.contract import Contract
 from infra.training.jobs import Jobs, Superseded
@@ -248,7 +248,7 @@ def _head(log: Path, step: Step) -> int:
 
 def section(log: Path, title: str) -> int:
     """Begin a section of the log; returns where what follows will start."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private.directory(log.parent)
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}\n")
         return file.tell()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from infra import private
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.stack import Stack, unwritable
@@ -44,7 +45,7 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[s
     work = home(stack) / "work"
     try:
         for directory in (work, job_logs(stack)):
-            directory.mkdir(parents=True, exist_ok=True)
+            private.directory(directory)
         supervise.ensure(home(stack), [_spec(stack, work, {**contract_env, **jobs})])
     except OSError as error:
         raise unwritable(home(stack), error) from error

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from infra import private
 from infra.data import store
 
 DIRECTORY = "objects"
@@ -58,7 +59,7 @@ class Pool:
         path = self.path(sha256)
         for directory in (self.root, path.parent):
             if directory not in self._known:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private.make(directory)
                 if not self._direct(directory):
                     raise OSError(errno.ELOOP, "is a link, which is not followed", str(directory))
                 self._known.add(directory)

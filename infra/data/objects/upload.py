@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from infra import private
 from infra.data.objects import fetch
 from infra.data.objects.client import Client
 from infra.data.objects.fetch import PART, Watch
@@ -41,7 +42,7 @@ class Uploads:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         with self._lock:
             self.alive[upload] = (store, bucket, key)
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make(self.path.parent)
             with os.fdopen(os.open(self.path, flags, 0o600), "a", encoding="ascii") as file:
                 file.write(line)
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra import stack
+from infra import private, stack
 from infra.console import Console, human_bytes
 from infra.data import store
 from infra.data.postgres import clients, digest, dump, manifest
@@ -303,7 +303,7 @@ def write_metrics(context: Context, target: Path) -> Path:
     chosen = context.settings.text("PLATFORM_METRICS_DIR")
     path = (context.settings.root / chosen / METRICS.name) if chosen else context.stack.home / METRICS
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        private.make(path.parent, 0o755)
         stack.write_atomic(path, metrics(listing(target)), mode=0o644)
     except OSError as error:
         raise stack.unwritable(path, error) from error

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import private
 from infra.data import store
 from infra.data.postgres import clients
 from infra.data.postgres import facts as postgres_facts
@@ -190,7 +191,7 @@ def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, 
 def workspace(parent: Path) -> Iterator[Path]:
     """A private directory for unpacked files; those of runs that died go first."""
     try:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(parent)
         _sweep_workspaces(parent)
         made = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
     except OSError as error:

@@ -74,7 +74,7 @@ def plan(settings: Settings, present: Place, found: Program, old_bin: str = "") 
     """
     if not present.initialised:
         raise PlatformError("NOT_FOUND", f"there are no databases in {present.data}", steps=("invoke up",))
-    old_major = (present.data / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
+    old_major = native.data_version(present.data)
     new_major = native.program_major(replace(present, bin=found.path))
     if old_major == new_major:
         return None
@@ -253,8 +253,8 @@ def back(data: Path) -> tuple[Path, Path, str]:
     found = kept(data)
     if not found:
         raise PlatformError("NOT_FOUND", f"no earlier directory is kept beside {data}", steps=("invoke db.list",))
-    major = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    major = native.data_version(data)
     away = data.with_name(f"postgres-{major}-{scratch.stamp()}")
     os.rename(data, away)
     os.rename(found[-1], data)
-    return data, away, (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    return data, away, native.data_version(data)

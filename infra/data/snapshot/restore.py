@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra import shell
+from infra import private, shell
 from infra.console import human_bytes
 from infra.data import redis_dump, store, temporal_file, trash
 from infra.data.objects import backup as objects_backup
@@ -241,7 +241,7 @@ def _file(context: Context, tier: Tier, content: Path, done: Done) -> None:
         kept = trash.put(context, tier, tier.removals(context, ("temporal",)), "restore of a snapshot")
         done.way_back["temporal"] = [f"invoke trash.restore {e.name} --yes" for e in kept]
         place = _place(context, tier, kept)
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.directory(place)
         part = place / f".{temporal_file.FILE}.part"
         shutil.copyfile(content / "temporal" / temporal_file.FILE, part)
         part.chmod(0o600)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra import docker_engine, images, stack
+from infra import docker_engine, images, private, stack
 from infra.docker_engine import Engine, Place
 from infra.settings import Settings
 from infra.tiers.base import Context
@@ -80,7 +80,7 @@ def make_figures(settings: Settings, home: Path) -> None:
     """
     folder = figures(settings, home)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.make(folder, 0o755)  # Prometheus' user in the container reads it
     except OSError as error:
         raise stack.unwritable(folder, error) from error
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from infra import catalog, docker_engine, endpoints, stack
+from infra import catalog, docker_engine, endpoints, private, stack
 from infra.errors import PlatformError
 from infra.shell import Running
 from infra.tiers import answering, providers, temporal_login
@@ -199,7 +199,7 @@ def stop_services(session: Session, names: Sequence[str]) -> tuple[str, ...]:
 
 def _prepare(session: Session, names: Sequence[str]) -> None:
     try:
-        session.home.mkdir(parents=True, exist_ok=True)
+        private.directory(session.home)
     except OSError as error:
         raise stack.unwritable(session.home, error) from error
     make_figures(session.context.settings, session.context.stack.home)

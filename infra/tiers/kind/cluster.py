@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra import stack
+from infra import private, stack
 from infra.errors import PlatformError
 from infra.kube import api, kubeconfig
 from infra.kube.api import Api
@@ -70,7 +70,7 @@ class Cluster:
     def remember(self, **facts: object) -> None:
         """Add to what is known. Raises PlatformError STATE_UNWRITABLE."""
         try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(self.home)
             write_atomic(self.memory, json.dumps(self.record | facts, indent=1) + "\n")
         except OSError as error:
             raise stack.unwritable(self.home, error) from error

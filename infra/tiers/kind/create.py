@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra import shell, stack
+from infra import private, shell, stack
 from infra.errors import PlatformError
 from infra.kube.tools import Tools
 from infra.stack import write_atomic
@@ -93,7 +93,7 @@ def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:
 def _prepare(cluster: Cluster) -> None:
     try:
         for directory in (cluster.home, cluster.mark, *([cluster.volumes] if cluster.kept else [])):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(directory)
         (cluster.mark / "stack").write_text(f"{cluster.context.stack.name}\n{cluster.home}\n", encoding="utf-8")
     except OSError as error:
         raise stack.unwritable(cluster.home, error) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, stack
+from infra import catalog, private, stack
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.snapshot import INSTANCE, Object, metadata
@@ -157,7 +157,7 @@ def unstash(cluster: Cluster, removal: Removal, kept: Path) -> None:
     archive, directory = kept / ARCHIVE, kept / DIRECTORY
     try:
         if directory.is_dir() and node is None:
-            cluster.volumes.mkdir(parents=True, exist_ok=True)
+            private.directory(cluster.volumes)
             os.rename(directory, cluster.volumes / volume.directory)
             return
         if not archive.is_file():

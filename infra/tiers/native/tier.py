@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from infra import catalog, endpoints, ports, stack
+from infra import catalog, endpoints, ports, private, stack
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.provision import ensure
@@ -168,9 +168,9 @@ class Native:
     def _prepare(self, builder: Builder, names: Sequence[str]) -> None:
         """Directories and private files that the services expect."""
         try:
-            for name in names:
-                for directory in builder.directories(name):
-                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.directory(builder.home / "data", private.way())
+            for directory in (d for name in names for d in builder.directories(name)):
+                private.directory(directory)
             if builder.endpoints.redis_password:
                 password = builder.endpoints.redis_password.replace("\\", "\\\\").replace('"', '\\"')
                 stack.write_atomic(builder.redis_config, f'requirepass "{password}"\n', mode=0o600)

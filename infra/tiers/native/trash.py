@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from infra import catalog, stack
+from infra import catalog, private, stack
 from infra.errors import PlatformError
 from infra.tiers.base import ELSEWHERE, Removal
 from infra.tiers.native import object_store, postgres
@@ -68,7 +68,7 @@ def unstash(home: Path, removal: Removal, kept: Path) -> None:
         raise PlatformError("NOT_FOUND", f"{there} is not there any more", steps=("invoke trash.list",))
     engine = _engine(home, removal, kept)
     try:
-        data.parent.mkdir(parents=True, exist_ok=True)
+        private.directory(data.parent, private.way())
         if data.exists():
             raise FileExistsError(errno.EEXIST, "there is data in its place", str(data))
         if removal.service == "postgres" and postgres.is_root():
