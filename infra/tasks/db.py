@@ -317,7 +317,7 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
     program = server.clients.program("psql")
     if not os.path.isfile(program):
         raise PlatformError("PROGRAM_MISSING", f"there is no psql in {server.clients.directory}")
-    env = {k: v for k, v in postgres_clients.login(server.endpoints).items() if k not in ("PGOPTIONS", "LC_ALL")}
+    env = {k: v for k, v in postgres_clients.login(server).items() if k not in ("PGOPTIONS", "LC_ALL")}
     code = subprocess.call([program, postgres_dump.quoted(database)], env=env)
     return Answer(None, exit=code) if code else None
 

@@ -90,7 +90,7 @@ class Bench:
 
     def plain(self, argv: list[str]) -> subprocess.Popen[bytes]:
         """Start a client program as it is."""
-        return subprocess.Popen(argv, env=postgres_clients.login(self.ends), stdout=subprocess.PIPE)
+        return subprocess.Popen(argv, env=postgres_clients.login(self.server), stdout=subprocess.PIPE)
 
     def by_hand(self, program: str) -> str:
         """The client program that somebody without us would call."""

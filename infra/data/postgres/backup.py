@@ -221,7 +221,7 @@ def _roles_sql(server: Server, children: Children, draft: Draft) -> None:
     path = draft.path(ROLES_SQL)
     argv = [server.clients.program("pg_dumpall"), "--roles-only", "--no-sync", "--no-password", f"--file={path}"]
     argv += [] if server.superuser else ["--no-role-passwords"]
-    result = children.run(argv, clients.login(server.endpoints))
+    result = children.run(argv, clients.login(server))
     if result.code:
         raise clients.failure("BACKUP_FAILED", argv, result, "the roles could not be dumped")
     draft.add(ROLES_SQL)

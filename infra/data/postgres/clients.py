@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How values are written as text must not depend on what a database or role has set: digests would differ.
 _TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base64"
+# Triggers on login, which PostgreSQL has from 17 on, may write rows or refuse: our logins are nothing to note.
+_QUIET = " -c event_triggers=off"
 _NO_LIMITS = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
 MAINTENANCE = "postgres"
 """The database that is connected to for work on others."""
@@ -54,6 +56,11 @@ class Server:
     def who(self) -> str:
         """`user@host:port`, for messages."""
         return _who(self.endpoints)
+
+    @property
+    def quiet(self) -> str:
+        """The option of a login that fires no trigger of the user's; '' where there is none, or we may not set it."""
+        return _QUIET if self.number >= 170000 and self.superuser else ""
 
 
 def version_text(number: int) -> str:
@@ -146,7 +153,25 @@ def answering(endpoints: Endpoints, on: str = MAINTENANCE) -> contextlib.Abstrac
 
 def open_connection(endpoints: Endpoints, on: str, name: str = "") -> psycopg.Connection[Any]:
     """The same for callers that close it themselves. Raises psycopg.OperationalError."""
-    return database.connect(endpoints.database_url(on), name=name or application(""), options=_NO_LIMITS)
+    import psycopg
+
+    url = endpoints.database_url(on)
+    server = (endpoints.address("postgres"), endpoints.postgres.user)
+    try:
+        return _opened(url, name, "" if server in _not_quiet else _QUIET)
+    except psycopg.OperationalError as error:
+        if "event_triggers" not in str(error):
+            raise
+    _not_quiet.add(server)
+    return _opened(url, name, "")
+
+
+_not_quiet: set[tuple[str, str]] = set()
+"""Logins that cannot be quiet: an older server says so, or one that lets superusers alone have it."""
+
+
+def _opened(url: str, name: str, quiet: str) -> psycopg.Connection[Any]:
+    return database.connect(url, name=name or application(""), options=_NO_LIMITS + quiet)
 
 
 def together(
@@ -189,8 +214,9 @@ def _who(endpoints: Endpoints) -> str:
     return f"{endpoints.postgres.user}@{endpoints.address('postgres')}"
 
 
-def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
+def login(server: Server, name: str = "") -> dict[str, str]:
     """The environment that lets a client program log in; the password is in no argument list."""
+    endpoints = server.endpoints
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
     own = {
         "PGHOST": endpoints.host,
@@ -199,7 +225,7 @@ def login(endpoints: Endpoints, name: str = "") -> dict[str, str]:
         "PGPASSWORD": endpoints.postgres.password,
         "PGCONNECT_TIMEOUT": str(database.CONNECT_LIMIT),
         "PGAPPNAME": name or application(""),
-        "PGOPTIONS": _TEXT,
+        "PGOPTIONS": _TEXT + server.quiet,
         "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "C",
     }
     return kept | own

@@ -59,7 +59,7 @@ def dump(
     argv += [f"--lock-wait-timeout={LOCK_WAIT}s", f"--file={raw}"]
     argv += [f"--snapshot={snapshot}"] if snapshot else []
     argv.append(f"--dbname={quoted(database)}")
-    process = children.start(argv, clients.login(server.endpoints, name))
+    process = children.start(argv, clients.login(server, name))
     contents: dict[str, Content] = {}
     for path, growing in data_files(raw, lambda: process.poll() is not None):
         contents[path.name] = take(path, growing)
@@ -127,7 +127,7 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
         PlatformError: BACKUP_DAMAGED when pg_restore cannot read it.
     """
     argv = [server.clients.program("pg_restore"), "--list", str(directory)]
-    result = children.run(argv, clients.login(server.endpoints))
+    result = children.run(argv, clients.login(server))
     if result.code:
         raise clients.failure("BACKUP_DAMAGED", argv, result, f"{directory} is no whole archive")
     matches = [m for line in result.out.splitlines() if (m := _ENTRY.match(line))]

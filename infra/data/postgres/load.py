@@ -154,7 +154,7 @@ def load(order: Order, directory: Path, name: str) -> None:
     jobs = min(os.cpu_count() or 2, AT_ONCE)
     argv = [order.server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--exit-on-error"]
     argv += ["--no-password", f"--dbname={dump.quoted(name)}", str(directory)]
-    result = order.children.run(argv, clients.login(order.server.endpoints))
+    result = order.children.run(argv, clients.login(order.server))
     if result.code:
         raise clients.failure("BACKUP_FAILED", argv, result, f"{name} could not be filled")
     with order.children.connected(order.server.endpoints, name) as link:

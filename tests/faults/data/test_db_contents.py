@@ -79,3 +79,37 @@ def test_a_left_over_scratch_database_that_cannot_be_dropped_is_named_and_in_nob
         link.execute(f"alter database {name} is_template false".encode())
     site.backup("--database", "users", "--verify")
     assert name not in site.databases()
+
+
+NOTED = """
+create table logins (who text);
+create function note() returns event_trigger language plpgsql as $$
+begin insert into public.logins values (session_user); {then} end $$;
+create event trigger noting on login execute function note();
+alter event trigger noting enable always;
+"""
+
+
+def test_a_trigger_on_login_does_not_see_our_logins(site: Site) -> None:
+    make(site, "noted", NOTED.format(then=""))
+    path = site.backup("--database", "noted", "--verify")
+    done = site.invoke("db.restore", "--from", str(path), "--yes")
+    assert done.returncode == 0, done.stderr
+    with site.link("noted") as link:
+        assert link.execute("select count(*) from logins").fetchone() == (1,)  # ours of this test
+
+
+def test_a_trigger_that_refuses_every_login_keeps_no_backup_from_being_made(site: Site) -> None:
+    make(site, "closed", NOTED.format(then="raise exception 'closed';"))
+    site.backup("--database", "closed", "--verify")
+
+
+def test_a_role_that_may_not_switch_triggers_off_backs_up_what_is_its_own(site: Site) -> None:
+    with site.link() as link:
+        link.execute("drop role if exists plain")
+        link.execute("create role plain login createdb password 'plain'")
+        link.execute("create database owned owner plain")
+    done = site.invoke(
+        "db.backup", "--to", str(site.target), "--database", "owned", POSTGRES_USER="plain", POSTGRES_PASSWORD="plain"
+    )
+    assert done.returncode == 0, done.stderr

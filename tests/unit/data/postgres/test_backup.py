@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,9 +131,13 @@ def test_the_password_goes_by_environment_and_foreign_settings_do_not(monkeypatc
 
     monkeypatch.setenv("PGSERVICE", "elsewhere")
     ends = endpoints.build(settings.load(environ={"POSTGRES_PASSWORD": "geheim"}), ("postgres",))
-    env = clients.login(ends)
+    there = clients.Server(ends, 180006, True, clients.Clients(Path("/x"), 180006))
+    env = clients.login(there)
     assert env["PGPASSWORD"] == "geheim"
     assert "PGSERVICE" not in env
+    assert "event_triggers=off" in env["PGOPTIONS"]
+    for other in (replace(there, number=160004), replace(there, superuser=False)):
+        assert "event_triggers" not in clients.login(other)["PGOPTIONS"]
 
 
 @pytest.mark.parametrize(
