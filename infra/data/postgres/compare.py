@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.data import store
@@ -15,10 +16,29 @@ from infra.data.store import Backup
 from infra.errors import PlatformError
 
 
+@dataclass(frozen=True)
+class Group:
+    """Tables between which a restore may move rows: one alone, or all partitions of a table.
+
+    A dump loads partitions by hash of an enum through the table at the top, since the hash is of numbers that the
+    server gives to the labels. `columns` says for each table in which order its fields are to be read, empty for as
+    they are: partitions of one table may have them in different orders.
+    """
+
+    columns: Mapping[str, tuple[int, ...]]
+
+    def content(self, archive: Archive) -> tuple[int, int] | None:
+        """Rows and bytes of all of them; None where one is missing."""
+        found = [archive.tables.get(label) for label in self.columns]
+        there = [content for content in found if content is not None]
+        return (sum(c.rows for c in there), sum(c.size for c in there)) if len(there) == len(found) else None
+
+
 def compare(order: Order, database: str) -> Archive:
     """Compare a filled database with the manifest: objects, rows and digest of every table.
 
-    The copy is dumped again; where a table's text differs, its rows may have another order, which is looked into.
+    The copy is dumped again; where a table's text differs, its rows may have another order, or lie in another
+    partition of the same table, which is looked into.
 
     Raises:
         PlatformError: BACKUP_DAMAGED with what differs.
@@ -28,19 +48,42 @@ def compare(order: Order, database: str) -> Archive:
     same_version = order.backup.facts["client"]["number"] // 10000 == order.server.clients.number // 10000
     wrong = dump.other_objects(saved, found, same_version)
     labels = dump.different(saved, found)
-    alike = {label: found.files[label] for label in labels if _alike(saved.tables.get(label), found.tables.get(label))}
-    same = _same_rows(order, database, alike) if alike else set()
+    groups = [g for g in _groups(order, database, labels) if (g.content(saved) or ()) == g.content(found)]
+    same = _same_rows(order, database, found, groups) if groups else set()
     wrong += [f"other content: {label}" for label in labels if label not in same]
     if wrong:
         raise _not_the_same(order.backup, database, wrong)
     return found
 
 
-def _alike(saved: Content | None, found: Content | None) -> bool:
-    """Whether it may be the order of the rows alone that differs."""
-    if saved is None or found is None or saved.digest == found.digest:
-        return False
-    return (saved.rows, saved.size) == (found.rows, found.size)
+_PARTITIONS = """
+select pg_partition_root(c.oid)::oid,
+  'TABLE DATA ' || n.nspname || ' ' || c.relname || ' ' || pg_get_userbyid(c.relowner),
+  array(select attname::text from pg_attribute
+        where attrelid = c.oid and attnum > 0 and not attisdropped and attgenerated = '' order by attnum)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relispartition and c.relkind = 'r'
+"""
+
+
+def _groups(order: Order, database: str, labels: Sequence[str]) -> list[Group]:
+    """The groups that the tables which differ belong to."""
+    tables = [label for label in labels if label.startswith("TABLE DATA ")]
+    with order.children.connected(order.server.endpoints, order.names[database]) as link:
+        rows = link.execute(_PARTITIONS).fetchall() if tables else []
+    trees: dict[int, dict[str, list[str]]] = {}
+    for root, label, columns in rows:
+        trees.setdefault(root, {})[dump.in_one_line(label)] = columns
+    partitioned = [tree for tree in trees.values() if tree.keys() & set(tables)]
+    alone = set(tables) - {label for tree in partitioned for label in tree}
+    return [*(Group({label: ()}) for label in sorted(alone)), *(Group(_orders(tree)) for tree in partitioned)]
+
+
+def _orders(tree: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
+    """Where each table of a tree has the columns of the first one; nothing where all have them in one order."""
+    first = next(iter(tree.values()))
+    if all(columns == first for columns in tree.values()):
+        return dict.fromkeys(tree, ())
+    return {label: tuple(columns.index(name) for name in first) for label, columns in tree.items()}
 
 
 def _dumped(order: Order, database: str, take: dump.Take) -> Archive:
@@ -51,18 +94,31 @@ def _dumped(order: Order, database: str, take: dump.Take) -> Archive:
         shutil.rmtree(raw, ignore_errors=True)
 
 
-def _same_rows(order: Order, database: str, alike: Mapping[str, str]) -> set[str]:
-    """Which tables (with their files in a dump of the copy) have the same rows as the backup, in whatever order.
+def _same_rows(order: Order, database: str, found: Archive, groups: Sequence[Group]) -> set[str]:
+    """The tables of the groups that have the same rows as the backup, in whatever order and partition.
 
     What was measured of the copy is gone: it is dumped once more.
     """
-    sums = _sums(order, database, alike.values())
+    columns = {label: order_ for group in groups for label, order_ in group.columns.items()}
+    there = _sums(order, database, {found.files[label]: order_ for label, order_ in columns.items()})
     files = _files(order, database)
-    return {n for n, file in alike.items() if n in files and _saved_sum(order, files[n]) == sums.get(file)}
+    saved = {n: _saved_sum(order, files[n], order_) for n, order_ in columns.items() if n in files}
+    same: set[str] = set()
+    for group in groups:
+        if group.columns.keys() <= saved.keys() and _total(saved[n] for n in group.columns) == _total(
+            there[found.files[n]] for n in group.columns
+        ):
+            same |= group.columns.keys()
+    return same
 
 
-def _sums(order: Order, database: str, wanted: Iterable[str]) -> dict[str, tuple[int, int]]:
-    rows = {name: digest.Rows() for name in wanted}
+def _total(sums: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    numbers, totals = zip(*sums, strict=True)
+    return sum(numbers), sum(totals)
+
+
+def _sums(order: Order, database: str, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    rows = {name: digest.Rows(columns=columns) for name, columns in wanted.items()}
 
     def take(path: Path, growing: Callable[[], bool]) -> Content:
         return digest.measure(path, growing, *filter(None, [rows.get(path.name)]))
@@ -82,8 +138,8 @@ def _files(order: Order, database: str) -> dict[str, store.File]:
     return {label: files[name] for label, name in named.items() if name in files}
 
 
-def _saved_sum(order: Order, file: store.File) -> tuple[int, int]:
-    rows = digest.Rows()
+def _saved_sum(order: Order, file: store.File, columns: tuple[int, ...]) -> tuple[int, int]:
+    rows = digest.Rows(columns=columns)
     read_into(order, file, rows, packed=True)
     return rows.sum
 

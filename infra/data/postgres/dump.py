@@ -134,6 +134,11 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
     return {m[1]: m[2] for m in matches}
 
 
+def in_one_line(label: str) -> str:
+    """An entry as pg_restore lists it: a name with a line break in it has a blank there."""
+    return label.replace("\n", " ").replace("\r", " ")
+
+
 def objects(entries: Iterable[str]) -> tuple[str, ...]:
     """The entries that say what the database consists of, sorted."""
     return tuple(sorted(e for e in entries if not e.startswith(_NO_OBJECTS)))

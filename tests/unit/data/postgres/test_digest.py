@@ -83,6 +83,13 @@ def test_the_order_of_rows_can_be_left_out_of_account(size: int) -> None:
     assert _rows(b"\n1\n", size) != _rows(b"1\n", size)
 
 
+def test_rows_are_the_same_with_their_fields_in_another_order() -> None:
+    one, other = digest.Rows(columns=(1, 0)), digest.Rows()
+    one.write(b"a\\t\t1\nb\t2\n\\.\n")
+    other.write(b"2\tb\n1\ta\\t\n\\.\n")
+    assert one.sum == other.sum
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="holes are made on Linux only")
 def test_what_has_been_read_of_a_growing_file_is_gone_from_the_disk(tmp_path: Path) -> None:
     source = tmp_path / "1.dat"
