@@ -11,10 +11,11 @@ from pathlib import Path
 
 from infra import catalog, health, lifecycle
 from infra.console import printable
+from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import ENV_FILE
-from infra.tiers.base import Check, Context, Tier
+from infra.tiers.base import Check, Tier
 
 MINIMUM_PYTHON = (3, 11)
 PRIVATE = ("backups/**/*", "snapshots/**/*", "trash/*", "scratch/*")
@@ -23,16 +24,16 @@ LOOK_AT = 2000
 """Entries of each that are looked at: a pool of objects may hold a hundred thousand, all made alike."""
 
 
-def checks(context: Context, tier: Tier, obs: bool) -> list[Check]:
+def checks(tier: Tier, obs: bool) -> list[Check]:
     """All findings, those of the machine first; never raises for a failed check."""
-    found = [_python(), *_settings(context), *_private(context)]
+    found = [_python(), *_settings(tier.context), *_private(tier.context)]
     try:
-        found += tier.preflight(context, tier.selection(context, obs, ()))
+        found += tier.preflight(tier.selection(obs, ()))
     except PlatformError as error:
         found.append(Check(error.code.lower(), "fail", error.what, "; ".join(error.steps), error.code))
         return found
-    if tier.running(context):
-        found += _answers(context, tier)
+    if tier.running():
+        found += _answers(tier)
     return found
 
 
@@ -82,9 +83,9 @@ def _loose(path: Path) -> bool:
     return False
 
 
-def _answers(context: Context, tier: Tier) -> list[Check]:
-    ends = tier.endpoints(context)
-    questions = health.thorough(ends, lifecycle.psql(context.settings))
+def _answers(tier: Tier) -> list[Check]:
+    ends = tier.endpoints()
+    questions = health.thorough(ends, lifecycle.psql(tier.context.settings))
     remedy = "invoke up makes what is missing; invoke logs -s SERVICE shows why it fails"
     return _left_over(ends) + [
         Check(f"answer.{name}", "ok" if f.ok else "fail", f.detail or f"{name} works", "" if f.ok else remedy)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra import catalog, health, probes, stack
-from infra.console import Console
+from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.tiers.base import Availability, Check, Context, ServiceStatus, Tier
+from infra.tiers.base import Availability, Check, ServiceStatus, Tier
 from infra.waiting import login_steps
 
 PATIENCE = 20.0
@@ -31,24 +31,42 @@ class Choice:
     named: bool
 
 
-def tiers() -> Mapping[str, Tier]:
+def tiers(context: Context) -> Mapping[str, Tier]:
     """All tiers of this version, best first."""
-    return {name: tier_of(name) for name in ("compose", "native", "kind")}
+    return {name: made(context) for name, made in TIERS.items()}
 
 
-def tier_of(name: str) -> Tier:
-    """One tier; what the others are made of is not imported."""
-    if name == "compose":
-        from infra.tiers.compose.tier import ComposeTier
+def tier_of(name: str, context: Context) -> Tier:
+    """One tier; what the others are made of is not imported.
 
-        return ComposeTier()
-    if name == "kind":
-        from infra.tiers.kind.tier import Kind
+    Raises:
+        PlatformError: USAGE for a name that this version does not have.
+    """
+    if name not in TIERS:
+        raise PlatformError("USAGE", f"there is no tier {name!r}", steps=(f"use one of {', '.join(TIERS)}",))
+    return TIERS[name](context)
 
-        return Kind()
+
+def _compose(context: Context) -> Tier:
+    from infra.tiers.compose.tier import Compose
+
+    return Compose(context)
+
+
+def _native(context: Context) -> Tier:
     from infra.tiers.native.tier import Native
 
-    return Native()
+    return Native(context)
+
+
+def _kind(context: Context) -> Tier:
+    from infra.tiers.kind.tier import Kind
+
+    return Kind(context)
+
+
+TIERS: Mapping[str, Callable[[Context], Tier]] = {"compose": _compose, "native": _native, "kind": _kind}
+"""Every tier, best first; each is imported when it is used, since commands start faster without the others."""
 
 
 def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
@@ -60,20 +78,20 @@ def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
     settings = context.settings
     asked = settings.text("PLATFORM_TIER")
     if known is None:
-        known = {asked: tier_of(asked)} if asked else tiers()
+        known = {asked: tier_of(asked, context)} if asked else tiers(context)
     if asked:
-        return Choice(_usable(known[asked], settings), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
+        return Choice(_usable(known[asked]), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
     last = known.get(stack.remembered(context.stack, "tier"))
     for tier in sorted(known.values(), key=lambda t: t is not last):  # the others' engines are asked only if need be
-        if tier.running(context):
+        if tier.running():
             return Choice(tier, "it runs", named=False)
-    if last is not None and last.available(settings).ok:
+    if last is not None and last.available().ok:
         return Choice(last, "it was used last", named=False)
-    return _best(known, settings)
+    return _best(known)
 
 
-def _usable(tier: Tier, settings: Settings) -> Tier:
-    found = tier.available(settings)
+def _usable(tier: Tier) -> Tier:
+    found = tier.available()
     if not found.ok:
         raise PlatformError(
             found.code,
@@ -84,25 +102,20 @@ def _usable(tier: Tier, settings: Settings) -> Tier:
     return tier
 
 
-def _best(known: Mapping[str, Tier], settings: Settings) -> Choice:
+def _best(known: Mapping[str, Tier]) -> Choice:
     refused: list[str] = []
     steps: list[str] = []
     for tier in known.values():
-        found: Availability = tier.available(settings)
+        found: Availability = tier.available()
         if found.ok and found.prefer:
             because = f"{found.reason}; {'; '.join(refused)}" if refused else found.reason
             return Choice(tier, because, named=False)
         refused.append(f"{tier.name}: {found.reason}")
         steps += found.steps
     for tier in known.values():
-        if (found := tier.available(settings)).ok:
+        if (found := tier.available()).ok:
             return Choice(tier, found.reason, named=False)
     raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=tuple(steps))
-
-
-def context_of(settings: Settings, home: Stack, console: Console) -> Context:
-    """The context that the verbs of a tier need."""
-    return Context(settings, home, console)
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ class Started:
     changed: bool
 
 
-def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = ()) -> Started:
+def up(choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = ()) -> Started:
     """Bring the platform up and prove that it works; a second call changes nothing.
 
     Args:
@@ -127,36 +140,37 @@ def up(context: Context, choice: Choice, obs: bool, timeout: float | None, only:
         PlatformError: LOCKED, PREFLIGHT_FAILED, PORT_TAKEN, WAIT_TIMEOUT, SERVICE_FAILED and what tiers raise.
     """
     began = time.monotonic()
-    tier = choice.tier
+    tier, context = choice.tier, choice.tier.context
     with stack.lock(context.stack, "up"):
-        before = _processes(tier, context)
-        names = tier.selection(context, obs, only)
-        raise_on_failures(tier.preflight(context, names))
-        tier.start(context, names, timeout)
-        ends = tier.endpoints(context)
+        before = _processes(tier)
+        names = tier.selection(obs, only)
+        raise_on_failures(tier.preflight(names))
+        tier.start(names, timeout)
+        ends = tier.endpoints()
         for made in heal(ends, psql(context.settings)):
             context.console.say(f"  made the missing {made}")
         stack.remember(context.stack, tier=tier.name)
-        changed = before != _processes(tier, context)
+        changed = before != _processes(tier)
         if changed:
-            _resume_trainings(context, tier.name, ends)
+            _resume_trainings(tier, ends)
     return Started(tier, ends, time.monotonic() - began, changed)
 
 
-def _resume_trainings(context: Context, tier: str, ends: Endpoints) -> None:
+def _resume_trainings(tier: Tier, ends: Endpoints) -> None:
     """Trainings that the last stop interrupted go on; asked only where there were trainings."""
     from infra.endpoints import contract
     from infra.training import runners, service
 
+    context = tier.context
     if service.home(context.stack).exists() and {"postgres", "temporal"} <= set(ends.services):
-        jobs = runners.environment(context.settings, context.stack, tier)
+        jobs = runners.environment(context.settings, context.stack, tier.name)
         waiting = service.resume_unfinished(context.stack, contract(ends), jobs)
         if waiting:
             context.console.say(f"  {waiting} interrupted training{'s go' if waiting > 1 else ' goes'} on")
 
 
-def _processes(tier: Tier, context: Context) -> set[tuple[str, int | None]]:
-    return tier.processes(context) if tier.running(context) else set()
+def _processes(tier: Tier) -> set[tuple[str, int | None]]:
+    return tier.processes() if tier.running() else set()
 
 
 def raise_on_failures(checks: Sequence[Check]) -> None:
@@ -230,12 +244,12 @@ class Report:
     state: str
 
 
-def report(context: Context, tier: Tier) -> Report:
+def report(tier: Tier) -> Report:
     """Status of everything: processes as the tier sees them, and whether each answers its question now."""
-    found = tier.status(context) if tier.running(context) else []
+    found = tier.status() if tier.running() else []
     live = [s.name for s in found if s.state in ("ready", "starting")]
-    ends = tier.endpoints(context)
-    client = psql(context.settings)
+    ends = tier.endpoints()
+    client = psql(tier.context.settings)
     findings = health.ask({n: health.probe(ends, n, client) for n in live}, limit=3.0)
     return Report(found, findings, overall(found, findings))
 
@@ -264,35 +278,32 @@ def one_line(text: str, limit: int = 200) -> str:
     return flat if len(flat) <= limit else f"{flat[:limit]}..."
 
 
-def require_running(context: Context, choice: Choice) -> Tier:
+def require_running(choice: Choice) -> Tier:
     """The tier, provided that it runs.
 
     Raises:
         PlatformError: NOT_RUNNING.
     """
-    if not choice.tier.running(context):
+    if not choice.tier.running():
         raise PlatformError("NOT_RUNNING", "the platform does not run", steps=("invoke up", "./scripts/start-infra.sh"))
     return choice.tier
 
 
-def running_endpoints(run: object, tier: str = "") -> Endpoints:
+def running_endpoints(context: Context) -> Endpoints:
     """Endpoints of the running platform, for tasks that use it.
-
-    Args:
-        run: the task's `Run` (settings with the --tier flag applied, stack, console).
 
     Raises:
         PlatformError: NOT_RUNNING.
     """
-    context = context_of(run.settings, run.stack, run.console)  # type: ignore[attr-defined]
-    return require_running(context, choose(context)).endpoints(context)
+    return require_running(choose(context)).endpoints()
 
 
-def down(context: Context, choice: Choice) -> bool:
+def down(choice: Choice) -> bool:
     """Stop the application, the training worker and the tier; data stays. False when nothing ran."""
-    with stack.lock(context.stack, "down", writes=False):
-        others = stop_others(context.stack)
-        return choice.tier.stop(context) or others
+    home = choice.tier.context.stack
+    with stack.lock(home, "down", writes=False):
+        others = stop_others(home)
+        return choice.tier.stop() or others
 
 
 def stop_others(home: Stack) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from infra import private, stack
 from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.base import ELSEWHERE, Context, Removal, Tier
+from infra.tiers.base import ELSEWHERE, Removal, Tier
 
 DIRECTORY, NOTE = "trash", "entry.json"
 DAYS = 7
@@ -73,7 +73,7 @@ def home(of: Stack) -> Path:
     return of.home / DIRECTORY
 
 
-def put(context: Context, tier: Tier, removals: Sequence[Removal], what: str) -> list[Entry]:
+def put(tier: Tier, removals: Sequence[Removal], what: str) -> list[Entry]:
     """Move storage into the trash, one entry for each service; the caller holds the stack's lock, nothing runs.
 
     Args:
@@ -86,22 +86,22 @@ def put(context: Context, tier: Tier, removals: Sequence[Removal], what: str) ->
     made = []
     for service in dict.fromkeys(r.service for r in removals):
         items = tuple(r for r in removals if r.service == service)
-        made.append(_put(context, tier, service, items, what))
+        made.append(_put(tier, service, items, what))
     return made
 
 
-def _put(context: Context, tier: Tier, service: str, items: tuple[Removal, ...], what: str) -> Entry:
+def _put(tier: Tier, service: str, items: tuple[Removal, ...], what: str) -> Entry:
     now = time.time()
     try:
-        path = _directory(home(context.stack), tier.name, service, now)
+        path = _directory(home(tier.context.stack), tier.name, service, now)
         entry = Entry(path, tier.name, service, now, now + DAYS * 86400, what, False, items)
         _write(entry)
         for number, item in enumerate(items):
             (path / str(number)).mkdir(mode=0o700)
-            tier.stash(context, item, path / str(number))
+            tier.stash(item, path / str(number))
         return _write(Entry(**{**vars(entry), "whole": True}))
     except OSError as error:
-        raise stack.unwritable(home(context.stack), error) from error
+        raise stack.unwritable(home(tier.context.stack), error) from error
 
 
 def _directory(trash: Path, tier: str, service: str, now: float) -> Path:
@@ -166,7 +166,7 @@ def find(of: Stack, name: str) -> Entry:
     return found[-1]
 
 
-def bring_back(context: Context, tier: Tier, entry: Entry) -> list[Entry]:
+def bring_back(tier: Tier, entry: Entry) -> list[Entry]:
     """Put an entry's storage back; what is in its place goes into the trash and is returned.
 
     The caller holds the stack's lock, and nothing runs.
@@ -174,22 +174,22 @@ def bring_back(context: Context, tier: Tier, entry: Entry) -> list[Entry]:
     Raises:
         PlatformError: what the tier raises; the entry is still there then, and so is what was in its place.
     """
-    away = put(context, tier, tier.removals(context, (entry.service,)), f"in the way of {entry.name}")
+    away = put(tier, tier.removals((entry.service,)), f"in the way of {entry.name}")
     try:
         for number, item in enumerate(entry.items):
-            _unstash(context, tier, entry, item, entry.path / str(number))
+            _unstash(tier, entry, item, entry.path / str(number))
     except PlatformError:
-        if not tier.removals(context, (entry.service,)):
+        if not tier.removals((entry.service,)):
             for other in away:
-                bring_back(context, tier, other)
+                bring_back(tier, other)
         raise
     remove(entry)
     return away
 
 
-def _unstash(context: Context, tier: Tier, entry: Entry, item: Removal, kept: Path) -> None:
+def _unstash(tier: Tier, entry: Entry, item: Removal, kept: Path) -> None:
     try:
-        tier.unstash(context, item, kept)
+        tier.unstash(item, kept)
     except PlatformError as error:
         if error.code != "NOT_FOUND" or entry.whole:
             raise  # else the run was cut short before this item was moved

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from infra.console import Answer, Table, human_bytes
-from infra.tasks.command import Run, command
+from infra.context import Context
+from infra.tasks.command import ANY, command
 
 
-@command(help={"tier": "tier to use"})
-def run(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY)
+def run(context: Context) -> Answer:
     """Start backend and frontend on this machine against the running platform; a second call changes nothing.
 
     Example: invoke app.run
@@ -19,33 +20,33 @@ def run(run: Run, tier: str = "") -> Answer:
     from infra.training import service as training
     from infra.training.request import JOB, SUBPROCESS
 
-    choice = lifecycle.choose(run.context)
-    active = lifecycle.require_running(run.context, choice)
-    ends = active.endpoints(run.context)
+    choice = lifecycle.choose(context)
+    active = lifecycle.require_running(choice)
+    ends = active.endpoints()
     values = endpoints.contract(ends)
-    links = service.addresses(ends, active.engines(run.context))
-    with stack.lock(run.stack, "app.run"):
-        conflicts = service.taken(run.settings, run.stack)
-        lifecycle.raise_on_failures(native_checks.ports(conflicts, run.stack.home) if conflicts else [])
-        runner = SUBPROCESS if runners.obstacle(run.stack, active.name) else JOB
-        jobs = runners.environment(run.settings, run.stack, active.name)
-        training.ensure_worker(run.stack, contract.read(values).values, jobs)
-        specs = service.specs(run.settings, run.stack, values, links, runner)
-        service.ensure(run.stack, specs, run.console)
-    return _running(run)
+    links = service.addresses(ends, active.engines())
+    with stack.lock(context.stack, "app.run"):
+        conflicts = service.taken(context.settings, context.stack)
+        lifecycle.raise_on_failures(native_checks.ports(conflicts, context.stack.home) if conflicts else [])
+        runner = SUBPROCESS if runners.obstacle(context.stack, active.name) else JOB
+        jobs = runners.environment(context.settings, context.stack, active.name)
+        training.ensure_worker(context.stack, contract.read(values).values, jobs)
+        specs = service.specs(context.settings, context.stack, values, links, runner)
+        service.ensure(context.stack, specs, context.console)
+    return _running(context)
 
 
-def _running(run: Run) -> Answer:
+def _running(context: Context) -> Answer:
     from infra.app import service
 
-    found = {name: service.url(run.settings, name) for name in service.NAMES}
-    rows = tuple((name, where, str(service.log(run.stack, name))) for name, where in found.items())
+    found = {name: service.url(context.settings, name) for name in service.NAMES}
+    rows = tuple((name, where, str(service.log(context.stack, name))) for name, where in found.items())
     lines = ("", f"Next: open {found['frontend']}", "      invoke app.stop")
     return Answer({"urls": found}, Table(("", "address", "log"), rows), lines, names=tuple(found))
 
 
 @command()
-def stop(run: Run) -> Answer:
+def stop(context: Context) -> Answer:
     """Stop backend and frontend on this machine; the platform and its trainings go on.
 
     Example: invoke app.stop
@@ -53,20 +54,20 @@ def stop(run: Run) -> Answer:
     from infra import stack
     from infra.app import service
 
-    with stack.lock(run.stack, "app.stop"):
-        stopped = service.stop(run.stack)
+    with stack.lock(context.stack, "app.stop"):
+        stopped = service.stop(context.stack)
     return Answer({"stopped": stopped}, lines=("stopped" if stopped else "nothing was running",))
 
 
 @command()
-def build(run: Run) -> Answer:
+def build(context: Context) -> Answer:
     """Build the images of backend and frontend, on PYTHON_IMAGE, as BACKEND_IMAGE and FRONTEND_IMAGE.
 
     Example: invoke app.build
     """
     from infra.app import images
 
-    built = images.build(run.settings, run.console)
+    built = images.build(context.settings, context.console)
     rows = tuple((image.name, image.reference, human_bytes(image.size)) for image in built)
     data = {"images": [vars(image) for image in built]}
     return Answer(data, Table(("", "image", "size"), rows), names=tuple(image.reference for image in built))

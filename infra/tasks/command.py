@@ -9,35 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import invoke
 
 from infra.console import FORMATS, Answer, Console
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from infra.stack import Stack
-    from infra.tiers.base import Context
-
-
-@dataclass
-class Run:
-    """What a task body gets: settings, the stack and the console."""
-
-    settings: Settings
-    stack: Stack
-    console: Console
-
-    @property
-    def context(self) -> Context:
-        """The same as the verbs of a tier want it."""
-        from infra.tiers.base import Context
-
-        return Context(self.settings, self.stack, self.console)
 
 
 def directory(chosen: str, default: Path) -> Path:
@@ -56,6 +38,10 @@ COMMON: Mapping[str, tuple[Any, str]] = {
     "no_color": (False, "no colours (NO_COLOR=1 does the same)"),
     "debug": (False, "show the traceback of a failure"),
 }
+TIER = ("tier", "tier to use")
+"""The option that names a tier, and its help unless a task has a better one."""
+ANY = "any"
+"""For tasks on any tier: the option --tier chooses it."""
 
 
 class _Task(invoke.Task[Any]):
@@ -73,7 +59,7 @@ def command(
     iterable: tuple[str, ...] = (),
     tier: str = "",
 ) -> Callable[[Callable[..., Answer | None]], invoke.Task[Any]]:
-    """Make an Invoke task of a function `body(run, *options) -> Answer | None`.
+    """Make an Invoke task of a function `body(context, *options) -> Answer | None`.
 
     The first line of its docstring is the help. It gains the options of `COMMON`. A parameter such as `as_` is the
     option --as, whose name is a word of Python.
@@ -83,22 +69,24 @@ def command(
         log: whether the run is logged to the state directory (not for quick questions).
         help: one line for each option of the body.
         iterable: options that may be given several times.
-        tier: fix the tier (the option `tier` of the body is not offered then).
+        tier: the tier that it is about, ANY for the option --tier, '' where a tier means nothing. The body finds the
+            choice among the settings, as PLATFORM_TIER.
     """
 
     def decorate(body: Callable[..., Answer | None]) -> invoke.Task[Any]:
         def task(context: invoke.Context, **options: Any) -> None:
             common = {key: options.pop(key) for key in COMMON}
+            common["tier"] = options.pop(TIER[0], "") if tier == ANY else tier
             options = {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in options.items()}
-            options |= {"tier": tier} if tier else {}
             code = _execute(name or body.__name__, body, options, common, log)
             if code:
                 raise invoke.Exit(code=code)
 
         task.__name__, task.__doc__ = body.__name__, body.__doc__
-        signature = _signature(body, "tier" if tier else "", iterable)
+        signature = _signature(body, iterable, tier == ANY)
         task.__signature__ = signature  # type: ignore[attr-defined]
         texts = {
+            **dict([TIER]),
             **{_flag(key): text for key, text in (help or {}).items()},
             **{key: text for key, (_, text) in COMMON.items()},
         }
@@ -109,14 +97,15 @@ def command(
     return decorate
 
 
-def _signature(body: Callable[..., Any], drop: str, iterable: tuple[str, ...]) -> inspect.Signature:
-    own = [p for p in list(inspect.signature(body).parameters.values())[1:] if p.name != drop]
+def _signature(body: Callable[..., Any], iterable: tuple[str, ...], any_tier: bool) -> inspect.Signature:
+    own = list(inspect.signature(body).parameters.values())[1:]
     kind = inspect.Parameter.POSITIONAL_ONLY  # only so may a name be a word of Python; options are keywords anyway
     context = inspect.Parameter("context", kind)
     plain = [inspect.Parameter(_flag(p.name), kind, default=p.default) for p in own]
     required = [p for p in plain if p.default is p.empty and p.name not in iterable]
     repeated = [p.replace(default=None) for p in plain if p.default is p.empty and p.name in iterable]
     optional = [p for p in plain if p.default is not p.empty]
+    optional += [inspect.Parameter(TIER[0], kind, default="")] if any_tier else []
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
     # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
     return inspect.Signature([context, *required, *common[:2], *repeated, *optional, *common[2:]])
@@ -133,7 +122,7 @@ def _execute(
     console.no_color = common["no_color"]
     try:
         with _signals():
-            return _answered(console, body, options, log)
+            return _answered(console, body, options, common["tier"], log)
     except PlatformError as error:
         if common["debug"]:
             _traceback(console)
@@ -151,15 +140,16 @@ def _execute(
         console.close()
 
 
-def _answered(console: Console, body: Callable[..., Answer | None], options: dict[str, Any], log: bool) -> int:
+def _answered(
+    console: Console, body: Callable[..., Answer | None], options: dict[str, Any], tier: str, log: bool
+) -> int:
     from infra import private, settings, stack
 
     if console.output not in FORMATS:
         wrong, console.output = console.output, "table"
         raise PlatformError("USAGE", f"unknown output format {wrong!r}", steps=(f"use one of {', '.join(FORMATS)}",))
     _refuse_unusable(options)
-    flags = {"PLATFORM_TIER": str(options.get("tier") or "")}
-    loaded = settings.load(flags=flags)
+    loaded = settings.load(flags={"PLATFORM_TIER": tier or ""})
     home = stack.of(loaded)
     private.check_tree(home.home)  # it says which programs are run
     loaded = settings.with_remembered(loaded, stack.remembered_settings(home), str(home.memory))
@@ -167,7 +157,7 @@ def _answered(console: Console, body: Callable[..., Answer | None], options: dic
     console.stack = home.name
     if log:
         console.open_log(home.logs)
-    answer = body(Run(loaded, home, console), **options)
+    answer = body(Context(loaded, home, console), **options)
     if answer is None:
         return 0
     console.answer(answer)
@@ -269,17 +259,17 @@ def _traceback(console: Console) -> None:
         console.say(line)
 
 
-def confirm(run: Run, plan: list[str], yes: bool) -> None:
+def confirm(context: Context, plan: list[str], yes: bool) -> None:
     """Show what will be deleted or overwritten and go on only with consent; ENTER means no.
 
     Raises:
         PlatformError: CONFIRMATION_NEEDED, at once where nobody can be asked.
     """
     for line in plan:
-        run.console.say(line)
+        context.console.say(line)
     if yes:
         return
-    if run.console.live and _asked("Go on? [y/N] "):
+    if context.console.live and _asked("Go on? [y/N] "):
         return
     raise PlatformError(
         "CONFIRMATION_NEEDED", "nothing was done: this needs your consent", steps=("the same command with --yes",)

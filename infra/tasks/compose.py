@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infra.console import MASK, Answer, Table
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.tasks import verbs
-from infra.tasks.command import Run, command, words
+from infra.tasks.command import command, words
 
 if TYPE_CHECKING:
     from infra.tiers.compose.session import Session
@@ -33,7 +34,7 @@ TIER = "compose"
     iterable=("service",),
 )
 def up(
-    run: Run,
+    context: Context,
     service: list[str],
     obs: bool = False,
     no_clearml: bool = False,
@@ -41,57 +42,56 @@ def up(
     force_recreate: str = "",
     auto_ports: bool = False,
     timeout: float = 0.0,
-    tier: str = "",
 ) -> Answer:
     """Start the platform in containers and wait until it works; a second call changes nothing.
 
     Example: invoke compose.up --obs --no-clearml
     """
-    _known(words(service), words([force_recreate]))
+    _known(context, words(service), words([force_recreate]))
     if light:
-        _remember(run, PLATFORM_LIGHT="yes")
+        context = _remember(context, PLATFORM_LIGHT="yes")
     if no_clearml:
-        verbs.leave_out(run, "clearml")
+        context = verbs.leave_out(context, "clearml")
     if force_recreate:
-        _recreate(run, words([force_recreate]), timeout)
-    return verbs.started(run, words(service), obs, auto_ports, timeout)
+        _recreate(context, words([force_recreate]), timeout)
+    return verbs.started(context, words(service), obs, auto_ports, timeout)
 
 
-def _known(*names: tuple[str, ...]) -> None:
+def _known(context: Context, *names: tuple[str, ...]) -> None:
     """Refuse unknown services before anything is remembered or done."""
     from infra import lifecycle
 
     for some in names:
-        lifecycle.known_services(some, lifecycle.tier_of(TIER))
+        lifecycle.known_services(some, lifecycle.tier_of(TIER, context))
 
 
-def _remember(run: Run, **values: str) -> None:
+def _remember(context: Context, **values: str) -> Context:
     """Settings that an option stands for, for this run and later ones."""
     from infra import stack
-    from infra.settings import with_values
 
-    run.settings = with_values(run.settings, values, "the command line")
-    stack.remember_settings(run.stack, **values)
+    changed = context.with_values(values, "the command line")
+    stack.remember_settings(context.stack, **values)
+    return changed
 
 
-def _recreate(run: Run, names: tuple[str, ...], timeout: float) -> None:
+def _recreate(context: Context, names: tuple[str, ...], timeout: float) -> None:
     from infra import stack
     from infra.tiers.compose import start as compose_start
 
-    session = _session(run)
-    with stack.lock(run.stack, "up"):
+    session = _session(context)
+    with stack.lock(context.stack, "up"):
         compose_start.recreate(session, names, timeout or None)
 
 
-def _session(run: Run) -> Session:
+def _session(context: Context) -> Session:
     from infra.tiers.compose.session import Session
 
-    run.console.tier = TIER
-    return Session(run.context)
+    context.console.tier = TIER
+    return Session(context)
 
 
 @command(tier=TIER, help={"volumes": "the data goes, too: into the trash, see invoke trash.list", "yes": "do not ask"})
-def down(run: Run, volumes: bool = False, yes: bool = False, tier: str = "") -> Answer:
+def down(context: Context, volumes: bool = False, yes: bool = False) -> Answer:
     """Remove the containers and keep the data; with --volumes the data goes into the trash.
 
     Example: invoke compose.down
@@ -99,19 +99,19 @@ def down(run: Run, volumes: bool = False, yes: bool = False, tier: str = "") -> 
     from infra import lifecycle
 
     if volumes:
-        return verbs.removed(run, (), no_backup=False, yes=yes)
-    stopped = lifecycle.down(run.context, verbs.choose(run, quiet=True))
+        return verbs.removed(context, (), no_backup=False, yes=yes)
+    stopped = lifecycle.down(verbs.choose(context, quiet=True))
     text = "stopped; the data is kept" if stopped else "nothing was running"
     return Answer({"stopped": stopped}, lines=(text, "Next: invoke compose.up"))
 
 
 @command(tier=TIER, log=False)
-def ps(run: Run, tier: str = "") -> Answer:
+def ps(context: Context) -> Answer:
     """List the containers with state, health, image and restarts.
 
     Example: invoke compose.ps
     """
-    session = _session(run)
+    session = _session(context)
     found = sorted(session.containers().values(), key=lambda c: c.part)
     rows = tuple((c.part, c.name, _state(c), _image(session, c.part), str(c.restarts or "")) for c in found)
     data = [{k: v for k, v in vars(c).items() if k not in ("image", "directory")} for c in found]
@@ -134,7 +134,7 @@ def _image(session: Session, part: str) -> str:
 
 
 @command(tier=TIER, help={"obs": "also those of the observability services"})
-def pull(run: Run, obs: bool = False, tier: str = "") -> Answer:
+def pull(context: Context, obs: bool = False) -> Answer:
     """Get the images that are missing.
 
     Example: invoke compose.pull --obs
@@ -142,7 +142,7 @@ def pull(run: Run, obs: bool = False, tier: str = "") -> Answer:
     from infra.tiers.compose import start as compose_start
     from infra.tiers.compose.tier import CORE
 
-    session = _session(run)
+    session = _session(context)
     names = (*CORE, *(compose_start.overlay(session) if obs else ()))
     got = compose_start.pull(session, session.parts(names))
     text = f"pulled: {', '.join(got)}" if got else "all images are here"
@@ -150,14 +150,14 @@ def pull(run: Run, obs: bool = False, tier: str = "") -> Answer:
 
 
 @command(tier=TIER, log=False)
-def config(run: Run, tier: str = "") -> Answer | None:
+def config(context: Context) -> Answer | None:
     """Print what Compose makes of its files with the present settings, passwords hidden.
 
     Example: invoke compose.config
     """
     from infra import catalog
 
-    compose = _session(run).compose
+    compose = _session(context).compose
     # Replaced beforehand: in what comes back they are quoted, and a dollar is doubled.
     known = {n: s.default for n, s in catalog.SETTINGS.items() if s.kind == "secret"}
     hidden = {n: MASK for n, default in known.items() if compose.environ.get(n, default) != default}
@@ -173,32 +173,32 @@ def config(run: Run, tier: str = "") -> Answer | None:
     log=False,
     help={"service": "the service", "run_": "the command, e.g. 'ls -l /'; default: a shell"},
 )
-def exec_(run: Run, service: str = "postgres", run_: str = "sh", tier: str = "") -> Answer | None:
+def exec_(context: Context, service: str = "postgres", run_: str = "sh") -> Answer | None:
     """Run a command in a container, by default a shell.
 
     Example: invoke compose.exec --service redis --run 'redis-cli info memory'
     """
-    return _inside(run, service, _split(run_) or ["sh"])
+    return _inside(context, service, _split(run_) or ["sh"])
 
 
 @command(tier=TIER, log=False, help={"database": "the database to open", "query": "SQL to run instead of a prompt"})
-def psql(run: Run, database: str = "platform", query: str = "", tier: str = "") -> Answer | None:
+def psql(context: Context, database: str = "platform", query: str = "") -> Answer | None:
     """Open psql inside the container of PostgreSQL.
 
     Example: invoke compose.psql --database users
     """
-    words_ = ["psql", "-U", run.settings.text("POSTGRES_USER"), "-d", database, *(["-c", query] if query else [])]
-    return _inside(run, "postgres", words_)
+    words_ = ["psql", "-U", context.settings.text("POSTGRES_USER"), "-d", database, *(["-c", query] if query else [])]
+    return _inside(context, "postgres", words_)
 
 
 @command(tier=TIER, log=False, help={"run_": "a command of Redis instead of a prompt, e.g. ping"})
-def redis(run: Run, run_: str = "", tier: str = "") -> Answer | None:
+def redis(context: Context, run_: str = "") -> Answer | None:
     """Open redis-cli inside the container of Redis.
 
     Example: invoke compose.redis --run ping
     """
     asked = _split(run_)
-    return _inside(run, "redis", ["redis-cli", *(["-e", *asked] if asked else [])])  # -e: its errors are ours, too
+    return _inside(context, "redis", ["redis-cli", *(["-e", *asked] if asked else [])])  # -e: its errors are ours, too
 
 
 def _split(text: str) -> list[str]:
@@ -210,18 +210,18 @@ def _split(text: str) -> list[str]:
         raise PlatformError("USAGE", f"--run {text!r} is no command", why=str(error), steps=steps) from error
 
 
-def _inside(run: Run, service: str, argv: list[str]) -> Answer | None:
+def _inside(context: Context, service: str, argv: list[str]) -> Answer | None:
     """Run a program in a running container, on this terminal where there is one."""
     import sys
 
     from infra import shell
 
-    there = _session(run).containers()
+    there = _session(context).containers()
     container = there.get(service)
     if container is None or not container.up:
         raise _not_running(service, there)
     terminal = ["-it"] if sys.stdin.isatty() and sys.stdout.isatty() else ["-i"]
-    code = shell.attached(["docker", "exec", *terminal, container.name, *argv], env=_session(run).compose.environ)
+    code = shell.attached(["docker", "exec", *terminal, container.name, *argv], env=_session(context).compose.environ)
     return Answer(None, exit=code) if code else None
 
 

@@ -10,43 +10,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import db_upgrade
-from infra.tasks.command import Run, command, confirm, directory, named, words
+from infra.tasks.command import ANY, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
     from infra.data.postgres.clients import Server
     from infra.data.store import Backup
 
-TIER = "tier to use"
 TARGET = "directory of the backups (default: backups/db of the stack)"
 FROM = "path or name of a backup, or latest"
 DATABASE = "a database; give it several times or with commas for more"
 
 
-def _server(run: Run, tier: str, at_least: int = 0) -> Server:
+def _server(context: Context, at_least: int = 0) -> Server:
     from infra import lifecycle
     from infra.data.postgres import clients as postgres_clients
 
-    return postgres_clients.find_server(lifecycle.running_endpoints(run, tier), run.settings, at_least)
+    return postgres_clients.find_server(lifecycle.running_endpoints(context), context.settings, at_least)
 
 
-def _warn_of_left_over(run: Run, server: Server) -> None:
+def _warn_of_left_over(context: Context, server: Server) -> None:
     """Name the scratch databases that this run, too, could not drop."""
     from infra.data.postgres import scratch
 
     for name in scratch.left_over(server.endpoints):
-        run.console.warn(f"the scratch database {printable(name)} could not be dropped; invoke doctor says more")
+        context.console.warn(f"the scratch database {printable(name)} could not be dropped; invoke doctor says more")
 
 
-def _target(run: Run, to: str) -> Path:
+def _target(context: Context, to: str) -> Path:
     from infra.data.postgres import backup as postgres_backup
 
-    return directory(to, postgres_backup.default_target(run.stack))
+    return directory(to, postgres_backup.default_target(context.stack))
 
 
 @command(
+    tier=ANY,
     iterable=("database",),
     help={
         "to": TARGET,
@@ -55,18 +56,16 @@ def _target(run: Run, to: str) -> Path:
         "verify": "restore it at once into scratch databases and compare",
         "keep": "then remove old ones, so that this many verified ones stay",
         "json_stream": STREAM,
-        "tier": TIER,
     },
 )
 def backup(
-    run: Run,
+    context: Context,
     database: list[str],
     to: str = "",
     fence: bool = False,
     verify: bool = False,
     keep: int = 0,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Back up all databases, or those named, as one consistent set.
 
@@ -78,34 +77,36 @@ def backup(
 
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
-    server, target = _server(run, tier), _target(run, to)
-    with events(run, json_stream) as event, store.locked(target, run.console.command):
+    server, target = _server(context), _target(context, to)
+    with events(context, json_stream) as event, store.locked(target, context.console.command):
         order = postgres_backup.Order(target, words(database), fence)
-        made = postgres_backup.backup(server, run.console, order, event)
+        made = postgres_backup.backup(server, context.console, order, event)
         event("published", {"path": str(made.path)})
-        checked = postgres_verify.verify(server, made, run.stack.scratch, event) if verify else None
+        checked = postgres_verify.verify(server, made, context.stack.scratch, event) if verify else None
         removed, why = store.prune(postgres_backup.listing(target), keep) if keep else ([], "")
-        postgres_backup.write_metrics(run.context, target)
-        _warn_of_left_over(run, server)
+        postgres_backup.write_metrics(context, target)
+        _warn_of_left_over(context, server)
         if why:
-            run.console.say(f"  {why}")
-        return ended(run, event, _made(run, made, checked, [str(b.path) for b in removed]))
+            context.console.say(f"  {why}")
+        return ended(context, event, _made(context, made, checked, [str(b.path) for b in removed]))
 
 
-def _elsewhere(run: Run, target: Path) -> tuple[str, ...]:
-    return () if target == _target(run, "") else ("--to", str(target))
+def _elsewhere(context: Context, target: Path) -> tuple[str, ...]:
+    return () if target == _target(context, "") else ("--to", str(target))
 
 
-def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
+def _made(context: Context, made: Backup, checked: Any, removed: list[str]) -> Answer:
     from infra.shell import typed
 
     facts = made.facts
     fence = facts["snapshots"]["fence"]
     missed = fence["asked"] and not fence["held"]
     if missed:
-        run.console.warn(f"no fence: {fence['why_not']}; the snapshots are {facts['snapshots']['window_ms']} ms apart")
+        context.console.warn(
+            f"no fence: {fence['why_not']}; the snapshots are {facts['snapshots']['window_ms']} ms apart"
+        )
     if not facts["role_passwords"]:
-        run.console.warn("the roles are saved without passwords: only a superuser may read them")
+        context.console.warn("the roles are saved without passwords: only a superuser may read them")
     data = {
         "path": str(made.path),
         "bytes": made.size,
@@ -123,7 +124,7 @@ def _made(run: Run, made: Backup, checked: Any, removed: list[str]) -> Answer:
         f"{human_bytes(made.size)} on disk",
         _words(checked),
         *(f"removed: {path}" for path in removed),
-        f"Next: {typed('invoke', 'db.list' if checked else 'db.verify', *_elsewhere(run, made.path.parent))}",
+        f"Next: {typed('invoke', 'db.list' if checked else 'db.verify', *_elsewhere(context, made.path.parent))}",
     ]
     code = ExitCode.PARTIAL if missed else ExitCode.OK
     said = tuple(line for line in lines if line)
@@ -151,7 +152,7 @@ def _rows(made: Backup) -> dict[str, Any]:
 
 
 @command("list", log=False, help={"to": TARGET})
-def list_(run: Run, to: str = "") -> Answer:
+def list_(context: Context, to: str = "") -> Answer:
     """List the backups, the newest last; broken ones as broken.
 
     Example: invoke db.list
@@ -159,7 +160,7 @@ def list_(run: Run, to: str = "") -> Answer:
     from infra.data import store
     from infra.data.postgres import backup as postgres_backup
 
-    target = _target(run, to)
+    target = _target(context, to)
     if to:
         store.require_place(target)
     found = postgres_backup.listing(target)
@@ -197,8 +198,8 @@ def _age(found: Backup) -> str:
     return human_seconds(max(0.0, time.time() - made)) if made and not found.problem else "?"
 
 
-@command(help={"from_": FROM, "to": TARGET, "json_stream": STREAM, "tier": TIER})
-def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = False, tier: str = "") -> Answer:
+@command(tier=ANY, help={"from_": FROM, "to": TARGET, "json_stream": STREAM})
+def verify(context: Context, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
     """Check the files of a backup, restore it into scratch databases and compare.
 
     Example: invoke db.verify --from latest
@@ -208,19 +209,20 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
     from infra.data.postgres import verify as postgres_verify
     from infra.shell import typed
 
-    found = postgres_backup.find(_target(run, to), from_)
-    server = _server(run, tier, postgres_verify.client_needed(found))
-    with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
-        done = postgres_verify.verify(server, found, run.stack.scratch, event)
-        postgres_backup.write_metrics(run.context, found.path.parent)
-        _warn_of_left_over(run, server)
-        name = named(found.path, _target(run, ""))
+    found = postgres_backup.find(_target(context, to), from_)
+    server = _server(context, postgres_verify.client_needed(found))
+    with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
+        done = postgres_verify.verify(server, found, context.stack.scratch, event)
+        postgres_backup.write_metrics(context, found.path.parent)
+        _warn_of_left_over(context, server)
+        name = named(found.path, _target(context, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
         answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
-        return ended(run, event, answer)
+        return ended(context, event, answer)
 
 
 @command(
+    tier=ANY,
     iterable=("database",),
     help={
         "from_": FROM,
@@ -229,18 +231,16 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
         "dry_run": "only say what would be done",
         "yes": "do not ask",
         "json_stream": STREAM,
-        "tier": TIER,
     },
 )
 def restore(
-    run: Run,
+    context: Context,
     database: list[str],
     from_: str = "",
     to: str = "",
     dry_run: bool = False,
     yes: bool = False,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Restore databases from a backup; the present ones are kept under another name.
 
@@ -252,21 +252,21 @@ def restore(
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
-    found = postgres_backup.find(_target(run, ""), from_)
-    server = _server(run, tier, postgres_verify.client_needed(found))
+    found = postgres_backup.find(_target(context, ""), from_)
+    server = _server(context, postgres_verify.client_needed(found))
     plan = postgres_restore.plan(server, found, words(database), to)
     if dry_run:
         postgres_restore.check_files(plan)
         return Answer(plan.data(), lines=tuple(plan.lines()))
-    confirm(run, plan.lines(), yes)
-    with events(run, json_stream) as event:
-        done = postgres_restore.restore(server, plan, run.stack.scratch, event)
-        _warn_of_left_over(run, server)
+    confirm(context, plan.lines(), yes)
+    with events(context, json_stream) as event:
+        done = postgres_restore.restore(server, plan, context.stack.scratch, event)
+        _warn_of_left_over(context, server)
         for name, subscription in done.disabled:
             text = (
                 f"the subscription {subscription} of {name} is disabled; enable it with: alter subscription ... enable"
             )
-            run.console.warn(printable(text))
+            context.console.warn(printable(text))
         rows = tuple(
             (printable(d["database"]), str(d["rows"]), printable(d["old"] or "")) for d in done.databases.values()
         )
@@ -277,11 +277,11 @@ def restore(
             *(["Next: look at it, then drop the old ones: invoke db.shell"] if kept else []),
         )
         answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
-        return ended(run, event, answer)
+        return ended(context, event, answer)
 
 
 @command(help={"keep": "how many verified backups stay", "to": TARGET, "yes": "do not ask"})
-def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
+def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
     """Remove old backups; as many verified ones as asked for stay.
 
     Example: invoke db.prune --keep 7 --yes
@@ -291,21 +291,21 @@ def prune(run: Run, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
 
     if keep < 1:
         raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke db.prune --keep 7",))
-    target = _target(run, to)
-    with store.locked(target, run.console.command):
+    target = _target(context, to)
+    with store.locked(target, context.console.command):
         doomed, why = store.prunable(postgres_backup.listing(target), keep)
         if not doomed:
             return Answer({"removed": [], "why": why}, lines=(why or "there is nothing to remove",))
         plan = ["This removes for ever:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
-        confirm(run, plan, yes)
+        confirm(context, plan, yes)
         removed, _ = store.prune(postgres_backup.listing(target), keep)
-        postgres_backup.write_metrics(run.context, target)
+        postgres_backup.write_metrics(context, target)
     names = tuple(b.path.name for b in removed)
     return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))
 
 
-@command(log=False, help={"database": "the database to open", "tier": TIER})
-def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None:
+@command(tier=ANY, log=False, help={"database": "the database to open"})
+def shell(context: Context, database: str = "platform") -> Answer | None:
     """Open psql on a database.
 
     Example: invoke db.shell --database users
@@ -313,7 +313,7 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
     from infra.data.postgres import clients as postgres_clients
     from infra.data.postgres import dump as postgres_dump
 
-    server = _server(run, tier)
+    server = _server(context)
     program = server.clients.program("psql")
     if not os.path.isfile(program):
         raise PlatformError("PROGRAM_MISSING", f"there is no psql in {server.clients.directory}")
@@ -322,8 +322,8 @@ def shell(run: Run, database: str = "platform", tier: str = "") -> Answer | None
     return Answer(None, exit=code) if code else None
 
 
-@command(help={"tier": TIER})
-def init(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY)
+def init(context: Context) -> Answer:
     """Make the platform's databases that are missing; the others stay as they are.
 
     Example: invoke db.init
@@ -331,20 +331,20 @@ def init(run: Run, tier: str = "") -> Answer:
     from infra import lifecycle
     from infra.provision import ensure
 
-    made = ensure.databases(lifecycle.running_endpoints(run))
+    made = ensure.databases(lifecycle.running_endpoints(context))
     text = f"made: {', '.join(made)}" if made else "all databases are there"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
 
-@command(log=False, help={"tier": TIER})
-def databases(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY, log=False)
+def databases(context: Context) -> Answer:
     """List the databases of the server, with their sizes.
 
     Example: invoke db.databases
     """
     from infra import database, lifecycle
 
-    ends = lifecycle.running_endpoints(run)
+    ends = lifecycle.running_endpoints(context)
     query = "select datname, pg_database_size(oid) from pg_database where not datistemplate order by datname"
     with database.session(ends.database_url("postgres"), "list the databases", name="platform-db") as link:
         found = [(str(name), int(size)) for name, size in link.execute(query)]

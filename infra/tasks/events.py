@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from infra.console import Answer, write_line
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run
 
 Event = Callable[[str, dict[str, Any]], None]
 
@@ -22,13 +22,13 @@ def silent(kind: str, facts: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def events(run: Run, stream: bool) -> Iterator[Event]:
+def events(context: Context, stream: bool) -> Iterator[Event]:
     """A function that takes (type, facts), `silent` where no stream was asked for; a failure is an event, too."""
 
     def event(kind: str, facts: dict[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = json.dumps({"ts": now, "type": kind, **facts}, default=str)
-        write_line(run.console.stdout, run.console.mask(line))
+        write_line(context.console.stdout, context.console.mask(line))
 
     told: Event = event if stream else silent
     try:
@@ -41,9 +41,9 @@ def events(run: Run, stream: bool) -> Iterator[Event]:
         raise
 
 
-def ended(run: Run, event: Event, answer: Answer) -> Answer:
+def ended(context: Context, event: Event, answer: Answer) -> Answer:
     """The answer, which is the last event of a stream."""
     if event is silent:
         return answer
-    event("result", {"data": answer.data, "exit": answer.exit, "warnings": list(run.console.warnings)})
+    event("result", {"data": answer.data, "exit": answer.exit, "warnings": list(context.console.warnings)})
     return Answer(answer.data, exit=answer.exit)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import command, confirm, words
 from infra.tasks.kind import the_tier
 
 if TYPE_CHECKING:
@@ -19,17 +20,17 @@ NAME = "the release"
 SET = "a value, as key=value; several times for more"
 
 
-def _deployed(active: Kind, run: Run) -> dict[str, Deployed]:
+def _deployed(active: Kind) -> dict[str, Deployed]:
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    api = active.require(run.context).api()
+    api = active.require().api()
     try:
         return cluster_deploy.deployed(api)
     finally:
         api.close()
 
 
-def _one(active: Kind, run: Run, name: str) -> Deployed:
+def _one(active: Kind, name: str) -> Deployed:
     """A release that is in the cluster.
 
     Raises:
@@ -37,7 +38,7 @@ def _one(active: Kind, run: Run, name: str) -> Deployed:
     """
     import difflib
 
-    found = _deployed(active, run)
+    found = _deployed(active)
     if name in found:
         return found[name]
     near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
@@ -62,7 +63,7 @@ def _said(argv: Sequence[str]) -> Any:
     },
 )
 def deploy(
-    run: Run,
+    context: Context,
     only: list[str],
     set_: list[str],
     obs: bool = False,
@@ -78,18 +79,18 @@ def deploy(
     from infra.tasks import helm_upgrade
     from infra.tiers.cluster import overrides as cluster_overrides
 
-    active = the_tier(run)
+    active = the_tier(context)
     names = [releases.chart(n).release for n in words(only)]
     _check_sets(set_, names)
-    cluster = active.require(run.context)
-    with stack.lock(run.stack, "helm.deploy"):
+    cluster = active.require()
+    with stack.lock(context.stack, "helm.deploy"):
         if not names:
             overlays = {catalog.OVERLAY_CORE, *([catalog.OVERLAY_OBS] if obs else [])}
             overlays |= {catalog.OVERLAY_APPS} if apps else set()
-            there = _deployed(active, run)
+            there = _deployed(active)
             names = [c.release for c in catalog.CHARTS if c.overlay in overlays or c.release in there]
         with cluster_overrides.trying(cluster, names[0], set_):
-            changed = helm_upgrade.roll_out(run, active, names, timeout or None)
+            changed = helm_upgrade.roll_out(active, names, timeout or None)
     same = [n for n in names if n not in changed]
     lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
     return Answer({"deployed": changed, "unchanged": same}, lines=lines, names=tuple(changed))
@@ -104,14 +105,14 @@ def _check_sets(sets: Sequence[str], names: Sequence[str]) -> None:
 
 
 @command("list", log=False)
-def list_(run: Run) -> Answer:
+def list_(context: Context) -> Answer:
     """List the releases in the cluster with revision, state and chart.
 
     Example: invoke helm.list
     """
-    active = the_tier(run)
-    active.require(run.context)
-    found = _said(active.helm(run.context).releases()) or []
+    active = the_tier(context)
+    active.require()
+    found = _said(active.helm.releases()) or []
     rows = tuple(tuple(str(r[k]) for k in ("name", "namespace", "revision", "status", "chart")) for r in found)
     lines = () if rows else ("no releases. Next: invoke helm.deploy",)
     table = Table(("RELEASE", "NAMESPACE", "REVISION", "STATUS", "CHART"), rows)
@@ -119,7 +120,7 @@ def list_(run: Run) -> Answer:
 
 
 @command(log=False, help={"name": NAME})
-def status(run: Run, name: str) -> Answer:
+def status(context: Context, name: str) -> Answer:
     """How a release does: its revision, its workloads and pods, and what is in their way; exit 7 when not ready.
 
     Example: invoke helm.status temporal
@@ -127,9 +128,9 @@ def status(run: Run, name: str) -> Answer:
     from infra.kube import snapshot, verdict
     from infra.kube.trouble import events
 
-    active = the_tier(run)
-    known = _one(active, run, name)
-    api = active.cluster(run.context).api()
+    active = the_tier(context)
+    known = _one(active, name)
+    api = active.cluster.api()
     try:
         mine = snapshot.take(api).of_release(known.name, known.namespace)
     finally:
@@ -167,7 +168,7 @@ def _pod(pod: Any) -> dict[str, Any]:
     },
 )
 def upgrade(
-    run: Run,
+    context: Context,
     name: str,
     set_: list[str],
     values: list[str],
@@ -182,13 +183,13 @@ def upgrade(
     from infra import stack
     from infra.tasks import helm_upgrade
 
-    active = the_tier(run)
-    with stack.lock(run.stack, "helm.upgrade"):
-        known = _one(active, run, name)
+    active = the_tier(context)
+    with stack.lock(context.stack, "helm.upgrade"):
+        known = _one(active, name)
         _check_sets(set_, [name])
         order = helm_upgrade.Order(tuple(set_), tuple(values), back_on_failure, forget, timeout or None)
-        helm_upgrade.upgrade(run, active, known, order)
-        now = _one(active, run, name)
+        helm_upgrade.upgrade(active, known, order)
+        now = _one(active, name)
     text = f"{name} is ready at revision {now.revision} (was {known.revision})"
     return Answer({"name": name, "revision": now.revision, "before": known.revision}, lines=(text,), names=(name,))
 
@@ -197,57 +198,57 @@ def upgrade(
     iterable=("name",),
     help={"name": f"{NAME}; several times or with commas", "namespace": "all releases of it", "yes": "do not ask"},
 )
-def uninstall(run: Run, name: list[str], namespace: str = "", yes: bool = False) -> Answer:
+def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool = False) -> Answer:
     """Remove a release, or all of a namespace; volumes and passwords stay and are found by the next installation.
 
     Example: invoke helm.uninstall --name mlflow --yes
     """
     from infra import shell, stack
 
-    active = the_tier(run)
+    active = the_tier(context)
     if bool(words(name)) == bool(namespace):
         raise PlatformError("USAGE", "give either --name or --namespace", steps=("invoke helm.list",))
-    with stack.lock(run.stack, "helm.uninstall"):
-        chosen = _chosen(active, run, words(name), namespace)
+    with stack.lock(context.stack, "helm.uninstall"):
+        chosen = _chosen(active, words(name), namespace)
         if not chosen:
             return Answer({"removed": []}, lines=(f"there is no release in {namespace}",))
         plan = ["This removes from the cluster (volumes and passwords stay):"]
-        confirm(run, [*plan, *(f"  {r.namespace:<14} {r.name}" for r in chosen)], yes)
-        helm = active.helm(run.context)
+        confirm(context, [*plan, *(f"  {r.namespace:<14} {r.name}" for r in chosen)], yes)
+        helm = active.helm
         for release in reversed(chosen):
             shell.run(helm.uninstall(release.name, release.namespace), limit=300)
-        active.deployed(run.context).forget([r.name for r in chosen])
+        active.deployed.forget([r.name for r in chosen])
     names = tuple(r.name for r in chosen)
     lines = (f"removed: {', '.join(names)}", f"Next: invoke helm.deploy --only {','.join(names)}")
     return Answer({"removed": list(names)}, lines=lines, names=names)
 
 
-def _chosen(active: Kind, run: Run, names: Sequence[str], namespace: str) -> list[Deployed]:
+def _chosen(active: Kind, names: Sequence[str], namespace: str) -> list[Deployed]:
     """Releases in the order of the catalogue."""
     from infra import catalog
 
-    found = _deployed(active, run)
+    found = _deployed(active)
     order = [c.release for c in catalog.CHARTS]
-    chosen = [_one(active, run, n) for n in names] or [r for r in found.values() if r.namespace == namespace]
+    chosen = [_one(active, n) for n in names] or [r for r in found.values() if r.namespace == namespace]
     return sorted(chosen, key=lambda r: order.index(r.name) if r.name in order else len(order))
 
 
 @command(log=False, help={"name": NAME})
-def history(run: Run, name: str) -> Answer:
+def history(context: Context, name: str) -> Answer:
     """List the revisions of a release.
 
     Example: invoke helm.history postgresql
     """
-    active = the_tier(run)
-    known = _one(active, run, name)
-    found = _said(active.helm(run.context).history(known.name, known.namespace)) or []
+    active = the_tier(context)
+    known = _one(active, name)
+    found = _said(active.helm.history(known.name, known.namespace)) or []
     rows = tuple((str(r["revision"]), str(r["updated"])[:19], r["status"], r.get("description", "")) for r in found)
     table = Table(("REVISION", "UPDATED", "STATUS", "DESCRIPTION"), rows)
     return Answer(found, table, names=tuple(str(r["revision"]) for r in found))
 
 
 @command(help={"name": NAME, "revision": "its number; 0: the one before", "timeout": "seconds, 0: budget"})
-def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer:
+def rollback(context: Context, name: str, revision: str, timeout: float = 0.0) -> Answer:
     """Return a release to an earlier revision and wait until it is ready.
 
     Example: invoke helm.rollback postgresql 1
@@ -256,15 +257,15 @@ def rollback(run: Run, name: str, revision: str, timeout: float = 0.0) -> Answer
     from infra.tasks import helm_upgrade
     from infra.tiers.cluster import overrides as cluster_overrides
 
-    active = the_tier(run)
-    with stack.lock(run.stack, "helm.rollback"):
-        known = _one(active, run, name)
-        helm = active.helm(run.context)
+    active = the_tier(context)
+    with stack.lock(context.stack, "helm.rollback"):
+        known = _one(active, name)
+        helm = active.helm
         number = _revision(_said(helm.history(known.name, known.namespace)) or [], revision, name)
         shell.run(helm.rollback(known.name, known.namespace, number), limit=320)
-        cluster_overrides.override(active.cluster(run.context), name, ())
-        helm_upgrade.watch(run, active, name, timeout or None)
-        now = _one(active, run, name)
+        cluster_overrides.override(active.cluster, name, ())
+        helm_upgrade.watch(active, name, timeout or None)
+        now = _one(active, name)
     text = f"{name} is ready again as it was at revision {number} (now revision {now.revision})"
     return Answer({"name": name, "revision": now.revision, "before": known.revision}, lines=(text,), names=(name,))
 
@@ -284,30 +285,30 @@ def _revision(history: Sequence[dict[str, Any]], asked: str, name: str) -> int:
 
 
 @command(log=False, help={"name": NAME, "revision": "0: the present one", "all": "with the chart's own"})
-def values(run: Run, name: str, revision: int = 0, all: bool = False) -> Answer:
+def values(context: Context, name: str, revision: int = 0, all: bool = False) -> Answer:
     """Print the values that a release was given.
 
     Example: invoke helm.values temporal --all
     """
     import yaml
 
-    active = the_tier(run)
-    known = _one(active, run, name)
-    found = _said(active.helm(run.context).values(known.name, known.namespace, revision, all)) or {}
+    active = the_tier(context)
+    known = _one(active, name)
+    found = _said(active.helm.values(known.name, known.namespace, revision, all)) or {}
     return Answer(found, lines=tuple(yaml.safe_dump(found, sort_keys=False).splitlines()))
 
 
 @command(log=False, help={"name": NAME, "revision": "0: the present one"})
-def manifest(run: Run, name: str, revision: int = 0) -> Answer:
+def manifest(context: Context, name: str, revision: int = 0) -> Answer:
     """Print what a release has put into the cluster.
 
     Example: invoke helm.manifest redis
     """
     from infra import shell
 
-    active = the_tier(run)
-    known = _one(active, run, name)
-    text = shell.run(active.helm(run.context).manifest(known.name, known.namespace, revision)).out
+    active = the_tier(context)
+    known = _one(active, name)
+    text = shell.run(active.helm.manifest(known.name, known.namespace, revision)).out
     return Answer({"manifest": text}, lines=tuple(text.splitlines()))
 
 
@@ -320,7 +321,7 @@ def manifest(run: Run, name: str, revision: int = 0) -> Answer:
         "set_": f"{SET}; e.g. what production leaves to you",
     },
 )
-def template(run: Run, set_: list[str], name: str = "", production: bool = False) -> Answer:
+def template(context: Context, set_: list[str], name: str = "", production: bool = False) -> Answer:
     """Render charts without a cluster, as they would be deployed here or, with --production, there.
 
     Example: invoke helm.template --name temporal
@@ -328,19 +329,19 @@ def template(run: Run, set_: list[str], name: str = "", production: bool = False
     from infra.tasks import helm_charts
 
     _check_sets(set_, [name] if name else [])
-    texts = helm_charts.render(run, the_tier(run), name, production, set_)
+    texts = helm_charts.render(the_tier(context), name, production, set_)
     return Answer(texts, lines=tuple(line for text in texts.values() for line in text.splitlines()), names=tuple(texts))
 
 
 @command(log=False, help={"name": f"{NAME}; default: all of ours"})
-def lint(run: Run, name: str = "") -> Answer:
+def lint(context: Context, name: str = "") -> Answer:
     """Check our charts with each of their values files; exit 1 when something is wrong.
 
     Example: invoke helm.lint
     """
     from infra.tasks import helm_charts
 
-    found = helm_charts.lint(run, the_tier(run), name)
+    found = helm_charts.lint(the_tier(context), name)
     rows = tuple((f["chart"], f["values"], "ok" if f["ok"] else "wrong") for f in found)
     lines = tuple(line for f in found if not f["ok"] for line in str(f["said"]).splitlines())
     bad = any(not f["ok"] for f in found)
@@ -348,16 +349,16 @@ def lint(run: Run, name: str = "") -> Answer:
 
 
 @command("test", help={"name": NAME})
-def check(run: Run, name: str) -> Answer:
+def check(context: Context, name: str) -> Answer:
     """Run the tests of a release's chart in the cluster.
 
     Example: invoke helm.test postgresql
     """
     from infra import shell
 
-    active = the_tier(run)
-    known = _one(active, run, name)
-    done = shell.run(active.helm(run.context).test(known.name, known.namespace), limit=150, check=False)
+    active = the_tier(context)
+    known = _one(active, name)
+    done = shell.run(active.helm.test(known.name, known.namespace), limit=150, check=False)
     said = done.out + (done.err if done.code else "")
     data = {"name": name, "passed": done.code == 0, "said": said}
     return Answer(data, lines=tuple(said.splitlines()), exit=min(done.code, 1))

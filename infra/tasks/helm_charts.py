@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import catalog
-from infra.tasks.command import Run
 
 if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
@@ -22,28 +21,28 @@ def _charts(name: str) -> list[catalog.Chart]:
     return [releases.chart(name)] if name else [c for c in catalog.CHARTS if not c.source]
 
 
-def render(run: Run, active: Kind, name: str, production: bool, sets: Sequence[str] = ()) -> dict[str, str]:
+def render(active: Kind, name: str, production: bool, sets: Sequence[str] = ()) -> dict[str, str]:
     """Each chart rendered, by release. Raises PlatformError USAGE or PROGRAM_FAILED with what Helm says."""
     from infra.kube import releases
     from infra.tiers.kind import images
 
-    helm, made = active.helm(run.context), {}
+    helm, made = active.helm, {}
     for chart in _charts(name):
-        wanted = releases.wanted(chart, run.settings, (), sets, releases.KEPT_CLASS)
+        wanted = releases.wanted(chart, active.context.settings, (), sets, releases.KEPT_CLASS)
         if production:
-            file = run.settings.root / "helm" / chart.release / "values-production.yaml"
+            file = active.context.settings.root / "helm" / chart.release / "values-production.yaml"
             wanted = replace(wanted, deploy=replace(wanted.deploy, values=(str(file),)), stdin="")
         made[chart.release] = images.rendered(wanted, helm)
     return made
 
 
-def lint(run: Run, active: Kind, name: str) -> list[dict[str, Any]]:
+def lint(active: Kind, name: str) -> list[dict[str, Any]]:
     """What Helm's linter says of each chart with each values file."""
     from infra import shell
 
-    helm, found = active.helm(run.context), list[dict[str, Any]]()
+    helm, found = active.helm, list[dict[str, Any]]()
     for chart in _charts(name):
-        folder = run.settings.root / "helm" / chart.release
+        folder = active.context.settings.root / "helm" / chart.release
         for file in (Path(folder / v) for v in VALUES):
             if file.exists():
                 done = shell.run(helm.lint(str(folder), [str(file)]), check=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import PlatformError
-from infra.tasks.command import Run
 
 if TYPE_CHECKING:
     from infra.kube.helm_cli import Deploy
@@ -28,7 +27,7 @@ class Order:
     timeout: float | None
 
 
-def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
+def upgrade(active: Kind, known: Deployed, order: Order) -> None:
     """Carry it out; the caller holds the stack's lock.
 
     Raises:
@@ -38,38 +37,38 @@ def upgrade(run: Run, active: Kind, known: Deployed, order: Order) -> None:
     from infra.tiers.cluster import deploy as cluster_deploy
     from infra.tiers.cluster import overrides as cluster_overrides
 
-    cluster, found = active.require(run.context), active.tools(run.context)
+    cluster, found = active.require(), active.tools
     if order.forget:
         cluster_overrides.override(cluster, known.name, ())
     if not (order.sets or order.files or order.forget):
         raise PlatformError("USAGE", "nothing to change", steps=(f"invoke helm.upgrade {known.name} --set key=value",))
-    services = active.deployed(run.context).names
+    services = active.deployed.names
     base = cluster_deploy.wanted(cluster, [releases.chart(known.name)], services)[0]
     every = tuple(cluster_overrides.merged(base.deploy.sets, order.sets))
-    base = releases.wanted(base.chart, run.settings, services, every, releases.KEPT_CLASS)
+    base = releases.wanted(base.chart, active.context.settings, services, every, releases.KEPT_CLASS)
     whole = _changed(base.deploy, order, reuse=False)
     mark = releases.fingerprint(Path(base.deploy.chart), base.stdin, (str(time.time_ns()), *whole.sets))
     shown = releases.Wanted(base.chart, whole, base.stdin, mark)  # what is rendered to learn the images
     wanted = shown
     if not order.forget:  # else from the values files again, plus what is given now
         wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
-    cluster_deploy.deploy(cluster, found, active.helm(run.context), [wanted], order.timeout, shown=[shown])
+    cluster_deploy.deploy(cluster, found, active.helm, [wanted], order.timeout, shown=[shown])
     if order.sets:
         cluster_overrides.override(cluster, known.name, order.sets)
 
 
-def roll_out(run: Run, active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:
+def roll_out(active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:
     """Bring releases to what the checkout says; those that were changed. The caller holds the stack's lock."""
     from infra.kube import releases
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    cluster, found = active.require(run.context), active.tools(run.context)
-    deployed = active.deployed(run.context)
+    cluster, found = active.require(), active.tools
+    deployed = active.deployed
     services = deployed.of_releases(names)
     every = {*services, *deployed.names}
     wanted = cluster_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
-    cluster_deploy.prepare(cluster, active.kubectl(run.context))
-    done = cluster_deploy.deploy(cluster, found, active.helm(run.context), wanted, timeout)
+    cluster_deploy.prepare(cluster, active.kubectl)
+    done = cluster_deploy.deploy(cluster, found, active.helm, wanted, timeout)
     deployed.add(services)
     return done.changed
 
@@ -91,10 +90,10 @@ def _file(name: str) -> Path:
     return path
 
 
-def watch(run: Run, active: Kind, name: str, timeout: float | None) -> None:
+def watch(active: Kind, name: str, timeout: float | None) -> None:
     """Wait for a release as it is in the cluster, whatever it was made from."""
     from infra.kube import releases
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    cluster = active.require(run.context)
-    cluster_deploy.watch(cluster, active.helm(run.context), releases.chart(name), timeout)
+    cluster = active.require()
+    cluster_deploy.watch(cluster, active.helm, releases.chart(name), timeout)

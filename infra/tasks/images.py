@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command
+from infra.tasks.command import command
 
 if TYPE_CHECKING:
     from infra import images, registry
@@ -23,7 +24,7 @@ CLEARML = "with those of ClearML"
 
 
 @command("list", log=False)
-def list_(run: Run) -> Answer:
+def list_(context: Context) -> Answer:
     """Every image: setting, reference, who says so, and whether Docker has it.
 
     Example: invoke images.list
@@ -32,7 +33,7 @@ def list_(run: Run) -> Answer:
 
     local = _local_or_none()
     rows, data = [], []
-    for image in images.images(run.settings, local or ()):
+    for image in images.images(context.settings, local or ()):
         here = None if local is None else not _absent([image.reference], local)
         data.append({**vars(image), "local": here})
         rows.append((image.setting, image.reference, image.origin, "?" if here is None else "yes" if here else "no"))
@@ -42,7 +43,7 @@ def list_(run: Run) -> Answer:
 
 
 @command(help={"obs": OBS, "clearml": CLEARML})
-def pull(run: Run, obs: bool = False, clearml: bool = False) -> Answer:
+def pull(context: Context, obs: bool = False, clearml: bool = False) -> Answer:
     """Get the images that the compose tier runs and Docker does not have, several at once.
 
     Example: invoke images.pull --obs
@@ -52,17 +53,17 @@ def pull(run: Run, obs: bool = False, clearml: bool = False) -> Answer:
 
     engine = docker_engine.find()
     local = _local(engine)
-    wanted = _wanted(run, local, obs, clearml)
+    wanted = _wanted(context, local, obs, clearml)
     absent = _absent(wanted, local)
-    mirrors = _mirrors(run)
+    mirrors = _mirrors(context)
     if absent:
-        compose_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, run.console)
+        compose_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, context.console)
     lines = (f"{len(absent)} pulled, {len(wanted) - len(absent)} were there",)
     return Answer({"pulled": absent, "present": [r for r in wanted if r not in absent]}, lines=lines)
 
 
 @command()
-def lock(run: Run) -> Answer:
+def lock(context: Context) -> Answer:
     """Ask the registries for the digest of each image and write compose/images.lock.json.
 
     From then on compose and kind use exactly these. Nothing is written unless all of them could be asked.
@@ -71,7 +72,7 @@ def lock(run: Run) -> Answer:
     """
     from infra import images, registry
 
-    found = _asked(run, list(dict.fromkeys(images.declared(run.settings.root).values())))
+    found = _asked(context, list(dict.fromkeys(images.declared(context.settings.root).values())))
     _refuse_unreachable([f for f in found if f.state in (registry.UNREACHABLE, registry.LIMITED)], found)
     gone = [f for f in found if f.state != registry.THERE]
     if gone:
@@ -82,15 +83,15 @@ def lock(run: Run) -> Answer:
             steps=("replace them, e.g. POSTGRES_IMAGE=... in .env", "invoke images.verify"),
             details={"images": [vars(f) for f in gone]},
         )
-    return _lock_written(run, {f.reference: f.digest for f in found})
+    return _lock_written(context, {f.reference: f.digest for f in found})
 
 
-def _lock_written(run: Run, digests: dict[str, str]) -> Answer:
+def _lock_written(context: Context, digests: dict[str, str]) -> Answer:
     from infra import images
     from infra.stack import write_atomic
 
-    path = run.settings.root / images.LOCK
-    before = images.locked(run.settings.root) if path.exists() else {}
+    path = context.settings.root / images.LOCK
+    before = images.locked(context.settings.root) if path.exists() else {}
     write_atomic(path, images.lock_text(digests))
     rows = tuple((ref, digest, _change(before.get(ref), digest)) for ref, digest in digests.items())
     data = {"path": str(path), "images": digests}
@@ -102,7 +103,7 @@ def _change(before: str | None, now: str) -> str:
 
 
 @command()
-def verify(run: Run) -> Answer:
+def verify(context: Context) -> Answer:
     """Ask the registries whether each image in use still is there, and whether its tag is what was locked.
 
     An image that was made on this machine, and that a setting names, is in no registry: nobody is asked for it.
@@ -111,11 +112,11 @@ def verify(run: Run) -> Answer:
     """
     from infra import images, registry
 
-    locked = images.locked(run.settings.root)
-    used = [i for i in images.images(run.settings) if i.setting not in images.BUILT_HERE]
-    made = _made_here() & {i.reference for i in used if i.reference == run.settings.text(i.setting)}
+    locked = images.locked(context.settings.root)
+    used = [i for i in images.images(context.settings) if i.setting not in images.BUILT_HERE]
+    made = _made_here() & {i.reference for i in used if i.reference == context.settings.text(i.setting)}
     found = {ref: registry.Finding(ref, registry.LOCAL, why="made on this machine") for ref in made}
-    found |= {f.reference: f for f in _asked(run, [r for r in _each(used) if r not in made])}
+    found |= {f.reference: f for f in _asked(context, [r for r in _each(used) if r not in made])}
     if made != found.keys() and all(
         f.state in (registry.UNREACHABLE, registry.LIMITED, registry.LOCAL) for f in found.values()
     ):
@@ -166,7 +167,7 @@ def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
 
 
 @command(help={"path": "the file to write", "obs": OBS, "clearml": CLEARML})
-def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clearml: bool = False) -> Answer:
+def bundle(context: Context, path: str = "platform-images.tar", obs: bool = False, clearml: bool = False) -> Answer:
     """Write the images to one file, for a machine without a network; they must be local.
 
     Example: invoke images.bundle --obs --path images.tar
@@ -175,14 +176,14 @@ def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clear
 
     engine = docker_engine.find()
     local = _local(engine)
-    wanted = [r.partition("@")[0] for r in _wanted(run, local, obs, clearml)]
+    wanted = [r.partition("@")[0] for r in _wanted(context, local, obs, clearml)]
     absent = _absent(wanted, local)
     if absent:
         steps = (f"invoke images.pull{' --obs' if obs else ''}{' --clearml' if clearml else ''}",)
         raise PlatformError("NOT_FOUND", f"not local: {', '.join(absent)}", steps=steps)
     target = Path(path).expanduser().absolute()
     client = docker_engine.client(engine)
-    digest = image_archive.save(client, wanted, target, _progress(run, "written"))
+    digest = image_archive.save(client, wanted, target, _progress(context, "written"))
     size = target.stat().st_size
     lines = (
         f"wrote {target}: {len(wanted)} images, {human_bytes(size)}",
@@ -193,7 +194,7 @@ def bundle(run: Run, path: str = "platform-images.tar", obs: bool = False, clear
 
 
 @command(help={"path": "the file that images.bundle wrote"})
-def load(run: Run, path: str = "platform-images.tar") -> Answer:
+def load(context: Context, path: str = "platform-images.tar") -> Answer:
     """Give the images of a file to Docker.
 
     Example: invoke images.load --path images.tar
@@ -202,9 +203,9 @@ def load(run: Run, path: str = "platform-images.tar") -> Answer:
 
     engine = docker_engine.find()
     source = Path(path).expanduser().absolute()
-    loaded = image_archive.load(docker_engine.client(engine), source, _progress(run, "read"))
+    loaded = image_archive.load(docker_engine.client(engine), source, _progress(context, "read"))
     local = _local(engine)
-    absent = _absent(_wanted(run, local, False, False), local)
+    absent = _absent(_wanted(context, local, False, False), local)
     lines = [f"{len(loaded)} images are local now"]
     lines += [f"the core still lacks {r}" for r in absent] or ["the core has all it needs: invoke compose.up"]
     return Answer({"images": loaded, "missing": absent}, lines=tuple(lines), names=tuple(loaded))
@@ -213,24 +214,24 @@ def load(run: Run, path: str = "platform-images.tar") -> Answer:
 TASKS = (list_, pull, lock, verify, bundle, load)
 
 
-def _wanted(run: Run, local: set[str], obs: bool, clearml: bool) -> list[str]:
+def _wanted(context: Context, local: set[str], obs: bool, clearml: bool) -> list[str]:
     from infra import images
 
-    chosen = images.references(run.settings, local)
-    return list(dict.fromkeys(chosen[name] for name in images.needed(run.settings, obs, clearml)))
+    chosen = images.references(context.settings, local)
+    return list(dict.fromkeys(chosen[name] for name in images.needed(context.settings, obs, clearml)))
 
 
-def _mirrors(run: Run) -> tuple[str, ...]:
-    return tuple(w.strip() for w in run.settings.text("PLATFORM_IMAGE_MIRRORS").split(",") if w.strip())
+def _mirrors(context: Context) -> tuple[str, ...]:
+    return tuple(w.strip() for w in context.settings.text("PLATFORM_IMAGE_MIRRORS").split(",") if w.strip())
 
 
-def _asked(run: Run, references: Sequence[str]) -> list[registry.Finding]:
+def _asked(context: Context, references: Sequence[str]) -> list[registry.Finding]:
     from concurrent.futures import ThreadPoolExecutor
 
     from infra import registry
 
-    mirrors = _mirrors(run)
-    run.console.say(f"  asking registries for {len(references)} images", "dim")
+    mirrors = _mirrors(context)
+    context.console.say(f"  asking registries for {len(references)} images", "dim")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda reference: registry.look_up(reference, mirrors), references))
 
@@ -277,13 +278,13 @@ def _local_or_none() -> set[str] | None:
         return None
 
 
-def _progress(run: Run, verb: str) -> Callable[[int], None]:
+def _progress(context: Context, verb: str) -> Callable[[int], None]:
     last = time.monotonic()
 
     def note(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= (1.0 if run.console.live else HEARTBEAT):
+        if time.monotonic() - last >= (1.0 if context.console.live else HEARTBEAT):
             last = time.monotonic()
-            run.console.say(f"  {human_bytes(done)} {verb}", "dim")
+            context.console.say(f"  {human_bytes(done)} {verb}", "dim")
 
     return note

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.console import Answer
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks.command import Run, command, confirm
+from infra.tasks.command import command, confirm
 from infra.tasks.kind import the_tier
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 OVERLAY = "folder below k8s/overlays, or a path; default: kind"
 
 
-def _overlay(run: Run, name: str) -> Path:
+def _overlay(context: Context, name: str) -> Path:
     """The folder of an overlay.
 
     Raises:
         PlatformError: USAGE with the overlays that there are.
     """
-    home = run.settings.root / "k8s" / "overlays"
+    home = context.settings.root / "k8s" / "overlays"
     for path in (home / name, Path(name).expanduser().absolute()):
         if (path / "kustomization.yaml").is_file():
             return path
@@ -30,29 +31,29 @@ def _overlay(run: Run, name: str) -> Path:
     raise PlatformError("USAGE", f"there is no overlay {name!r}", steps=(f"the overlays are: {', '.join(there)}",))
 
 
-def _kubectl(run: Run) -> Kubectl:
-    active = the_tier(run)
-    active.require(run.context)
-    return active.kubectl(run.context)
+def _kubectl(context: Context) -> Kubectl:
+    active = the_tier(context)
+    active.require()
+    return active.kubectl
 
 
 @command(help={"overlay": OVERLAY})
-def apply(run: Run, overlay: str = "kind") -> Answer:
+def apply(context: Context, overlay: str = "kind") -> Answer:
     """Apply the manifests of an overlay.
 
     Example: invoke k8s.apply --overlay kind
     """
     from infra import shell, stack
 
-    path, kubectl = _overlay(run, overlay), _kubectl(run)
-    with stack.lock(run.stack, "k8s.apply"):
+    path, kubectl = _overlay(context, overlay), _kubectl(context)
+    with stack.lock(context.stack, "k8s.apply"):
         said = shell.run(kubectl.apply(path), limit=180).out
     lines = tuple(said.splitlines())
     return Answer({"overlay": overlay, "objects": list(lines)}, lines=(*lines, "Next: invoke k8s.diff"))
 
 
 @command(help={"overlay": OVERLAY, "yes": "do not ask"})
-def delete(run: Run, overlay: str = "kind", yes: bool = False) -> Answer:
+def delete(context: Context, overlay: str = "kind", yes: bool = False) -> Answer:
     """Delete what the manifests of an overlay have made; namespaces and volumes stay.
 
     Example: invoke k8s.delete --overlay kind --yes
@@ -60,10 +61,10 @@ def delete(run: Run, overlay: str = "kind", yes: bool = False) -> Answer:
     from infra import shell, stack
     from infra.kube import manifests
 
-    path, kubectl = _overlay(run, overlay), _kubectl(run)
-    with stack.lock(run.stack, "k8s.delete"):
+    path, kubectl = _overlay(context, overlay), _kubectl(context)
+    with stack.lock(context.stack, "k8s.delete"):
         found = manifests.removable(shell.run(kubectl.kustomize(path)).out)
-        confirm(run, ["This deletes from the cluster:", *(f"  {n:<14} {name}" for n, name in found)], yes)
+        confirm(context, ["This deletes from the cluster:", *(f"  {n:<14} {name}" for n, name in found)], yes)
         for namespace in dict.fromkeys(n for n, _ in found):
             shell.run(kubectl.delete([name for n, name in found if n == namespace], namespace), limit=180)
     names = tuple(f"{namespace}/{name}" for namespace, name in found)
@@ -71,14 +72,14 @@ def delete(run: Run, overlay: str = "kind", yes: bool = False) -> Answer:
 
 
 @command(log=False, help={"overlay": OVERLAY})
-def diff(run: Run, overlay: str = "kind") -> Answer:
+def diff(context: Context, overlay: str = "kind") -> Answer:
     """Print what applying an overlay would change; exit 1 when there is a difference.
 
     Example: invoke k8s.diff --overlay kind
     """
     from infra import shell
 
-    path, kubectl = _overlay(run, overlay), _kubectl(run)
+    path, kubectl = _overlay(context, overlay), _kubectl(context)
     done = shell.run(kubectl.diff(path), check=False, limit=120)
     if done.code > 1:
         raise PlatformError("PROGRAM_FAILED", "kubectl diff failed", why=done.last_line)

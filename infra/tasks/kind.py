@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import invoke
 
 from infra.console import SHELLS, Answer, human_bytes
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.tasks import verbs
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import command, confirm, words
 
 if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 SERVICE = verbs.SERVICE
 
 
-def the_tier(run: Run) -> Kind:
+def the_tier(context: Context) -> Kind:
     """The kind tier, for tasks that work on nothing else.
 
     Raises:
@@ -26,8 +27,8 @@ def the_tier(run: Run) -> Kind:
     """
     from infra.tiers.kind.tier import Kind
 
-    verbs.choose(run, quiet=True)  # refuses where it cannot run
-    return Kind()
+    verbs.choose(context, quiet=True)  # refuses where it cannot run
+    return Kind(context)
 
 
 @command(
@@ -41,7 +42,11 @@ def the_tier(run: Run) -> Kind:
     },
 )
 def up(
-    run: Run, service: list[str], obs: bool = False, apps: bool = False, timeout: float = 0.0, tier: str = ""
+    context: Context,
+    service: list[str],
+    obs: bool = False,
+    apps: bool = False,
+    timeout: float = 0.0,
 ) -> Answer:
     """Make or mend the cluster, deploy all releases and wait until everything works; a second call changes nothing.
 
@@ -50,13 +55,13 @@ def up(
     from infra import lifecycle, stack
     from infra.tasks import helm_upgrade, show
 
-    choice = verbs.choose(run)
+    choice = verbs.choose(context)
     lifecycle.known_services(words(service), choice.tier)
-    started = lifecycle.up(run.context, choice, obs, timeout or None, words(service))
-    answer = show.started(run.context, started)
+    started = lifecycle.up(choice, obs, timeout or None, words(service))
+    answer = show.started(started)
     if apps:
-        with stack.lock(run.stack, "kind.up"):
-            helm_upgrade.roll_out(run, the_tier(run), ("platform",), timeout or None)
+        with stack.lock(context.stack, "kind.up"):
+            helm_upgrade.roll_out(the_tier(context), ("platform",), timeout or None)
     return answer
 
 
@@ -68,7 +73,7 @@ def up(
         "yes": "do not ask",
     },
 )
-def down(run: Run, keep_data: bool = False, no_backup: bool = False, yes: bool = False, tier: str = "") -> Answer:
+def down(context: Context, keep_data: bool = False, no_backup: bool = False, yes: bool = False) -> Answer:
     """Delete the cluster: its volumes stay with --keep-data, else they go after a snapshot.
 
     Example: invoke kind.down --keep-data
@@ -76,12 +81,12 @@ def down(run: Run, keep_data: bool = False, no_backup: bool = False, yes: bool =
     from infra import stack
     from infra.tasks import kind_down
 
-    with stack.lock(run.stack, "kind.down"):
-        return kind_down.down(run, the_tier(run), keep_data, no_backup, yes)
+    with stack.lock(context.stack, "kind.down"):
+        return kind_down.down(the_tier(context), keep_data, no_backup, yes)
 
 
 @command(tier="kind", help={"timeout": "seconds, 0: budgets"})
-def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
+def start(context: Context, timeout: float = 0.0) -> Answer:
     """Start a stopped cluster again, as after a reboot, and wait until its services are ready.
 
     Example: invoke kind.start
@@ -89,33 +94,33 @@ def start(run: Run, timeout: float = 0.0, tier: str = "") -> Answer:
     from infra import stack
     from infra.tiers.kind import life as kind_life
 
-    active = the_tier(run)
-    cluster = active.cluster(run.context)
-    with stack.lock(run.stack, "kind.start"):
+    active = the_tier(context)
+    cluster = active.cluster
+    with stack.lock(context.stack, "kind.start"):
         nodes = cluster.nodes()
         if not nodes:
             raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
         kind_life.start(cluster, nodes)
         kind_life.wait_for_api(cluster, timeout or None, nodes)
-        active.wait(run.context, (), timeout or None)
+        active.wait((), timeout or None)
     return Answer({"started": cluster.name}, lines=(f"the cluster {cluster.name} runs and its services are ready",))
 
 
 @command(tier="kind")
-def stop(run: Run, tier: str = "") -> Answer:
+def stop(context: Context) -> Answer:
     """Stop the cluster and keep everything in it.
 
     Example: invoke kind.stop
     """
     from infra import lifecycle
 
-    stopped = lifecycle.down(run.context, verbs.choose(run, quiet=True))
+    stopped = lifecycle.down(verbs.choose(context, quiet=True))
     text = "stopped; everything in the cluster is kept" if stopped else "no cluster was running"
     return Answer({"stopped": stopped}, lines=(text, "Next: invoke kind.start"))
 
 
 @command(tier="kind", log=False, help={"why": "only the cause of the trouble", "show_secrets": "show passwords"})
-def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = "") -> Answer:
+def status(context: Context, why: bool = False, show_secrets: bool = False) -> Answer:
     """The cluster and the services in it; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke kind.status
@@ -123,13 +128,13 @@ def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = 
     from infra import lifecycle
     from infra.tasks import show
 
-    choice = verbs.choose(run, quiet=True)
-    cluster = the_tier(run).cluster(run.context)
+    choice = verbs.choose(context, quiet=True)
+    cluster = the_tier(context).cluster
     nodes = cluster.nodes()
-    found = lifecycle.report(run.context, choice.tier)
+    found = lifecycle.report(choice.tier)
     if show_secrets:
-        run.console.secrets = ()
-    answer = show.status(run.context, choice, found, why, show_secrets)
+        context.console.secrets = ()
+    answer = show.status(choice, found, why, show_secrets)
     state = cluster.state(nodes)
     about: dict[str, Any] = {
         "name": cluster.name if nodes or cluster.record else "",
@@ -152,7 +157,7 @@ def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = 
     iterable=("image",),
     help={"image": "an image of the host's Docker; several times or with commas; default: all that the releases need"},
 )
-def load(run: Run, image: list[str], tier: str = "") -> Answer:
+def load(context: Context, image: list[str]) -> Answer:
     """Bring images into the cluster: pulled once by the host, loaded where they are missing or have changed.
 
     Example: invoke kind.load --image platform-backend:dev
@@ -161,13 +166,13 @@ def load(run: Run, image: list[str], tier: str = "") -> Answer:
     from infra.kube import releases
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    active = the_tier(run)
-    cluster, found = active.require(run.context), active.tools(run.context)
-    with stack.lock(run.stack, "kind.load"):
+    active = the_tier(context)
+    cluster, found = active.require(), active.tools
+    with stack.lock(context.stack, "kind.load"):
         way = cluster_deploy.supply(cluster, found)
-        there = active.deployed(run.context).names
+        there = active.deployed.names
         charts = releases.of_services(there)
-        names = words(image) or way.needed(cluster_deploy.wanted(cluster, charts, there), active.helm(run.context))
+        names = words(image) or way.needed(cluster_deploy.wanted(cluster, charts, there), active.helm)
         loaded = way.bring(names)
     others = [name for name in names if name not in loaded]
     lines = (f"loaded: {', '.join(loaded) or 'nothing'}", f"already in the cluster: {', '.join(others) or 'none'}")
@@ -175,32 +180,32 @@ def load(run: Run, image: list[str], tier: str = "") -> Answer:
 
 
 @command(tier="kind", help={"to": "directory; default: <state>/kind/report-<time>"})
-def logs(run: Run, to: str = "", tier: str = "") -> Answer:
+def logs(context: Context, to: str = "") -> Answer:
     """Write all there is to know of the cluster for a bug report: nodes, pods, events, releases, checks.
 
     Example: invoke kind.logs
     """
     from infra.tiers.kind import report as kind_report
 
-    path, parts = kind_report.write(run.context, the_tier(run), to)
+    path, parts = kind_report.write(the_tier(context), to)
     lines = (f"wrote {path} ({human_bytes(kind_report.size(path))})", *(f"  {name}: {text}" for name, text in parts))
     return Answer({"path": str(path), "parts": dict(parts)}, lines=lines, names=(str(path),))
 
 
 @command(tier="kind", log=False, help={"shell": f"as a command of {', '.join(SHELLS)}"})
-def kubeconfig(run: Run, shell: str = "", tier: str = "") -> Answer:
+def kubeconfig(context: Context, shell: str = "") -> Answer:
     """Print where the cluster's kubeconfig is; your own is never touched.
 
     Example: eval "$(invoke kind.kubeconfig --shell sh)"
     """
     if shell and shell not in SHELLS:
         raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
-    cluster = the_tier(run).cluster(run.context)
+    cluster = the_tier(context).cluster
     if not cluster.kubeconfig.exists():
         raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
-    run.console.shell = shell
+    context.console.shell = shell
     if shell:
-        run.console.output = "env"
+        context.console.output = "env"
     path = str(cluster.kubeconfig)
     body = {"path": path, "context": f"kind-{cluster.name}"}
     return Answer(body, lines=(path,), env={"KUBECONFIG": path}, names=(path,))
@@ -211,20 +216,20 @@ def kubeconfig(run: Run, shell: str = "", tier: str = "") -> Answer:
     log=False,
     help={"service": "a service: the shell is in its pod then"},
 )
-def shell(run: Run, service: str = "", tier: str = "") -> Answer | None:
+def shell(context: Context, service: str = "") -> Answer | None:
     """Open a shell where kubectl and helm lead to the cluster, or one in a service's pod.
 
     Example: invoke kind.shell --service postgres
     """
     from infra.tasks import kind_shell
 
-    active = the_tier(run)
-    code = kind_shell.open_shell(run, active, service)
+    active = the_tier(context)
+    code = kind_shell.open_shell(active, service)
     return Answer(None, exit=code) if code else None
 
 
 @command("clean-raw", tier="kind", help={"yes": "do not ask"})
-def clean_raw(run: Run, yes: bool = False, tier: str = "") -> Answer:
+def clean_raw(context: Context, yes: bool = False) -> Answer:
     """Remove what was applied by kubectl before Helm took over; volumes and what Helm has stay.
 
     Example: invoke kind.clean-raw
@@ -232,15 +237,17 @@ def clean_raw(run: Run, yes: bool = False, tier: str = "") -> Answer:
     from infra import stack
     from infra.tiers.cluster import raw as cluster_raw
 
-    active = the_tier(run)
-    active.require(run.context)
-    with stack.lock(run.stack, "kind.clean-raw"):
-        found = cluster_raw.find(active.cluster(run.context))
+    active = the_tier(context)
+    active.require()
+    with stack.lock(context.stack, "kind.clean-raw"):
+        found = cluster_raw.find(active.cluster)
         if not found:
             return Answer({"removed": []}, lines=("nothing was deployed by raw manifests",))
         shown = [f"  {thing.namespace:<14} {thing.name}" for thing in found]
-        confirm(run, ["This removes from the cluster what kubectl has applied and Helm does not know:", *shown], yes)
-        cluster_raw.remove(active.kubectl(run.context), found)
+        confirm(
+            context, ["This removes from the cluster what kubectl has applied and Helm does not know:", *shown], yes
+        )
+        cluster_raw.remove(active.kubectl, found)
     names = tuple(f"{t.namespace}/{t.name}" for t in found)
     return Answer({"removed": list(names)}, lines=(f"removed: {', '.join(names)}",), names=names)
 

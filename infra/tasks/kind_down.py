@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from infra.console import Answer, human_bytes
 from infra.errors import PlatformError
-from infra.tasks.command import Run, confirm
+from infra.tasks.command import confirm
 
 if TYPE_CHECKING:
     from infra.tiers.base import Removal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
 
 
-def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
+def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
     """Delete the cluster; the caller holds the stack's lock.
 
     Raises:
@@ -23,24 +23,24 @@ def down(run: Run, active: Kind, keep_data: bool, no_backup: bool, yes: bool) ->
     from infra.tiers.kind import life as kind_life
     from infra.training import service as training
 
-    cluster = active.cluster(run.context)
+    cluster = active.cluster
     if not cluster.nodes():
         return _nothing(cluster)
     if keep_data:
         _require_kept(cluster)
-        run.console.say(f"  the volumes stay in {cluster.volumes}")
-        training.stop_worker(run.stack)
+        active.context.console.say(f"  the volumes stay in {cluster.volumes}")
+        training.stop_worker(active.context.stack)
         kind_life.stop(cluster)
-        kind_life.tear_down(cluster, active.tools(run.context))
+        kind_life.tear_down(cluster, active.tools)
         return _answer(cluster, "deleted, its volumes are kept", kept=str(cluster.volumes))
-    removals = active.removals(run.context, ())
-    _consent(run, active, cluster, removals, no_backup, yes)
-    back = "" if no_backup or not removals else _way_back(run, active, removals)
-    training.stop_worker(run.stack)
+    removals = active.removals(())
+    _consent(active, cluster, removals, no_backup, yes)
+    back = "" if no_backup or not removals else _way_back(active, removals)
+    training.stop_worker(active.context.stack)
     kind_life.stop(cluster)
-    for removal in active.removals(run.context, ()):
-        active.remove(run.context, [removal])
-    kind_life.tear_down(cluster, active.tools(run.context))
+    for removal in active.removals(()):
+        active.remove([removal])
+    kind_life.tear_down(cluster, active.tools)
     return _answer(cluster, "deleted with its volumes", back=back)
 
 
@@ -66,32 +66,32 @@ def _require_kept(cluster: Cluster) -> None:
         )
 
 
-def _consent(run: Run, active: Kind, cluster: Cluster, removals: list[Removal], no_backup: bool, yes: bool) -> None:
+def _consent(active: Kind, cluster: Cluster, removals: list[Removal], no_backup: bool, yes: bool) -> None:
     plan = [
         f"This deletes the cluster {cluster.name} with its volumes:" if removals else f"This deletes {cluster.name}:"
     ]
     plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
-    plan += [f"  first {_how(run, active)}"] if removals and not no_backup else []
+    plan += [f"  first {_how(active)}"] if removals and not no_backup else []
     plan += ["  (--keep-data leaves the volumes on this machine)"] if removals else []
     if no_backup and removals and not yes:
         steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
         raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
-    confirm(run, plan, yes or not removals)
+    confirm(active.context, plan, yes or not removals)
 
 
-def _how(run: Run, active: Kind) -> str:
-    if active.running(run.context):
+def _how(active: Kind) -> str:
+    if active.running():
         return "a snapshot of everything is taken and verified"
     return "the volumes are copied into the trash, since the cluster does not run"
 
 
-def _way_back(run: Run, active: Kind, removals: list[Removal]) -> str:
+def _way_back(active: Kind, removals: list[Removal]) -> str:
     """A snapshot of the platform that runs; of one that does not, its volumes in the trash. Returns how to undo it."""
     from infra.data import trash
     from infra.data.snapshot import create as snapshot
 
-    if active.running(run.context):
-        kept = snapshot.keep(run.context, active, "kind-down", "before kind.down deleted the cluster")
+    if active.running():
+        kept = snapshot.keep(active, "kind-down", "before kind.down deleted the cluster")
         return f"invoke kind.up, then invoke snapshot.restore {kept.path.name} --tier kind"
-    entries = trash.put(run.context, active, removals, "kind.down")
+    entries = trash.put(active, removals, "kind.down")
     return "; ".join(f"invoke trash.restore {e.name}" for e in entries)

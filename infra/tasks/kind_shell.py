@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import PlatformError
-from infra.tasks.command import Run
 
 if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
@@ -18,7 +17,7 @@ PROGRAMS = {"postgres": ("psql", "-U", "{user}", "-d", "platform"), "redis": ("v
 """What is opened in a service's pod where it is not a shell."""
 
 
-def open_shell(run: Run, active: Kind, service: str) -> int:
+def open_shell(active: Kind, service: str) -> int:
     """Open it and wait for its end; its exit code.
 
     Raises:
@@ -27,23 +26,23 @@ def open_shell(run: Run, active: Kind, service: str) -> int:
     from infra import lifecycle
     from infra.tiers.cluster import running as cluster_running
 
-    cluster = active.require(run.context)
+    cluster = active.require()
     if not service:
-        return subprocess.call(_own_shell(), env=environment(run, active))
+        return subprocess.call(_own_shell(), env=environment(active))
     lifecycle.known_services((service,), active)
     namespace, pod = cluster_running.pod(cluster, service)
-    user = run.settings.text("POSTGRES_USER")
+    user = active.context.settings.text("POSTGRES_USER")
     words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]
-    argv = active.kubectl(run.context).shell(namespace, pod, words)
+    argv = active.kubectl.shell(namespace, pod, words)
     return subprocess.call(argv)
 
 
-def environment(run: Run, active: Kind) -> dict[str, str]:
+def environment(active: Kind) -> dict[str, str]:
     """The environment of a shell in which kubectl and helm lead to the cluster."""
-    found = active.tools(run.context)
+    found = active.tools
     directories = dict.fromkeys(str(Path(p.path).parent) for p in (found.kubectl, found.helm, found.kind))
     path = os.pathsep.join([*directories, os.environ.get("PATH", "")])
-    return {**os.environ, "KUBECONFIG": str(active.cluster(run.context).kubeconfig), "PATH": path}
+    return {**os.environ, "KUBECONFIG": str(active.cluster.kubeconfig), "PATH": path}
 
 
 def _own_shell() -> list[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes, printable
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import minio_backups, objects
-from infra.tasks.command import Run, command, words
+from infra.tasks.command import ANY, command, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -17,17 +18,21 @@ if TYPE_CHECKING:
 
 
 @command(
+    tier=ANY,
     help={
         "to": "write a plain tree to this directory",
         "from_": "read a plain tree from this directory; its first directories are the buckets",
         "bucket": objects.BUCKET,
         "json_stream": STREAM,
-        "tier": objects.TIER,
     },
     iterable=("bucket",),
 )
 def mirror(
-    run: Run, bucket: list[str], to: str = "", from_: str = "", json_stream: bool = False, tier: str = ""
+    context: Context,
+    bucket: list[str],
+    to: str = "",
+    from_: str = "",
+    json_stream: bool = False,
 ) -> Answer:
     """Write the buckets as a plain tree of files, or read one in; unsafe keys are named, nothing is deleted.
 
@@ -42,14 +47,14 @@ def mirror(
             steps=("invoke minio.mirror --to DIR writes files", "invoke minio.mirror --from DIR reads them"),
         )
     path, missing, began = Path(to or from_).expanduser().absolute(), list[str](), time.monotonic()
-    with events(run, json_stream) as event, objects.clients(run) as clients:
-        progress = objects.Progress(run.console, "copied", event)
+    with events(context, json_stream) as event, objects.clients(context) as clients:
+        progress = objects.Progress(context.console, "copied", event)
         done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
         if to:
             _export(clients, path, words(bucket), missing, done)
         else:
-            _import(run, clients, path, words(bucket), done)
-        return ended(run, event, _mirrored(run, path, done, missing, time.monotonic() - began))
+            _import(context, clients, path, words(bucket), done)
+        return ended(context, event, _mirrored(context, path, done, missing, time.monotonic() - began))
 
 
 def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], missing: list[str], done: Any) -> None:
@@ -61,7 +66,7 @@ def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], miss
         objects_mirror.export(clients, path, objects_backup.sources(clients, named, missing), done)
 
 
-def _import(run: Run, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:
+def _import(context: Context, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:
     from infra import catalog
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import mirror as objects_mirror
@@ -70,13 +75,13 @@ def _import(run: Run, clients: dict[str, Client], path: Path, named: tuple[str, 
 
     homes = {b.name: b.store for b in catalog.BUCKETS + catalog.OBS_BUCKETS}
     homes |= {bucket: name for name, bucket in objects_backup.everything(clients)}
-    uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
+    uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
     objects_mirror.read_in(clients, path, named, homes, uploads, done)
 
 
-def _mirrored(run: Run, path: Path, done: Any, missing: list[str], seconds: float) -> Answer:
+def _mirrored(context: Context, path: Path, done: Any, missing: list[str], seconds: float) -> Answer:
     gone = [f"{name}: there is no such bucket" for name in missing]
-    partial = objects.named(run, gone + [f"{key} {why}" for key, why in done.refused.items()], "left out")
+    partial = objects.named(context, gone + [f"{key} {why}" for key, why in done.refused.items()], "left out")
     data = {
         "path": str(path),
         "copied": done.copied,
@@ -91,15 +96,15 @@ def _mirrored(run: Run, path: Path, done: Any, missing: list[str], seconds: floa
 
 
 @command(
+    tier=ANY,
     log=False,
     help={
         "bucket": "the bucket; without it all buckets are listed",
         "prefix": "only keys that begin so",
         "limit": "how many keys at most",
-        "tier": objects.TIER,
     },
 )
-def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: str = "") -> Answer:
+def ls(context: Context, bucket: str = "", prefix: str = "", limit: int = 1000) -> Answer:
     """List the objects of a bucket, or the buckets.
 
     Example: invoke minio.ls --bucket training-checkpoints --prefix digits
@@ -108,7 +113,7 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
 
     from infra.data.objects import backup as objects_backup
 
-    with objects.clients(run) as clients:
+    with objects.clients(context) as clients:
         if not bucket:
             return _buckets(clients)
         known = [name for _, name in objects_backup.everything(clients)]
@@ -125,13 +130,13 @@ def ls(run: Run, bucket: str = "", prefix: str = "", limit: int = 1000, tier: st
     return Answer(data, Table(("KEY", "SIZE", "MODIFIED"), rows), lines, names=tuple(e.key for e in found[:limit]))
 
 
-@command(log=False, help={"tier": objects.TIER})
-def buckets(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY, log=False)
+def buckets(context: Context) -> Answer:
     """List the buckets of both stores.
 
     Example: invoke minio.buckets
     """
-    with objects.clients(run) as clients:
+    with objects.clients(context) as clients:
         return _buckets(clients)
 
 
@@ -143,8 +148,8 @@ def _buckets(clients: dict[str, Client]) -> Answer:
     return Answer(data, Table(("BUCKET", "STORE"), tuple(found)), names=tuple(bucket for bucket, _ in found))
 
 
-@command(help={"tier": objects.TIER})
-def init(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY)
+def init(context: Context) -> Answer:
     """Make the platform's buckets that are missing; the others stay as they are.
 
     Example: invoke minio.init
@@ -152,13 +157,13 @@ def init(run: Run, tier: str = "") -> Answer:
     from infra import lifecycle
     from infra.provision import ensure
 
-    made = ensure.buckets(lifecycle.running_endpoints(run))
+    made = ensure.buckets(lifecycle.running_endpoints(context))
     text = f"made: {', '.join(made)}" if made else "all buckets are there"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
 
-@command(log=False, help={"tier": objects.TIER})
-def url(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY, log=False)
+def url(context: Context) -> Answer:
     """Print the addresses of the stores' APIs and consoles.
 
     Example: invoke minio.url
@@ -166,7 +171,7 @@ def url(run: Run, tier: str = "") -> Answer:
     from infra import lifecycle
     from infra.data.objects.login import STORES
 
-    ends = lifecycle.running_endpoints(run)
+    ends = lifecycle.running_endpoints(context)
     data = {
         name: {"api": ends.url(name, "api"), "console": "" if name in ends.elsewhere else ends.url(name, "console")}
         for name in STORES
@@ -176,8 +181,8 @@ def url(run: Run, tier: str = "") -> Answer:
     return Answer(data, Table(("STORE", "API", "CONSOLE"), rows), lines, names=tuple(f["api"] for f in data.values()))
 
 
-@command(log=False, help={"store": "minio-datasets or minio-results", "tier": objects.TIER})
-def console(run: Run, store: str = "minio-results", tier: str = "") -> Answer:
+@command(tier=ANY, log=False, help={"store": "minio-datasets or minio-results"})
+def console(context: Context, store: str = "minio-results") -> Answer:
     """Open the web console of a store in the browser, and print its address.
 
     Example: invoke minio.console --store minio-datasets
@@ -187,13 +192,13 @@ def console(run: Run, store: str = "minio-results", tier: str = "") -> Answer:
 
     if store not in STORES:
         raise PlatformError("USAGE", f"no store {store!r}", steps=(f"use one of {', '.join(STORES)}",))
-    active = lifecycle.require_running(run.context, lifecycle.choose(run.context))
-    engine = active.engines(run.context).get(store, "")
+    active = lifecycle.require_running(lifecycle.choose(context))
+    engine = active.engines().get(store, "")
     gap = next((g for g in catalog.gaps(engine) if g.feature == "s3-console"), None)
     if gap:
         raise PlatformError("NOT_FOUND", f"{store} has no console", why=gap.reason, steps=(gap.instead,))
-    address = active.endpoints(run.context).url(store, "console")
-    if run.console.live:
+    address = active.endpoints().url(store, "console")
+    if context.console.live:
         import webbrowser
 
         webbrowser.open(address)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import objects
-from infra.tasks.command import Run, command, confirm, directory, words
+from infra.tasks.command import ANY, command, confirm, directory, words
 from infra.tasks.events import STREAM, Event, ended, events
 
 if TYPE_CHECKING:
@@ -24,31 +25,30 @@ TO = "directory of the backups (default: backups/objects in the stack's state di
 FROM = "a backup's directory or name, or `latest`"
 
 
-def _target(run: Run, to: str) -> Path:
+def _target(context: Context, to: str) -> Path:
     from infra.data.objects import records as objects_records
 
-    return directory(to, objects_records.default_target(run.stack))
+    return directory(to, objects_records.default_target(context.stack))
 
 
 @command(
+    tier=ANY,
     help={
         "to": TO,
         "bucket": objects.BUCKET,
         "versions": "every version and delete marker, not only what is current",
         "keep": "afterwards verify it and remove old backups, so that N verified ones stay",
         "json_stream": STREAM,
-        "tier": objects.TIER,
     },
     iterable=("bucket",),
 )
 def backup(
-    run: Run,
+    context: Context,
     bucket: list[str],
     to: str = "",
     versions: bool = False,
     keep: int = 0,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Back up all buckets, or those named; what has not changed since the last backup is not read again.
 
@@ -59,41 +59,45 @@ def backup(
 
     if keep < 0:
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke minio.backup --keep 7",))
-    target, missing, began = _target(run, to), list[str](), time.monotonic()
-    with events(run, json_stream) as event, store.locked(target, "minio.backup"), objects.clients(run) as clients:
-        progress = objects.Progress(run.console, "read", event)
+    target, missing, began = _target(context, to), list[str](), time.monotonic()
+    with (
+        events(context, json_stream) as event,
+        store.locked(target, "minio.backup"),
+        objects.clients(context) as clients,
+    ):
+        progress = objects.Progress(context.console, "read", event)
         tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
         found = objects_backup.sources(clients, words(bucket), missing)
         made = objects_backup.backup(clients, target, found, versions, tally)
-        kept = _keep(run, target, made, keep, event) if keep else {}
-        return ended(run, event, _backed_up(run, made, tally, missing, kept, time.monotonic() - began))
+        kept = _keep(context, target, made, keep, event) if keep else {}
+        return ended(context, event, _backed_up(context, made, tally, missing, kept, time.monotonic() - began))
 
 
-def _keep(run: Run, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
+def _keep(context: Context, target: Path, made: store.Backup, keep: int, event: Event) -> dict[str, Any]:
     """Verify the new backup and let old ones go. What hinders that is said; the backup itself stays."""
     from infra.data.objects import prune as objects_prune
     from infra.data.objects import verify as objects_verify
 
-    objects_verify.check(made, tick=objects.Progress(run.console, "verified", event))
+    objects_verify.check(made, tick=objects.Progress(context.console, "verified", event))
     objects_verify.mark_verified(made)
     try:
         gone = objects_prune.plan(target, keep)
         objects_prune.prune(gone)
     except PlatformError as error:
-        run.console.warn(f"{error.what}: {error.why}")
+        context.console.warn(f"{error.what}: {error.why}")
         return {"verified": True, "pruned": [], "why": error.what, "incomplete": True}
     if gone.why:
-        run.console.say(f"  {gone.why}", "dim")
+        context.console.say(f"  {gone.why}", "dim")
     return {"verified": True, "pruned": [b.path.name for b in gone.backups], "freed": gone.size, "why": gone.why}
 
 
 def _backed_up(
-    run: Run, made: store.Backup, tally: Any, missing: list[str], kept: dict[str, Any], seconds: float
+    context: Context, made: store.Backup, tally: Any, missing: list[str], kept: dict[str, Any], seconds: float
 ) -> Answer:
     from infra import shell
 
     partial = objects.named(
-        run, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up"
+        context, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up"
     )
     data = {
         "path": str(made.path),
@@ -120,7 +124,7 @@ def _backed_up(
 
 
 @command("list", log=False, help={"to": TO})
-def list_(run: Run, to: str = "") -> Answer:
+def list_(context: Context, to: str = "") -> Answer:
     """List the backups, oldest first; broken ones with what is wrong.
 
     Example: invoke minio.list --json
@@ -128,7 +132,7 @@ def list_(run: Run, to: str = "") -> Answer:
     from infra.data import store
     from infra.data.objects import records as objects_records
 
-    target = _target(run, to)
+    target = _target(context, to)
     if to:
         store.require_place(target)
     found = objects_records.listing(target)
@@ -157,17 +161,17 @@ def _backup_data(backup: store.Backup) -> dict[str, Any]:
 
 
 @command(help={"from_": FROM, "to": TO, "json_stream": STREAM})
-def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
+def verify(context: Context, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
     """Read every object of a backup and compare it with its SHA-256; exit 10 naming what is damaged.
 
     Example: invoke minio.verify --from latest
     """
     from infra.data.objects import verify as objects_verify
 
-    with events(run, json_stream) as event:
-        began, found = time.monotonic(), objects_verify.located(_target(run, to), from_)
+    with events(context, json_stream) as event:
+        began, found = time.monotonic(), objects_verify.located(_target(context, to), from_)
         try:
-            objects_verify.check(found, tick=objects.Progress(run.console, "verified", event))
+            objects_verify.check(found, tick=objects.Progress(context.console, "verified", event))
         except PlatformError:
             objects_verify.unmark_verified(found)
             raise
@@ -176,10 +180,11 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
         seconds = time.monotonic() - began
         data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
         text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
-        return ended(run, event, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)))
+        return ended(context, event, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)))
 
 
 @command(
+    tier=ANY,
     help={
         "from_": FROM,
         "bucket": objects.BUCKET,
@@ -189,12 +194,11 @@ def verify(run: Run, from_: str = "latest", to: str = "", json_stream: bool = Fa
         "dry_run": "show the plan and change nothing",
         "yes": "do not ask",
         "json_stream": STREAM,
-        "tier": objects.TIER,
     },
     iterable=("bucket",),
 )
 def restore(
-    run: Run,
+    context: Context,
     bucket: list[str],
     from_: str = "",
     to: str = "",
@@ -203,7 +207,6 @@ def restore(
     dry_run: bool = False,
     yes: bool = False,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Bring the objects of a backup back; what it would overwrite is backed up first, the rest stays.
 
@@ -215,19 +218,19 @@ def restore(
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
-    with events(run, json_stream) as event, contextlib.ExitStack() as stack:
-        found = objects_verify.located(_target(run, to), from_)
-        objects_verify.check(found, words(bucket), objects.Progress(run.console, "checked", event))
-        clients = stack.enter_context(objects.clients(run))
+    with events(context, json_stream) as event, contextlib.ExitStack() as stack:
+        found = objects_verify.located(_target(context, to), from_)
+        objects_verify.check(found, words(bucket), objects.Progress(context.console, "checked", event))
+        clients = stack.enter_context(objects.clients(context))
         plans = objects_restore.plan(clients, found, words(bucket))
         if dry_run:
-            return ended(run, event, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))))
-        confirm(run, _plan(found, plans, exact), yes)
+            return ended(context, event, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))))
+        confirm(context, _plan(found, plans, exact), yes)
         # From a disk that takes no writes nobody can prune, and the way back needs another place.
-        beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(run, "")
+        beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(context, "")
         with store.locked(beside, "minio.restore"):
-            answer = _restored(run, clients, found, plans, beside, exact, versions, event)
-        return ended(run, event, answer)
+            answer = _restored(context, clients, found, plans, beside, exact, versions, event)
+        return ended(context, event, answer)
 
 
 _LIST = "invoke minio.list shows the backups"
@@ -251,7 +254,7 @@ def _plan_data(found: store.Backup, plans: list[BucketPlan]) -> dict[str, Any]:
 
 
 def _restored(
-    run: Run,
+    context: Context,
     clients: dict[str, Client],
     found: store.Backup,
     plans: list[BucketPlan],
@@ -265,20 +268,20 @@ def _restored(
     from infra.data.objects import restore as objects_restore
     from infra.data.objects.upload import Uploads
 
-    began, progress = time.monotonic(), objects.Progress(run.console, "restored", event)
-    tally = objects_backup.Tally(tick=lambda t: objects.Progress(run.console, "kept", event)(t.objects, t.read))
+    began, progress = time.monotonic(), objects.Progress(context.console, "restored", event)
+    tally = objects_backup.Tally(tick=lambda t: objects.Progress(context.console, "kept", event)(t.objects, t.read))
     why = f"before a restore of {found.path.name}"
     # A crew stops its clients when it is done, so it gets some of its own.
     with objects_backup.connected(client.login for client in clients.values()) as others:
         back = objects_restore.way_back(others, beside, plans, exact, tally, why)
     if back:
         typed = shell.typed("invoke", "minio.restore", "--from", str(back.path), "--yes")
-        run.console.say(f"  the way back: {typed}")
+        context.console.say(f"  the way back: {typed}")
     done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
-    uploads = Uploads(run.stack.home / objects_restore.UPLOADS)
+    uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
     order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)
     objects_restore.restore(order, done)
-    partial = objects.named(run, [f"{name}: {why}" for name, why in done.refused.items()], "not restored")
+    partial = objects.named(context, [f"{name}: {why}" for name, why in done.refused.items()], "not restored")
     data = {
         "path": str(found.path),
         "written": done.written,
@@ -295,7 +298,7 @@ def _restored(
 
 
 @command(help={"keep": "verified backups that stay", "to": TO, "yes": "do not ask"})
-def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
+def prune(context: Context, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
     """Remove old backups, so that N verified ones stay, and the objects that no backup needs any more.
 
     Example: invoke minio.prune --keep 7 --yes
@@ -305,14 +308,14 @@ def prune(run: Run, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
 
     if keep < 1:
         raise PlatformError("USAGE", "--keep N is missing or less than 1", steps=("invoke minio.prune --keep 7 --yes",))
-    target = _target(run, to)
+    target = _target(context, to)
     if not target.is_dir():
         raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke minio.backup",))
     with store.locked(target, "minio.prune"):
         plan = objects_prune.plan(target, keep)
         names = [b.path.name for b in plan.backups]
         if names or plan.contents:
-            confirm(run, _pruning(names, plan), yes)
+            confirm(context, _pruning(names, plan), yes)
             objects_prune.prune(plan)
     data = {"removed": names, "contents": len(plan.contents), "freed": plan.size, "why": plan.why}
     text = f"removed {len(names)} backups and {len(plan.contents)} objects ({human_bytes(plan.size)})"

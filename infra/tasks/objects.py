@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infra.console import Console, human_bytes, human_seconds, printable
-from infra.tasks.command import Run
+from infra.context import Context
 from infra.tasks.events import Event, silent
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ NAMED = 20
 """Items that a message names; the JSON has them all."""
 
 BUCKET = "only this bucket; give it several times or with commas for more"
-TIER = "tier to use"
 
 
 @dataclass
@@ -47,21 +46,21 @@ class Progress:
 
 
 @contextlib.contextmanager
-def clients(run: Run) -> Iterator[dict[str, Client]]:
+def clients(context: Context) -> Iterator[dict[str, Client]]:
     """Clients of both stores of the running platform."""
     from infra import lifecycle
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import login as objects_login
 
-    ends = lifecycle.running_endpoints(run)
+    ends = lifecycle.running_endpoints(context)
     with objects_backup.connected(objects_login.login_of(ends, name) for name in objects_login.STORES) as clients:
         yield clients
 
 
-def named(run: Run, items: list[str], what: str) -> bool:
+def named(context: Context, items: list[str], what: str) -> bool:
     """Name items that are left out as a warning; whether there are any."""
     for item in items[:NAMED]:
-        run.console.warn(f"{what}: {printable(item)}")
+        context.console.warn(f"{what}: {printable(item)}")
     if len(items) > NAMED:
-        run.console.warn(f"{what}: {len(items) - NAMED} more (--json has them all)")
+        context.console.warn(f"{what}: {len(items) - NAMED} more (--json has them all)")
     return bool(items)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import verbs
-from infra.tasks.command import Run, command, words
+from infra.tasks.command import ANY, command, words
 
 if TYPE_CHECKING:
     from infra.endpoints import Endpoints
@@ -24,6 +25,7 @@ def names() -> tuple[str, ...]:
 
 
 @command(
+    tier=ANY,
     help={
         "only": "just these and what they need, e.g. mlflow or clearml; several times or with commas for more",
         "no_clearml": "all but ClearML",
@@ -34,50 +36,49 @@ def names() -> tuple[str, ...]:
     iterable=("only",),
 )
 def up(
-    run: Run,
+    context: Context,
     only: list[str],
     no_clearml: bool = False,
     auto_ports: bool = False,
     timeout: float = 0.0,
-    tier: str = "",
 ) -> Answer:
     """Start the observability services, or those named, with the core that they need.
 
     Example: invoke obs.up --only mlflow
     """
     if no_clearml:
-        verbs.leave_out(run, "clearml")
-    return verbs.started(run, words(only), obs=not only, auto_ports=auto_ports, timeout=timeout)
+        context = verbs.leave_out(context, "clearml")
+    return verbs.started(context, words(only), obs=not only, auto_ports=auto_ports, timeout=timeout)
 
 
-@command(help={"tier": verbs.TIER})
-def down(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY, help={"tier": verbs.TIER})
+def down(context: Context) -> Answer:
     """Stop the observability services; the core goes on, the data stays.
 
     Example: invoke obs.down
     """
     from infra import lifecycle, stack
 
-    active = lifecycle.require_running(run.context, verbs.choose(run, quiet=True))
+    active = lifecycle.require_running(verbs.choose(context, quiet=True))
     if active.name != "compose":
         steps = ("invoke down stops everything",)
         raise PlatformError("USAGE", f"the tier {active.name} stops its services together", steps=steps)
     from infra.tiers.compose import start as compose_start
 
-    with stack.lock(run.stack, "obs.down"):
-        gone = compose_start.stop_services(_session(run), names())
+    with stack.lock(context.stack, "obs.down"):
+        gone = compose_start.stop_services(_session(context), names())
     text = f"stopped: {', '.join(gone)}; the data is kept" if gone else "none of them was running"
     return Answer({"stopped": list(gone)}, lines=(text,), names=gone)
 
 
-def _session(run: Run) -> Session:
+def _session(context: Context) -> Session:
     from infra.tiers.compose.session import Session
 
-    return Session(run.context)
+    return Session(context)
 
 
-@command(log=False, help={"tier": verbs.TIER})
-def status(run: Run, tier: str = "") -> Answer:
+@command(tier=ANY, log=False, help={"tier": verbs.TIER})
+def status(context: Context) -> Answer:
     """What of observability runs, where, how it does; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke obs.status
@@ -85,60 +86,63 @@ def status(run: Run, tier: str = "") -> Answer:
     from infra import lifecycle
     from infra.tasks import show
 
-    choice = verbs.choose(run, quiet=True)
-    found = lifecycle.report(run.context, choice.tier)
+    choice = verbs.choose(context, quiet=True)
+    found = lifecycle.report(choice.tier)
     kept = [s for s in found.services if s.name in names()]
     state = lifecycle.overall(kept, found.findings)
-    answer = show.status(run.context, choice, replace(found, services=kept, state=state), why=False, reveal=False)
+    answer = show.status(choice, replace(found, services=kept, state=state), why=False, reveal=False)
     if kept:
         return answer
     return replace(answer, lines=("no observability service runs. Next: invoke obs.up",))
 
 
-@command("open", log=False, help={"service": "which one; default: grafana, else mlflow", "tier": verbs.TIER})
-def open_(run: Run, service: str = "", tier: str = "") -> Answer:
+@command("open", tier=ANY, log=False, help={"service": "which one; default: grafana, else mlflow", "tier": verbs.TIER})
+def open_(context: Context, service: str = "") -> Answer:
     """Open a service in the browser, and print its address.
 
     Example: invoke obs.open --service mlflow
     """
-    ends = _running(run)[1]
+    ends = _running(context)[1]
     there = [n for n in ("grafana", "mlflow", "clearml", "prometheus") if n in ends.services]
     name = service or next(iter(there), "")
     if name not in there:
         steps = ("invoke obs.up", f"these run: {', '.join(there) or 'none'}")
         raise PlatformError("NOT_RUNNING", f"{name or 'no service with pages'} is not started", steps=steps)
     address = ends.url(name)
-    if run.console.live:
+    if context.console.live:
         import webbrowser
 
         webbrowser.open(address)
     return Answer({"service": name, "url": address}, lines=(address,), names=(address,))
 
 
-def _running(run: Run) -> tuple[Tier, Endpoints]:
+def _running(context: Context) -> tuple[Tier, Endpoints]:
     from infra import lifecycle
 
-    active = lifecycle.require_running(run.context, verbs.choose(run, quiet=True))
-    return active, active.endpoints(run.context)
+    active = lifecycle.require_running(verbs.choose(context, quiet=True))
+    return active, active.endpoints()
 
 
 @command(
+    tier=ANY,
     help={
         "alerts": "also stop Redis for about a minute and see that an alert fires and clears",
         "tier": verbs.TIER,
-    }
+    },
 )
-def check(run: Run, alerts: bool = False, tier: str = "") -> Answer:
+def check(context: Context, alerts: bool = False) -> Answer:
     """Prove it: logs arrive, targets answer, dashboards have data, with --alerts an alert fires; exit 4 if not.
 
     Example: invoke obs.check --alerts
     """
     from infra import doctor
 
-    active, ends = _running(run)
-    found = _found(run, active, ends, alerts)
+    active, ends = _running(context)
+    found = _found(active, ends, alerts)
     marks = {"ok": "good", "warn": "warn", "fail": "bad"}
-    rows = [(run.console.symbol(marks[c.status], run.console.stdout), c.status.upper(), c.id, c.text) for c in found]
+    rows = [
+        (context.console.symbol(marks[c.status], context.console.stdout), c.status.upper(), c.id, c.text) for c in found
+    ]
     remedies = tuple(f"  next for {c.id}: {c.remedy}" for c in found if c.remedy and c.status == "fail")
     worst = doctor.worst(found)
     code = ExitCode.PREFLIGHT if worst == "fail" else ExitCode.OK
@@ -146,7 +150,7 @@ def check(run: Run, alerts: bool = False, tier: str = "") -> Answer:
     return Answer(data, Table(("", "", "", ""), tuple(rows)), remedies, exit=int(code))
 
 
-def _found(run: Run, active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
+def _found(active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
     import requests
 
     from infra import observability
@@ -154,41 +158,41 @@ def _found(run: Run, active: Tier, ends: Endpoints, alerts: bool) -> list[Check]
 
     if "prometheus" not in ends.services:
         raise PlatformError("NOT_RUNNING", "Prometheus is not started", steps=("invoke obs.up",))
-    login = (run.settings.text("GRAFANA_ADMIN_USER"), run.settings.text("GRAFANA_ADMIN_PASSWORD"))
+    login = (active.context.settings.text("GRAFANA_ADMIN_USER"), active.context.settings.text("GRAFANA_ADMIN_PASSWORD"))
     sources = observability.Sources(ends, login)
-    shipped, absent = _shipping(run, active, ends)
+    shipped, absent = _shipping(active, ends)
     try:
         found = observability.settled(lambda: observability.targets(sources, absent))
         found += [observability.logs(sources, shipped)]
-        found += observability.board_checks(sources, run.settings.root, shipped)
+        found += observability.board_checks(sources, active.context.settings.root, shipped)
     except (requests.RequestException, ValueError) as error:
         raise PlatformError("UNREACHABLE", "a data source does not answer", why=str(error)) from error
     if alerts:
-        return [*found, observability.alert(sources, lambda: _stop_redis(run, active), lambda: _start(run, active))]
+        return [*found, observability.alert(sources, lambda: _stop_redis(active), lambda: _start(active))]
     return [*found, Check("alert", "warn", "not tried: --alerts stops Redis for about a minute and looks")]
 
 
-def _shipping(run: Run, active: Tier, ends: Endpoints) -> tuple[bool, list[str]]:
+def _shipping(active: Tier, ends: Endpoints) -> tuple[bool, list[str]]:
     """Whether logs are carried to Loki, and which jobs of Prometheus have no service that runs."""
     if active.name != "compose":
         return False, [n for n in names() if n not in ends.services]
-    there = {name for name, box in _session(run).containers().items() if box.up}
+    there = {name for name, box in _session(active.context).containers().items() if box.up}
     jobs = {"alloy": "alloy", "grafana": "grafana", "loki": "loki", "node": "node-exporter"}
     jobs |= {"postgres": "postgres-exporter", "redis": "redis-exporter", "mlflow": "mlflow"}
     return "alloy" in there, [job for job, part in jobs.items() if part not in there]
 
 
-def _stop_redis(run: Run, active: Tier) -> None:
+def _stop_redis(active: Tier) -> None:
     if active.name != "compose":
         steps = ("leave --alerts out",)
         raise PlatformError("USAGE", f"on the tier {active.name} no single service can be stopped", steps=steps)
-    _session(run).compose.run("stop", "redis")
+    _session(active.context).compose.run("stop", "redis")
 
 
-def _start(run: Run, active: Tier) -> None:
+def _start(active: Tier) -> None:
     if active.name == "compose":
-        _session(run).compose.run("start", "redis")
-        active.wait(run.context, ("redis",), None)
+        _session(active.context).compose.run("start", "redis")
+        active.wait(("redis",), None)
 
 
 TASKS = (up, down, status, open_, check)

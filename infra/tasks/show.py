@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from infra import catalog, lifecycle
 from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds, write_line
+from infra.context import Context
 from infra.endpoints import Endpoints, contract
 from infra.errors import ExitCode, PlatformError
 from infra.stack import write_atomic
-from infra.tiers.base import Context, LogLine, Tier
+from infra.tiers.base import LogLine, Tier
 
 if TYPE_CHECKING:
     from infra.lifecycle import Choice, Report, Started
-    from infra.tasks.command import Run
 
 STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
 _MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "stopped": "bad"}
@@ -50,28 +50,32 @@ def urls(ends: Endpoints, service: str, engines: Mapping[str, str]) -> list[str]
     return [ends.url(service, role) for role in roles]
 
 
-def started(context: Context, outcome: Started) -> Answer:
+def started(outcome: Started) -> Answer:
     """The answer of `up`: what runs, where, with which login, what it lacks, what to do next."""
-    ends, engines = outcome.endpoints, outcome.tier.engines(context)
+    context, ends, engines = outcome.tier.context, outcome.endpoints, outcome.tier.engines()
     rows = []
     for name in ends.services:
         title = catalog.service(name).title
         engine = f" [{engines[name]}]" if name in engines else ""
-        rows.append((title + engine, "  ".join(urls(ends, name, engines)), login(ends, name, context.settings, False)))
+        rows.append(
+            (
+                title + engine,
+                "  ".join(urls(ends, name, engines)),
+                login(ends, name, context.settings, False),
+            )
+        )
     changed = f"ready in {human_seconds(outcome.seconds)}" if outcome.changed else "already runs: nothing to do"
     head = f"The platform is {changed}." if outcome.changed else f"The platform {changed}."
     context.console.say(f"{context.console.symbol('good')} {head}", "good")
     data = {
         "changed": outcome.changed,
         "seconds": round(outcome.seconds, 3),
-        "services": [_where(context, ends, name, engines) for name in ends.services],
-        "gaps": _gaps(context, outcome.tier, engines),
+        "services": [_where(ends, name, engines) for name in ends.services],
+        "gaps": _gaps(outcome.tier, engines),
         "next": list(NEXT),
     }
     names = tuple(ends.services)
-    return Answer(
-        data, Table(("service", "address", "login"), tuple(rows)), _after(context, outcome, engines), names=names
-    )
+    return Answer(data, Table(("service", "address", "login"), tuple(rows)), _after(outcome, engines), names=names)
 
 
 NEXT = (
@@ -82,7 +86,7 @@ NEXT = (
 )
 
 
-def _after(context: Context, outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
+def _after(outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
     lines = [""]
     if "mlflow" in outcome.endpoints.services:
         missing = [f"  {g.feature}: {g.reason}; instead: {g.instead}" for g in catalog.gaps(outcome.tier.name)]
@@ -112,21 +116,21 @@ def _not_found(outcome: Started) -> list[str]:
     return [f"  {s.name}: its program was not found; install it, or set PLATFORM_{s.name.upper()}" for s in absent]
 
 
-def _where(context: Context, ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, object]:
+def _where(ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, object]:
     return {"name": name, "urls": urls(ends, name, engines), "engine": engines.get(name, "")}
 
 
-def _gaps(context: Context, tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
+def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     """What the tier and its engines lack, and on containers what the user has left out."""
-    out = context.settings.text("PLATFORM_LEAVE_OUT") if tier.name in ("compose", "kind") else ""
-    reason = f"left out by PLATFORM_LEAVE_OUT ({context.settings.origin('PLATFORM_LEAVE_OUT')})"
+    out = tier.context.settings.text("PLATFORM_LEAVE_OUT") if tier.name in ("compose", "kind") else ""
+    reason = f"left out by PLATFORM_LEAVE_OUT ({tier.context.settings.origin('PLATFORM_LEAVE_OUT')})"
     chosen = [catalog.Gap(tier.name, name.strip(), reason) for name in out.split(",") if name.strip()]
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]
 
 
-def status(context: Context, choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
+def status(choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
     """The answer of `status`."""
-    ends, engines = choice.tier.endpoints(context), choice.tier.engines(context)
+    context, ends, engines = choice.tier.context, choice.tier.endpoints(), choice.tier.engines()
     entries = [_entry(context, ends, s, found, engines, reveal) for s in found.services]
     console = context.console
     rows = []
@@ -141,7 +145,7 @@ def status(context: Context, choice: Choice, found: Report, why: bool, reveal: b
         "state": found.state,
         "services": entries,
         "engines": engines,
-        "gaps": _gaps(context, choice.tier, engines),
+        "gaps": _gaps(choice.tier, engines),
     }
     code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
     data["lastVerifiedBackup"] = verified = _last_verified_backup(context)
@@ -214,18 +218,18 @@ def _advice(state: str, tier: str) -> tuple[str, ...]:
     return ("", "Next: invoke status --why, invoke doctor")
 
 
-def logs(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
+def logs(context: Context, lines: Iterable[LogLine], follow: bool) -> Answer | None:
     """Print log lines as they come; NDJSON where the output is JSON and the log is followed."""
     try:
-        return _printed(run, lines, follow)
+        return _printed(context, lines, follow)
     except KeyboardInterrupt:
         if follow:  # the usual way to end it: nothing went wrong
             raise SystemExit(int(ExitCode.INTERRUPTED)) from None
         raise
 
 
-def _printed(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
-    console = run.console
+def _printed(context: Context, lines: Iterable[LogLine], follow: bool) -> Answer | None:
+    console = context.console
     seen = []
     for line in lines:
         text = console.mask(line.text)
@@ -239,10 +243,10 @@ def _printed(run: Run, lines: Iterable[LogLine], follow: bool) -> Answer | None:
     return Answer({"lines": seen}) if console.output in ("json", "yaml") and not follow else None
 
 
-def written(run: Run, values: Mapping[str, str], target: str, yes: bool) -> Answer:
+def written(context: Context, values: Mapping[str, str], target: str, yes: bool) -> Answer:
     """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
-    if path.resolve() == (run.settings.root / ".env").resolve():
+    if path.resolve() == (context.settings.root / ".env").resolve():
         steps = ("write it into your application's directory, e.g. invoke env --write ../app/.env",)
         raise PlatformError("USAGE", f"{path} holds this platform's own settings", steps=steps)
     lines = []
@@ -255,7 +259,7 @@ def written(run: Run, values: Mapping[str, str], target: str, yes: bool) -> Answ
         steps = ("name a file in a directory that can be written",)
         raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
     for line in (f"wrote {path}", *lines):
-        run.console.say(line)
+        context.console.say(line)
     return Answer({"path": str(path)})
 
 
@@ -268,27 +272,27 @@ def _keep_aside(path: Path, yes: bool) -> str:
     return f"the old file is {kept}"
 
 
-def versions(run: Run, tier: Tier) -> Answer:
+def versions(tier: Tier) -> Answer:
     """The answer of `version`."""
     import platform
     from importlib.metadata import version
 
     facts = {
-        "platform": _own_version(run.settings.root),
+        "platform": _own_version(tier.context.settings.root),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("invoke", "temporalio", "psycopg", "boto3")},
         "tier": tier.name,
-        **{f"engine {name}": engine for name, engine in _engines(run, tier).items()},
-        **tier.programs(run.context),
+        **{f"engine {name}": engine for name, engine in _engines(tier).items()},
+        **tier.programs(),
     }
     rows = tuple((name, text) for name, text in facts.items())
     return Answer(facts, Table(("", ""), rows), names=(facts["platform"],))
 
 
-def _engines(run: Run, tier: Tier) -> dict[str, str]:
+def _engines(tier: Tier) -> dict[str, str]:
     try:
-        return tier.engines(run.context)
+        return tier.engines()
     except PlatformError:
         return {}  # a bug report is about what works not; the program that is missing is told among the programs
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import invoke
 
 from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command, confirm, directory, named, words
+from infra.tasks.command import ANY, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 TARGET = "directory of the snapshots (default: snapshots of the stack)"
 IDENTITY = "file with the private key of an encrypted snapshot (age or OpenSSH)"
 SKIP = "leave out databases, objects, redis or temporal; several times or with commas"
-TIER = "tier to use"
 NAME = "a snapshot's name or directory, or latest"
 
 
-def _target(run: Run, to: str) -> Path:
+def _target(context: Context, to: str) -> Path:
     from infra.data.snapshot import create as snapshot
 
-    return directory(to, snapshot.default_target(run.stack))
+    return directory(to, snapshot.default_target(context.stack))
 
 
 def _parts(skip: list[str]) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def _parts(skip: list[str]) -> tuple[str, ...]:
 
 
 def create(
-    run: Run,
+    context: Context,
     encrypt: list[str],
     skip: list[str],
     name: str = "",
@@ -49,7 +49,6 @@ def create(
     fence: bool = False,
     no_verify: bool = False,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Make a snapshot of databases, objects, Redis and Temporal, and verify it.
 
@@ -58,17 +57,17 @@ def create(
     from infra import lifecycle
     from infra.data.snapshot import create as snapshot
 
-    choice = lifecycle.choose(run.context)
-    active = lifecycle.require_running(run.context, choice)
-    run.console.tier = active.name
-    order = snapshot.Order(_target(run, to), name, _parts(skip), fence, not no_verify, tuple(encrypt))
-    with events(run, json_stream) as event:
-        made = snapshot.create(run.context, active.name, active.endpoints(run.context), order, event)
+    choice = lifecycle.choose(context)
+    active = lifecycle.require_running(choice)
+    context.console.tier = active.name
+    order = snapshot.Order(_target(context, to), name, _parts(skip), fence, not no_verify, tuple(encrypt))
+    with events(context, json_stream) as event:
+        made = snapshot.create(context, active.name, active.endpoints(), order, event)
         event("published", {"path": str(made.path)})
-        return ended(run, event, _made(run, made))
+        return ended(context, event, _made(context, made))
 
 
-def _made(run: Run, made: Backup) -> Answer:
+def _made(context: Context, made: Backup) -> Answer:
     from infra import shell
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import manifest as snapshot_manifest
@@ -76,13 +75,15 @@ def _made(run: Run, made: Backup) -> Answer:
     checked = made.facts.get("verified") or {}
     dangling = checked.get("objects", {}).get("dangling", [])
     for name in dangling[:20]:
-        run.console.warn(f"a training's row names the object {name}, which is in neither the store nor the snapshot")
+        context.console.warn(
+            f"a training's row names the object {name}, which is in neither the store nor the snapshot"
+        )
     for part, why in made.facts["leftOut"].items():
-        run.console.warn(f"{part} is not in it: {why} (--skip {part} leaves it out without this)")
+        context.console.warn(f"{part} is not in it: {why} (--skip {part} leaves it out without this)")
     rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
-    name = named(made.path, _target(run, ""), made.facts.get("label") or "")
+    name = named(made.path, _target(context, ""), made.facts.get("label") or "")
     lines = (
         f"{made.path}",
         f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
@@ -120,18 +121,17 @@ CREATE: dict[str, Any] = {
         "fence": "hold up writers for a moment, so that no transaction lies between the databases",
         "no_verify": "do not restore and compare it",
         "json_stream": STREAM,
-        "tier": TIER,
     },
 }
 
 
 def tasks(named: bool) -> tuple[invoke.Task[Any], ...]:
     """The tasks; Invoke has no optional words, so whether `create` takes one is said by the command line."""
-    return (command(**CREATE)(_create_named if named else create), list_, show, verify, restore, delete, key)
+    return (command(**CREATE, tier=ANY)(_create_named if named else create), list_, show, verify, restore, delete, key)
 
 
 def _create_named(
-    run: Run,
+    context: Context,
     name: str,
     encrypt: list[str],
     skip: list[str],
@@ -139,16 +139,15 @@ def _create_named(
     fence: bool = False,
     no_verify: bool = False,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
-    return create(run, encrypt, skip, name, to, fence, no_verify, json_stream, tier)
+    return create(context, encrypt, skip, name, to, fence, no_verify, json_stream)
 
 
 _create_named.__name__, _create_named.__doc__ = create.__name__, create.__doc__
 
 
 @command("list", log=False, help={"to": TARGET})
-def list_(run: Run, to: str = "") -> Answer:
+def list_(context: Context, to: str = "") -> Answer:
     """List the snapshots, the newest last; broken ones as broken.
 
     Example: invoke snapshot.list
@@ -156,7 +155,7 @@ def list_(run: Run, to: str = "") -> Answer:
     from infra.data import store
     from infra.data.snapshot import create as snapshot
 
-    target = _target(run, to)
+    target = _target(context, to)
     if to:
         store.require_place(target)
     found = snapshot.listing(target)
@@ -179,7 +178,7 @@ def _row(b: Backup) -> tuple[str, ...]:
 
 
 @command(log=False, help={"name": NAME, "to": TARGET})
-def show(run: Run, name: str, to: str = "") -> Answer:
+def show(context: Context, name: str, to: str = "") -> Answer:
     """Show what a snapshot holds, as of when, and how it was verified.
 
     Example: invoke snapshot.show latest
@@ -187,7 +186,7 @@ def show(run: Run, name: str, to: str = "") -> Answer:
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import manifest as snapshot_manifest
 
-    found = snapshot.find(_target(run, to), name)
+    found = snapshot.find(_target(context, to), name)
     rows = list(snapshot_manifest.summary(found.facts["parts"]).items())
     rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
     rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
@@ -196,8 +195,8 @@ def show(run: Run, name: str, to: str = "") -> Answer:
     return Answer(_data(found), Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
 
 
-@command(help={"name": NAME, "to": TARGET, "identity": IDENTITY, "json_stream": STREAM, "tier": TIER})
-def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: bool = False, tier: str = "") -> Answer:
+@command(tier=ANY, help={"name": NAME, "to": TARGET, "identity": IDENTITY, "json_stream": STREAM})
+def verify(context: Context, name: str, to: str = "", identity: str = "", json_stream: bool = False) -> Answer:
     """Verify a snapshot: databases restored and compared, every object read, every key taken by Redis.
 
     Example: invoke snapshot.verify latest
@@ -208,22 +207,23 @@ def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: b
     from infra.data.snapshot import restore as snapshot_restore
     from infra.data.snapshot import verify as snapshot_verify
 
-    found = snapshot.find(_target(run, to), name)
-    ends = lifecycle.running_endpoints(run, tier)
-    with events(run, json_stream) as event, store.locked(found.path.parent, run.console.command):
+    found = snapshot.find(_target(context, to), name)
+    ends = lifecycle.running_endpoints(context)
+    with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
         try:
-            with snapshot_restore.opened(run.context, found, identity) as content:
-                done = snapshot_verify.verify(run.context, ends, content, found.facts, event)
+            with snapshot_restore.opened(context, found, identity) as content:
+                done = snapshot_verify.verify(context, ends, content, found.facts, event)
         except PlatformError as error:
             if error.code == "BACKUP_DAMAGED":
                 snapshot_verify.unmark(found)
             raise
         snapshot_verify.mark(found, done)
         lines = (str(found.path), f"verified in {human_seconds(done['seconds'])}")
-        return ended(run, event, Answer({"path": str(found.path), **done}, lines=lines))
+        return ended(context, event, Answer({"path": str(found.path), **done}, lines=lines))
 
 
 @command(
+    tier=ANY,
     iterable=("skip", "part"),
     help={
         "name": NAME,
@@ -238,7 +238,7 @@ def verify(run: Run, name: str, to: str = "", identity: str = "", json_stream: b
     },
 )
 def restore(
-    run: Run,
+    context: Context,
     name: str,
     skip: list[str],
     part: list[str],
@@ -247,7 +247,6 @@ def restore(
     dry_run: bool = False,
     yes: bool = False,
     json_stream: bool = False,
-    tier: str = "",
 ) -> Answer:
     """Restore a snapshot, also of another tier; what is there is kept first.
 
@@ -258,49 +257,49 @@ def restore(
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
 
-    found = snapshot.find(_target(run, to), name)
-    choice = lifecycle.choose(run.context)
-    run.console.tier = choice.tier.name
-    light = temporal_file.is_light(run.settings)
+    found = snapshot.find(_target(context, to), name)
+    choice = lifecycle.choose(context)
+    context.console.tier = choice.tier.name
+    light = temporal_file.is_light(context.settings)
     plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(part), light)
-    others = [t for t in lifecycle.tiers().values() if t.name != choice.tier.name and t.running(run.context)]
+    others = [t for t in lifecycle.tiers(context).values() if t.name != choice.tier.name and t.running()]
     lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
     if dry_run:
         return Answer(_planned(plan), lines=tuple(lines))
-    with events(run, json_stream) as event, snapshot_restore.opened(run.context, found, identity) as content:
-        confirm(run, lines, yes)
-        _running(run, choice, others)
-        with stack.lock(run.stack, run.console.command):
-            _stop_worker(run)
-            done = snapshot_restore.restore(run.context, choice.tier, plan, content, event)
-        lifecycle.up(run.context, choice, False, None)
-        return ended(run, event, _restored(run, plan, done))
+    with events(context, json_stream) as event, snapshot_restore.opened(context, found, identity) as content:
+        confirm(context, lines, yes)
+        _running(choice, others)
+        with stack.lock(context.stack, context.console.command):
+            _stop_worker(context)
+            done = snapshot_restore.restore(choice.tier, plan, content, event)
+        lifecycle.up(choice, False, None)
+        return ended(context, event, _restored(context, plan, done))
 
 
 def _planned(plan: Plan) -> dict[str, Any]:
     return {"path": str(plan.backup.path), "tier": plan.tier, "parts": list(plan.parts), "leftOut": dict(plan.left_out)}
 
 
-def _running(run: Run, choice: Choice, others: list[Any]) -> None:
+def _running(choice: Choice, others: list[Any]) -> None:
     """Have the tier run, and no other in its way."""
     from infra import lifecycle
 
     for other in others:
-        lifecycle.down(run.context, lifecycle.Choice(other, "in the way", named=True))
-    lifecycle.up(run.context, choice, False, None)
+        lifecycle.down(lifecycle.Choice(other, "in the way", named=True))
+    lifecycle.up(choice, False, None)
 
 
-def _stop_worker(run: Run) -> None:
+def _stop_worker(context: Context) -> None:
     from infra.training import service as training
 
-    training.stop_worker(run.stack)
+    training.stop_worker(context.stack)
 
 
-def _restored(run: Run, plan: Plan, done: Done) -> Answer:
+def _restored(context: Context, plan: Plan, done: Done) -> Answer:
     for item, why in list(done.refused.items())[:20]:
-        run.console.warn(f"not restored: {item}: {why}")
+        context.console.warn(f"not restored: {item}: {why}")
     for part, why in plan.left_out.items():
-        run.console.warn(f"left out: {part}: {why}")
+        context.console.warn(f"left out: {part}: {why}")
     data = {**_planned(plan), "restored": done.parts, "wayBack": done.way_back, "refused": done.refused}
     lines = [f"restored on {plan.tier} in {human_seconds(done.seconds)}: {', '.join(done.parts)}", "the way back:"]
     for part, way in done.way_back.items():
@@ -316,7 +315,7 @@ def _ways(way: Any) -> list[str]:
 
 
 @command(help={"name": NAME, "to": TARGET, "yes": "do not ask"})
-def delete(run: Run, name: str, to: str = "", yes: bool = False) -> Answer:
+def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answer:
     """Delete a snapshot for ever.
 
     Example: invoke snapshot.delete before-the-upgrade --yes
@@ -324,18 +323,18 @@ def delete(run: Run, name: str, to: str = "", yes: bool = False) -> Answer:
     from infra.data import store
     from infra.data.snapshot import create as snapshot
 
-    target = _target(run, to)
+    target = _target(context, to)
     broken = [b for b in snapshot.listing(target) if b.problem and b.path.name == name]
     found = broken[0] if broken else snapshot.find(target, name)
-    with store.locked(found.path.parent, run.console.command):
+    with store.locked(found.path.parent, context.console.command):
         what = "broken" if broken else f"{found.facts['tier']}, {human_bytes(_size(found))}"
-        confirm(run, [f"This deletes for ever: {found.path} ({found.created}, {what})"], yes)
+        confirm(context, [f"This deletes for ever: {found.path} ({found.created}, {what})"], yes)
         store.remove(found)
     return Answer({"removed": str(found.path)}, lines=(f"deleted: {found.path}",), names=(str(found.path),))
 
 
 @command(log=False, help={"to": "the new file"})
-def key(run: Run, to: str) -> Answer:
+def key(context: Context, to: str) -> Answer:
     """Make a key for encrypted snapshots: the private key goes into a file, its recipient is printed.
 
     Example: invoke snapshot.key --to backup-key.txt

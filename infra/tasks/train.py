@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Console, Table, human_seconds
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks.command import Run, command
+from infra.tasks.command import ANY, command
 from infra.training.described import described
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ CANCEL_BUDGET = 60.0
 
 
 @command(
+    tier=ANY,
     help={
         "epochs": "passes over the training images (of the built-in training)",
         "experiment": "name under which trainings are grouped (default: digits, or command)",
@@ -34,11 +36,10 @@ CANCEL_BUDGET = 60.0
         "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
         "image": "image of the Job, with your own program in it (default: the backend's)",
         "gpus": "GPUs that the Job asks for",
-        "tier": "tier to use",
-    }
+    },
 )
 def run(
-    run: Run,
+    context: Context,
     epochs: int = 15,
     experiment: str = "",
     command: str = "",
@@ -46,7 +47,6 @@ def run(
     as_: str = "",
     image: str = "",
     gpus: int = 0,
-    tier: str = "",
 ) -> Answer:
     """Train the digits classifier, or run a program of yours, through the whole platform.
 
@@ -57,23 +57,23 @@ def run(
 
     wanted = runners.How(as_, image, gpus)
     order = _order(epochs, experiment, command, located=as_ != JOB)
-    contract = _contract(run, tier)
-    order = runners.applied(order, wanted, runners.obstacle(run.stack, run.console.tier))
-    _ensure_worker(run, contract)
-    job = _start(run, contract, order)
+    contract = _contract(context)
+    order = runners.applied(order, wanted, runners.obstacle(context.stack, context.console.tier))
+    _ensure_worker(context, contract)
+    job = _start(context, contract, order)
     if detach:
         return _detached(job)
     try:
-        _watch(run, contract, job)
+        _watch(context, contract, job)
     except KeyboardInterrupt:
         raise _left("INTERRUPTED", job) from None
     except PlatformError as error:
         raise (_left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
-    return _outcome(run, contract, job)
+    return _outcome(context, contract, job)
 
 
-@command("list", log=False, help={"limit": "how many, newest first", "tier": "tier to use"})
-def list_(run: Run, limit: int = 20, tier: str = "") -> Answer:
+@command("list", tier=ANY, log=False, help={"limit": "how many, newest first"})
+def list_(context: Context, limit: int = 20) -> Answer:
     """List the newest trainings.
 
     Example: invoke train.list --limit 5
@@ -82,47 +82,49 @@ def list_(run: Run, limit: int = 20, tier: str = "") -> Answer:
 
     if limit < 1:
         raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
-    jobs = client.newest(_contract(run, tier), limit)
+    jobs = client.newest(_contract(context), limit)
     rows = tuple((j.id, j.state, _epochs(j), _percent(j.heldout_accuracy), _when(j), _duration(j)) for j in jobs)
     lines = () if jobs else ("no training yet; start one: invoke train.run",)
     heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
     return Answer([described(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
 
 
-@command(log=False, help={"job": "id of the training, as in train.list", "tier": "tier to use"})
-def show(run: Run, job: str, tier: str = "") -> Answer:
+@command(tier=ANY, log=False, help={"job": "id of the training, as in train.list"})
+def show(context: Context, job: str) -> Answer:
     """Show one training: state, accuracy, last metrics, what it has stored.
 
     Example: invoke train.show digits-20261123-1a2b3c
     """
     from infra.training import client
 
-    contract = _contract(run, tier)
+    contract = _contract(context)
     found = client.find(contract, job)
     metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
-    data = {**described(found), "metrics": metrics, "artifacts": stored, "log": str(_log(run, found.id))}
+    data = {**described(found), "metrics": metrics, "artifacts": stored, "log": str(_log(context, found.id))}
     rows = [*_rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]
-    rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [("log", str(_log(run, found.id)))]
+    rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [
+        ("log", str(_log(context, found.id)))
+    ]
     lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
     return Answer(data, Table(("", ""), tuple(rows)), lines, names=(found.id,))
 
 
-@command(help={"job": "id of the training, as in train.list", "tier": "tier to use"})
-def cancel(run: Run, job: str, tier: str = "") -> Answer:
+@command(tier=ANY, help={"job": "id of the training, as in train.list"})
+def cancel(context: Context, job: str) -> Answer:
     """Cancel a training and wait until it has stopped.
 
     Example: invoke train.cancel digits-20261123-1a2b3c
     """
     from infra.training import client
 
-    contract = _contract(run, tier)
+    contract = _contract(context)
     found = client.find(contract, job)
     if found.final:
         return Answer(described(found), lines=(f"{found.id} has already {_ended(found.state)}: nothing to cancel",))
     # Without a worker nobody would take the cancellation up.
-    _ensure_worker(run, contract)
+    _ensure_worker(context, contract)
     client.cancel(contract, found.id)
-    _await_end(run, contract, found.id)
+    _await_end(context, contract, found.id)
     found = client.find(contract, found.id)
     return Answer(described(found), lines=(f"{found.id} has {_ended(found.state)}",), names=(found.id,))
 
@@ -147,27 +149,29 @@ def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
     return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command)
 
 
-def _contract(run: Run, tier: str) -> Contract:
+def _contract(context: Context) -> Contract:
     from infra import endpoints, lifecycle
     from infra.training import contract
 
-    choice = lifecycle.choose(run.context)
-    run.console.tier = choice.tier.name
-    active = lifecycle.require_running(run.context, choice)
-    return contract.read(endpoints.contract(active.endpoints(run.context)))
+    choice = lifecycle.choose(context)
+    context.console.tier = choice.tier.name
+    active = lifecycle.require_running(choice)
+    return contract.read(endpoints.contract(active.endpoints()))
 
 
-def _ensure_worker(run: Run, contract: Contract) -> None:
+def _ensure_worker(context: Context, contract: Contract) -> None:
     from infra.training import runners, service
 
-    service.ensure_worker(run.stack, contract.values, runners.environment(run.settings, run.stack, run.console.tier))
+    service.ensure_worker(
+        context.stack, contract.values, runners.environment(context.settings, context.stack, context.console.tier)
+    )
 
 
-def _start(run: Run, contract: Contract, order: Order) -> str:
+def _start(context: Context, contract: Contract, order: Order) -> str:
     from infra.training import client
 
     job = client.start(contract, order)
-    run.console.say(f"job {job}, log {_log(run, job)}")
+    context.console.say(f"job {job}, log {_log(context, job)}")
     return job
 
 
@@ -176,14 +180,14 @@ def _detached(job: str) -> Answer:
     return Answer({"job": job, "state": "queued"}, lines=lines, names=(job,))
 
 
-def _watch(run: Run, contract: Contract, job: str) -> None:
+def _watch(context: Context, contract: Contract, job: str) -> None:
     from infra.training import client, service
 
-    view: Any = _bar(run.console) if run.console.live else _lines(run.console)
+    view: Any = _bar(context.console) if context.console.live else _lines(context.console)
     with view as show:
         for glimpse in client.follow(contract, job):
             show(glimpse)
-            service.check_worker(run.stack)
+            service.check_worker(context.stack)
 
 
 @contextlib.contextmanager
@@ -238,7 +242,7 @@ def _numbers(glimpse: Glimpse) -> str:
     return "  ".join(shown)
 
 
-def _await_end(run: Run, contract: Contract, job: str) -> None:
+def _await_end(context: Context, contract: Contract, job: str) -> None:
     from infra.training import client
 
     end = time.monotonic() + CANCEL_BUDGET
@@ -247,7 +251,7 @@ def _await_end(run: Run, contract: Contract, job: str) -> None:
             raise PlatformError(
                 "WAIT_TIMEOUT",
                 f"{job} has not stopped within {CANCEL_BUDGET:.0f} s",
-                steps=(f"invoke train.show {job}", f"its log: {_log(run, job)}"),
+                steps=(f"invoke train.show {job}", f"its log: {_log(context, job)}"),
             )
 
 
@@ -256,15 +260,15 @@ def _left(code: str, job: str) -> PlatformError:
     return PlatformError(code, f"{job} goes on without us", steps=steps)
 
 
-def _outcome(run: Run, contract: Contract, name: str) -> Answer:
+def _outcome(context: Context, contract: Contract, name: str) -> Answer:
     from infra.training import client
 
     job = client.find(contract, name)
     if job.state != "succeeded":
-        raise _failure(job, _log(run, name))
+        raise _failure(job, _log(context, name))
     for backend, found in job.tracking.items():
         if found.get("state") != "ok":
-            run.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
+            context.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
     lines = ("", f"next: invoke train.show {job.id}")
     return Answer(described(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
 
@@ -322,10 +326,10 @@ def _duration(job: Job) -> str:
     return human_seconds(job.seconds)
 
 
-def _log(run: Run, job: str) -> Path:
+def _log(context: Context, job: str) -> Path:
     from infra.training import service
 
-    return service.job_logs(run.stack) / f"{job}.log"
+    return service.job_logs(context.stack) / f"{job}.log"
 
 
 TASKS = (run, list_, show, cancel)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table, human_bytes
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks.command import Run, command, confirm
+from infra.tasks.command import command, confirm
 
 if TYPE_CHECKING:
     from infra.data.trash import Entry
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @command("list", log=False)
-def list_(run: Run) -> Answer:
+def list_(context: Context) -> Answer:
     """List what is in the trash, with its size and when it expires.
 
     Example: invoke trash.list
     """
     from infra.data import trash
 
-    found = trash.entries(run.stack)
+    found = trash.entries(context.stack)
     rows = tuple((e.name, e.tier, e.service, human_bytes(e.size), _expiry(e), e.problem or e.what) for e in found)
     heading = ("ENTRY", "TIER", "SERVICE", "SIZE", "EXPIRES", "WHY")
     lines = ("Next: invoke trash.restore ENTRY",) if found else ("the trash is empty",)
@@ -35,7 +36,7 @@ def _expiry(entry: Entry) -> str:
 
 
 @command(help={"entry": "an entry of trash.list, or a service for its newest", "yes": "do not ask"})
-def restore(run: Run, entry: str, yes: bool = False) -> Answer:
+def restore(context: Context, entry: str, yes: bool = False) -> Answer:
     """Put data from the trash back in its place; what is there now goes into the trash.
 
     Example: invoke trash.restore redis --yes
@@ -43,38 +44,37 @@ def restore(run: Run, entry: str, yes: bool = False) -> Answer:
     from infra import stack
     from infra.data import trash
 
-    with stack.lock(run.stack, run.console.command):
-        found = trash.find(run.stack, entry)
-        tier = _tier(run, found)
-        present = tier.removals(run.context, (found.service,))
+    with stack.lock(context.stack, context.console.command):
+        found = trash.find(context.stack, entry)
+        tier = _tier(context, found)
+        present = tier.removals((found.service,))
         plan = [f"This puts {found.name} ({human_bytes(found.size)}) back in its place:"]
         plan += [f"  {item.service:<16} {human_bytes(item.size):>8}  {item.place}" for item in found.items]
         plan += [f"What is there now ({human_bytes(sum(p.size for p in present))}) goes into the trash."] * bool(
             present
         )
-        plan += ["It stops the platform first."] if tier.running(run.context) else []
-        confirm(run, plan, yes)
-        _stop(run, tier)
-        away = trash.bring_back(run.context, tier, found)
+        plan += ["It stops the platform first."] if tier.running() else []
+        confirm(context, plan, yes)
+        _stop(tier)
+        away = trash.bring_back(tier, found)
     data = {"restored": found.name, "service": found.service, "tier": tier.name, "trash": [e.data() for e in away]}
     return Answer(data, lines=(f"{found.service} is back", *kept(away), "Next: invoke up"))
 
 
-def _tier(run: Run, found: Entry) -> Tier:
+def _tier(context: Context, found: Entry) -> Tier:
     from infra import lifecycle
 
-    known = lifecycle.tiers()
-    if found.tier not in known:
+    if found.tier not in lifecycle.TIERS:
         raise PlatformError("USAGE", f"{found.name} is of the tier {found.tier!r}, which this version does not have")
-    run.console.tier = found.tier
-    return known[found.tier]
+    context.console.tier = found.tier
+    return lifecycle.tier_of(found.tier, context)
 
 
-def _stop(run: Run, tier: Tier) -> None:
+def _stop(tier: Tier) -> None:
     from infra import lifecycle
 
-    lifecycle.stop_others(run.stack)
-    tier.stop(run.context)
+    lifecycle.stop_others(tier.context.stack)
+    tier.stop()
 
 
 def kept(entries: list[Entry]) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def kept(entries: list[Entry]) -> tuple[str, ...]:
 
 
 @command(help={"expired": "only what has expired", "yes": "do not ask"})
-def empty(run: Run, expired: bool = False, yes: bool = False) -> Answer:
+def empty(context: Context, expired: bool = False, yes: bool = False) -> Answer:
     """Remove what is in the trash for ever, or only what has expired.
 
     Example: invoke trash.empty --expired --yes
@@ -97,12 +97,12 @@ def empty(run: Run, expired: bool = False, yes: bool = False) -> Answer:
     from infra import stack
     from infra.data import trash
 
-    with stack.lock(run.stack, run.console.command):
-        doomed = [e for e in trash.entries(run.stack) if e.expired or not expired]
+    with stack.lock(context.stack, context.console.command):
+        doomed = [e for e in trash.entries(context.stack) if e.expired or not expired]
         if not doomed:
             return Answer({"removed": [], "bytes": 0}, lines=("there is nothing to remove",))
         plan = [f"  {e.name}  {human_bytes(e.size)}" for e in doomed]
-        confirm(run, ["This removes for ever:", *plan], yes)
+        confirm(context, ["This removes for ever:", *plan], yes)
         for entry in doomed:
             trash.remove(entry)
     size = sum(e.size for e in doomed)

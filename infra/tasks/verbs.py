@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import invoke
 
 from infra.console import SHELLS, Answer, Table, human_bytes
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command, confirm, words
+from infra.tasks.command import ANY, command, confirm, words
 
 if TYPE_CHECKING:
     from infra.lifecycle import Choice
@@ -19,84 +21,86 @@ TIER = "tier to use: native, compose, kind; default: the one that runs, was used
 SERVICE = "a service; give it several times or with commas for more"
 
 
-def choose(run: Run, *, quiet: bool = False) -> Choice:
+def choose(context: Context, *, quiet: bool = False) -> Choice:
     """The tier of this run; one that was picked automatically is named with the reason."""
     from infra import lifecycle
 
-    choice = lifecycle.choose(run.context)
-    run.console.tier = choice.tier.name
+    choice = lifecycle.choose(context)
+    context.console.tier = choice.tier.name
     if not choice.named and not quiet:
-        run.console.say(f"tier {choice.tier.name}: {choice.reason}", "dim")
+        context.console.say(f"tier {choice.tier.name}: {choice.reason}", "dim")
     return choice
 
 
 def up(
-    run: Run, service: list[str], obs: bool = False, auto_ports: bool = False, timeout: float = 0.0, tier: str = ""
+    context: Context,
+    service: list[str],
+    obs: bool = False,
+    auto_ports: bool = False,
+    timeout: float = 0.0,
 ) -> Answer:
     """Start the platform and wait until it works; a second call changes nothing.
 
     Example: invoke up --obs
     """
-    return started(run, words(service), obs, auto_ports, timeout)
+    return started(context, words(service), obs, auto_ports, timeout)
 
 
-def started(run: Run, names: tuple[str, ...], obs: bool, auto_ports: bool, timeout: float) -> Answer:
+def started(context: Context, names: tuple[str, ...], obs: bool, auto_ports: bool, timeout: float) -> Answer:
     """Start, and show what runs; with `auto_ports` taken ports are moved first."""
     from infra import auto_ports as moving
     from infra import lifecycle
     from infra.tasks import show
 
-    choice = choose(run)
+    choice = choose(context)
     lifecycle.known_services(names, choice.tier)
     for turn in (1, 2, 3):
         try:
-            return show.started(run.context, lifecycle.up(run.context, choice, obs, timeout or None, names))
+            return show.started(lifecycle.up(choice, obs, timeout or None, names))
         except PlatformError as error:
             if not auto_ports or error.code != "PORT_TAKEN" or turn == 3:
                 raise
-            run.settings, moved = moving.move(run.settings, run.stack, error)
-            run.console.say(f"  moved: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn")
-            choice = choose(run, quiet=True)
+            settings, moved = moving.move(context.settings, context.stack, error)
+            context.console.say(f"  moved: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn")
+            choice = choose(replace(context, settings=settings), quiet=True)
     raise AssertionError  # the third turn has returned or raised
 
 
-def leave_out(run: Run, name: str) -> None:
+def leave_out(context: Context, name: str) -> Context:
     """Leave a service out in this run, beside what the settings leave out."""
-    from infra.settings import with_values
-
-    names = ",".join(n for n in (name, run.settings.text("PLATFORM_LEAVE_OUT")) if n)
-    run.settings = with_values(run.settings, {"PLATFORM_LEAVE_OUT": names}, "the command line")
+    names = ",".join(n for n in (name, context.settings.text("PLATFORM_LEAVE_OUT")) if n)
+    return context.with_values({"PLATFORM_LEAVE_OUT": names}, "the command line")
 
 
-def down(run: Run, tier: str = "") -> Answer:
+def down(context: Context) -> Answer:
     """Stop the platform and keep its data.
 
     Example: invoke down
     """
     from infra import lifecycle
 
-    stopped = lifecycle.down(run.context, choose(run, quiet=True))
+    stopped = lifecycle.down(choose(context, quiet=True))
     text = "stopped; the data is kept" if stopped else "nothing was running"
     return Answer({"stopped": stopped}, lines=(text, "Next: invoke up"))
 
 
-def restart(run: Run, service: list[str], tier: str = "") -> Answer:
+def restart(context: Context, service: list[str]) -> Answer:
     """Restart all services, or those named.
 
     Example: invoke restart -s postgres
     """
     from infra import lifecycle, stack
 
-    chosen = choose(run, quiet=True)
+    chosen = choose(context, quiet=True)
     lifecycle.known_services(words(service), chosen.tier)
-    active = lifecycle.require_running(run.context, chosen)
-    names = words(service) or tuple(s.name for s in active.status(run.context))
-    with stack.lock(run.stack, "restart"):
-        active.restart(run.context, names)
+    active = lifecycle.require_running(chosen)
+    names = words(service) or tuple(s.name for s in active.status())
+    with stack.lock(context.stack, "restart"):
+        active.restart(names)
     return Answer({"restarted": list(names)}, lines=(f"restarted and ready: {', '.join(names)}",), names=names)
 
 
-def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = "") -> Answer:
+def status(context: Context, why: bool = False, show_secrets: bool = False) -> Answer:
     """What runs, where, how it does; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke status --json
@@ -104,14 +108,14 @@ def status(run: Run, why: bool = False, show_secrets: bool = False, tier: str = 
     from infra import lifecycle
     from infra.tasks import show
 
-    choice = choose(run, quiet=True)
-    found = lifecycle.report(run.context, choice.tier)
+    choice = choose(context, quiet=True)
+    found = lifecycle.report(choice.tier)
     if show_secrets:
-        run.console.secrets = ()
-    return show.status(run.context, choice, found, why, show_secrets)
+        context.console.secrets = ()
+    return show.status(choice, found, why, show_secrets)
 
 
-def logs(run: Run, service: list[str], tail: int = 100, follow: bool = False, tier: str = "") -> Answer | None:
+def logs(context: Context, service: list[str], tail: int = 100, follow: bool = False) -> Answer | None:
     """Print the services' logs, with -f also what comes.
 
     Example: invoke logs -s temporal --tail 20
@@ -121,55 +125,55 @@ def logs(run: Run, service: list[str], tail: int = 100, follow: bool = False, ti
 
     if tail < 0:
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints all that there is",))
-    active = choose(run, quiet=True).tier
+    active = choose(context, quiet=True).tier
     lifecycle.known_services(words(service), active)
-    return show.logs(run, active.logs(run.context, words(service), tail, follow), follow)
+    return show.logs(context, active.logs(words(service), tail, follow), follow)
 
 
-def wait(run: Run, service: list[str], timeout: float = 0.0, tier: str = "") -> Answer:
+def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
     """Wait until the services are ready; exit 6 on time-out, 9 when nothing runs.
 
     Example: invoke wait -s mlflow
     """
     from infra import lifecycle
 
-    chosen = choose(run, quiet=True)
+    chosen = choose(context, quiet=True)
     lifecycle.known_services(words(service), chosen.tier)
-    active = lifecycle.require_running(run.context, chosen)
-    running = [s.name for s in active.status(run.context)]
+    active = lifecycle.require_running(chosen)
+    running = [s.name for s in active.status()]
     absent = [n for n in words(service) if n not in running]
     if absent:
         raise PlatformError("NOT_RUNNING", f"{absent[0]} is not started", steps=("invoke up --obs", "invoke status"))
-    active.wait(run.context, words(service), timeout or None)
+    active.wait(words(service), timeout or None)
     return Answer({"ready": list(words(service) or running)}, lines=("ready",))
 
 
-def reset(run: Run, service: list[str], no_backup: bool = False, yes: bool = False, tier: str = "") -> Answer:
+def reset(context: Context, service: list[str], no_backup: bool = False, yes: bool = False) -> Answer:
     """Put the data of all services, or of those named, into the trash, after showing a plan.
 
     Example: invoke reset -s redis --yes
     """
-    return removed(run, words(service), no_backup, yes)
+    return removed(context, words(service), no_backup, yes)
 
 
-def removed(run: Run, service: tuple[str, ...], no_backup: bool, yes: bool) -> Answer:
+def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bool) -> Answer:
     """Show the plan, ask, stop everything, and put the data into the trash."""
     from infra import lifecycle, stack
     from infra.data import trash
     from infra.tasks.trash import kept
 
-    active = choose(run, quiet=True).tier
+    active = choose(context, quiet=True).tier
     lifecycle.known_services(service, active)
-    with stack.lock(run.stack, "reset"):
-        removals = active.removals(run.context, service)
+    with stack.lock(context.stack, "reset"):
+        removals = active.removals(service)
         if not removals:
             return Answer({"removed": [], "trash": []}, lines=("there is no data to remove",))
-        _consent(run, active, removals, no_backup, yes)
-        _stop_everything(run)
-        away = [] if no_backup else trash.put(run.context, active, removals, "reset")
+        _consent(active, removals, no_backup, yes)
+        _stop_everything(context)
+        away = [] if no_backup else trash.put(active, removals, "reset")
         if no_backup:
-            active.remove(run.context, removals)
-        expired = trash.sweep(run.stack)
+            active.remove(removals)
+        expired = trash.sweep(context.stack)
     names = tuple(dict.fromkeys(r.service for r in removals))
     data = {"removed": [vars(r) for r in removals], "trash": [e.data() for e in away]}
     lines = (f"{'deleted' if no_backup else 'removed'}: {', '.join(names)}", *kept(away))
@@ -177,29 +181,29 @@ def removed(run: Run, service: tuple[str, ...], no_backup: bool, yes: bool) -> A
     return Answer(data, lines=(*lines, "Next: invoke up"))
 
 
-def _consent(run: Run, active: Tier, removals: list[Removal], no_backup: bool, yes: bool) -> None:
+def _consent(active: Tier, removals: list[Removal], no_backup: bool, yes: bool) -> None:
     """Show what a reset does and ask; without a way back a word at the prompt is not enough."""
     from infra.data import trash
 
     plan = ["This deletes for ever:" if no_backup else f"This goes into the trash, for {trash.DAYS} days:"]
     plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
-    plan += ["It also stops the platform first."] if active.running(run.context) else []
+    plan += ["It also stops the platform first."] if active.running() else []
     if no_backup and not yes:
         for line in plan:
-            run.console.say(line)
+            active.context.console.say(line)
         steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
         raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
-    confirm(run, plan, yes)
+    confirm(active.context, plan, yes)
 
 
-def _stop_everything(run: Run) -> None:
+def _stop_everything(context: Context) -> None:
     from infra import lifecycle
 
-    lifecycle.stop_others(run.stack)
-    lifecycle.choose(run.context).tier.stop(run.context)
+    lifecycle.stop_others(context.stack)
+    lifecycle.choose(context).tier.stop()
 
 
-def env(run: Run, shell: str = "", write: str = "", yes: bool = False, tier: str = "") -> Answer | None:
+def env(context: Context, shell: str = "", write: str = "", yes: bool = False) -> Answer | None:
     """Print the .env contract for applications.
 
     Example: eval "$(invoke env --shell sh)"
@@ -209,29 +213,29 @@ def env(run: Run, shell: str = "", write: str = "", yes: bool = False, tier: str
 
     if shell and shell not in SHELLS:
         raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
-    active = choose(run, quiet=True).tier
-    values = contract(active.endpoints(run.context))
+    active = choose(context, quiet=True).tier
+    values = contract(active.endpoints())
     if write:
-        return show.written(run, values, write, yes)
-    run.console.shell = shell
-    if run.console.output == "table":
-        run.console.output = "env"
-    run.console.secrets = ()  # the contract is for programs: it carries its passwords
+        return show.written(context, values, write, yes)
+    context.console.shell = shell
+    if context.console.output == "table":
+        context.console.output = "env"
+    context.console.secrets = ()  # the contract is for programs: it carries its passwords
     return Answer(values, env=values, names=tuple(values))
 
 
-def doctor(run: Run, obs: bool = False, strict: bool = False, tier: str = "") -> Answer:
+def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
     """Check this machine, the settings and what runs; exit 4 when something fails.
 
     Example: invoke doctor
     """
     from infra import doctor as checks
 
-    choice = choose(run)
-    found = checks.checks(run.context, choice.tier, obs)
+    choice = choose(context)
+    found = checks.checks(choice.tier, obs)
     marks = {"ok": "good", "warn": "warn", "fail": "bad"}
-    stdout = run.console.stdout
-    rows = [(run.console.symbol(marks[c.status], stdout), c.status.upper(), c.id, c.text) for c in found]
+    stdout = context.console.stdout
+    rows = [(context.console.symbol(marks[c.status], stdout), c.status.upper(), c.id, c.text) for c in found]
     remedies = tuple(f"  next for {c.id}: {c.remedy}" for c in found if c.remedy and c.status != "ok")
     bad = checks.worst(found) in (("fail", "warn") if strict else ("fail",))
     code = ExitCode.PREFLIGHT if bad else ExitCode.OK
@@ -239,14 +243,14 @@ def doctor(run: Run, obs: bool = False, strict: bool = False, tier: str = "") ->
     return Answer(data, Table(("", "", "", ""), tuple(rows)), remedies, exit=int(code))
 
 
-def version(run: Run, tier: str = "") -> Answer:
+def version(context: Context) -> Answer:
     """Versions of this tool, of Python and of the programs of the tier.
 
     Example: invoke version --json
     """
     from infra.tasks import show
 
-    return show.versions(run, choose(run, quiet=True).tier)
+    return show.versions(choose(context, quiet=True).tier)
 
 
 BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
@@ -293,8 +297,8 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
 )
 
 
-def tasks(tier: str = "") -> tuple[invoke.Task[Any], ...]:
-    """The verbs as tasks; with a tier, fixed to it."""
+def tasks(tier: str = ANY) -> tuple[invoke.Task[Any], ...]:
+    """The verbs as tasks, on any tier or fixed to one."""
     made = []
     for body, options in BODIES:
         texts = {"tier": TIER, **options.get("help", {})}

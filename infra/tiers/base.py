@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Self
 
-from infra.console import Console
+from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.settings import Settings
-from infra.stack import Stack
 
 ELSEWHERE = "elsewhere"
 """A file in a directory of the trash: the path of what is kept beside its old place, since its disk is another one."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a tier works with: settings, the stack's directories, the console for progress."""
-
-    settings: Settings
-    stack: Stack
-    console: Console
 
 
 @dataclass(frozen=True)
@@ -101,82 +91,95 @@ def known_or_why(ask: Callable[[], str]) -> str:
         return f"unknown: {error.what}"
 
 
-class Tier(Protocol):
-    """The verbs of a tier."""
+class Tier(ABC):
+    """The verbs of a tier, bound to one run: what was found out about it is kept in cached properties."""
 
-    name: str
+    name: ClassVar[str]
 
-    def available(self, settings: Settings) -> Availability:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def with_context(self, context: Context) -> Self:
+        """The same tier for another context, e.g. with other settings; nothing that was found out is taken along."""
+        return type(self)(context)
+
+    @property
+    def home(self) -> Path:
+        """State of this tier."""
+        return self.context.stack.tier_home(self.name)
+
+    @abstractmethod
+    def available(self) -> Availability:
         """Whether this machine can run the tier."""
-        ...
 
-    def running(self, context: Context) -> bool:
+    @abstractmethod
+    def running(self) -> bool:
         """Whether anything of the stack runs on this tier."""
-        ...
 
-    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+    @abstractmethod
+    def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """The services that `up` shall have running: named ones with what they need, or all; and what runs now."""
-        ...
 
-    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+    @abstractmethod
+    def preflight(self, names: Sequence[str]) -> list[Check]:
         """Everything that would make `up` fail, found before anything is started."""
-        ...
 
-    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+    @abstractmethod
+    def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing and wait until it is ready; deletes nothing."""
-        ...
 
-    def stop(self, context: Context) -> bool:
+    @abstractmethod
+    def stop(self) -> bool:
         """Stop everything, keep the data; False when nothing ran."""
-        ...
 
-    def restart(self, context: Context, services: Sequence[str]) -> None:
+    @abstractmethod
+    def restart(self, services: Sequence[str]) -> None:
         """Restart running services and wait until they are ready."""
-        ...
 
-    def status(self, context: Context) -> list[ServiceStatus]:
+    @abstractmethod
+    def status(self) -> list[ServiceStatus]:
         """Every service that this tier has running, or should have running."""
-        ...
 
-    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+    @abstractmethod
+    def processes(self) -> set[tuple[str, int | None]]:
         """Names of what is ready, with pids where there are any: what `up` compares to tell whether it did anything.
 
         Quick: unlike `status` it need not ask for memory and the like.
         """
-        ...
 
-    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+    @abstractmethod
+    def wait(self, services: Sequence[str], timeout: float | None) -> None:
         """Block until the services are ready."""
-        ...
 
-    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    @abstractmethod
+    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """The last lines of the services' logs, and on `follow` those that come."""
-        ...
 
-    def endpoints(self, context: Context) -> Endpoints:
+    @abstractmethod
+    def endpoints(self) -> Endpoints:
         """Where the services are."""
-        ...
 
-    def engines(self, context: Context) -> dict[str, str]:
+    @abstractmethod
+    def engines(self) -> dict[str, str]:
         """Which program stands behind a service, e.g. {'minio-datasets': 'rclone'}."""
-        ...
 
-    def programs(self, context: Context) -> dict[str, str]:
+    @abstractmethod
+    def programs(self) -> dict[str, str]:
         """Version of each program that the tier works with, for people and bug reports; no server is started.
 
         Raises nothing: what is missing or does not answer has the reason in place of its version, see `known_or_why`.
         """
-        ...
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+    @abstractmethod
+    def removals(self, services: Sequence[str]) -> list[Removal]:
         """What `reset` would remove for these services."""
-        ...
 
-    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+    @abstractmethod
+    def remove(self, removals: Sequence[Removal]) -> None:
         """Remove exactly that."""
-        ...
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+    @abstractmethod
+    def stash(self, removal: Removal, into: Path) -> None:
         """Move storage into the trash while the stack is stopped; afterwards nothing is in its place any more.
 
         Args:
@@ -187,9 +190,9 @@ class Tier(Protocol):
         Raises:
             PlatformError: it could not be moved; it is in its place then.
         """
-        ...
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+    @abstractmethod
+    def unstash(self, removal: Removal, kept: Path) -> None:
         """Bring back what `stash` has put into the directory `kept`, while the stack is stopped.
 
         Its place is empty; what is left in `kept` is removed by the caller.
@@ -197,4 +200,3 @@ class Tier(Protocol):
         Raises:
             PlatformError: NOT_FOUND when nothing whole is kept; DATA_INCOMPATIBLE; it is still in the trash then.
         """
-        ...

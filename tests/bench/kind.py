@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from infra import catalog, settings, stack
 from infra.console import Console
+from infra.context import Context
 from infra.kube import releases
-from infra.tiers.base import Context
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.kind import cli as kind_cli
 from infra.tiers.kind.tier import Kind
@@ -78,13 +78,12 @@ def _training(made: stages.Stage) -> list[Figure]:
 
 def _by_hand(made: stages.Stage) -> float:
     """Seconds for the same cluster, made as a person would: create, load, helm in parallel where it can be."""
-    context = _context(made.env)
-    tier = Kind()
-    cluster, tools = tier.cluster(context), tier.tools(context)
+    tier = Kind(_context(made.env))
+    cluster, tools = tier.cluster, tier.tools
     config = (cluster.home / "cluster.yaml").read_text(encoding="utf-8")
     charts = releases.charts([catalog.OVERLAY_CORE])
     wanted = cluster_deploy.wanted(cluster, charts, [])
-    images = cluster_deploy.supply(cluster, tools).needed(wanted, tier.helm(context))
+    images = cluster_deploy.supply(cluster, tools).needed(wanted, tier.helm)
     basics, name = cluster_deploy.basics(cluster), cluster.name
     made.invoke("kind.down", "--no-backup", "--yes", check=True)
     kubeconfig, file = made.home / "by-hand", made.home / "by-hand.yaml"

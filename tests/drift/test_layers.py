@@ -15,7 +15,7 @@ LAYERS = (
     *("errors", "locks", "sigv4", "ports", "private", "database"),
     *("catalog", "settings", "shell", "pipes", "stack", "docker_engine", "dashboards"),
     *("images", "registry", "image_archive"),
-    *("endpoints", "console", "waiting"),
+    *("endpoints", "console", "context", "waiting"),
     *("probes", "health"),
     "supervision",
     "kube",

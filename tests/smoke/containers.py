@@ -7,7 +7,7 @@ from typing import Any
 
 from infra import catalog, docker_engine, settings, stack
 from infra.console import Console
-from infra.tiers.base import Context
+from infra.context import Context
 from infra.tiers.compose import pull as compose_pull
 from infra.tiers.compose.session import Session
 from infra.tiers.compose.state import PROJECT_LABEL

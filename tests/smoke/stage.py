@@ -211,6 +211,17 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in dropped | strange}
 
 
+def compose_lacks() -> str:
+    """Why the tier compose cannot be started without a pull here; '' where it can."""
+    from infra import lifecycle, settings, stack
+    from infra.console import Console
+    from infra.context import Context
+
+    loaded = settings.load(environ=clean_environment())
+    found = lifecycle.tier_of("compose", Context(loaded, stack.of(loaded), Console(environ={}))).available()
+    return "" if found.ok and found.prefer else f"needs the tier compose: {found.reason}"
+
+
 @contextlib.contextmanager
 def stage(tier: str = "native", **settings: str) -> Iterator[Stage]:
     """A stack with its own directory and ports, not started yet; everything of it is gone afterwards.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from infra import settings, stack
 from infra.console import Console
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.tiers.base import Context
 
 
 def settings_of(root: Path, **values: str) -> Settings:

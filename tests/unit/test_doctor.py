@@ -9,9 +9,10 @@ import pytest
 
 from infra import doctor, health, lifecycle, settings, stack
 from infra.console import Console
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.probes import Finding
-from infra.tiers.base import Check, Context
+from infra.tiers.base import Check
 from tests.unit.helpers import context_of
 from tests.unit.test_lifecycle import FakeTier
 
@@ -23,23 +24,23 @@ def test_the_worst_finding_decides() -> None:
 
 def test_settings_that_were_changed_are_told_with_their_origin_but_not_their_value(tmp_path: Path) -> None:
     context = context_of(tmp_path, POSTGRES_PASSWORD="geheim")
-    found = {c.id: c for c in doctor.checks(context, FakeTier(), obs=False)}
+    found = {c.id: c for c in doctor.checks(FakeTier().of(context), obs=False)}
     assert found["settings"].text == "POSTGRES_PASSWORD (the environment)"
     assert found["python"].status == "ok"
 
 
 def test_an_old_python_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
-    found = {c.id: c for c in doctor.checks(context_of(tmp_path), FakeTier(), obs=False)}
+    found = {c.id: c for c in doctor.checks(FakeTier().of(context_of(tmp_path)), obs=False)}
     assert found["python"].status == "fail"
 
 
 def test_a_check_that_raises_is_a_finding_and_no_crash(tmp_path: Path) -> None:
     class Refusing(FakeTier):
-        def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+        def preflight(self, names: Sequence[str]) -> list[Check]:
             raise PlatformError("DATA_INCOMPATIBLE", "data of 16, program 18", steps=("do this",))
 
-    found = doctor.checks(context_of(tmp_path), Refusing(), obs=False)
+    found = doctor.checks(Refusing().of(context_of(tmp_path)), obs=False)
     assert (found[-1].status, found[-1].text, found[-1].remedy) == ("fail", "data of 16, program 18", "do this")
 
 
@@ -49,7 +50,7 @@ def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(health, "ask", ask)
     monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
-    found = {c.id: c.status for c in doctor.checks(context_of(tmp_path), FakeTier(runs=True), obs=False)}
+    found = {c.id: c.status for c in doctor.checks(FakeTier(runs=True).of(context_of(tmp_path)), obs=False)}
     assert found["answer.redis"] == "ok"
     assert found["answer.bucket model-weights"] == "fail"
 
@@ -57,7 +58,7 @@ def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.skipif(sys.platform == "win32", reason="modes mean nothing on Windows")
 def test_files_that_others_can_read_are_named(tmp_path: Path) -> None:
     def found() -> Check:
-        return {c.id: c for c in doctor.checks(context, FakeTier(), obs=False)}["private"]
+        return {c.id: c for c in doctor.checks(FakeTier().of(context), obs=False)}["private"]
 
     (tmp_path / ".env").write_text("POSTGRES_PASSWORD=geheim\n")
     (tmp_path / ".env").chmod(0o600)

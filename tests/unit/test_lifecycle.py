@@ -1,92 +1,100 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from infra import endpoints, health, lifecycle, stack
+from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.lifecycle import Choice, choose, raise_on_failures
 from infra.probes import Finding
 from infra.provision import ensure
 from infra.settings import Settings
-from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus
+from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier
 from tests.unit.helpers import Said, context_of
 
 CORE = ("postgres", "redis", "temporal", "minio-datasets", "minio-results")
 
 
-@dataclass
-class FakeTier:
+class FakeTier(Tier):
     """A tier that does nothing and notes what it was asked."""
 
-    name: str = "native"
-    can: bool = True
-    runs: bool = False
-    found: list[ServiceStatus] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        name: str = "native",
+        can: bool = True,
+        runs: bool = False,
+        found: Sequence[ServiceStatus] = (),
+        checks: Sequence[Check] = (),
+    ) -> None:
+        self.name, self.can, self.runs, self.found, self.checks = name, can, runs, list(found), list(checks)  # type: ignore[misc]
+        self.asked: list[str] = []
 
-    def available(self, settings: Settings) -> Availability:
+    def of(self, context: Context) -> Self:
+        """The same, bound to a run."""
+        self.context = context
+        return self
+
+    def available(self) -> Availability:
         self.asked.append("available")
         return Availability(self.can, f"{self.name} is {'fine' if self.can else 'not here'}")
 
-    def running(self, context: Context) -> bool:
+    def running(self) -> bool:
         return self.runs
 
-    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+    def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         return tuple(only) or CORE
 
-    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+    def preflight(self, names: Sequence[str]) -> list[Check]:
         self.asked.append("preflight")
         return self.checks
 
-    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+    def start(self, names: Sequence[str], timeout: float | None) -> None:
         self.asked.append("start")
         if not self.runs:
             self.runs, self.found = True, [ServiceStatus(n, "ready", pid=i + 1) for i, n in enumerate(names)]
 
-    def stop(self, context: Context) -> bool:
+    def stop(self) -> bool:
         return self.runs
 
-    def restart(self, context: Context, services: Sequence[str]) -> None:
+    def restart(self, services: Sequence[str]) -> None:
         self.asked.append("restart")
 
-    def status(self, context: Context) -> list[ServiceStatus]:
+    def status(self) -> list[ServiceStatus]:
         return self.found
 
-    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+    def processes(self) -> set[tuple[str, int | None]]:
         return {(s.name, s.pid) for s in self.found if s.state == "ready"}
 
-    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+    def wait(self, services: Sequence[str], timeout: float | None) -> None:
         self.asked.append("wait")
 
-    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         yield from ()
 
-    def endpoints(self, context: Context) -> Endpoints:
-        return endpoints.build(context.settings, CORE)
+    def endpoints(self) -> Endpoints:
+        return endpoints.build(self.context.settings, CORE)
 
-    def engines(self, context: Context) -> dict[str, str]:
+    def engines(self) -> dict[str, str]:
         return {}
 
-    def programs(self, context: Context) -> dict[str, str]:
+    def programs(self) -> dict[str, str]:
         return {"S3 server": "rclone 1.75.2 (bundled)"}
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+    def removals(self, services: Sequence[str]) -> list[Removal]:
         return []
 
-    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+    def remove(self, removals: Sequence[Removal]) -> None:
         self.asked.append("remove")
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+    def stash(self, removal: Removal, into: Path) -> None:
         self.asked.append("stash")
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+    def unstash(self, removal: Removal, kept: Path) -> None:
         self.asked.append("unstash")
 
 
@@ -96,7 +104,7 @@ def chosen(root: Path, *tiers: FakeTier, remembered: str = "", **values: str) ->
     if remembered:
         stack.ensure_home(context.stack)
         stack.remember(context.stack, tier=remembered)
-    return choose(context, {t.name: t for t in tiers})
+    return choose(context, {t.name: t.of(context) for t in tiers})
 
 
 # --- which tier
@@ -111,7 +119,7 @@ def test_a_named_tier_is_taken_whatever_runs(tmp_path: Path, origin: str) -> Non
         "PLATFORM_TIER": type(context.settings.values["PLATFORM_TIER"])("native", origin),
     }
     named = Context(Settings(values, tmp_path), context.stack, context.console)
-    choice = choose(named, {"compose": other, "native": FakeTier()})
+    choice = choose(named, {"compose": other.of(named), "native": FakeTier().of(named)})
     assert (choice.tier.name, choice.reason, choice.named) == ("native", f"asked for by {origin}", True)
 
 
@@ -157,10 +165,19 @@ def test_no_tier_at_all(tmp_path: Path) -> None:
     assert "native is not here" in caught.value.why
 
 
-def test_the_tiers_of_this_version_can_all_be_named() -> None:
+def test_the_tiers_of_this_version_can_all_be_named(tmp_path: Path) -> None:
     from infra.catalog import TIERS
 
-    assert set(lifecycle.tiers()) == set(TIERS)  # best first there, as people name them here
+    made = lifecycle.tiers(context_of(tmp_path))
+    assert set(made) == set(TIERS)  # best first there, as people name them here
+    assert {name: tier.name for name, tier in made.items()} == {name: name for name in TIERS}
+
+
+def test_a_name_that_no_tier_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError) as caught:
+        lifecycle.tier_of("nativ", context_of(tmp_path))
+    assert (caught.value.code, caught.value.exit) == ("USAGE", 2)
+    assert "native" in caught.value.steps[0]
 
 
 # --- checks before a start
@@ -212,7 +229,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
 
 
 def up(context: Context, tier: FakeTier) -> lifecycle.Started:
-    return lifecycle.up(context, Choice(tier, "test", named=False), obs=False, timeout=None)
+    return lifecycle.up(Choice(tier.of(context), "test", named=False), obs=False, timeout=None)
 
 
 def test_up_checks_starts_proves_and_remembers(tmp_path: Path, answers: dict[str, Finding]) -> None:
@@ -313,20 +330,20 @@ def test_the_state_of_the_whole(found: list[tuple[str, str, bool]], overall: str
 def test_a_process_that_runs_but_does_not_answer_is_unhealthy(tmp_path: Path, answers: dict[str, Finding]) -> None:
     tier = FakeTier(runs=True, found=[ServiceStatus("redis", "ready"), ServiceStatus("postgres", "backoff", "exit 1")])
     answers["redis"] = Finding(False, "no answer in time")
-    found = lifecycle.report(context_of(tmp_path), tier)
+    found = lifecycle.report(tier.of(context_of(tmp_path)))
     assert found.state == "degraded"
     states = [lifecycle.state_of(s, found.findings) for s in found.services]
     assert states == [("unhealthy", "no answer in time"), ("backoff", "exit 1")]
 
 
 def test_of_what_does_not_run_nothing_is_asked(tmp_path: Path, answers: dict[str, Finding]) -> None:
-    found = lifecycle.report(context_of(tmp_path), FakeTier())
+    found = lifecycle.report(FakeTier().of(context_of(tmp_path)))
     assert (found.state, found.services, found.findings) == ("stopped", [], {})
 
 
 def test_what_needs_a_running_platform_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.require_running(context_of(tmp_path), Choice(FakeTier(), "", named=False))
+        lifecycle.require_running(Choice(FakeTier().of(context_of(tmp_path)), "", named=False))
     assert (caught.value.code, caught.value.exit) == ("NOT_RUNNING", 9)
     assert "invoke up" in caught.value.steps
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from infra import private, stack
 from infra.console import Console, human_bytes
+from infra.context import Context
 from infra.data import store
 from infra.data.postgres import clients, digest, dump, manifest
 from infra.data.postgres import facts as postgres_facts
@@ -28,7 +29,6 @@ from infra.data.postgres.facts import DatabaseFacts
 from infra.data.store import Backup, Draft
 from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.base import Context
 
 KIND = "db"
 METRICS = Path("metrics", "backup.prom")

@@ -6,8 +6,7 @@ image in the setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.data import store, trash
@@ -17,8 +16,7 @@ from infra.data.postgres import upgrade as postgres_upgrade
 from infra.data.postgres.clients import Server
 from infra.data.store import Backup
 from infra.errors import PlatformError
-from infra.settings import Value
-from infra.tiers.base import Context, Tier
+from infra.tiers.base import Tier
 
 SERVICE, IMAGE = "postgres", "POSTGRES_IMAGE"
 
@@ -33,13 +31,13 @@ class Upgraded:
     kept: tuple[trash.Entry, ...]
 
 
-def plan(context: Context, tier: Tier, old_image: str) -> list[str]:
+def plan(tier: Tier, old_image: str) -> list[str]:
     """What an upgrade would do, in words; nothing is touched.
 
     Raises:
         PlatformError: USAGE without the old image; NOT_FOUND without data.
     """
-    removals = tier.removals(context, (SERVICE,))
+    removals = tier.removals((SERVICE,))
     if not removals:
         raise PlatformError("NOT_FOUND", f"there are no databases on the tier {tier.name}", steps=("invoke up",))
     if not old_image:
@@ -48,7 +46,7 @@ def plan(context: Context, tier: Tier, old_image: str) -> list[str]:
             "the image that can read the present data is not known",
             steps=("name it: invoke db.upgrade --old-image IMAGE:TAG", f"{IMAGE} in .env names the new one"),
         )
-    new = context.settings.text(IMAGE) or "the one of this version"
+    new = tier.context.settings.text(IMAGE) or "the one of this version"
     return [
         f"This moves the databases in {', '.join(r.place for r in removals)} to a new major version of PostgreSQL:",
         "  the platform is stopped",
@@ -58,51 +56,46 @@ def plan(context: Context, tier: Tier, old_image: str) -> list[str]:
     ]
 
 
-def upgrade(context: Context, tier: Tier, old_image: str) -> Upgraded:
+def upgrade(tier: Tier, old_image: str) -> Upgraded:
     """Carry it out; the caller holds the stack's lock. PostgreSQL of the new version runs at the end.
 
     Raises:
         PlatformError: what backup and restore raise; DATA_INCOMPATIBLE when the new image is not newer. The old
             storage is in its place again then.
     """
-    former = _with_image(context, old_image)
-    tier.stop(context)
+    former = tier.with_context(tier.context.with_values({IMAGE: old_image}, "--old-image"))
+    tier.stop()
     try:
-        tier.start(former, (SERVICE,), None)
-        before, saved = _saved(former, tier)
+        former.start((SERVICE,), None)
+        before, saved = _saved(former)
     finally:
-        tier.stop(former)
-    kept = trash.put(context, tier, tier.removals(context, (SERVICE,)), f"db.upgrade from PostgreSQL {before // 10000}")
+        former.stop()
+    kept = trash.put(tier, tier.removals((SERVICE,)), f"db.upgrade from PostgreSQL {before // 10000}")
     try:
-        tier.start(context, (SERVICE,), None)
-        after = _filled(context, tier, saved, before)
+        tier.start((SERVICE,), None)
+        after = _filled(tier, saved, before)
     except BaseException:
-        tier.stop(context)
+        tier.stop()
         for entry in kept:
-            trash.bring_back(context, tier, entry)
+            trash.bring_back(tier, entry)
         raise
     return Upgraded(before // 10000, after // 10000, saved.path, tuple(kept))
 
 
-def _with_image(context: Context, image: str) -> Context:
-    values: Mapping[str, Value] = {**context.settings.values, IMAGE: Value(image, "--old-image")}
-    return replace(context, settings=replace(context.settings, values=values))
-
-
-def _saved(context: Context, tier: Tier) -> tuple[int, Backup]:
-    server = clients.find_server(tier.endpoints(context), context.settings)
-    context.console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
-    target = postgres_backup.default_target(context.stack)
+def _saved(tier: Tier) -> tuple[int, Backup]:
+    server = clients.find_server(tier.endpoints(), tier.context.settings)
+    tier.context.console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
+    target = postgres_backup.default_target(tier.context.stack)
     order = postgres_backup.Order(target, postgres_upgrade.everything(server))
     with store.locked(target, "db.upgrade"):
-        saved = postgres_backup.backup(server, context.console, order)
-        verify.verify(server, saved, context.stack.scratch)
+        saved = postgres_backup.backup(server, tier.context.console, order)
+        verify.verify(server, saved, tier.context.stack.scratch)
     return server.number, saved
 
 
-def _filled(context: Context, tier: Tier, saved: Backup, before: int) -> int:
+def _filled(tier: Tier, saved: Backup, before: int) -> int:
     needed = verify.client_needed(saved)
-    server = clients.find_server(tier.endpoints(context), context.settings, needed)
+    server = clients.find_server(tier.endpoints(), tier.context.settings, needed)
     if server.number // 10000 <= before // 10000:
         old, new = (clients.version_text(n) for n in (before, server.number))
         raise PlatformError(
@@ -111,8 +104,8 @@ def _filled(context: Context, tier: Tier, saved: Backup, before: int) -> int:
             why="an upgrade goes to a newer major version; the data is in its place as before",
             steps=(f"set {IMAGE} to the new image, and --old-image to the present one",),
         )
-    context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    done = restore.restore(server, restore.plan(server, saved), context.stack.scratch)
+    tier.context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
+    done = restore.restore(server, restore.plan(server, saved), tier.context.stack.scratch)
     _drop_empty(server, [str(d["old"]) for d in done.databases.values() if d["old"]])
     return server.number
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from infra.context import Context
 from infra.data import redis_dump, store, temporal_file
 from infra.data.objects import backup as objects_backup
 from infra.data.objects import login as objects_login
@@ -33,7 +34,7 @@ from infra.data.store import Backup, Draft, File
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.base import Context, Tier
+from infra.tiers.base import Tier
 
 KIND = "snapshot"
 PARTS = ("databases", "objects", "redis", "temporal")
@@ -97,7 +98,7 @@ def default_target(home: Stack) -> Path:
     return home.home / "snapshots"
 
 
-def keep(context: Context, tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Backup:
+def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Backup:
     """Snapshot a running platform, verified, before something of it is removed; the way back is `snapshot.restore`.
 
     Where the label is taken it gets a number.
@@ -105,11 +106,11 @@ def keep(context: Context, tier: Tier, label: str, why: str, parts: Sequence[str
     Raises:
         PlatformError: whatever kept it from being made; then nothing must be removed.
     """
-    target = default_target(context.stack)
+    target = default_target(tier.context.stack)
     taken = {b.facts.get("label") for b in listing(target)}
     free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
     order = Order(target, free, tuple(parts), why=why)
-    return create(context, tier.name, tier.endpoints(context), order)
+    return create(tier.context, tier.name, tier.endpoints(), order)
 
 
 def create(context: Context, tier: str, ends: Endpoints, order: Order, event: Event = silent) -> Backup:

@@ -12,6 +12,7 @@ from typing import Any
 
 from infra import private, shell
 from infra.console import human_bytes
+from infra.context import Context
 from infra.data import redis_dump, store, temporal_file, trash
 from infra.data.objects import backup as objects_backup
 from infra.data.objects import login as objects_login
@@ -27,7 +28,7 @@ from infra.data.snapshot import age, create, manifest, verify
 from infra.data.store import Backup
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.tiers.base import Context, Tier
+from infra.tiers.base import Tier
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
         yield space / create.CONTENT
 
 
-def restore(context: Context, tier: Tier, made: Plan, content: Path, event: Event = silent) -> Done:
+def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Done:
     """Carry out a plan on a running tier, whose training worker is stopped; the caller holds the stack's lock.
 
     Raises:
@@ -156,28 +157,28 @@ def restore(context: Context, tier: Tier, made: Plan, content: Path, event: Even
     """
     began, done = time.monotonic(), Done()
     verify.check(content, {p: made.backup.facts["parts"][p] for p in made.parts})
-    ends = tier.endpoints(context)
+    ends = tier.endpoints()
     if "redis" in made.parts:
         redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)
-        _keep_redis(context, tier, ends, made, done)
+        _keep_redis(tier, ends, made, done)
     if "databases" in made.parts:
-        _databases(context, ends, made, content, done, event)
+        _databases(tier.context, ends, made, content, done, event)
     if "objects" in made.parts:
-        _objects(context, ends, made, content, done, event)
+        _objects(tier.context, ends, made, content, done, event)
     if "redis" in made.parts:
         written, removed = redis_dump.restore(ends, content / "redis" / redis_dump.KEYS)
         done.parts["redis"] = {"keys": written, "removed": removed}
         event("restored", {"part": "redis", **done.parts["redis"]})
-    _temporal(context, tier, made, content, done)
+    _temporal(tier, made, content, done)
     done.seconds = round(time.monotonic() - began, 3)
     return done
 
 
-def _keep_redis(context: Context, tier: Tier, ends: Endpoints, made: Plan, done: Done) -> None:
+def _keep_redis(tier: Tier, ends: Endpoints, made: Plan, done: Done) -> None:
     """A snapshot of the present keys, from which they come back."""
-    target = create.default_target(context.stack)
+    target = create.default_target(tier.context.stack)
     why = f"before a restore of {made.backup.path.name}"
-    kept = create.create(context, tier.name, ends, create.Order(target, "", ("redis",), why=why))
+    kept = create.create(tier.context, tier.name, ends, create.Order(target, "", ("redis",), why=why))
     done.way_back["redis"] = f"invoke snapshot.restore {kept.path.name} --yes"
 
 
@@ -223,35 +224,35 @@ def _ticking(context: Context) -> Any:
     return tick
 
 
-def _temporal(context: Context, tier: Tier, made: Plan, content: Path, done: Done) -> None:
+def _temporal(tier: Tier, made: Plan, content: Path, done: Done) -> None:
     """Temporal's file into its place while the platform is stopped; where it is databases, a fresh look at them."""
     if "temporal" not in made.parts:
         return
     if made.backup.facts["parts"]["temporal"]["storage"] == "file":
-        _file(context, tier, content, done)
+        _file(tier, content, done)
     else:
-        tier.restart(context, ("temporal",))  # it holds what it has read of its databases in memory
+        tier.restart(("temporal",))  # it holds what it has read of its databases in memory
         done.parts["temporal"] = {"storage": "databases"}
 
 
-def _file(context: Context, tier: Tier, content: Path, done: Done) -> None:
-    names = [s.name for s in tier.status(context)]
-    tier.stop(context)
+def _file(tier: Tier, content: Path, done: Done) -> None:
+    names = [s.name for s in tier.status()]
+    tier.stop()
     try:
-        kept = trash.put(context, tier, tier.removals(context, ("temporal",)), "restore of a snapshot")
+        kept = trash.put(tier, tier.removals(("temporal",)), "restore of a snapshot")
         done.way_back["temporal"] = [f"invoke trash.restore {e.name} --yes" for e in kept]
-        place = _place(context, tier, kept)
+        place = _place(tier, kept)
         private.directory(place)
         part = place / f".{temporal_file.FILE}.part"
         shutil.copyfile(content / "temporal" / temporal_file.FILE, part)
         part.chmod(0o600)
         part.replace(place / temporal_file.FILE)
     finally:
-        tier.start(context, names, None)
+        tier.start(names, None)
     done.parts["temporal"] = {"storage": "file"}
 
 
-def _place(context: Context, tier: Tier, kept: Sequence[trash.Entry]) -> Path:
+def _place(tier: Tier, kept: Sequence[trash.Entry]) -> Path:
     """The directory of Temporal's file."""
     paths = [item.path for entry in kept for item in entry.items if item.path]
-    return paths[0] if paths else context.stack.tier_home(tier.name) / "data" / "temporal"
+    return paths[0] if paths else tier.context.stack.tier_home(tier.name) / "data" / "temporal"

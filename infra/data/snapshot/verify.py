@@ -22,7 +22,8 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
-    from infra.tiers.base import Context
+    from infra.context import Context
+
 
 VERIFIED = "verified.json"
 _POINTERS = "select weights from jobs where weights is not null union select report from jobs where report is not null"

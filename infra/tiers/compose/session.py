@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from infra import docker_engine, images, private, stack
+from infra.context import Context
 from infra.docker_engine import Engine, Place
 from infra.settings import Settings
-from infra.tiers.base import Context
 from infra.tiers.compose import cli, pull, state
 from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 
-from infra import catalog, docker_engine, endpoints, stack
+from infra import catalog, docker_engine, endpoints
 from infra.docker_engine import Engine
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.settings import Settings
-from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
+from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.compose import cli, data, model, project, pull
 from infra.tiers.compose import logs as compose_logs
 from infra.tiers.compose import start as compose_start
@@ -22,29 +21,24 @@ from infra.tiers.compose.session import A_MOMENT, NAME, Session, applied
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
 
-@dataclass
-class ComposeTier:
-    """The verbs of `infra.tiers.base.Tier` on Docker Compose."""
+class Compose(Tier):
+    """The platform as containers of Docker Compose."""
 
-    name: str = NAME
-    _sessions: dict[Path, Session] = field(default_factory=dict)
+    name = NAME
 
-    def session(self, context: Context) -> Session:
+    @cached_property
+    def session(self) -> Session:
         """What this run knows of the engine and the files."""
-        home = context.stack.tier_home(NAME)
-        if home not in self._sessions or self._sessions[home].context.settings is not context.settings:
-            self._sessions[home] = Session(context)
-        self._sessions[home].context = context
-        return self._sessions[home]
+        return Session(self.context)
 
-    def available(self, settings: Settings) -> Availability:
+    def available(self) -> Availability:
         """Whether an engine answers; preferred only where no image of the core would have to be pulled."""
         try:
             engine = docker_engine.find()
         except PlatformError as error:
             return Availability(False, f"{error.what}; {error.why}".removesuffix("; "), error.steps, error.code)
         try:
-            absent = self._absent(settings, engine)
+            absent = self._absent(engine)
         except PlatformError as error:
             return Availability(True, f"{engine.text} answers, but {error.what}", error.steps, prefer=False)
         if absent:
@@ -52,15 +46,14 @@ class ComposeTier:
             return Availability(True, reason, ("invoke compose.up pulls them",), prefer=False)
         return Availability(True, f"{engine.text} answers, and all images are here")
 
-    def _absent(self, settings: Settings, engine: Engine) -> list[str]:
+    def _absent(self, engine: Engine) -> list[str]:
         found = docker_engine.ask(engine.place, "/v1.41/images/json")
-        context = Context(settings, stack.of(settings), None)  # type: ignore[arg-type]
-        parts = self.session(context).parts(CORE)
+        parts = self.session.parts(CORE)
         return pull.missing([p.image for p in parts], pull.tags(found))
 
-    def running(self, context: Context) -> bool:
+    def running(self) -> bool:
         """Whether a container of this stack runs; without an engine's socket nothing is asked."""
-        settings, home = context.settings, context.stack
+        settings, home = self.context.settings, self.context.stack
         for place in docker_engine.places():
             try:
                 seen = project.everything(place)
@@ -70,25 +63,25 @@ class ComposeTier:
             return any(c.project == name and c.runs for c in seen)
         return False
 
-    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+    def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
-        session = self.session(context)
+        session = self.session
         overlay = compose_start.overlay(session) if obs else ()
         wanted = set(catalog.with_needs(only)) if only else {*CORE, *overlay}
         running = {model.owner_of(c.part) for c in session.containers(A_MOMENT).values() if c.up}
         return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted | running)
 
-    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+    def preflight(self, names: Sequence[str]) -> list[Check]:
         """Engine, Compose, ports, images, memory, disk, version of the data, line ends."""
-        return compose_start.preflight(self.session(context), names)
+        return compose_start.preflight(self.session, names)
 
-    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+    def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Pull what is missing, let Compose start what is not as wanted, wait until it is ready."""
-        compose_start.start(self.session(context), names, timeout)
+        compose_start.start(self.session, names, timeout)
 
-    def stop(self, context: Context) -> bool:
+    def stop(self) -> bool:
         """Remove the containers and the network; volumes stay."""
-        session = self.session(context)
+        session = self.session
         found = session.glance()
         (session.home / "applied.json").unlink(missing_ok=True)
         if not found:
@@ -97,73 +90,73 @@ class ComposeTier:
         session.compose.run("down")
         return any(c.runs for c in found)
 
-    def restart(self, context: Context, services: Sequence[str]) -> None:
+    def restart(self, services: Sequence[str]) -> None:
         """Restart and wait."""
-        session = self.session(context)
+        session = self.session
         there = session.containers()
         parts = [p.name for name in services for p in session.model.of(name) if p.name in there and not p.ends]
         if parts:  # else they are elsewhere; Compose without a name takes all
             session.compose.run("restart", *parts)
-        self.wait(context, services, None)
+        self.wait(services, None)
 
-    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+    def processes(self) -> set[tuple[str, int | None]]:
         """Names and pids of what runs: enough to tell whether `up` has changed anything."""
-        return {(c.part, c.pid) for c in self.session(context).containers().values() if c.up}
+        return {(c.part, c.pid) for c in self.session.containers().values() if c.up}
 
-    def status(self, context: Context) -> list[ServiceStatus]:
+    def status(self) -> list[ServiceStatus]:
         """The services with what their containers say."""
-        session = self.session(context)
-        return compose_status.status(session, self.endpoints(context), self.engines(context))
+        session = self.session
+        return compose_status.status(session, self.endpoints(), self.engines())
 
-    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+    def wait(self, services: Sequence[str], timeout: float | None) -> None:
         """Block until the services (all that were started, if none is named) are ready."""
-        session = self.session(context)
-        names = services or self.endpoints(context).services
+        session = self.session
+        names = services or self.endpoints().services
         compose_start.wait(session, session.parts(names), timeout)
         compose_start.answers(session, names)
 
-    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """Lines of the containers' logs."""
-        return compose_logs.lines(self.session(context), services, tail, follow)
+        return compose_logs.lines(self.session, services, tail, follow)
 
-    def endpoints(self, context: Context) -> Endpoints:
+    def endpoints(self) -> Endpoints:
         """127.0.0.1 and the ports of the settings; the services are those that were started, core if none was."""
-        found = applied(context.stack.tier_home(NAME))
+        found = applied(self.home)
         names = found.services if found and found.services else CORE
-        return endpoints.build(context.settings, names, endpoints.external(context.settings))
+        return endpoints.build(self.context.settings, names, endpoints.external(self.context.settings))
 
-    def engines(self, context: Context) -> dict[str, str]:
+    def engines(self) -> dict[str, str]:
         """What stands behind the object stores, and Temporal's kind."""
-        store = cli.store(context.settings)
+        store = cli.store(self.context.settings)
         found = dict.fromkeys(("minio-datasets", "minio-results"), store)
-        return found | ({"temporal": "development server"} if cli.light(context.settings) else {})
+        return found | ({"temporal": "development server"} if cli.light(self.context.settings) else {})
 
-    def programs(self, context: Context) -> dict[str, str]:
+    def programs(self) -> dict[str, str]:
         """The engine and Docker Compose."""
         engine = known_or_why(lambda: docker_engine.find().text)
         return {"container engine": engine, "Docker Compose": known_or_why(cli.version)}
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+    def removals(self, services: Sequence[str]) -> list[Removal]:
         """The volumes, with their sizes."""
-        session = self.session(context)
-        for name in set(services) & set(endpoints.external(context.settings)):
-            context.console.warn(f"{name} is an S3 service elsewhere: it is not touched")
+        session = self.session
+        for name in set(services) & set(endpoints.external(self.context.settings)):
+            self.context.console.warn(f"{name} is an S3 service elsewhere: it is not touched")
         return data.removals(session.client, session.model, services)
 
-    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+    def remove(self, removals: Sequence[Removal]) -> None:
         """Remove volumes."""
-        session = self.session(context)
+        session = self.session
         for removal in removals:
             session.client.remove_volume(removal.volume)
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+    def stash(self, removal: Removal, into: Path) -> None:
         """Copy a volume into the trash, then remove it."""
-        session = self.session(context)
+        session = self.session
         image = data.some_image(session.client, data.image_of(session.model, removal.volume))
         data.stash(session.client, removal, into, image)
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+    def unstash(self, removal: Removal, kept: Path) -> None:
         """Make the volume again and fill it."""
-        session = self.session(context)
+        session = self.session
         image = data.some_image(session.client, data.image_of(session.model, removal.volume))
         data.unstash(session.client, removal, kept, image)

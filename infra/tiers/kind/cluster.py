@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from infra import private, stack
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.kube import api, kubeconfig
 from infra.kube.api import Api
 from infra.settings import Settings
 from infra.stack import write_atomic
-from infra.tiers.base import Context
 from infra.tiers.kind import cluster_file
 from infra.tiers.kind.nodes import Docker, Node
 

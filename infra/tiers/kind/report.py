@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra import shell, stack
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tiers.base import Context
 from infra.tiers.kind import cli
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ LIMIT = 180.0
 """Seconds for each program."""
 
 
-def write(context: Context, tier: Kind, to: str) -> tuple[Path, list[tuple[str, str]]]:
+def write(tier: Kind, to: str) -> tuple[Path, list[tuple[str, str]]]:
     """Write the report; where it is, and for each part `written` or why not.
 
     Raises:
         PlatformError: USAGE when `to` cannot be written, STATE_UNWRITABLE.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = Path(to).expanduser().absolute() if to else tier.home(context) / f"report-{stamp}"
+    path = Path(to).expanduser().absolute() if to else tier.home / f"report-{stamp}"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -36,16 +36,16 @@ def write(context: Context, tier: Kind, to: str) -> tuple[Path, list[tuple[str, 
         steps = ("name a directory, or leave --to out",)
         raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
     parts: dict[str, Callable[[], None]] = {
-        "checks": lambda: _checks(context, tier, path),
-        "cluster": lambda: _cluster(context, tier, path),
-        "nodes": lambda: _nodes(context, tier, path),
-        "objects": lambda: _objects(context, tier, path),
-        "releases": lambda: _releases(context, tier, path),
-        "status": lambda: _status(context, tier, path),
-        "trouble": lambda: _trouble(context, tier, path),
+        "checks": lambda: _checks(tier, path),
+        "cluster": lambda: _cluster(tier, path),
+        "nodes": lambda: _nodes(tier, path),
+        "objects": lambda: _objects(tier, path),
+        "releases": lambda: _releases(tier, path),
+        "status": lambda: _status(tier, path),
+        "trouble": lambda: _trouble(tier, path),
     }
     done = [(name, _part(work)) for name, work in parts.items()]
-    mask(context, path)
+    mask(tier.context, path)
     return path, done
 
 
@@ -59,13 +59,13 @@ def _part(work: Callable[[], None]) -> str:
     return "written"
 
 
-def _checks(context: Context, tier: Kind, path: Path) -> None:
-    found = tier.preflight(context, tier.selection(context, True, ()))
+def _checks(tier: Kind, path: Path) -> None:
+    found = tier.preflight(tier.selection(True, ()))
     _text(path / "checks.txt", "\n".join(f"{c.status:<5} {c.id:<24} {c.text}" for c in found))
 
 
-def _cluster(context: Context, tier: Kind, path: Path) -> None:
-    cluster = tier.cluster(context)
+def _cluster(tier: Kind, path: Path) -> None:
+    cluster = tier.cluster
     body = {"record": cluster.record, "nodes": [vars(n) for n in cluster.nodes()], "changed": cluster.outdated()}
     _text(path / "cluster.json", json.dumps(body, indent=1, default=dict))
     made_from = cluster.home / "cluster.yaml"
@@ -73,8 +73,8 @@ def _cluster(context: Context, tier: Kind, path: Path) -> None:
         _text(path / "cluster.yaml", made_from.read_text(encoding="utf-8"))
 
 
-def _nodes(context: Context, tier: Kind, path: Path) -> None:
-    cluster, found = tier.cluster(context), tier.tools(context)
+def _nodes(tier: Kind, path: Path) -> None:
+    cluster, found = tier.cluster, tier.tools
     nodes = cluster.nodes()
     if not nodes:
         raise PlatformError("NOT_RUNNING", "there is no cluster")
@@ -82,14 +82,14 @@ def _nodes(context: Context, tier: Kind, path: Path) -> None:
     shell.run(argv, env=found.kind_environment(cluster.kubeconfig), limit=LIMIT)
 
 
-def _objects(context: Context, tier: Kind, path: Path) -> None:
-    tier.require(context)
-    shell.run(tier.kubectl(context).cluster_dump(path / "objects"), limit=LIMIT)
+def _objects(tier: Kind, path: Path) -> None:
+    tier.require()
+    shell.run(tier.kubectl.cluster_dump(path / "objects"), limit=LIMIT)
 
 
-def _releases(context: Context, tier: Kind, path: Path) -> None:
-    tier.require(context)
-    helm = tier.helm(context)
+def _releases(tier: Kind, path: Path) -> None:
+    tier.require()
+    helm = tier.helm
     listed = shell.run(helm.releases(), limit=LIMIT).out
     _text(path / "releases.json", listed)
     for release in json.loads(listed or "[]"):
@@ -97,13 +97,13 @@ def _releases(context: Context, tier: Kind, path: Path) -> None:
         _text(path / f"history-{release['name']}.json", said)
 
 
-def _status(context: Context, tier: Kind, path: Path) -> None:
-    tier.require(context)
-    _text(path / "status.json", json.dumps([vars(s) for s in tier.status(context)], indent=1))
+def _status(tier: Kind, path: Path) -> None:
+    tier.require()
+    _text(path / "status.json", json.dumps([vars(s) for s in tier.status()], indent=1))
 
 
-def _trouble(context: Context, tier: Kind, path: Path) -> None:
-    for note in sorted((tier.home(context) / "trouble").glob("*.txt")):
+def _trouble(tier: Kind, path: Path) -> None:
+    for note in sorted((tier.home / "trouble").glob("*.txt")):
         _text(path / f"trouble-{note.name}", note.read_text(encoding="utf-8"))
 
 

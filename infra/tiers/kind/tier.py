@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from infra import catalog, endpoints, shell
@@ -13,9 +14,8 @@ from infra.kube import releases, tools
 from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.tools import Tools
-from infra.settings import Settings
 from infra.tiers import answering, providers, temporal_login
-from infra.tiers.base import Availability, Check, Context, LogLine, Removal, ServiceStatus, known_or_why
+from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.cluster import running as cluster_running
 from infra.tiers.cluster.deployed import DeployedServices
@@ -25,167 +25,168 @@ from infra.tiers.kind.cluster import TIER, Cluster
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
 
-@dataclass
-class Kind:
-    """The verbs of `infra.tiers.base.Tier` on a cluster."""
+class Kind(Tier):
+    """The platform in a Kubernetes cluster on this machine."""
 
-    name: str = TIER
+    name = TIER
 
-    def available(self, settings: Settings) -> Availability:
+    def available(self) -> Availability:
         """Whether kind, kubectl, helm and docker are installed; versions and the engine are looked at by preflight."""
-        absent = tools.missing(settings) + ([] if shell.find("docker") else ["docker"])
+        absent = tools.missing(self.context.settings) + ([] if shell.find("docker") else ["docker"])
         if absent:
             steps = tools.steps([n for n in absent if n != "docker"])
             steps += ("install Docker: https://docs.docker.com/get-started/get-docker/",) if "docker" in absent else ()
             return Availability(False, f"not installed: {', '.join(absent)}", steps)
         return Availability(True, "kind, kubectl and helm are installed", prefer=False)
 
-    def home(self, context: Context) -> Path:
-        """State of this tier."""
-        return context.stack.tier_home(TIER)
-
-    def cluster(self, context: Context) -> Cluster:
+    @cached_property
+    def cluster(self) -> Cluster:
         """The cluster of the stack."""
-        return Cluster(context, self.home(context))
+        return Cluster(self.context, self.home)
 
-    def tools(self, context: Context) -> Tools:
+    @cached_property
+    def tools(self) -> Tools:
         """The programs. Raises PlatformError PROGRAM_MISSING."""
-        return tools.find(context.settings, self._tools_seen(context))
+        return tools.find(self.context.settings, self._tools_seen)
 
-    def _tools_seen(self, context: Context) -> Path:
+    @property
+    def _tools_seen(self) -> Path:
         """The file in which their versions are remembered."""
-        return self.home(context) / "tools.json"
+        return self.home / "tools.json"
 
-    def programs(self, context: Context) -> dict[str, str]:
+    def programs(self) -> dict[str, str]:
         """kind, kubectl and helm, the engine that the nodes run in, and their image."""
-        cluster, there = self.cluster(context), tools.installed(context.settings, self._tools_seen(context))
+        cluster, there = self.cluster, tools.installed(self.context.settings, self._tools_seen)
         shown = {t.name: there[t.name].shown if t.name in there else "not installed" for t in catalog.KUBE_TOOLS}
         engine = known_or_why(lambda: checks.engine(cluster.docker.info()).text)
         return {**shown, "container engine": engine, "node image": str(cluster.record.get("image") or "none yet")}
 
-    def helm(self, context: Context) -> Helm:
+    @cached_property
+    def helm(self) -> Helm:
         """Helm on our cluster."""
-        program = self.tools(context).helm
-        return Helm(program.path, program.version[0], self.cluster(context).kubeconfig)
+        program = self.tools.helm
+        return Helm(program.path, program.version[0], self.cluster.kubeconfig)
 
-    def kubectl(self, context: Context) -> Kubectl:
+    @cached_property
+    def kubectl(self) -> Kubectl:
         """kubectl on our cluster."""
-        return Kubectl(self.tools(context).kubectl.path, self.cluster(context).kubeconfig)
+        return Kubectl(self.tools.kubectl.path, self.cluster.kubeconfig)
 
-    def running(self, context: Context) -> bool:
+    def running(self) -> bool:
         """Whether the API server of our cluster listens; quick, no program is asked."""
-        return self.cluster(context).listening()
+        return self.cluster.listening()
 
-    def deployed(self, context: Context) -> DeployedServices:
+    @property
+    def deployed(self) -> DeployedServices:
         """The services whose releases were deployed."""
-        return DeployedServices(self.home(context))
+        return DeployedServices(self.home)
 
-    def shown(self, context: Context) -> tuple[str, ...]:
+    def shown(self) -> tuple[str, ...]:
         """The services that are looked at where none is named: those deployed; the core as long as none is."""
-        return self.deployed(context).names or CORE
+        return self.deployed.names or CORE
 
-    def endpoints(self, context: Context) -> Endpoints:
+    def endpoints(self) -> Endpoints:
         """The ports of kind/cluster.yaml, whatever the settings say of ports; Grafana has a password of its own."""
-        built = endpoints.build(context.settings, self.shown(context))
+        built = endpoints.build(self.context.settings, self.shown())
         fixed = {p.setting: p.node_port for p in catalog.CLUSTER_PORTS}
         grafana = built.grafana
-        if context.settings.origin("GRAFANA_ADMIN_PASSWORD") == "default":
+        if self.context.settings.origin("GRAFANA_ADMIN_PASSWORD") == "default":
             grafana = Login(grafana.user, catalog.GRAFANA_ON_KIND)
         return replace(built, ports={**built.ports, **fixed}, grafana=grafana)
 
-    def engines(self, context: Context) -> dict[str, str]:
+    def engines(self) -> dict[str, str]:
         """The charts' own engine, silo, has no gaps worth naming."""
         return {}
 
-    def selection(self, context: Context, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
+    def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """The services of the named ones' releases with what they need, or core (`obs`: all); and what is there."""
-        out = releases.left_out(context.settings)
+        out = releases.left_out(self.context.settings)
         every = [s for s in catalog.offered(TIER) if s.overlay == catalog.OVERLAY_CORE or (obs and s.name not in out)]
         wanted = [*only] if only else [s.name for s in every]
         needed = {c.release for c in releases.of_services(wanted)} - {releases.RELEASES_OF[s] for s in wanted}
         names = {*wanted, *(s for release in needed for s in releases.services_of(release))}
         names |= {s for w in wanted for s in data.shared((w,))}
-        names |= set(self.deployed(context).names) if self.cluster(context).record else set()
+        names |= set(self.deployed.names) if self.cluster.record else set()
         return tuple(s.name for s in catalog.offered(TIER) if s.name in names)
 
-    def preflight(self, context: Context, names: Sequence[str]) -> list[Check]:
+    def preflight(self, names: Sequence[str]) -> list[Check]:
         """Programs, engine, cgroups, memory, disk, limits of the kernel, ports."""
         instead = "in a cluster it is a value of charts (minio: engine=external), see helm/README.md"
-        endpoints.refuse_external(context.settings, TIER, instead)
-        temporal_login.refuse_unusable(context.settings)
+        endpoints.refuse_external(self.context.settings, TIER, instead)
+        temporal_login.refuse_unusable(self.context.settings)
         obs = any(catalog.service(n).overlay == catalog.OVERLAY_OBS for n in names)
-        return [checks.programs(self.tools(context)), *checks.machine(self.cluster(context), obs)]
+        return [checks.programs(self.tools), *checks.machine(self.cluster, obs)]
 
-    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+    def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Cluster, images, releases, until all are ready; what is there as wanted is left alone."""
-        cluster, found = self.cluster(context), self.tools(context)
+        cluster, found = self.cluster, self.tools
         fresh = repair.ensure(cluster, found, timeout)
-        cluster_deploy.prepare(cluster, self.kubectl(context))
+        cluster_deploy.prepare(cluster, self.kubectl)
         wanted = cluster_deploy.wanted(cluster, releases.of_services(names), names)
-        done = cluster_deploy.deploy(cluster, found, self.helm(context), wanted, timeout)
-        self.deployed(context).add(names)
+        done = cluster_deploy.deploy(cluster, found, self.helm, wanted, timeout)
+        self.deployed.add(names)
         if fresh or done.waited:
-            self._until_they_answer(context, names, answering.AFTER_START if fresh else answering.PATIENCE)
+            self._until_they_answer(names, answering.AFTER_START if fresh else answering.PATIENCE)
 
-    def stop(self, context: Context) -> bool:
+    def stop(self) -> bool:
         """Stop the cluster's nodes; everything in it stays, and `up` brings it back."""
-        cluster = self.cluster(context)
+        cluster = self.cluster
         return bool(cluster.record) and life.stop(cluster)
 
-    def restart(self, context: Context, services: Sequence[str]) -> None:
+    def restart(self, services: Sequence[str]) -> None:
         """Replace the pods of the services and wait."""
-        cluster_running.restart(self.cluster(context), self.kubectl(context), services)
-        self.wait(context, services, None)
+        cluster_running.restart(self.cluster, self.kubectl, services)
+        self.wait(services, None)
 
-    def status(self, context: Context) -> list[ServiceStatus]:
+    def status(self) -> list[ServiceStatus]:
         """The deployed services as their pods are."""
-        return cluster_running.status(self.cluster(context), self.shown(context))
+        return cluster_running.status(self.cluster, self.shown())
 
-    def processes(self, context: Context) -> set[tuple[str, int | None]]:
+    def processes(self) -> set[tuple[str, int | None]]:
         """The services whose pods are ready; what runs in them has no pid here."""
-        found = cluster_running.status(self.cluster(context), self.shown(context), memory=False)
+        found = cluster_running.status(self.cluster, self.shown(), memory=False)
         return {(s.name, None) for s in found if s.state == "ready"}
 
-    def wait(self, context: Context, services: Sequence[str], timeout: float | None) -> None:
+    def wait(self, services: Sequence[str], timeout: float | None) -> None:
         """Block until the services are ready."""
-        names = tuple(services) or self.shown(context)
-        cluster_running.wait(self.cluster(context), context.console, names, timeout)
-        self._until_they_answer(context, names, answering.AFTER_START)
+        names = tuple(services) or self.shown()
+        cluster_running.wait(self.cluster, self.context.console, names, timeout)
+        self._until_they_answer(names, answering.AFTER_START)
 
-    def _until_they_answer(self, context: Context, names: Sequence[str], patience: float) -> None:
-        client = providers.postgres_bin(context.settings).path / f"psql{providers.EXE}"
-        answering.wait(self.endpoints(context), names, client, context.console.say, patience)
+    def _until_they_answer(self, names: Sequence[str], patience: float) -> None:
+        client = providers.postgres_bin(self.context.settings).path / f"psql{providers.EXE}"
+        answering.wait(self.endpoints(), names, client, self.context.console.say, patience)
 
-    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         """What the services' containers say."""
-        return cluster_running.logs(self.cluster(context), tuple(services) or self.shown(context), tail, follow)
+        return cluster_running.logs(self.cluster, tuple(services) or self.shown(), tail, follow)
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
+    def removals(self, services: Sequence[str]) -> list[Removal]:
         """The volumes that hold something."""
         for other in data.shared(services):
-            context.console.warn(f"{other} is in the same object store: its buckets go, too")
-        return data.removals(self.cluster(context), services)
+            self.context.console.warn(f"{other} is in the same object store: its buckets go, too")
+        return data.removals(self.cluster, services)
 
-    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+    def remove(self, removals: Sequence[Removal]) -> None:
         """Empty the volumes."""
         for removal in removals:
-            data.remove(self.cluster(context), removal)
+            data.remove(self.cluster, removal)
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+    def stash(self, removal: Removal, into: Path) -> None:
         """Copy a volume into the trash and empty it."""
-        data.stash(self.cluster(context), removal, into)
+        data.stash(self.cluster, removal, into)
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+    def unstash(self, removal: Removal, kept: Path) -> None:
         """Bring it back."""
-        data.unstash(self.cluster(context), removal, kept)
+        data.unstash(self.cluster, removal, kept)
 
-    def require(self, context: Context) -> Cluster:
+    def require(self) -> Cluster:
         """The cluster, provided that it runs and that our kubeconfig leads to it: helm and kubectl would follow it.
 
         Raises:
             PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
         """
-        cluster = self.cluster(context)
+        cluster = self.cluster
         cluster.refuse_others()
         if not cluster.listening():
             there = bool(cluster.record)

@@ -11,21 +11,15 @@ from typing import Any
 import pytest
 import redis
 
-from infra import lifecycle, settings
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import Site, refused
-from tests.smoke.stage import Stage, clean_environment, stage
-
-
-def _why_not() -> str:
-    found = lifecycle.tiers()["compose"].available(settings.load(environ=clean_environment()))
-    return "" if found.ok and found.prefer else f"needs the tier compose: {found.reason}"
+from tests.smoke.stage import Stage, compose_lacks, stage
 
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Stage]:
     """One stack that runs now on the one tier, now on the other."""
-    if reason := _why_not():
+    if reason := compose_lacks():
         pytest.skip(reason)
     with stage("compose") as made:
         either = replace(made, env={k: v for k, v in made.env.items() if k != "PLATFORM_TIER"})

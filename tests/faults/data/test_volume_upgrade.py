@@ -15,6 +15,7 @@ import pytest
 
 from infra import endpoints, settings, stack
 from infra.console import Console
+from infra.context import Context
 from infra.data import store, trash
 from infra.data.postgres import restore as postgres_restore
 from infra.data.postgres import volume_upgrade
@@ -22,7 +23,7 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings, Value
 from infra.tiers import providers
-from infra.tiers.base import Context, Removal, Tier
+from infra.tiers.base import Removal, Tier
 from infra.tiers.native import postgres as native_postgres
 from infra.tiers.native.tier import Native
 from tests.smoke.stage import clean_environment, free_ports
@@ -41,33 +42,34 @@ class ByImage:
 
     name = "images"
 
-    def _on_native(self, context: Context) -> Context:
+    def __init__(self, context: Context) -> None:
         image = context.settings.text("POSTGRES_IMAGE")
-        values = {**context.settings.values, "PLATFORM_POSTGRES_BIN": Value(image, "the test")}
-        return replace(context, settings=replace(context.settings, values=values))
+        self.context = context
+        self.native = Native(context.with_values({"PLATFORM_POSTGRES_BIN": image}, "the test"))
 
-    def start(self, context: Context, names: Sequence[str], timeout: float | None) -> None:
+    def with_context(self, context: Context) -> ByImage:
+        return ByImage(context)
+
+    def start(self, names: Sequence[str], timeout: float | None) -> None:
         """The entry point of an image makes the data directory, and refuses one of another version."""
-        there = self._on_native(context)
-        native = Native()
-        found = providers.postgres_bin(there.settings)
-        native_postgres.check_version(native.builder(there).programs.postgres, found)
-        native.start(there, names, timeout)
+        found = providers.postgres_bin(self.native.context.settings)
+        native_postgres.check_version(self.native.builder.programs.postgres, found)
+        self.native.start(names, timeout)
 
-    def stop(self, context: Context) -> bool:
-        return Native().stop(self._on_native(context))
+    def stop(self) -> bool:
+        return self.native.stop()
 
-    def endpoints(self, context: Context) -> Endpoints:
-        return endpoints.build(context.settings, ("postgres",))
+    def endpoints(self) -> Endpoints:
+        return endpoints.build(self.context.settings, ("postgres",))
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
-        return Native().removals(self._on_native(context), services)
+    def removals(self, services: Sequence[str]) -> list[Removal]:
+        return self.native.removals(services)
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
-        Native().stash(self._on_native(context), removal, into)
+    def stash(self, removal: Removal, into: Path) -> None:
+        self.native.stash(removal, into)
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
-        Native().unstash(self._on_native(context), removal, kept)
+    def unstash(self, removal: Removal, kept: Path) -> None:
+        self.native.unstash(removal, kept)
 
 
 @pytest.fixture
@@ -86,13 +88,13 @@ def context(home: Path) -> Iterator[Context]:
     read = settings.load(environ=env)
     bundled = str(providers.postgres_bin(read).path)
     made = Context(_image(read, bundled), stack.of(read), Console(environ={}))
-    tier, former = ByImage(), replace(made, settings=_image(read, str(OLD)))
-    tier.start(former, ("postgres",), None)
+    former = ByImage(replace(made, settings=_image(read, str(OLD))))
+    former.start(("postgres",), None)
     with _link(made, "platform") as link:
         link.execute("create table kept as select n from generate_series(1, 500) n")
-    tier.stop(former)
+    former.stop()
     yield made
-    tier.stop(made)
+    ByImage(made).stop()
     for log in sorted(home.rglob("postgres.log")):
         print(log.read_text(encoding="utf-8", errors="replace")[-4000:])  # seen where the test has failed
 
@@ -113,25 +115,25 @@ def _rows(context: Context) -> tuple[int, int]:
         return int(str((count or (0,))[0])), link.info.server_version // 10000
 
 
-def _tier() -> Tier:
-    return cast("Tier", ByImage())  # the part of a tier that an upgrade needs
+def _tier(context: Context) -> Tier:
+    return cast("Tier", ByImage(context))  # the part of a tier that an upgrade needs
 
 
 def test_the_databases_move_and_the_old_storage_brings_them_back(context: Context) -> None:
-    done = volume_upgrade.upgrade(context, _tier(), str(OLD))
+    done = volume_upgrade.upgrade(_tier(context), str(OLD))
     assert (done.old, done.new) == (15, 18)
     assert _rows(context) == (500, 18)
     with _link(context, "postgres") as link:
         names = [str(row[0]) for row in link.execute("select datname from pg_database")]
     assert not [name for name in names if "_old_" in name]
     store.check_files(store.load(done.backup))
-    _tier().stop(context)
+    _tier(context).stop()
     (entry,) = trash.entries(context.stack)
-    trash.bring_back(context, _tier(), entry)
+    trash.bring_back(_tier(context), entry)
     former = replace(context, settings=_image(context.settings, str(OLD)))
-    _tier().start(former, ("postgres",), None)
+    _tier(former).start(("postgres",), None)
     assert _rows(context) == (500, 15)
-    _tier().stop(former)
+    _tier(former).stop()
 
 
 def test_an_upgrade_that_fails_leaves_the_old_storage_in_its_place(
@@ -142,25 +144,25 @@ def test_an_upgrade_that_fails_leaves_the_old_storage_in_its_place(
 
     monkeypatch.setattr(postgres_restore, "restore", fail)
     with pytest.raises(PlatformError):
-        volume_upgrade.upgrade(context, _tier(), str(OLD))
+        volume_upgrade.upgrade(_tier(context), str(OLD))
     former = replace(context, settings=_image(context.settings, str(OLD)))
-    _tier().start(former, ("postgres",), None)
+    _tier(former).start(("postgres",), None)
     assert _rows(context) == (500, 15)
-    _tier().stop(former)
+    _tier(former).stop()
 
 
 def test_an_image_that_is_not_newer_is_refused(context: Context) -> None:
     same = replace(context, settings=_image(context.settings, str(OLD)))
     with pytest.raises(PlatformError) as caught:
-        volume_upgrade.upgrade(same, _tier(), str(OLD))
+        volume_upgrade.upgrade(_tier(same), str(OLD))
     assert caught.value.code == "DATA_INCOMPATIBLE", caught.value.why
-    _tier().start(same, ("postgres",), None)
+    _tier(same).start(("postgres",), None)
     assert _rows(same) == (500, 15)
-    _tier().stop(same)
+    _tier(same).stop()
 
 
 def test_without_the_old_image_nothing_is_planned(context: Context) -> None:
     with pytest.raises(PlatformError) as caught:
-        volume_upgrade.plan(context, _tier(), "")
+        volume_upgrade.plan(_tier(context), "")
     assert caught.value.code == "USAGE"
     assert "--old-image" in caught.value.steps[0]

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from infra import lifecycle, settings
 from tests.faults.kind.product import Product, product
-from tests.smoke.stage import clean_environment
+from tests.smoke.stage import compose_lacks
 
 pytestmark = pytest.mark.usefixtures("rig")
 
@@ -57,9 +56,8 @@ def smoke(made: Product, tier: str) -> None:
 
 
 def test_a_training_of_compose_is_there_in_a_cluster_and_back(made: Product) -> None:
-    found = lifecycle.tiers()["compose"].available(settings.load(environ=clean_environment()))
-    if not (found.ok and found.prefer):
-        pytest.skip(f"needs the tier compose: {found.reason}")
+    if reason := compose_lacks():
+        pytest.skip(reason)
     made.invoke("up", "--tier", "compose")
     job, before = trained(made, "compose")
     made.invoke("snapshot.create", "boxes", "--tier", "compose")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 
 from infra import settings, shell, stack
 from infra.console import Console
+from infra.context import Context
 from infra.kube.api import Api
-from infra.tiers.base import Context
 from infra.tiers.kind.nodes import Docker, Node
 from infra.tiers.kind.tier import Kind
 from tests.smoke.platform import Platform
@@ -23,22 +23,26 @@ from tests.smoke.platform import Platform
 class TheCluster:
     """The cluster as the tier sees it, and the tasks of the platform in it."""
 
-    context: Context
+    tier: Kind
     platform: Platform
-    tier: Kind = field(default_factory=Kind)
+
+    @property
+    def context(self) -> Context:
+        """The run that the tier is bound to."""
+        return self.tier.context
 
     @property
     def kubeconfig(self) -> Path:
         """Its kubeconfig."""
-        return self.tier.cluster(self.context).kubeconfig
+        return self.tier.cluster.kubeconfig
 
     def api(self) -> Api:
         """Its API."""
-        return self.tier.cluster(self.context).api()
+        return self.tier.cluster.api()
 
     def nodes(self) -> list[Node]:
         """Its nodes."""
-        return self.tier.cluster(self.context).nodes()
+        return self.tier.cluster.nodes()
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]]:
         """The items of a list of the API."""
@@ -80,7 +84,7 @@ class TheCluster:
 def cluster(platform: Platform) -> TheCluster:
     """The cluster of the running platform."""
     loaded = settings.load(environ=os.environ)
-    return TheCluster(Context(loaded, stack.of(loaded), Console()), platform)
+    return TheCluster(Kind(Context(loaded, stack.of(loaded), Console())), platform)
 
 
 @pytest.fixture

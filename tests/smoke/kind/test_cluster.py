@@ -117,7 +117,7 @@ def test_the_report_has_the_parts_and_no_secret(cluster: TheCluster, tmp_path: P
 def test_what_kubectl_had_applied_is_found_and_removed(cluster: TheCluster) -> None:
     from infra import shell
 
-    kubectl = cluster.tier.kubectl(cluster.context)
+    kubectl = cluster.tier.kubectl
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw-smoke", "namespace": "platform"}}
     argv = [kubectl.program, "--kubeconfig", str(kubectl.kubeconfig), "apply", "-f", "-"]
     shell.run(argv, stdin=json.dumps(manifest))

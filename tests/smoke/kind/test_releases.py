@@ -113,5 +113,5 @@ def _pretend_pending(cluster: TheCluster, release: str) -> None:
     labels = {**last["metadata"]["labels"], "version": str(number), "status": "pending-upgrade"}
     about = {"name": f"sh.helm.release.v1.{release}.v{number}", "namespace": "platform", "labels": labels}
     made = {"apiVersion": "v1", "kind": "Secret", "type": last["type"], "metadata": about, "data": {"release": text}}
-    kubectl = cluster.tier.kubectl(cluster.context)
+    kubectl = cluster.tier.kubectl
     shell.run([kubectl.program, "--kubeconfig", str(kubectl.kubeconfig), "create", "-f", "-"], stdin=json.dumps(made))

@@ -32,7 +32,7 @@ def application(cluster: TheCluster) -> None:
 
 
 def kubectl(cluster: TheCluster, *words: str, expect: int = 0) -> str:
-    found = cluster.tier.kubectl(cluster.context)
+    found = cluster.tier.kubectl
     argv = [found.program, "--kubeconfig", str(found.kubeconfig), "--namespace", "platform", *words]
     done = shell.run(argv, limit=120, check=False)
     assert done.code == expect, done.err

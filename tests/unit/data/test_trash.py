@@ -12,9 +12,10 @@ import pytest
 
 from infra import settings, stack
 from infra.console import Console
+from infra.context import Context
 from infra.data import trash
 from infra.errors import PlatformError
-from infra.tiers.base import Context, Removal
+from infra.tiers.base import Removal
 from infra.tiers.native import object_store
 from infra.tiers.native import postgres as native_postgres
 from infra.tiers.native.tier import Native
@@ -35,8 +36,8 @@ def filled(context: Context, *names: str) -> Path:
 
 
 def removed(context: Context, *names: str) -> list[trash.Entry]:
-    tier = Native()
-    return trash.put(context, tier, tier.removals(context, names), "reset")
+    tier = Native(context)
+    return trash.put(tier, tier.removals(names), "reset")
 
 
 def test_what_is_put_away_is_listed_with_size_and_expiry_and_comes_back(context: Context) -> None:
@@ -48,7 +49,7 @@ def test_what_is_put_away_is_listed_with_size_and_expiry_and_comes_back(context:
     assert 6.9 < (found.expires - found.created) / 86400 < 7.1
     assert entry.path.stat().st_mode & 0o777 == 0o700
     assert (entry.path / trash.NOTE).stat().st_mode & 0o777 == 0o600
-    trash.bring_back(context, Native(), found)
+    trash.bring_back(Native(context), found)
     assert (data / "redis" / "rows").read_text() == "redis"
     assert trash.entries(context.stack) == []
 
@@ -58,7 +59,7 @@ def test_a_store_comes_back_with_its_versions_and_its_engine(context: Context) -
     object_store.record(data.parent, "rclone")
     (entry,) = removed(context, "minio-datasets")
     assert object_store.recorded(data.parent) == ""
-    trash.bring_back(context, Native(), entry)
+    trash.bring_back(Native(context), entry)
     assert sorted(p.name for p in data.iterdir()) == ["minio-datasets", "minio-datasets-versions"]
     assert object_store.recorded(data.parent) == "rclone"
 
@@ -70,7 +71,7 @@ def test_a_store_of_another_engine_stays_in_the_trash_and_the_present_one_in_its
     (entry.path / "0" / "store-engine").write_text("minio")
     filled(context, "minio-datasets")
     with pytest.raises(PlatformError) as caught:
-        trash.bring_back(context, Native(), entry)
+        trash.bring_back(Native(context), entry)
     assert caught.value.code == "DATA_INCOMPATIBLE"
     assert [e.name for e in trash.entries(context.stack)] == [entry.name]
     assert (data / "minio-datasets" / "rows").read_text() == "minio-datasets"
@@ -81,7 +82,7 @@ def test_what_is_in_the_place_goes_into_the_trash(context: Context) -> None:
     (entry,) = removed(context, "redis")
     (data / "redis").mkdir()
     (data / "redis" / "rows").write_text("newer")
-    (away,) = trash.bring_back(context, Native(), entry)
+    (away,) = trash.bring_back(Native(context), entry)
     assert (data / "redis" / "rows").read_text() == "redis"
     assert (away.path / "0" / "data" / "rows").read_text() == "newer"
 
@@ -99,17 +100,17 @@ def test_a_removal_that_was_cut_short_can_be_undone(context: Context, monkeypatc
     data = filled(context, "minio-datasets", "minio-datasets-versions")
     real = Native.stash
 
-    def cut(self: Native, context: Context, removal: Removal, into: Path) -> None:
+    def cut(self: Native, removal: Removal, into: Path) -> None:
         if "versions" in removal.place:
             raise KeyboardInterrupt
-        real(self, context, removal, into)
+        real(self, removal, into)
 
     monkeypatch.setattr(Native, "stash", cut)
     with pytest.raises(KeyboardInterrupt):
         removed(context, "minio-datasets")
     (data / "minio-datasets-versions").rename(data / "aside")  # else it would be in the way
     (entry,) = trash.entries(context.stack)
-    trash.bring_back(context, Native(), entry)
+    trash.bring_back(Native(context), entry)
     assert (data / "minio-datasets" / "rows").read_text() == "minio-datasets"
 
 
@@ -124,7 +125,7 @@ def test_where_the_trash_is_on_another_disk(context: Context, monkeypatch: pytes
     monkeypatch.setattr(os, "rename", refuse)
     (entry,) = removed(context, "redis")
     assert [p.name.startswith(".redis-trash-") for p in data.iterdir()] == [True]
-    trash.bring_back(context, Native(), entry)
+    trash.bring_back(Native(context), entry)
     assert (data / "redis" / "rows").read_text() == "redis"
     (again,) = removed(context, "redis")
     trash.remove(again)
@@ -160,8 +161,8 @@ def test_databases_come_back_where_they_are_looked_for(context: Context, monkeyp
     monkeypatch.setattr(native_postgres, "is_root", lambda: True)
     data = filled(context, "redis").parent / "elsewhere" / "postgres"
     data.mkdir(parents=True)
-    tier, removal = Native(), Removal("postgres", data, 0)
-    (entry,) = trash.put(context, tier, [removal], "reset")
-    trash.bring_back(context, tier, entry)
+    tier, removal = Native(context), Removal("postgres", data, 0)
+    (entry,) = trash.put(tier, [removal], "reset")
+    trash.bring_back(tier, entry)
     assert data.is_dir()
     assert (context.stack.tier_home("native") / "postgres-data").read_text().strip() == str(data)

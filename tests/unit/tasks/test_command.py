@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 
 from infra import settings
 from infra.console import FORMATS, Answer
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks.command import Run, command, confirm, directory, named, words
+from infra.tasks.command import ANY, command, confirm, directory, named, words
 from tests.unit.helpers import Stream, console, context_of
 
 Body = Callable[..., Answer | None]
@@ -41,7 +43,7 @@ def call(body: Body, **options: Any) -> int:
 
 
 def raising(error: BaseException) -> Body:
-    def body(run: Run) -> Answer:
+    def body(context: Context) -> Answer:
         """Fail."""
         raise error
 
@@ -49,7 +51,7 @@ def raising(error: BaseException) -> Body:
 
 
 def answering(answer: Answer | None = None) -> Body:
-    def body(run: Run) -> Answer | None:
+    def body(context: Context) -> Answer | None:
         """Answer."""
         return answer
 
@@ -111,7 +113,7 @@ def test_signals_end_a_task_with_their_own_code_and_more_of_them_change_nothing(
 ) -> None:
     cleared = []
 
-    def body(run: Run) -> Answer:
+    def body(context: Context) -> Answer:
         """Wait."""
         try:
             os.kill(os.getpid(), number)
@@ -145,7 +147,7 @@ def test_what_a_signal_cuts_off_is_no_news_and_without_one_it_is(
     monkeypatch.setattr(sys, "unraisablehook", lambda said: told.append(type(said.exc_value).__name__))
     hook = sys.unraisablehook
 
-    def body(run: Run) -> Answer:
+    def body(context: Context) -> Answer:
         """Wait."""
         try:
             if signalled:
@@ -166,7 +168,7 @@ def test_what_a_signal_cuts_off_is_no_news_and_without_one_it_is(
 def test_what_clearing_away_stumbles_over_takes_no_signals_place(
     capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
 ) -> None:
-    def body(run: Run) -> Answer:
+    def body(context: Context) -> Answer:
         """Wait."""
         try:
             os.kill(os.getpid(), number)
@@ -182,7 +184,7 @@ def test_what_clearing_away_stumbles_over_takes_no_signals_place(
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_what_a_task_says_of_a_signal_itself_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    def body(run: Run) -> Answer:
+    def body(context: Context) -> Answer:
         """Wait."""
         try:
             os.kill(os.getpid(), signal.SIGINT)
@@ -239,14 +241,14 @@ def test_a_task_that_has_printed_by_itself_answers_nothing_more(capsys: pytest.C
 
 
 def made(**more: Any) -> invoke.Task[Any]:
-    def body(run: Run, job: str, obs: bool = False, timeout: float = 0.0, tier: str = "") -> Answer:
+    def body(context: Context, job: str, obs: bool = False, timeout: float = 0.0) -> Answer:
         """One line.
 
         Example: invoke body
         """
-        return Answer({"job": job, "obs": obs, "tier": tier})
+        return Answer({"job": job, "obs": obs, "tier": context.settings.text("PLATFORM_TIER")})
 
-    return command(**more)(body)
+    return command(**{"tier": ANY, **more})(body)
 
 
 def test_options_of_the_body_and_the_common_ones_are_offered() -> None:
@@ -267,11 +269,11 @@ def test_a_fixed_tier_is_no_option_and_reaches_the_body(capsys: pytest.CaptureFi
 
 
 def test_a_tier_that_does_not_exist_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    def body(run: Run, tier: str = "") -> Answer:
+    def body(context: Context) -> Answer:
         """Answer."""
         return Answer({})
 
-    assert call(body, tier="compse") == 2
+    assert call(body, tier="compse", make={"tier": ANY}) == 2
     err = capsys.readouterr().err
     assert "'compse'" in err
     assert "the command line" in err
@@ -280,13 +282,13 @@ def test_a_tier_that_does_not_exist_is_a_usage_error(capsys: pytest.CaptureFixtu
 def test_the_tier_option_beats_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def body(run: Run, tier: str = "") -> Answer:
+    def body(context: Context) -> Answer:
         """Answer."""
-        return Answer({}, lines=(run.settings.origin("PLATFORM_TIER"),))
+        return Answer({}, lines=(context.settings.origin("PLATFORM_TIER"),))
 
     monkeypatch.setenv("PLATFORM_TIER", "native")
-    call(body, tier="")
-    call(body, tier="native")
+    call(body, tier="", make={"tier": ANY})
+    call(body, tier="native", make={"tier": ANY})
     assert capsys.readouterr().out == "the environment\nthe command line\n"
 
 
@@ -321,9 +323,8 @@ def test_passwords_of_the_settings_are_masked_but_not_the_documented_ones(
 # --- consent
 
 
-def run_of(root: Path, *, tty: bool) -> Run:
-    context = context_of(root)
-    return Run(context.settings, context.stack, console(tty=tty))
+def run_of(root: Path, *, tty: bool) -> Context:
+    return replace(context_of(root), console=console(tty=tty))
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, text: str, *, tty: bool = True) -> None:

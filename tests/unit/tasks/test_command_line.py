@@ -15,6 +15,7 @@ import invoke
 import pytest
 
 from infra import catalog
+from infra.context import Context
 from infra.settings import ROOT
 from infra.tasks import collection, command
 
@@ -38,7 +39,15 @@ TASKS: dict[str, invoke.Task[Any]] = {str(name): COLLECTION[name] for name in CO
 ARGUMENTS = {name: task.get_arguments() for name, task in TASKS.items()}
 
 LIST_LOADS = {
-    *("__future__", "infra", "infra.errors", "infra.console", "infra.training", "infra.training.described"),
+    *(
+        "__future__",
+        "infra",
+        "infra.errors",
+        "infra.console",
+        "infra.context",
+        "infra.training",
+        "infra.training.described",
+    ),
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "root", "snapshot", "train")),
@@ -124,7 +133,7 @@ def test_the_list_loads_no_more_than_it_prints(tmp_path: Path) -> None:
 
 
 def test_a_command_line_keeps_the_options_of_the_tasks_that_it_names() -> None:
-    def body(run: command.Run, size: int = 1) -> None: ...
+    def body(context: Context, size: int = 1) -> None: ...
 
     made = {name: command.command(name, help={"size": "of it"})(body) for name in ("up", "status", "down")}
     tasks = invoke.Collection(made["up"], made["down"])

@@ -18,7 +18,7 @@ from infra.endpoints import contract
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.tasks import verbs
-from infra.tiers.base import Check, Context, LogLine, Removal, ServiceStatus
+from infra.tiers.base import Check, LogLine, Removal, ServiceStatus
 from tests.unit.test_endpoints import built
 from tests.unit.test_lifecycle import CORE, FakeTier
 
@@ -29,21 +29,23 @@ TASKS: dict[str, invoke.Task[Any]] = {str(task.name): task for task in verbs.tas
 class Tier(FakeTier):
     """A tier with a log and with data."""
 
-    def logs(self, context: Context, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
         yield LogLine("redis", "password geheim-redis [x]")
 
-    def removals(self, context: Context, services: Sequence[str]) -> list[Removal]:
-        found = [Removal(n, context.stack.home / n, 5) for n in ("redis", "postgres") if not services or n in services]
+    def removals(self, services: Sequence[str]) -> list[Removal]:
+        found = [
+            Removal(n, self.context.stack.home / n, 5) for n in ("redis", "postgres") if not services or n in services
+        ]
         return [r for r in found if r.path and r.path.exists()]
 
-    def remove(self, context: Context, removals: Sequence[Removal]) -> None:
+    def remove(self, removals: Sequence[Removal]) -> None:
         for removal in removals:
             Path(removal.place).unlink()
 
-    def stash(self, context: Context, removal: Removal, into: Path) -> None:
+    def stash(self, removal: Removal, into: Path) -> None:
         Path(removal.place).rename(into / "data")
 
-    def unstash(self, context: Context, removal: Removal, kept: Path) -> None:
+    def unstash(self, removal: Removal, kept: Path) -> None:
         (kept / "data").rename(removal.place)
 
 
@@ -52,7 +54,7 @@ def tier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tier:
     """The only tier there is, on an empty checkout; everything that runs answers."""
     made, real = Tier(), settings.load
     monkeypatch.setattr(settings, "load", lambda root=tmp_path, **more: real(root=root, **more))
-    monkeypatch.setattr(lifecycle, "tiers", lambda: {"native": made})
+    monkeypatch.setattr(lifecycle, "tiers", lambda context: {"native": made.of(context)})
     monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
     monkeypatch.setattr(health, "ask", lambda questions, limit=5.0: {name: Finding(True) for name in questions})
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
@@ -427,7 +429,7 @@ def test_version(tier: Tier, said: Captured) -> None:
 
 
 def test_version_of_a_tier_that_lacks_a_program(tier: Tier, said: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    def engines(context: Context) -> dict[str, str]:
+    def engines() -> dict[str, str]:
         raise PlatformError("PROGRAM_MISSING", "rclone was not found")
 
     monkeypatch.setattr(tier, "engines", engines)

@@ -108,7 +108,7 @@ def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
     asked = list[create.Order]()
     monkeypatch.setattr(create, "listing", lambda target: taken)
     monkeypatch.setattr(create, "create", lambda context, tier, ends, order: asked.append(order))
-    create.keep(context_of(tmp_path), FakeTier(), "kind-down", "before")
+    create.keep(FakeTier().of(context_of(tmp_path)), "kind-down", "before")
     assert [o.label for o in asked] == ["kind-down-3"]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tiers.base import Check, Context
+from infra.tiers.base import Check
 from infra.tiers.kind import report
 from tests.unit.helpers import console, context_of
 from tests.unit.tiers.kind.fakes import cluster_of, node
@@ -18,33 +19,29 @@ from tests.unit.tiers.kind.fakes import cluster_of, node
 class Tier:
     """A tier whose cluster does not run."""
 
-    def __init__(self, root: Path) -> None:
-        self._cluster = cluster_of(root, node(root / "state" / "kind", state="exited"))
+    def __init__(self, root: Path, context: Context) -> None:
+        self.cluster = cluster_of(root, node(root / "state" / "kind", state="exited"))
+        self.home, self.context = self.cluster.home, context
 
-    def home(self, context: Context) -> Path:
-        return self._cluster.home
-
-    def cluster(self, context: Context) -> Any:
-        return self._cluster
-
-    def selection(self, context: Context, obs: bool, only: tuple[str, ...]) -> tuple[str, ...]:
+    def selection(self, obs: bool, only: tuple[str, ...]) -> tuple[str, ...]:
         return ("postgres",)
 
-    def preflight(self, context: Context, names: tuple[str, ...]) -> list[Check]:
+    def preflight(self, names: tuple[str, ...]) -> list[Check]:
         return [Check("disk", "fail", "only 1 GB free", "make room")]
 
-    def tools(self, context: Context) -> Any:
+    @property
+    def tools(self) -> Any:
         raise PlatformError("PROGRAM_MISSING", "helm is not installed")
 
-    def require(self, context: Context) -> Any:
+    def require(self) -> Any:
         raise PlatformError("NOT_RUNNING", "the cluster is stopped", why="its containers have ended")
 
 
 def written(tmp_path: Path, to: str = "", **settings: str) -> tuple[Path, dict[str, str]]:
-    tier: Any = Tier(tmp_path)
+    tier: Any = Tier(tmp_path, context_of(tmp_path, **settings))
     (tmp_path / "kind").mkdir()
     (tmp_path / "kind" / "cluster.yaml").write_text("kind: Cluster\nnodes: [{role: control-plane}]\n")
-    path, parts = report.write(context_of(tmp_path, **settings), tier, to)
+    path, parts = report.write(tier, to)
     return path, dict(parts)
 
 
@@ -72,12 +69,12 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_the_last_words_of_failed_releases_are_in_it_without_passwords(tmp_path: Path) -> None:
-    tier: Any = Tier(tmp_path)
-    (tier.home(None) / "trouble").mkdir()
-    (tier.home(None) / "trouble" / "redis.txt").write_text("login with hunter2-long-enough failed\n")
     context = context_of(tmp_path)
     hidden = Context(context.settings, context.stack, console(secrets=("hunter2-long-enough",)))
-    path, _ = report.write(hidden, tier, "")
+    tier: Any = Tier(tmp_path, hidden)
+    (tier.home / "trouble").mkdir()
+    (tier.home / "trouble" / "redis.txt").write_text("login with hunter2-long-enough failed\n")
+    path, _ = report.write(tier, "")
     text = (path / "trouble-redis.txt").read_text()
     assert "login with" in text
     assert "hunter2" not in text

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.supervision import client as supervise
 from infra.supervision.client import Spec, State
 from infra.tiers import providers
-from infra.tiers.base import Context, Removal
+from infra.tiers.base import Removal
 from infra.tiers.native import logs, object_store, postgres, status
 from infra.tiers.native.services import CORE
 from infra.tiers.native.tier import Native
@@ -50,33 +51,33 @@ def _free_ports() -> dict[str, str]:
     return {name: str(port) for name, port in zip(names, ports, strict=True)}
 
 
-def fails(tier: Native, context: Context) -> list[str]:
-    return [c.id for c in tier.preflight(context, CORE) if c.status == "fail"]
+def fails(tier: Native) -> list[str]:
+    return [c.id for c in tier.preflight(CORE) if c.status == "fail"]
 
 
 # --- availability and preflight
 
 
 def test_the_tier_is_there_when_every_program_is(context: Context) -> None:
-    assert Native().available(context.settings).ok
+    assert Native(context).available().ok
 
 
 def test_a_missing_program_is_the_reason_why_not(tmp_path: Path, context: Context) -> None:
     (tmp_path / "temporal").unlink()
-    found = Native().available(context.settings)
+    found = Native(context).available()
     assert not found.ok
     assert "PLATFORM_TEMPORAL" in found.reason
 
 
 def test_a_machine_that_is_ready(context: Context) -> None:
-    assert fails(Native(), context) == []
+    assert fails(Native(context)) == []
     assert not context.stack.home.exists(), "looking writes nothing"
 
 
 def test_a_taken_port_is_found(context: Context) -> None:
     port = context.settings.port("REDIS_PORT")
     with socket.create_server(("127.0.0.1", port)):
-        assert fails(Native(), context) == [f"port.{port}"]
+        assert fails(Native(context)) == [f"port.{port}"]
 
 
 def test_data_of_another_version_or_engine_is_refused(context: Context) -> None:
@@ -84,7 +85,7 @@ def test_data_of_another_version_or_engine_is_refused(context: Context) -> None:
     (home / "data" / "postgres").mkdir(parents=True)
     (home / "data" / "postgres" / "PG_VERSION").write_text("16\n")
     with pytest.raises(PlatformError) as caught:
-        Native().preflight(context, CORE)
+        Native(context).preflight(CORE)
     assert caught.value.code == "DATA_INCOMPATIBLE"
 
 
@@ -93,13 +94,13 @@ def running(context: Context) -> Iterator[tuple[Path, Spec]]:
     """A service `redis` that holds its port."""
     home, port = context.stack.tier_home("native"), context.settings.port("REDIS_PORT")
     made = listening(home, "redis", port)
-    wanted = Native().builder(context).redis()
+    wanted = Native(context).builder.redis()
     with up(home, [made]):
         yield home, replace(wanted, generation=0)
 
 
 def test_our_own_services_are_not_in_their_own_way(context: Context, running: tuple[Path, Spec]) -> None:
-    assert fails(Native(), context) == []
+    assert fails(Native(context)) == []
 
 
 def test_a_service_that_moves_to_a_taken_port_is_found_before_it_is_stopped(
@@ -111,7 +112,7 @@ def test_a_service_that_moves_to_a_taken_port_is_found_before_it_is_stopped(
         values = {**context.settings.values}
         values["REDIS_PORT"] = replace(values["REDIS_PORT"], text=str(port))
         moved = replace(context, settings=replace(context.settings, values=values))
-        assert fails(Native(), moved) == [f"port.{port}"]
+        assert fails(Native(moved)) == [f"port.{port}"]
     assert pids(running[0]) == before
 
 
@@ -139,42 +140,42 @@ def test_a_ready_process_that_has_gone_is_not_ready(tmp_path: Path) -> None:
 
 def test_status_of_what_runs_and_of_what_lost_its_supervisor(context: Context, running: tuple[Path, Spec]) -> None:
     home, _ = running
-    (found,) = Native().status(context)
+    (found,) = Native(context).status()
     assert (found.name, found.state, found.pid) == ("redis", "ready", pids(home)["redis"])
     assert (found.memory or 0) > 1_000_000
-    assert Native().processes(context) == {("redis", found.pid)}
+    assert Native(context).processes() == {("redis", found.pid)}
     wanted, state = supervise.desired(home)[0], supervise.states(home)["redis"]
     alone = status.service(wanted, state, supervised=False)
     assert (alone.state, alone.pid) == ("unsupervised", found.pid)
 
 
 def test_nothing_runs_before_anything_was_started(context: Context) -> None:
-    tier = Native()
-    assert not tier.running(context)
-    assert tier.status(context) == []
-    assert not tier.stop(context)
-    assert tier.endpoints(context).services == CORE
+    tier = Native(context)
+    assert not tier.running()
+    assert tier.status() == []
+    assert not tier.stop()
+    assert tier.endpoints().services == CORE
 
 
 def test_programs_are_told_even_where_one_is_missing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "prometheus", lambda settings: None)
-    told = Native().programs(context)
+    told = Native(context).programs()
     assert told["PostgreSQL server"] == "postgresql 18.6 (PLATFORM_POSTGRES_BIN)"
     assert told["S3 server"] == "rclone 18.6 (bundled)"
     assert told["Prometheus server"] == "not installed"
     gone = replace(context.settings.values["PLATFORM_TEMPORAL"], text="/gone")
     lacking = replace(context.settings, values={**context.settings.values, "PLATFORM_TEMPORAL": gone})
-    told = Native().programs(replace(context, settings=lacking))
+    told = Native(replace(context, settings=lacking)).programs()
     assert told["Temporal server"].startswith("unknown: PLATFORM_TEMPORAL: /gone")
     assert told["Redis server"] == "valkey-server 18.6 (PLATFORM_REDIS_SERVER)"
 
 
 def test_which_services_an_up_starts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "prometheus", lambda settings: None)
-    tier = Native()
-    assert tier.selection(context, obs=False, only=()) == CORE
-    assert tier.selection(context, obs=True, only=()) == (*CORE, "mlflow")
-    assert tier.selection(context, obs=False, only=["mlflow"]) == ("postgres", "minio-results", "mlflow")
+    tier = Native(context)
+    assert tier.selection(obs=False, only=()) == CORE
+    assert tier.selection(obs=True, only=()) == (*CORE, "mlflow")
+    assert tier.selection(obs=False, only=["mlflow"]) == ("postgres", "minio-results", "mlflow")
 
 
 # --- logs
@@ -189,9 +190,9 @@ def logs_of(context: Context, **texts: str) -> None:
 
 def test_the_last_lines_of_each_log(context: Context) -> None:
     logs_of(context, redis="1\n2\n3\n", postgres="a\nb")
-    lines = [(x.service, x.text) for x in Native().logs(context, (), 2, follow=False)]
+    lines = [(x.service, x.text) for x in Native(context).logs((), 2, follow=False)]
     assert lines == [("postgres", "a"), ("postgres", "b"), ("redis", "2"), ("redis", "3")]
-    assert [x.text for x in Native().logs(context, ["redis"], 0, follow=False)] == ["1", "2", "3"]
+    assert [x.text for x in Native(context).logs(["redis"], 0, follow=False)] == ["1", "2", "3"]
 
 
 def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +205,7 @@ def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch
             file.write(next(news))
 
     monkeypatch.setattr(time, "sleep", sleep)
-    lines = Native().logs(context, (), 1, follow=True)
+    lines = Native(context).logs((), 1, follow=True)
     assert [next(lines).text for _ in range(3)] == ["old", "new 한글", "more"]
 
 
@@ -230,38 +231,38 @@ def data(context: Context, *names: str) -> Path:
 
 def test_the_plan_lists_data_with_its_size_and_deletes_nothing(context: Context) -> None:
     home = data(context, "redis", "minio-datasets", "minio-datasets-versions", "stranger")
-    plan = Native().removals(context, ())
+    plan = Native(context).removals(())
     assert {(r.service, Path(r.place).name, r.size) for r in plan} == {
         ("redis", "redis", 5),
         ("minio-datasets", "minio-datasets", 5),
         ("minio-datasets", "minio-datasets-versions", 5),
     }
-    assert [r.service for r in Native().removals(context, ["redis"])] == ["redis"]
+    assert [r.service for r in Native(context).removals(["redis"])] == ["redis"]
     assert (home / "data" / "redis" / "rows").exists()
 
 
 def test_only_what_was_planned_is_removed(context: Context) -> None:
     home = data(context, "redis", "postgres", "stranger")
-    tier = Native()
-    tier.remove(context, tier.removals(context, ["redis"]))
+    tier = Native(context)
+    tier.remove(tier.removals(["redis"]))
     assert sorted(p.name for p in (home / "data").iterdir()) == ["postgres", "stranger"]
 
 
 def test_the_engine_is_forgotten_with_the_last_store_and_not_before(context: Context) -> None:
     home = data(context, "minio-datasets", "minio-results")
     object_store.record(home, "rclone")
-    tier = Native()
-    tier.remove(context, tier.removals(context, ["minio-datasets"]))
+    tier = Native(context)
+    tier.remove(tier.removals(["minio-datasets"]))
     assert object_store.recorded(home) == "rclone"
-    tier.remove(context, tier.removals(context, ["minio-results"]))
+    tier.remove(tier.removals(["minio-results"]))
     assert object_store.recorded(home) == ""
 
 
 def test_what_an_initdb_that_was_killed_left_is_removed_with_the_data(context: Context) -> None:
     home = data(context, "postgres", ".postgres-new-1")
     (home / "postgres-data").write_text("x")
-    tier = Native()
-    tier.remove(context, [Removal("postgres", home / "data" / "postgres", 5)])
+    tier = Native(context)
+    tier.remove([Removal("postgres", home / "data" / "postgres", 5)])
     assert list((home / "data").iterdir()) == []
     assert not (home / "postgres-data").exists()
 
@@ -273,8 +274,8 @@ def test_the_password_of_redis_goes_into_a_private_file(tmp_path: Path, context:
     values = {**context.settings.values}
     values["REDIS_PASSWORD"] = replace(values["REDIS_PASSWORD"], text='a"b\\c d')
     changed = replace(context, settings=replace(context.settings, values=values))
-    tier = Native()
-    made = tier.builder(changed)
+    tier = Native(changed)
+    made = tier.builder
     tier._prepare(made, CORE)
     assert made.redis_config.read_text() == 'requirepass "a\\"b\\\\c d"\n'
     assert made.redis_config.stat().st_mode & 0o777 == 0o600
@@ -283,9 +284,9 @@ def test_the_password_of_redis_goes_into_a_private_file(tmp_path: Path, context:
 
 def test_a_state_directory_that_takes_no_files(context: Context) -> None:
     context.stack.home.write_text("a file")
-    tier = Native()
+    tier = Native(context)
     with pytest.raises(PlatformError) as caught:
-        tier._prepare(tier.builder(context), CORE)
+        tier._prepare(tier.builder, CORE)
     assert caught.value.code == "STATE_UNWRITABLE"
 
 
@@ -296,7 +297,7 @@ def test_a_wait_for_what_is_late_names_it_with_its_log(context: Context) -> None
     with up(home, [silent, spec(home, "temporal")], ready=False):
         eventually(lambda: "connection refused" in (supervise.states(home).get("redis") or State("", "")).detail)
         with pytest.raises(PlatformError) as caught:
-            Native().wait(context, (), None)
+            Native(context).wait((), None)
     assert caught.value.code == "WAIT_TIMEOUT"
     assert caught.value.why.startswith("connection refused")
     assert (caught.value.details["service"], caught.value.details["log"]) == ("redis", ["loading"])
