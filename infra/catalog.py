@@ -27,11 +27,51 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Service:
-    """One service of the platform, whoever runs it.
+class Question:
+    """What a service is asked to prove that it works: a kind of `infra.probes`, of which port, at which HTTP path."""
 
-    `login` names the settings that hold user and password; `needs` the services that must be ready first;
-    `budget` is the time in seconds that it may take to become ready on the native tier, downloads not counted.
+    kind: str = "http"
+    role: str = ""
+    path: str = "/"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A container of a service: its name in the Compose files, the setting of its image, its place in the chart.
+
+    `section` is where the values of the service's release speak of it ('' for their top, None for nowhere); `volume`:
+    whether that section has a volume; `optional`: PLATFORM_LEAVE_OUT may name it; `only`: the engine behind S3, or
+    `full` or `light`, without which it is not there.
+    """
+
+    name: str
+    image: str
+    section: str | None = None
+    volume: bool = False
+    optional: bool = False
+    only: str = ""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A line of the `.env` contract: its name, the port whose URL it is, whether a login is in it.
+
+    Without a `role` `infra.endpoints.contract` knows how to make it.
+    """
+
+    name: str
+    role: str = ""
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the platform, whoever runs it: all that tiers and documents derive from.
+
+    `login` names the settings that hold user and password, `secrets` those that nobody may see; `needs` the services
+    that must be ready first; `budget` is the time in seconds that it may take to become ready on the native tier,
+    downloads not counted; `program` what runs it there (a key of `infra.tiers.providers.SERVERS`); `release` its Helm
+    release, `values` what that is told of the settings, as pairs of a path and a setting.
     """
 
     name: str
@@ -41,6 +81,13 @@ class Service:
     login: tuple[str, str] | None = None
     needs: tuple[str, ...] = ()
     budget: float = 60.0
+    question: Question = Question()
+    program: str = ""
+    parts: tuple[Part, ...] = ()
+    release: str = ""
+    values: tuple[tuple[str, str], ...] = ()
+    contract: tuple[Variable, ...] = ()
+    secrets: tuple[str, ...] = ()
 
     def port(self, role: str) -> Port:
         """The port with that role; KeyError when there is none."""
@@ -129,11 +176,16 @@ class Chart:
     source: str = ""
     chart: str = ""
     version: str = ""
+    values: tuple[tuple[str, str], ...] = ()
+    """What a release that runs no service of the catalogue is told of the settings, as `Service.values`."""
 
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 EXTERNAL_STORES: Mapping[str, str] = {"minio-datasets": "S3_DATASETS", "minio-results": "S3_RESULTS"}
 """Object store -> prefix of the settings that say where it is when it is not ours."""
+
+_DATABASE_VALUES = (("database.username", "POSTGRES_USER"), ("database.password", "POSTGRES_PASSWORD"))
+_STORE_VALUES = (("auth.username", "MINIO_ROOT_USER"), ("auth.password", "MINIO_ROOT_PASSWORD"))
 
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -142,13 +194,45 @@ SERVICES: tuple[Service, ...] = (
         OVERLAY_CORE,
         (Port("sql", "POSTGRES_PORT", 5432, "postgresql"),),
         login=("POSTGRES_USER", "POSTGRES_PASSWORD"),
+        question=Question("sql"),
+        program="postgres",
+        parts=(Part("postgres", "POSTGRES_IMAGE", "", volume=True),),
+        release="postgresql",
+        values=(("auth.username", "POSTGRES_USER"), ("auth.password", "POSTGRES_PASSWORD")),
+        contract=(Variable("DATABASE_URL", secret=True), Variable("USER_DATABASE_URL", secret=True)),
+        secrets=("POSTGRES_PASSWORD",),
     ),
-    Service("redis", "Redis (Valkey)", OVERLAY_CORE, (Port("redis", "REDIS_PORT", 6379, "redis"),)),
+    Service(
+        "redis",
+        "Redis (Valkey)",
+        OVERLAY_CORE,
+        (Port("redis", "REDIS_PORT", 6379, "redis"),),
+        question=Question("redis"),
+        program="redis",
+        parts=(Part("redis", "REDIS_IMAGE", "", volume=True),),
+        release="redis",
+        values=(("auth.password", "REDIS_PASSWORD"),),
+        contract=(Variable("REDIS_URL", secret=True),),
+        secrets=("REDIS_PASSWORD",),
+    ),
     Service(
         "temporal",
         "Temporal",
         OVERLAY_CORE,
         (Port("grpc", "TEMPORAL_PORT", 7233), Port("ui", "TEMPORAL_UI_PORT", 8233, "http")),
+        # Its web interface passes the question on to the server; gRPC would need 40 MB of libraries in the supervisor.
+        question=Question("http", "ui", "/api/v1/namespaces/{namespace}"),
+        program="temporal",
+        parts=(
+            Part("temporal", "TEMPORAL_IMAGE", "", only="full"),
+            Part("temporal-schema", "TEMPORAL_ADMIN_TOOLS_IMAGE", "adminTools", only="full"),
+            Part("temporal-setup", "TEMPORAL_ADMIN_TOOLS_IMAGE", only="full"),
+            Part("temporal-ui", "TEMPORAL_UI_IMAGE", "ui", only="full"),
+            Part("temporal", "TEMPORAL_DEV_IMAGE", "dev", volume=True, only="light"),
+        ),
+        release="temporal",
+        values=_DATABASE_VALUES,
+        contract=(Variable("TEMPORAL_HOST"), Variable("TEMPORAL_NAMESPACE")),
     ),
     Service(
         "minio-datasets",
@@ -159,6 +243,20 @@ SERVICES: tuple[Service, ...] = (
             Port("console", "MINIO_DATASETS_CONSOLE_PORT", 9001, "http"),
         ),
         login=STORE_LOGIN,
+        question=Question("s3"),
+        program="object store",
+        parts=(
+            Part("minio-datasets", "MINIO_IMAGE", "", volume=True, only="silo"),
+            Part("minio-datasets", "RUSTFS_IMAGE", only="rustfs"),
+        ),
+        release="minio",
+        values=_STORE_VALUES,
+        contract=(
+            Variable("EXTERNAL_STORAGE_ENDPOINT"),
+            Variable("EXTERNAL_STORAGE_ACCESS_KEY", secret=True),
+            Variable("EXTERNAL_STORAGE_SECRET_KEY", secret=True),
+        ),
+        secrets=("MINIO_ROOT_PASSWORD", "S3_DATASETS_SECRET_KEY"),
     ),
     Service(
         "minio-results",
@@ -169,6 +267,22 @@ SERVICES: tuple[Service, ...] = (
             Port("console", "MINIO_RESULTS_CONSOLE_PORT", 9003, "http"),
         ),
         login=STORE_LOGIN,
+        question=Question("s3"),
+        program="object store",
+        parts=(
+            Part("minio-results", "MINIO_IMAGE", "", volume=True, only="silo"),
+            Part("minio-results", "RUSTFS_IMAGE", only="rustfs"),
+            Part("minio-setup", "BUCKETS_IMAGE"),
+            Part("minio-setup", "MINIO_IMAGE", only="external"),  # a curl that makes the buckets
+        ),
+        release="minio",
+        values=_STORE_VALUES,
+        contract=(
+            Variable("INTERNAL_STORAGE_ENDPOINT"),
+            Variable("INTERNAL_STORAGE_ACCESS_KEY", secret=True),
+            Variable("INTERNAL_STORAGE_SECRET_KEY", secret=True),
+        ),
+        secrets=("MINIO_ROOT_PASSWORD", "S3_RESULTS_SECRET_KEY"),
     ),
     Service(
         "mlflow",
@@ -177,9 +291,49 @@ SERVICES: tuple[Service, ...] = (
         (Port("web", "MLFLOW_PORT", 5000, "http"),),
         needs=("postgres", "minio-results"),
         budget=120.0,
+        question=Question(path="/health"),
+        program="mlflow",
+        parts=(Part("mlflow", "MLFLOW_IMAGE", ""),),
+        release="mlflow",
+        values=(
+            *_DATABASE_VALUES,
+            ("artifacts.accessKey", "MINIO_ROOT_USER"),
+            ("artifacts.secretKey", "MINIO_ROOT_PASSWORD"),
+        ),
+        contract=(Variable("MLFLOW_TRACKING_URI", "web"),),
     ),
-    Service("prometheus", "Prometheus", OVERLAY_OBS, (Port("web", "PROMETHEUS_PORT", 9090, "http"),)),
-    Service("loki", "Loki", OVERLAY_OBS, (Port("api", "LOKI_PORT", 3100, "http"),)),
+    Service(
+        "prometheus",
+        "Prometheus",
+        OVERLAY_OBS,
+        (Port("web", "PROMETHEUS_PORT", 9090, "http"),),
+        question=Question(path="/-/ready"),
+        program="prometheus",
+        parts=(
+            Part("prometheus", "PROMETHEUS_IMAGE", "prometheus", volume=True, optional=True),
+            Part("postgres-exporter", "POSTGRES_EXPORTER_IMAGE", "postgresExporter", optional=True),
+            Part("redis-exporter", "REDIS_EXPORTER_IMAGE", "redisExporter", optional=True),
+            Part("node-exporter", "NODE_EXPORTER_IMAGE", "nodeExporter", optional=True),
+        ),
+        release="observability",
+        values=(
+            ("postgresExporter.username", "POSTGRES_USER"),
+            ("postgresExporter.password", "POSTGRES_PASSWORD"),
+            ("redisExporter.password", "REDIS_PASSWORD"),
+        ),
+    ),
+    Service(
+        "loki",
+        "Loki",
+        OVERLAY_OBS,
+        (Port("api", "LOKI_PORT", 3100, "http"),),
+        question=Question(path="/ready"),
+        parts=(
+            Part("loki", "LOKI_IMAGE", "loki", volume=True, optional=True),
+            Part("alloy", "ALLOY_IMAGE", "alloy", optional=True),
+        ),
+        release="observability",
+    ),
     Service(
         "grafana",
         "Grafana",
@@ -187,6 +341,11 @@ SERVICES: tuple[Service, ...] = (
         (Port("web", "GRAFANA_PORT", 3200, "http"),),
         login=("GRAFANA_ADMIN_USER", "GRAFANA_ADMIN_PASSWORD"),
         needs=("loki",),
+        question=Question(path="/api/health"),
+        parts=(Part("grafana", "GRAFANA_IMAGE", "grafana", volume=True, optional=True),),
+        release="observability",
+        values=(("grafana.auth.username", "GRAFANA_ADMIN_USER"), ("grafana.auth.password", "GRAFANA_ADMIN_PASSWORD")),
+        secrets=("GRAFANA_ADMIN_PASSWORD",),
     ),
     Service(
         "clearml",
@@ -197,6 +356,15 @@ SERVICES: tuple[Service, ...] = (
             Port("api", "CLEARML_API_PORT", 8008, "http"),
             Port("files", "CLEARML_FILES_PORT", 8081, "http"),
         ),
+        parts=(
+            *(Part(f"clearml-{name}", "CLEARML_IMAGE") for name in ("apiserver", "webserver", "fileserver")),
+            Part("clearml-async-delete", "CLEARML_IMAGE"),
+            Part("clearml-elasticsearch", "ELASTICSEARCH_IMAGE"),
+            Part("clearml-mongo", "MONGO_IMAGE"),
+            Part("clearml-redis", "CLEARML_REDIS_IMAGE"),
+        ),
+        contract=tuple(Variable(f"CLEARML_{role.upper()}_HOST", role) for role in ("api", "web", "files")),
+        secrets=("CLEARML_SECRET", "CLEARML_API_SECRET_KEY"),
     ),
 )
 
@@ -247,7 +415,19 @@ CHARTS: tuple[Chart, ...] = (
     Chart("temporal", "temporal", OVERLAY_CORE, needs=("postgresql",)),
     Chart("mlflow", "platform", OVERLAY_OBS, needs=("postgresql", "minio")),
     Chart("observability", "observability", OVERLAY_OBS),
-    Chart("platform", "platform", OVERLAY_APPS, needs=("postgresql", "redis", "minio", "temporal")),
+    Chart(
+        "platform",
+        "platform",
+        OVERLAY_APPS,
+        needs=("postgresql", "redis", "minio", "temporal"),
+        values=(
+            *_DATABASE_VALUES,
+            ("redis.password", "REDIS_PASSWORD"),
+            ("temporal.namespace", "TEMPORAL_NAMESPACE"),
+            ("storage.accessKey", "MINIO_ROOT_USER"),
+            ("storage.secretKey", "MINIO_ROOT_PASSWORD"),
+        ),
+    ),
 )
 
 UPSTREAM_CHARTS: tuple[Chart, ...] = (
@@ -446,24 +626,15 @@ def _image_settings() -> tuple[Setting, ...]:
 
 SETTINGS: Mapping[str, Setting] = {s.name: s for s in (*_port_settings(), *_PLAIN_SETTINGS, *_image_settings())}
 
-CONTRACT_NAMES: tuple[str, ...] = (
-    "DATABASE_URL",
-    "USER_DATABASE_URL",
-    "REDIS_URL",
-    "TEMPORAL_HOST",
-    "TEMPORAL_NAMESPACE",
-    "EXTERNAL_STORAGE_ENDPOINT",
-    "EXTERNAL_STORAGE_ACCESS_KEY",
-    "EXTERNAL_STORAGE_SECRET_KEY",
-    "INTERNAL_STORAGE_ENDPOINT",
-    "INTERNAL_STORAGE_ACCESS_KEY",
-    "INTERNAL_STORAGE_SECRET_KEY",
-    "OBSERVABILITY_BACKENDS",
-    "CLEARML_API_HOST",
-    "CLEARML_WEB_HOST",
-    "CLEARML_FILES_HOST",
-    "MLFLOW_TRACKING_URI",
-)
+
+def variables() -> tuple[Variable, ...]:
+    """The lines of the `.env` contract, in their order: of the core, where trainings are tracked, of the trackers."""
+    core = [v for s in SERVICES if s.overlay == OVERLAY_CORE for v in s.contract]
+    trackers = [v for s in reversed(SERVICES) if s.overlay != OVERLAY_CORE for v in s.contract]
+    return (*core, Variable("OBSERVABILITY_BACKENDS"), *trackers)
+
+
+CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables())
 
 GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),

@@ -189,12 +189,6 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
     """
     host = CONTRACT_HOST if endpoints.host == HOST else endpoints.host
     datasets, results = (endpoints.place(store).login for store in ("minio-datasets", "minio-results"))
-    web = {
-        "CLEARML_API_HOST": ("clearml", "api"),
-        "CLEARML_WEB_HOST": ("clearml", "web"),
-        "CLEARML_FILES_HOST": ("clearml", "files"),
-        "MLFLOW_TRACKING_URI": ("mlflow", "web"),
-    }
     values = {
         "DATABASE_URL": endpoints.database_url("platform", host),
         "USER_DATABASE_URL": endpoints.database_url("users", host),
@@ -209,6 +203,12 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
         "INTERNAL_STORAGE_SECRET_KEY": results.password,
         "OBSERVABILITY_BACKENDS": ",".join(endpoints.backends),
     }
-    values |= {name: f"http://{host}:{endpoints.port(*where)}" for name, where in web.items()}
+    values |= {
+        variable.name: f"{s.port(variable.role).scheme}://{host}:{endpoints.port(s.name, variable.role)}"
+        for s in catalog.SERVICES
+        for variable in s.contract
+        if variable.role
+    }
+    values = {name: values[name] for name in catalog.CONTRACT_NAMES}
     region = endpoints.place("minio-results").region
     return values | ({"AWS_DEFAULT_REGION": region} if region != REGION else {})

@@ -8,33 +8,31 @@ from typing import Any
 from urllib.parse import quote
 
 from infra import catalog, probes
-from infra.endpoints import Endpoints, Place
-
-_HTTP_PATHS = {"mlflow": "/health", "prometheus": "/-/ready", "loki": "/ready", "grafana": "/api/health"}
+from infra.endpoints import Endpoints, Login, Place
 
 
 def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "platform") -> dict[str, Any]:
     """The probe of a service, as data (it holds passwords: keep it private).
 
-    Temporal is asked over its web UI's API, which passes the question on to the server (gRPC would need 40 MB
-    of libraries in the supervisor): it answers for the UI, the server and the namespace at once.
+    Raises:
+        KeyError: the catalogue asks it a kind of question that nothing here knows.
     """
-    entry = catalog.service(service)
-    where = {"host": endpoints.host, "port": endpoints.port(service)}
-    if service == "postgres":
-        login = {"user": endpoints.postgres.user, "password": endpoints.postgres.password}
-        return {"kind": "sql", **where, **login, "database": database, "psql": str(psql)}
-    if service == "redis":
-        return {"kind": "redis", **where, "password": endpoints.redis_password}
-    if service == "temporal":
-        path = f"/api/v1/namespaces/{quote(endpoints.temporal_namespace, safe='')}"
-        return {"kind": "http", **where, "port": endpoints.port(service, "ui"), "path": path}
     if service in endpoints.elsewhere:
         return _elsewhere(endpoints.elsewhere[service], service)
-    if entry.login == catalog.STORE_LOGIN:
-        keys = {"access_key": endpoints.store.user, "secret_key": endpoints.store.password}
-        return {"kind": "s3", **where, **keys}
-    return {"kind": "http", **where, "path": _HTTP_PATHS.get(service, "/")}
+    asked = catalog.service(service).question
+    where = {"kind": asked.kind, "host": endpoints.host, "port": endpoints.port(service, asked.role)}
+    known: dict[str, dict[str, Any]] = {
+        "sql": {**_login(endpoints.postgres, "user", "password"), "database": database, "psql": str(psql)},
+        "redis": {"password": endpoints.redis_password},
+        "s3": _login(endpoints.store, "access_key", "secret_key"),
+        "http": {"path": asked.path.format(namespace=quote(endpoints.temporal_namespace, safe=""))},
+        "tcp": {},
+    }
+    return where | known[asked.kind]
+
+
+def _login(login: Login, user: str, password: str) -> dict[str, str]:
+    return {user: login.user, password: login.password}
 
 
 def _elsewhere(place: Place, store: str) -> dict[str, Any]:

@@ -18,14 +18,6 @@ FORMAT = 1
 FILES = "compose/docker-compose*.yml"
 BUILT_HERE = ("BACKEND_IMAGE", "FRONTEND_IMAGE", "TRAINING_IMAGE")
 """Made by app.build: no registry has them."""
-OBSERVABILITY = (
-    *("MLFLOW_IMAGE", "LOKI_IMAGE", "ALLOY_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"),
-    *("NODE_EXPORTER_IMAGE", "POSTGRES_EXPORTER_IMAGE", "REDIS_EXPORTER_IMAGE"),
-)
-CLEARML = ("CLEARML_IMAGE", "ELASTICSEARCH_IMAGE", "MONGO_IMAGE", "CLEARML_REDIS_IMAGE")
-FULL_TEMPORAL = ("TEMPORAL_IMAGE", "TEMPORAL_ADMIN_TOOLS_IMAGE", "TEMPORAL_UI_IMAGE")
-STORES = {"silo": ("MINIO_IMAGE",), "rustfs": ("RUSTFS_IMAGE",), "external": ("MINIO_IMAGE",)}
-"""Engine behind S3 -> images; an external one still needs a curl that makes the buckets."""
 _DEFAULT = re.compile(r"\$\{(\w+_IMAGE):-([^${}\s]+)\}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -115,10 +107,13 @@ def references(settings: Settings, local: Collection[str] = ()) -> dict[str, str
 
 def needed(settings: Settings, obs: bool = False, clearml: bool = False) -> tuple[str, ...]:
     """The settings of the images that the compose tier runs: the core, with observability, with ClearML."""
-    temporal = ("TEMPORAL_DEV_IMAGE",) if settings.text("PLATFORM_LIGHT") == "yes" else FULL_TEMPORAL
-    names = ["POSTGRES_IMAGE", "REDIS_IMAGE", *temporal, *STORES[settings.text("PLATFORM_S3_ENGINE")]]
-    names += [*(OBSERVABILITY if obs else ()), *(CLEARML if clearml else ())]
-    names += ["BUCKETS_IMAGE"] if settings.text("BUCKETS_IMAGE") else []
+    chosen = {"", "light" if settings.text("PLATFORM_LIGHT") == "yes" else "full", settings.text("PLATFORM_S3_ENGINE")}
+    wanted = [
+        s for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE or (clearml if s.name == "clearml" else obs)
+    ]
+    names = dict.fromkeys(part.image for s in wanted for part in s.parts if part.only in chosen)
+    if not settings.text("BUCKETS_IMAGE"):  # the store's own image makes the buckets, too
+        names.pop("BUCKETS_IMAGE", None)
     return tuple(names)
 
 

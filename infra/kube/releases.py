@@ -19,42 +19,27 @@ FINGERPRINT = "platform-fingerprint"
 """Label of a release's Secret: a hash of all that it was made from."""
 KEPT_CLASS = "platform-kept"
 """The storage class of kind/storage-class.yaml."""
-RELEASES_OF: Mapping[str, str] = {
-    "postgres": "postgresql",
-    "redis": "redis",
-    "temporal": "temporal",
-    "minio-datasets": "minio",
-    "minio-results": "minio",
-    "mlflow": "mlflow",
-    "prometheus": "observability",
-    "loki": "observability",
-    "grafana": "observability",
-}
+RELEASES_OF: Mapping[str, str] = {s.name: s.release for s in catalog.SERVICES if s.release}
 """The release that runs a service of the catalogue."""
 
-IMAGES: Mapping[str, Mapping[str, str]] = {
-    "postgresql": {"image": "POSTGRES_IMAGE"},
-    "redis": {"image": "REDIS_IMAGE"},
-    "minio": {"image": "MINIO_IMAGE"},
-    "temporal": {
-        "image": "TEMPORAL_IMAGE",
-        "adminTools.image": "TEMPORAL_ADMIN_TOOLS_IMAGE",
-        "ui.image": "TEMPORAL_UI_IMAGE",
-        "dev.image": "TEMPORAL_DEV_IMAGE",
-    },
-    "mlflow": {"image": "MLFLOW_IMAGE"},
-    "observability": {
-        "prometheus.image": "PROMETHEUS_IMAGE",
-        "grafana.image": "GRAFANA_IMAGE",
-        "loki.image": "LOKI_IMAGE",
-        "alloy.image": "ALLOY_IMAGE",
-        "postgresExporter.image": "POSTGRES_EXPORTER_IMAGE",
-        "redisExporter.image": "REDIS_EXPORTER_IMAGE",
-        "nodeExporter.image": "NODE_EXPORTER_IMAGE",
-    },
-    "platform": {"backend.image": "BACKEND_IMAGE", "frontend.image": "FRONTEND_IMAGE"},
-}
-"""Where the values of a release name an image, and the setting that replaces it."""
+APPLICATION_IMAGES = {"platform": {"backend.image": "BACKEND_IMAGE", "frontend.image": "FRONTEND_IMAGE"}}
+
+
+def parts_of(release: str) -> list[tuple[catalog.Service, catalog.Part]]:
+    """The parts of which a release's values speak, each with its service."""
+    return [(s, p) for s in catalog.SERVICES if s.release == release for p in s.parts if p.section is not None]
+
+
+def images(release: str) -> dict[str, str]:
+    """Where the values of a release name an image, and the setting that replaces it."""
+    found = {f"{part.section}.image".removeprefix("."): part.image for _, part in parts_of(release)}
+    return found or dict(APPLICATION_IMAGES.get(release, {}))
+
+
+def volumes(release: str) -> tuple[str, ...]:
+    """Where the values of a release speak of a volume."""
+    found = (f"{part.section}.persistence".removeprefix(".") for _, part in parts_of(release) if part.volume)
+    return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -124,7 +109,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), stora
         storage_class: for the volumes; '' leaves it to the values files.
     """
     found: dict[str, Any] = {}
-    for path, setting in IMAGES.get(release, {}).items():
+    for path, setting in images(release).items():
         if settings.text(setting):
             _put(found, f"{path}.ref", settings.text(setting))
     for path, value in (
@@ -133,19 +118,9 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), stora
         *_trackers(release, settings, set(services)).items(),
     ):
         _put(found, path, value)
-    for path in STORAGE.get(release, ()) if storage_class else ():
+    for path in volumes(release) if storage_class else ():
         _put(found, f"{path}.storageClass", storage_class)
     return found
-
-
-STORAGE: Mapping[str, tuple[str, ...]] = {
-    "postgresql": ("persistence",),
-    "redis": ("persistence",),
-    "minio": ("persistence",),
-    "temporal": ("dev.persistence",),
-    "observability": ("prometheus.persistence", "loki.persistence", "grafana.persistence"),
-}
-"""Where the values of a release speak of a volume."""
 
 
 def left_out(settings: Settings) -> set[str]:
@@ -154,22 +129,10 @@ def left_out(settings: Settings) -> set[str]:
     return {word.strip() for word in text.split(",")} - {""}
 
 
-_EXPORTERS = {
-    "postgresExporter": "postgres-exporter",
-    "redisExporter": "redis-exporter",
-    "nodeExporter": "node-exporter",
-}
-"""Parts of the observability release -> what compose and PLATFORM_LEAVE_OUT call them."""
-
-
 def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
-    """Which parts of the observability release run: loki brings what collects logs, prometheus the exporters."""
-    if release != "observability" or not services:
-        return {}
-    of: dict[str, tuple[str, ...]] = {"prometheus": ("prometheus", *_EXPORTERS)}
-    of |= {"loki": ("loki", "alloy"), "grafana": ("grafana",)}
-    parts = [(service, part) for service, parts in of.items() for part in parts]
-    return {f"{p}.enabled": service in services and _EXPORTERS.get(p, p) not in out for service, p in parts}
+    """Which optional parts of a release run: those of the services that are wanted, less what is left out."""
+    optional = [(service.name, part) for service, part in parts_of(release) if part.optional] if services else []
+    return {f"{part.section}.enabled": name in services and part.name not in out for name, part in optional}
 
 
 def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str, Any]:
@@ -181,41 +144,21 @@ def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str,
 
 def _logins(release: str, settings: Settings) -> dict[str, Any]:
     """The logins of the settings, where a release makes or uses them."""
-    user, password = settings.text("POSTGRES_USER"), settings.text("POSTGRES_PASSWORD")
-    access, secret = settings.text("MINIO_ROOT_USER"), settings.text("MINIO_ROOT_PASSWORD")
-    redis, namespace = settings.text("REDIS_PASSWORD"), settings.text("TEMPORAL_NAMESPACE")
-    database = {"database.username": user, "database.password": password}
-    known: dict[str, dict[str, Any]] = {
-        "postgresql": {"auth.username": user, "auth.password": password},
-        "redis": {"auth.enabled": bool(redis), "auth.password": redis},
-        "minio": {"auth.username": access, "auth.password": secret},
-        "temporal": {
-            **database,
-            "namespaces": [{"name": namespace, "retention": "72h"}],
-            "engine": "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single",
-        },
-        "mlflow": {**database, "artifacts.accessKey": access, "artifacts.secretKey": secret},
-        "observability": {
-            "postgresExporter.username": user,
-            "postgresExporter.password": password,
-            "redisExporter.password": redis,
-            **_grafana(settings),
-        },
-        "platform": {
-            **database,
-            "redis.password": redis,
-            "temporal.namespace": namespace,
-            "storage.accessKey": access,
-            "storage.secretKey": secret,
-        },
-    }
-    return known.get(release, {})
+    rows = [row for s in catalog.SERVICES if s.release == release for row in s.values]
+    rows += [row for c in catalog.CHARTS if c.release == release for row in c.values]
+    return {path: settings.text(name) for path, name in rows} | _made(release, settings)
 
 
-def _grafana(settings: Settings) -> dict[str, Any]:
-    own = settings.origin("GRAFANA_ADMIN_PASSWORD") == "default"
-    password = catalog.GRAFANA_ON_KIND if own else settings.text("GRAFANA_ADMIN_PASSWORD")
-    return {"grafana.auth.username": settings.text("GRAFANA_ADMIN_USER"), "grafana.auth.password": password}
+def _made(release: str, settings: Settings) -> dict[str, Any]:
+    """What a release is told that is not a setting as it stands."""
+    if release == "redis":
+        return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
+    if release == "temporal":
+        engine = "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single"
+        return {"namespaces": [{"name": settings.text("TEMPORAL_NAMESPACE"), "retention": "72h"}], "engine": engine}
+    if release == "observability" and settings.origin("GRAFANA_ADMIN_PASSWORD") == "default":
+        return {"grafana.auth.password": catalog.GRAFANA_ON_KIND}
+    return {}
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

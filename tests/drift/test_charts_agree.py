@@ -15,7 +15,7 @@ from tests.drift.repo import read
 
 KIND = "values-kind.yaml"
 
-IMAGES = {chart: paths for chart, paths in releases.IMAGES.items() if chart != "platform"}
+IMAGES = {c.release: releases.images(c.release) for c in catalog.CHARTS if c.release != "platform"}
 """Where a chart's values name an image, and the setting that replaces it; those of the applications are built here."""
 
 

@@ -40,21 +40,15 @@ class Part:
         return owner_of(self.name)
 
 
-OWNERS: Mapping[str, str] = {
-    "minio-setup": "minio-results",
-    "alloy": "loki",
-    "node-exporter": "prometheus",
-    "postgres-exporter": "prometheus",
-    "redis-exporter": "prometheus",
-}
-"""Services of the files whose name does not begin with that of the one they belong to."""
+OWNERS: Mapping[str, str] = {part.name: s.name for s in catalog.SERVICES for part in s.parts}
+OPTIONAL = frozenset(part.name for s in catalog.SERVICES for part in s.parts if part.optional)
+"""Services of the files that PLATFORM_LEAVE_OUT may name."""
 
 
 def owner_of(name: str) -> str:
-    """The service of the catalogue that a service of the files belongs to; '' for none."""
-    if name in OWNERS:
-        return OWNERS[name]
-    return next((s.name for s in catalog.SERVICES if name == s.name or name.startswith(f"{s.name}-")), "")
+    """The service of the catalogue that a service of the files belongs to, also of another version's; '' for none."""
+    known = OWNERS.get(name)
+    return known or next((s.name for s in catalog.SERVICES if name.startswith(f"{s.name}-")), "")
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def pull(session: Session, parts: Sequence[Part]) -> list[str]:
 
 def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str]) -> PlatformError:
     """The error, with how to do without these images where only observability needs them."""
-    named = [p.name if p.name in model.OWNERS else p.owner for p in parts if p.image in absent]
+    named = [p.name if p.name in model.OPTIONAL else p.owner for p in parts if p.image in absent]
     lacking = list(dict.fromkeys(named))
     optional = {s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS}
     if not {model.owner_of(name) for name in lacking} <= optional:

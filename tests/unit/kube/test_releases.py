@@ -104,7 +104,7 @@ def test_values_we_give_are_values_the_chart_has(chart: catalog.Chart, tmp_path:
     import yaml
 
     known = yaml.safe_load((ROOT / "helm" / chart.release / "values.yaml").read_text(encoding="utf-8"))
-    every = {setting: "x:1" for paths in releases.IMAGES.values() for setting in paths.values()}
+    every = {setting: "x:1" for c in catalog.CHARTS for setting in releases.images(c.release).values()}
     given = releases.values(chart.release, settings_of(tmp_path, **every), ["prometheus"], "some-class")
     assert [path for path in _paths(given) if not _has(known, path)] == []
 
