@@ -532,6 +532,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "PLATFORM_S3_SERVER", "", "program", "S3 server: rclone, silo, minio, rustfs, weed or versitygw, or a path"
     ),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
+    Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
     Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
     Setting(
         "PLATFORM_S3_ENGINE",

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from infra.errors import PlatformError
 
@@ -174,6 +175,18 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is no plain file")
         return file.read(LARGEST).decode("utf-8", "replace")
+
+
+def appending(path: Path) -> BinaryIO:
+    """Open a file for appending that nobody else may read; one that others could read is closed to them.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    file = open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115 - the caller's
+    if sys.platform != "win32" and os.fstat(file.fileno()).st_mode & 0o077:
+        os.fchmod(file.fileno(), 0o600)
+    return file
 
 
 def give(path: Path, owner: tuple[int, int] | None) -> None:

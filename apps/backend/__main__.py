@@ -1,6 +1,7 @@
 """`python -m apps.backend`: serve on APP_HOST (127.0.0.1) and APP_PORT (8000).
 
 TRAINING_RUNNER says how trainings run: `subprocess` (default) or `job`; SERVICE_LINKS what `/services` lists.
+Trainings are signed with the key in the directory TRAINING_ORDERS, or with TRAINING_KEY.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from apps.backend.links import links
 from apps.backend.ready import warm_up
 from infra.console import write_line
 from infra.errors import PlatformError
-from infra.training import contract
+from infra.training import contract, orders
 from infra.training.request import RUNNERS, SUBPROCESS
 
 
@@ -27,7 +28,7 @@ def main() -> int:
         runner = environ.get("TRAINING_RUNNER") or SUBPROCESS
         if runner not in RUNNERS:
             raise PlatformError("USAGE", f"TRAINING_RUNNER is {runner!r}", why=f"it is one of {', '.join(RUNNERS)}")
-        app = api.create(found, links(found, environ), runner)
+        app = api.create(found, links(found, environ), runner, orders.from_environment(environ))
     except PlatformError as error:
         write_line(sys.stderr, f"{error.what}: {error.why}".rstrip(" :"))
         return int(error.exit)

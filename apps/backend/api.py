@@ -15,6 +15,7 @@ from infra.training import client
 from infra.training.config import MOST_EPOCHS, TrainingConfig
 from infra.training.contract import Contract
 from infra.training.described import described
+from infra.training.orders import KEY, Orders
 
 STATUS = {"NOT_FOUND": 404, "USAGE": 422, "DATA_INCOMPATIBLE": 409}
 STATUS |= dict.fromkeys(("UNREACHABLE", "LOGIN_REFUSED", "DATABASE_BUSY"), 503)
@@ -31,12 +32,13 @@ class NewTraining(BaseModel):
     experiment: str = Field(default="digits", min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
 
 
-def create(contract: Contract, services: list[dict[str, object]], runner: str) -> FastAPI:
+def create(contract: Contract, services: list[dict[str, object]], runner: str, orders: Orders | None) -> FastAPI:
     """The application.
 
     Args:
         services: what `/services` answers.
         runner: how trainings run, `subprocess` or `job`.
+        orders: what signs trainings; without it none can be started.
     """
     # The pages of documentation would load scripts from elsewhere; /openapi.json is there.
     app = FastAPI(title="Trainings", docs_url=None, redoc_url=None)
@@ -58,15 +60,15 @@ def create(contract: Contract, services: list[dict[str, object]], runner: str) -
     def list_services() -> list[dict[str, object]]:
         return services
 
-    _trainings(app, contract, runner)
+    _trainings(app, contract, runner, orders)
     return app
 
 
-def _trainings(app: FastAPI, contract: Contract, runner: str) -> None:
+def _trainings(app: FastAPI, contract: Contract, runner: str, orders: Orders | None) -> None:
     @app.post("/trainings", status_code=201)
     def start(wanted: NewTraining) -> dict[str, Any]:
         order = client.Order(wanted.experiment, TrainingConfig(epochs=wanted.epochs), runner=runner)
-        return described(client.find(contract, client.start(contract, order)))
+        return described(client.find(contract, client.start(contract, order, _signing(orders))))
 
     @app.get("/trainings")
     def newest(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> list[dict[str, Any]]:
@@ -83,6 +85,13 @@ def _trainings(app: FastAPI, contract: Contract, runner: str) -> None:
         if not found.final:
             client.cancel(contract, found.id)
         return described(found)
+
+
+def _signing(orders: Orders | None) -> Orders:
+    if orders is None:
+        steps = ("invoke app.run starts the backend with its key", f"or set {KEY}")
+        raise PlatformError("USAGE", "this backend has no key to sign trainings with", steps=steps)
+    return orders
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:

@@ -15,6 +15,8 @@ from infra.settings import ROOT, Settings
 from infra.stack import Stack, unwritable
 from infra.supervision import client as supervise
 from infra.supervision.client import Spec
+from infra.training import orders
+from infra.training import service as training
 from infra.waiting import Item, Wait
 
 NAMES = tuple(catalog.APP_PORTS)
@@ -69,7 +71,8 @@ def specs(
         links: what the page lists, name -> address.
         runner: how the backend's trainings run.
     """
-    backend = {**values, "SERVICE_LINKS": json.dumps(links), "TRAINING_RUNNER": runner}
+    signing = {orders.DIRECTORY: str(training.orders_directory(stack))}
+    backend = {**values, **signing, "SERVICE_LINKS": json.dumps(links), "TRAINING_RUNNER": runner}
     frontend = {"BACKEND_URL": url(settings, "backend")}
     return [_spec(settings, stack, name, env) for name, env in (("backend", backend), ("frontend", frontend))]
 
@@ -82,7 +85,7 @@ def _spec(settings: Settings, stack: Stack, name: str, env: Mapping[str, str]) -
         argv=[sys.executable, "-m", f"apps.{name}"],
         cwd=str(home(stack) / name),
         log=str(log(stack, name)),
-        env={**env, **own},
+        env={**supervise.passed(settings), **env, **own},
         probe={"kind": "http", "host": HOST, "port": port, "path": "/health"},
         budget=BUDGET,
     )

@@ -20,7 +20,7 @@ from typing import Any
 from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
-from infra.settings import ROOT
+from infra.settings import ROOT, Settings
 from infra.stack import make_way, read_json, unwritable, write_atomic
 from infra.supervision import process
 
@@ -90,6 +90,12 @@ class State:
     def identity(self) -> process.Identity | None:
         """The process, where one runs."""
         return process.Identity(self.pid, self.create_time) if self.pid and self.create_time else None
+
+
+def passed(settings: Settings) -> dict[str, str]:
+    """The variable by which a service is told what more of the shell it gets; nothing where nothing more is wanted."""
+    names = settings.text(process.PASSED)
+    return {process.PASSED: names} if names else {}
 
 
 def desired(home: Path) -> list[Spec]:
@@ -260,20 +266,26 @@ def start_supervisor(home: Path) -> None:
     hands no locks down; there the first one that wakes up takes it and the others end.)
     """
     make_way(home / LOCK)
-    with open(home / LOCK, "a+b") as lock, open(home / LOG, "ab") as log:
+    with open(home / LOCK, "a+b") as lock, private.appending(home / LOG) as log:
         if not try_lock(lock):
             return
         inherited = () if process.WINDOWS else (lock.fileno(),)
         subprocess.Popen(
             [sys.executable, "-m", "infra.supervision.supervisor", *map(str, inherited), str(home)],
             cwd=home,
-            env={**process.environment({}), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+            env=process.environment({**_passed(home), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=inherited,
             **process.spawn_options(process.WINDOWS, None),
         )
+
+
+def _passed(home: Path) -> dict[str, str]:
+    """The names of all variables that a service is to get from the shell: the supervisor hands them down."""
+    names = {word for spec in desired(home) for word in spec.env.get(process.PASSED, "").split(",") if word.strip()}
+    return {process.PASSED: ",".join(sorted(names))} if names else {}
 
 
 def supervisor_identity(home: Path) -> process.Identity | None:

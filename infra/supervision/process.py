@@ -16,8 +16,23 @@ from typing import IO, Any
 import psutil
 
 WINDOWS = sys.platform == "win32"
-# What decides over our servers must come from their specification, not from the caller's environment.
-_FOREIGN = ("PG", "MINIO_", "RCLONE_", "TEMPORAL_", "MLFLOW_", "RUSTFS_", "PYTHON", "AWS_", "VGW_", "ROOT_ACCESS_KEY")
+PASSED = "PLATFORM_PASS_ENV"
+"""The setting that names further variables of the shell, with commas between."""
+# Enough for programs to run; whatever else is in a shell (tokens, what steers servers) is no business of theirs.
+_ALLOWED = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        # Without these, programs do not start on Windows, or do not find their folders.
+        *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "OS", "COMPUTERNAME"),
+        *("USERNAME", "USERDOMAIN", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA"),
+        *("PROGRAMFILES", "PROGRAMFILES(X86)", "PROGRAMW6432", "COMMONPROGRAMFILES"),
+        *("NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE", "PROCESSOR_IDENTIFIER"),
+    )
+)
+_ALLOWED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 
 @dataclass(frozen=True)
@@ -59,16 +74,23 @@ def start_time(process: psutil.Process) -> float:
 
 
 def environment(added: Mapping[str, str], base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a service: the present one without what steers servers, plus what is added.
+    """Build the environment of a service: of the present one what every program needs, plus what is added.
 
-    Where there is a proxy, it is not asked for this machine's own addresses.
+    What `PLATFORM_PASS_ENV` (in `added`) names is kept too. Where there is a proxy, it is not asked for this machine's
+    own addresses.
     """
     base = os.environ if base is None else base
-    kept = {k: v for k, v in base.items() if not k.startswith(_FOREIGN)}
+    more = {word.strip() for word in added.get(PASSED, "").split(",")}
+    kept = {k: v for k, v in base.items() if _allowed(k) or k in more}
     if any(k.upper() in ("HTTP_PROXY", "ALL_PROXY") for k in kept):
         known = kept.get("NO_PROXY", kept.get("no_proxy", ""))
         kept |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, (known, "127.0.0.1,localhost"))))
     return {**kept, **added}
+
+
+def _allowed(name: str) -> bool:
+    upper = name.upper()  # Windows keeps, but does not heed, the case; proxies are written either way
+    return upper in _ALLOWED or upper.startswith(_ALLOWED_PREFIXES)
 
 
 def spawn(

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from infra import probes
+from infra import private, probes
 from infra.locks import try_lock
 from infra.stack import make_way, read_json, write_atomic
 from infra.supervision import client, process
@@ -131,7 +131,7 @@ class Runner(threading.Thread):
 
     def _start(self) -> bool:
         try:
-            with open(self.spec.log, "ab") as log:
+            with private.appending(Path(self.spec.log)) as log:
                 user = (self.spec.user[0], self.spec.user[1]) if self.spec.user else None
                 env = process.environment(self.spec.env)
                 self.child = process.spawn(self.spec.argv, cwd=Path(self.spec.cwd), log=log, env=env, user=user)

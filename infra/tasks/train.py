@@ -132,7 +132,7 @@ def cancel(context: Context, job: str) -> Answer:
 def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
     import os
 
-    from infra.training import command_line
+    from infra.training import command_line, environment
     from infra.training.client import Order
     from infra.training.config import MOST_EPOCHS, TrainingConfig
 
@@ -145,8 +145,8 @@ def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
     if not command:
         return Order(experiment or "digits", TrainingConfig(epochs=epochs))
     words = command_line.split(command)
-    words = command_line.located(words) if located else words
-    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command)
+    words, env = (command_line.located(words), environment.callers(os.environ)) if located else (words, {})
+    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env)
 
 
 def _contract(context: Context) -> Contract:
@@ -168,9 +168,9 @@ def _ensure_worker(context: Context, contract: Contract) -> None:
 
 
 def _start(context: Context, contract: Contract, order: Order) -> str:
-    from infra.training import client
+    from infra.training import client, service
 
-    job = client.start(contract, order)
+    job = client.start(contract, order, service.open_orders(context.stack))
     context.console.say(f"job {job}, log {_log(context, job)}")
     return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shlex
@@ -18,16 +19,18 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from infra import catalog, private
+from infra import private
 from infra.training import program, workflow
 from infra.training.contract import Contract
+from infra.training.environment import own_environment
 from infra.training.jobs import Jobs, Superseded
+from infra.training.orders import Orders, Refused, workflow_id
 from infra.training.patience import BUDGET, EXIT_TEMPORARY, Unavailable
 from infra.training.program import Program
 from infra.training.progress import Progress
-from infra.training.request import Ending, Request
+from infra.training.request import SUBPROCESS, Ending, Request
 
-ROOT = Path(__file__).resolve().parents[2]
+_log = logging.getLogger("training.worker")
 # Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.
 _OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 _FROM_OUTSIDE = {int(getattr(signal, name)) for name in _OUTSIDE if hasattr(signal, name)}
@@ -59,14 +62,17 @@ class Step:
 
 
 class Activities:
-    """The activities, bound to a platform and a directory for logs."""
+    """The activities, bound to a platform, a directory for logs and the orders that may be run."""
 
-    def __init__(self, contract: Contract, logs: Path) -> None:
-        self._contract, self._logs = contract, logs
+    runner = SUBPROCESS
+
+    def __init__(self, contract: Contract, logs: Path, orders: Orders) -> None:
+        self._contract, self._logs, self._orders = contract, logs, orders
 
     @activity.defn(name=workflow.SET_PREPARING)
     def set_preparing(self, request: Request) -> None:
         """Set the job to preparing."""
+        self._accept(request)
         with _session(self._contract) as jobs:
             if not jobs.prepare(request.job):
                 raise ApplicationError(f"job {request.job} has ended before it began", non_retryable=True)
@@ -75,11 +81,13 @@ class Activities:
     @activity.defn(name=workflow.PREPARE, no_thread_cancel_exception=True)
     def prepare(self, request: Request) -> None:
         """Bring tables and dataset up to date."""
+        self._accept(request)
         self._run(request, Step("preparation", _module("prepare")))
 
     @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
     def run(self, request: Request) -> None:
         """Begin a new try and run the training program to its end."""
+        self._accept(request)
         attempt = self._claim(request.job)
         own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt)}
         recorder = Recorder(self._contract, request, attempt)
@@ -91,14 +99,27 @@ class Activities:
     @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
     def evaluate(self, request: Request) -> None:
         """Measure the accuracy on held-out images."""
+        self._accept(request)
         self._run(request, Step("evaluation", _module("evaluate", "--job", request.job)))
 
     @activity.defn(name=workflow.FINISH)
     def finish(self, ending: Ending) -> None:
-        """Mark the final state."""
+        """Mark the final state, and end the order."""
+        self._check_workflow(ending.job)
         with _session(self._contract) as jobs:
             jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
+        self._orders.close(ending.job)
         Progress(self._contract, ending.job).publish(state=ending.state)
+
+    def _accept(self, request: Request) -> None:
+        try:
+            self._orders.check(request, activity.info().workflow_id or "", self.runner)
+        except Refused as error:
+            raise refusal(request.job, error) from error
+
+    def _check_workflow(self, job: str) -> None:
+        if activity.info().workflow_id != workflow_id(job):
+            raise refusal(job, Refused("the workflow is another job's"))
 
     def _claim(self, job: str) -> int:
         # No longer than a heartbeat may be late.
@@ -126,10 +147,21 @@ class Activities:
         return Program(
             argv=step.argv,
             cwd=Path(request.cwd) if request.command else self._logs,
-            env={**environment(os.environ, self._contract, built_in=request.built_in), **step.env},
+            env={**self._environment(request), **step.env},
             log=log,
             pid_file=log.with_suffix(".pid.json"),
         )
+
+    def _environment(self, request: Request) -> dict[str, str]:
+        if request.built_in:
+            return own_environment(os.environ, self._contract)
+        return {**self._contract.values, **self._orders.environment(request.job)}
+
+
+def refusal(job: str, reason: Refused) -> ApplicationError:
+    """What ends a training whose order must not be run; the worker's log has it too."""
+    _log.warning("the order of %s refused: %s", ascii(job[:100])[1:-1], reason)
+    return ApplicationError(f"the order was refused: {reason}", [], non_retryable=True)
 
 
 class Heart:
@@ -221,15 +253,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def environment(base: Mapping[str, str], contract: Contract, *, built_in: bool) -> dict[str, str]:
-    """The worker's environment without the platform's own settings: a training knows the contract only."""
-    mine = {name for name in base if name in catalog.SETTINGS or name.startswith(("PLATFORM_", "TRAINING_"))}
-    # The path to our own code, and in an image to its packages, is for our own programs only.
-    kept = {name: value for name, value in base.items() if name not in mine and name != "PYTHONPATH"}
-    own = {"PYTHONUTF8": "1", "PYTHONPATH": base.get("PYTHONPATH") or str(ROOT)}
-    return {**kept, **(own if built_in else {}), **contract.values}
-
-
 def _training(request: Request, attempt: int) -> list[str]:
     if request.command:
         return list(request.command)
@@ -249,8 +272,8 @@ def _head(log: Path, step: Step) -> int:
 def section(log: Path, title: str) -> int:
     """Begin a section of the log; returns where what follows will start."""
     private.directory(log.parent)
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}\n")
+    with private.appending(log) as file:
+        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}\n".encode("utf-8", "replace"))
         return file.tell()
 
 

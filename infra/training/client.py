@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from infra.training import temporal_client
 from infra.training.config import TrainingConfig
 from infra.training.contract import Contract, connect_redis
 from infra.training.jobs import Job, Jobs
+from infra.training.orders import Orders
 from infra.training.patience import Unavailable
 from infra.training.progress import channel
 from infra.training.request import SUBPROCESS, Request
@@ -33,7 +34,10 @@ RESULT_BUCKETS = ("model-weights", "training-results", "training-checkpoints")
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted: the built-in training (with its configuration) or a command in a directory."""
+    """What is wanted: the built-in training (with its configuration) or a command in a directory.
+
+    `env` is the environment of the command, beside the contract.
+    """
 
     experiment: str
     config: TrainingConfig = field(default_factory=TrainingConfig)
@@ -43,6 +47,7 @@ class Order:
     runner: str = SUBPROCESS
     image: str = ""
     gpus: int = 0
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,21 +83,24 @@ def new_id(experiment: str, now: datetime | None = None) -> str:
     return f"{label}-{(now or datetime.now(UTC)):%Y%m%d}-{secrets.token_hex(3)}"
 
 
-def start(contract: Contract, order: Order) -> str:
+def start(contract: Contract, order: Order, orders: Orders) -> str:
     """Note a job as queued, start its workflow and return its id.
 
     Raises:
-        PlatformError: UNREACHABLE, LOGIN_REFUSED, DATA_INCOMPATIBLE.
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, DATA_INCOMPATIBLE, USAGE.
+        OSError: the order cannot be kept.
     """
     job, built_in = new_id(order.experiment), not order.command
     config = order.config.as_dict() if built_in else {"argv": list(order.command), "cwd": order.cwd}
+    request = orders.place(_request(job, order), order.env)
     epochs = order.config.epochs if built_in else None
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
         jobs.add(job, order.experiment, order.shown or None, config, epochs)
         try:
-            temporal_client.start(contract, _request(job, order))
+            temporal_client.start(contract, request)
         except (Unavailable, PlatformError) as error:
+            orders.close(job)
             jobs.finish(job, "failed", str(error))
             raise
     return job

@@ -9,27 +9,32 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from infra.errors import PlatformError
 from infra.training import program, temporal_client, workflow
-from infra.training.activities import Activities, Recorder, Stop, section
+from infra.training.activities import Activities, Recorder, Stop, refusal, section
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
 from infra.training.job_runner import JobLog, JobRunner, Vanished
 from infra.training.job_verdict import SUCCEEDED
+from infra.training.orders import Orders
+from infra.training.orders import Refused as OrderRefused
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
-from infra.training.request import Request
+from infra.training.request import JOB, Request
 
 
 class JobActivities(Activities):
     """The activities, bound to a platform, a directory for logs and a cluster."""
 
-    def __init__(self, contract: Contract, logs: Path, cluster: Cluster, shape: Shape) -> None:
-        super().__init__(contract, logs)
+    runner = JOB
+
+    def __init__(self, contract: Contract, logs: Path, orders: Orders, cluster: Cluster, shape: Shape) -> None:
+        super().__init__(contract, logs, orders)
         self._cluster, self._shape = cluster, shape
 
     @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
     def run(self, request: Request) -> None:
         """Run the training as a Job to its end; one that an earlier worker has made is taken over."""
+        self._accept(request)
         recorder = Recorder(self._contract, request, 0)
         runner = JobRunner(self._cluster, self._shape, request, recorder.beat)
         try:
@@ -49,6 +54,7 @@ class JobActivities(Activities):
         path = self._logs / f"{request.job}.log"
         start = section(path, f"Job {runner.name}{' (taken over)' if attempt is not None else ''}")
         if attempt is None:
+            self._begin(request)
             # Pods of the built-in training claim their own try: Kubernetes may start several.
             attempt = 0 if request.built_in else self._claim(request.job)
             runner.create(attempt)
@@ -57,6 +63,12 @@ class JobActivities(Activities):
         verdict = runner.follow(JobLog(path), recorder.line, lambda note: progress.publish(note=note))
         if verdict.state != SUCCEEDED:
             raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
+
+    def _begin(self, request: Request) -> None:
+        try:
+            self._orders.check_begins(request)
+        except OrderRefused as error:
+            raise refusal(request.job, error) from error
 
     def _stopped(self, runner: JobRunner, reason: str) -> BaseException:
         """What ends the activity: the Job of a cancelled training goes; else it goes on and another try takes it."""

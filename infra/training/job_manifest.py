@@ -9,6 +9,7 @@ from typing import Any
 
 from infra import catalog
 from infra.errors import PlatformError
+from infra.training.orders import VALID
 from infra.training.request import Request
 
 CONTAINER = "training"
@@ -16,8 +17,9 @@ ATTEMPT = "training/attempt"
 """Annotation with the number of the try, where the worker has claimed it."""
 BACKOFF_LIMIT = 6
 """Pods of one training that may end before their time; the pauses between them grow from 10 s to 6 min."""
-KEPT = 86_400
-"""Seconds after its end that a Job and its logs stay: a worker that was away that long still finds the outcome."""
+KEPT = VALID + 86_400
+"""Seconds after its end that a Job and its logs stay: a worker that was away still finds the outcome, and the order of
+one that has ended cannot be run again."""
 GRACE = 15
 NODE_PATIENCE = 30
 """Seconds that a pod waits for a node that does not answer, before another one takes its place."""

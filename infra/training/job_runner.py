@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from infra import private
 from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_verdict
 from infra.training.cluster import Away, Cluster, Object, Refused
@@ -163,8 +164,8 @@ class JobLog:
                 since = stamp
                 lines.append(line)
         if lines:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in lines)
+            with private.appending(self._path) as file:
+                file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
             write_atomic(self._place, json.dumps({"since": since}), sync=False)
         return lines
 

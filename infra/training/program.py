@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from infra import private
 from infra.stack import read_json, write_atomic
 from infra.supervision import process
 from infra.supervision.process import Identity
@@ -52,7 +53,7 @@ def run(program: Program, on_line: Callable[[str], object], beat: Callable[[], N
         OSError: it cannot be started.
     """
     end_stale(program.pid_file)
-    with open(program.log, "ab") as log:
+    with private.appending(program.log) as log:
         start = log.tell()
         child = subprocess.Popen(
             list(program.argv),

@@ -14,7 +14,7 @@ class Request:
     """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory.
 
     `image` is a Job's ('': the worker's choice), `gpus` how many it asks for; a program of the worker has those of its
-    machine.
+    machine. `issued` (seconds since 1970) and `signature` make it an order that a worker accepts.
     """
 
     job: str
@@ -25,6 +25,8 @@ class Request:
     runner: str = SUBPROCESS
     image: str = ""
     gpus: int = 0
+    issued: int = 0
+    signature: str = ""
 
     @property
     def built_in(self) -> bool:

@@ -80,13 +80,15 @@ def _check(how: How) -> None:
 
 
 def environment(settings: Settings, stack: Stack, tier: str) -> dict[str, str]:
-    """What the worker needs for Jobs; nothing where there are none."""
+    """What the worker gets beside the contract: what it needs for Jobs where there are any, and what settings name."""
+    from infra.supervision import client as supervise
+
     if tier != JOB_TIER:
-        return {}
+        return supervise.passed(settings)
     image = settings.text("TRAINING_IMAGE") or settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE
     kubeconfig = _kubeconfig(stack)
     cluster = {"TRAINING_KUBECONFIG": str(kubeconfig), "TRAINING_KUBECONFIG_DIGEST": _digest(kubeconfig)}
-    return {"TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
+    return {**supervise.passed(settings), "TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
 
 
 def _kubeconfig(stack: Stack) -> Path:

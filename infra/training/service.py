@@ -10,6 +10,7 @@ from infra import private
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.stack import Stack, unwritable
+from infra.training import orders
 
 WORKER = "training-worker"
 STOP_GRACE = 20.0
@@ -24,6 +25,11 @@ def home(stack: Stack) -> Path:
 def job_logs(stack: Stack) -> Path:
     """The directory of the jobs' logs, `<job>.log`."""
     return home(stack) / "jobs"
+
+
+def orders_directory(stack: Stack) -> Path:
+    """The private directory of the orders and the key that signs them."""
+    return home(stack) / "orders"
 
 
 def worker_log(stack: Stack) -> Path:
@@ -44,7 +50,7 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[s
 
     work = home(stack) / "work"
     try:
-        for directory in (work, job_logs(stack)):
+        for directory in (home(stack), work, job_logs(stack), orders_directory(stack)):
             private.directory(directory)
         supervise.ensure(home(stack), [_spec(stack, work, {**contract_env, **jobs})])
     except OSError as error:
@@ -54,7 +60,8 @@ def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[s
 def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervise.Spec:  # type: ignore[name-defined] # noqa: F821
     from infra.supervision.client import Spec
 
-    own = {"TRAINING_LOG_DIR": str(job_logs(stack)), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    where = {"TRAINING_LOG_DIR": str(job_logs(stack)), orders.DIRECTORY: str(orders_directory(stack))}
+    own = {**where, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     return Spec(
         name=WORKER,
         argv=[sys.executable, "-m", "infra.training.worker"],
@@ -64,6 +71,19 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
         probe={"kind": "process"},
         grace=STOP_GRACE,
     )
+
+
+def open_orders(stack: Stack) -> orders.Orders:
+    """The orders of a stack.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE.
+    """
+    try:
+        private.directory(home(stack))
+        return orders.open_orders(orders_directory(stack))
+    except OSError as error:
+        raise unwritable(home(stack), error) from error
 
 
 def resume_unfinished(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[str, str]) -> int:

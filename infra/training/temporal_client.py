@@ -20,6 +20,7 @@ from infra.console import write_line
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.training.contract import Contract
+from infra.training.orders import workflow_id
 from infra.training.patience import EXIT_TEMPORARY, Unavailable, patiently
 from infra.training.request import Request
 
@@ -72,7 +73,7 @@ async def _start(client: Client, about: Mapping[str, Any]) -> str:
     await client.start_workflow(
         workflow.TrainingWorkflow.run,
         request,
-        id=_id(request.job),
+        id=workflow_id(request.job),
         task_queue=workflow.QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
     )
@@ -83,7 +84,7 @@ async def _cancel(client: Client, about: Mapping[str, Any]) -> str:
     from temporalio.service import RPCError, RPCStatusCode
 
     try:
-        await client.get_workflow_handle(_id(about["job"])).cancel()
+        await client.get_workflow_handle(workflow_id(about["job"])).cancel()
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
@@ -94,16 +95,12 @@ async def _status(client: Client, about: Mapping[str, Any]) -> str:
     from temporalio.service import RPCError, RPCStatusCode
 
     try:
-        found = await client.get_workflow_handle(_id(about["job"])).describe()
+        found = await client.get_workflow_handle(workflow_id(about["job"])).describe()
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
         return NOT_FOUND
     return found.status.name if found.status else "RUNNING"
-
-
-def _id(job: str) -> str:
-    return f"training-{job}"
 
 
 def _away(error: Exception) -> bool:

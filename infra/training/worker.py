@@ -25,6 +25,7 @@ from infra.errors import PlatformError
 from infra.training import contract, workflow
 from infra.training.activities import Activities
 from infra.training.contract import Contract
+from infra.training.orders import DIRECTORY, KEY, Orders, from_environment
 from infra.training.program import GRACE
 from infra.training.request import JOB, RUNNERS, SUBPROCESS
 from infra.training.workflow import TrainingWorkflow
@@ -76,7 +77,7 @@ def _long(client: Client, runner: str, activities: Activities, threads: ThreadPo
     )
 
 
-def offers(found: Contract, logs: Path, environ: Mapping[str, str]) -> dict[str, Activities]:
+def offers(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, str]) -> dict[str, Activities]:
     """The ways to run trainings that this worker offers, by their names: TRAINING_RUNNER (default: subprocess).
 
     Jobs go to the cluster of TRAINING_KUBECONFIG, or to the one that the worker itself runs in.
@@ -88,16 +89,17 @@ def offers(found: Contract, logs: Path, environ: Mapping[str, str]) -> dict[str,
     unknown = [name for name in names if name not in RUNNERS]
     if unknown:
         raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}, which is none of {', '.join(RUNNERS)}")
-    return {name: _jobs(found, logs, environ) if name == JOB else Activities(found, logs) for name in names}
+    plain = Activities(found, logs, orders)
+    return {name: _jobs(found, logs, orders, environ) if name == JOB else plain for name in names}
 
 
-def _jobs(found: Contract, logs: Path, environ: Mapping[str, str]) -> Activities:
+def _jobs(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, str]) -> Activities:
     from infra.training import cluster, job_manifest
     from infra.training.job_activities import JobActivities
 
     shape, path = job_manifest.shape(environ), environ.get("TRAINING_KUBECONFIG")
     access = cluster.from_kubeconfig(Path(path)) if path else cluster.from_pod(environ)
-    return JobActivities(found, logs, cluster.Cluster(access, shape.namespace), shape)
+    return JobActivities(found, logs, orders, cluster.Cluster(access, shape.namespace), shape)
 
 
 async def serve(found: Contract, offered: Mapping[str, Activities], stop: asyncio.Event) -> None:
@@ -154,7 +156,10 @@ def main() -> int:
         logs = os.environ.get("TRAINING_LOG_DIR", "")
         if not logs:
             raise PlatformError("USAGE", "not in the environment: TRAINING_LOG_DIR")
-        offered = offers(found, Path(logs), os.environ)
+        orders = from_environment(os.environ)
+        if orders is None:
+            raise PlatformError("USAGE", f"not in the environment: {DIRECTORY}, or in a cluster {KEY}")
+        offered = offers(found, Path(logs), orders, os.environ)
     except PlatformError as error:
         write_line(sys.stderr, f"{error.what}: {error.why}".rstrip(" :"))
         return int(error.exit)

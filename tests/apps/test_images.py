@@ -18,6 +18,7 @@ from infra.errors import PlatformError
 from infra.training import client as trainings
 from infra.training.config import TrainingConfig
 from infra.training.contract import Contract
+from infra.training.orders import Orders
 from infra.training.request import JOB
 from tests.apps.conftest import Application
 from tests.unit.helpers import free_port
@@ -109,8 +110,8 @@ def test_the_frontends_image_serves_the_page_and_passes_questions_on(images: Ima
 PREPARATION = """
 import os, subprocess, sys
 from infra.training import contract
-from infra.training.activities import environment
-own = environment(os.environ, contract.read(), built_in=True)
+from infra.training.environment import own_environment
+own = own_environment(os.environ, contract.read())
 sys.exit(subprocess.call([sys.executable, "-m", "infra.training.prepare"], env=own))
 """
 """A worker's first step, in the environment that a worker gives it."""
@@ -119,7 +120,7 @@ sys.exit(subprocess.call([sys.executable, "-m", "infra.training.prepare"], env=o
 def test_a_pod_of_a_job_claims_its_own_try_and_trains(images: Images, contract: dict[str, str]) -> None:
     known = Contract(contract)
     # No worker of this stage takes Jobs, so nobody but the container runs it.
-    job = trainings.start(known, trainings.Order("as-a-pod", TrainingConfig(epochs=3), runner=JOB))
+    job = trainings.start(known, trainings.Order("as-a-pod", TrainingConfig(epochs=3), runner=JOB), Orders(b"k" * 32))
     with images.running(images.backend, contract, ["python3", "-c", PREPARATION]) as pod:
         assert images.engine.wait(pod, timeout=LIMIT)["StatusCode"] == 0, images.log(pod)
     words = ["--job", job, "--dataset", "digits/v1", "--epochs", "3"]

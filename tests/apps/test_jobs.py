@@ -19,12 +19,14 @@ from infra.training import client
 from infra.training.config import TrainingConfig
 from infra.training.contract import Contract
 from infra.training.jobs import Job
+from infra.training.orders import Orders
 from infra.training.request import JOB
 from tests.apps.conftest import Application
 from tests.apps.pods import Kubelet, cluster
 
 LIMIT = 600.0
 LONG = 100_000
+KEY = "k" * 64
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Place:
 
     def start_worker(self) -> None:
         """Start a worker."""
-        own = {"TRAINING_RUNNER": "job", "TRAINING_KUBECONFIG": str(self.kubeconfig)}
+        own = {"TRAINING_RUNNER": "job", "TRAINING_KUBECONFIG": str(self.kubeconfig), "TRAINING_KEY": KEY}
         own |= {"TRAINING_LOG_DIR": str(self.logs), "PYTHONPATH": str(ROOT)}
         with open(self.logs / "worker.log", "ab") as log:
             self.worker = subprocess.Popen(
@@ -59,7 +61,8 @@ class Place:
 
     def order(self, epochs: int) -> str:
         """Order a training."""
-        return client.start(self.contract, client.Order("as-job", TrainingConfig(epochs=epochs), runner=JOB))
+        wanted = client.Order("as-job", TrainingConfig(epochs=epochs), runner=JOB)
+        return client.start(self.contract, wanted, Orders(KEY.encode()))
 
     def until(self, job: str, true: Callable[[Job], bool]) -> Job:
         """The training, once something is true of it."""

@@ -12,7 +12,7 @@ from infra import catalog, health
 from infra.endpoints import Endpoints
 from infra.ports import Claim
 from infra.settings import Settings
-from infra.supervision.client import Spec
+from infra.supervision.client import Spec, passed
 from infra.supervision.process import WINDOWS
 from infra.tiers import providers
 from infra.tiers.native import object_store, postgres
@@ -75,7 +75,8 @@ class Builder:
     def _spec(self, service: str, argv: Sequence[str], cwd: Path, **more: Any) -> Spec:
         question = self.question(service)
         entry = catalog.service(service)
-        facts = {"probe": question, "needs": list(entry.needs), "budget": entry.budget, **more}
+        env = {**passed(self.settings), **more.pop("env", {})}
+        facts = {"probe": question, "needs": list(entry.needs), "budget": entry.budget, "env": env, **more}
         return Spec(name=service, argv=list(argv), cwd=str(cwd), log=str(self.log(service)), **facts)
 
     def question(self, service: str) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Training:
         """Wait until it has done an epoch."""
         until(lambda: (self.row().epoch or 0) >= epoch, f"{self.id} to reach epoch {epoch}")
 
+    def until_log(self, words: str) -> None:
+        """Wait until its log has these words."""
+        until(lambda: words in self.log(), f"the log of {self.id} to have {words!r}")
+
     def until_final(self) -> Job:
         """Wait for its end; no two processes may train it at the same time."""
 

@@ -50,11 +50,26 @@ def said(directory: Path) -> str:
 # --- the environment of a service
 
 
-def test_what_steers_servers_is_left_out_of_their_environment() -> None:
-    steering = ["PGDATA", "PGPASSWORD", "MINIO_ROOT_USER", "RCLONE_CONFIG", "TEMPORAL_ADDRESS", "MLFLOW_TRACKING_URI"]
-    steering += ["PYTHONPATH", "PYTHONHOME", "AWS_PROFILE", "VGW_PORT", "ROOT_ACCESS_KEY", "RUSTFS_ADDRESS"]
-    kept = {"PATH": "/bin", "HOME": "/h", "HTTPS_PROXY": "x", "LD_LIBRARY_PATH": "/l", "POSTGRES_PORT": "1"}
-    assert process.environment({}, {**dict.fromkeys(steering, "x"), **kept}) == kept
+def test_a_service_gets_what_every_program_needs_and_nothing_else_of_the_shell() -> None:
+    others = ["PGDATA", "PGPASSWORD", "MINIO_ROOT_USER", "RCLONE_CONFIG", "TEMPORAL_ADDRESS", "MLFLOW_TRACKING_URI"]
+    others += [
+        "PYTHONPATH",
+        "AWS_PROFILE",
+        "ROOT_ACCESS_KEY",
+        "HF_TOKEN",
+        "GITHUB_TOKEN",
+        "SSH_AUTH_SOCK",
+        "LD_PRELOAD",
+    ]
+    kept = {"PATH": "/bin", "HOME": "/h", "LANG": "C", "LC_ALL": "C", "TZ": "UTC", "TMPDIR": "/t", "SystemRoot": "C:/W"}
+    kept |= {"LD_LIBRARY_PATH": "/l", "CUDA_VISIBLE_DEVICES": "0", "NVIDIA_VISIBLE_DEVICES": "all"}
+    assert process.environment({}, {**dict.fromkeys(others, "x"), **kept}) == kept
+
+
+def test_a_setting_names_what_more_a_service_gets() -> None:
+    shell = {"HF_TOKEN": "t", "OTHER": "o", "THIRD": "3"}
+    found = process.environment({process.PASSED: "HF_TOKEN, OTHER,NOT_THERE"}, shell)
+    assert found == {"HF_TOKEN": "t", "OTHER": "o", process.PASSED: "HF_TOKEN, OTHER,NOT_THERE"}
 
 
 def test_what_the_specification_says_is_added_last() -> None:
@@ -65,8 +80,8 @@ def test_what_the_specification_says_is_added_last() -> None:
 
 
 def test_the_present_environment_is_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_VARIABLE", "1")
-    assert process.environment({})["SOME_VARIABLE"] == "1"
+    monkeypatch.setenv("LC_SOMETHING", "1")
+    assert process.environment({})["LC_SOMETHING"] == "1"
 
 
 # --- starting

@@ -6,10 +6,8 @@ import sys
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from infra.settings import ROOT
 from infra.training import activities
 from infra.training.activities import Report
-from infra.training.contract import Contract
 
 
 @pytest.mark.parametrize(
@@ -59,21 +57,3 @@ def test_which_failures_another_try_may_cure(code: int, final: bool, text: str) 
 
 def test_no_failure() -> None:
     activities.judge("training", 0, [])
-
-
-def test_a_training_knows_the_contract_only() -> None:
-    base = {
-        "PATH": "/bin",
-        "POSTGRES_PASSWORD": "x",
-        "PLATFORM_TIER": "native",
-        "TRAINING_LOG_DIR": "/l",
-        "PYTHONPATH": "/p",
-    }
-    nothing = Contract({})
-    users = activities.environment(base, nothing, built_in=False)
-    assert users == {"PATH": "/bin"}
-    own = activities.environment(base, nothing, built_in=True)
-    assert own == {"PATH": "/bin", "PYTHONUTF8": "1", "PYTHONPATH": "/p"}, "in an image the packages are on that path"
-    assert activities.environment({}, nothing, built_in=True)["PYTHONPATH"] == str(ROOT)
-    both = {"TEMPORAL_NAMESPACE": "of the contract, and a setting, too"}
-    assert activities.environment({"TEMPORAL_NAMESPACE": "a setting"}, Contract(both), built_in=False) == both

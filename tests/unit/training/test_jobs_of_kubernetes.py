@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from infra.training import job_runner, temporal_client
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
-from infra.training.job_manifest import ATTEMPT, Shape
+from infra.training.job_manifest import ATTEMPT, KEPT, Shape
 from infra.training.job_runner import JobLog, JobRunner
 from infra.training.job_verdict import SUCCEEDED
+from infra.training.orders import VALID, Orders
 from infra.training.request import JOB, Request
 from tests.unit.helpers import eventually
 from tests.unit.training.api_server import State, serving
 
-BUILT_IN = Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB)
+ORDERS = Orders(b"k" * 32)
+BUILT_IN = ORDERS.place(Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB), {})
+FORBIDDEN = ORDERS.place(Request("forbidden", epochs=1, runner=JOB), {})
 NAME = "training-digits-1"
 Api = tuple[State, Cluster]
 
@@ -44,7 +49,14 @@ def runner(api: Api, request: Request = BUILT_IN, beat: Any = lambda: None) -> J
 
 def activities(api: Api, logs: Path) -> JobActivities:
     nowhere = Contract(dict.fromkeys(catalog.CONTRACT_NAMES, "redis://127.0.0.1:1/0"))
-    return JobActivities(nowhere, logs, api[1], Shape())
+    return JobActivities(nowhere, logs, ORDERS, api[1], Shape())
+
+
+def temporal(job: str = "digits-1") -> ActivityEnvironment:
+    """Temporal's side of an activity in the workflow of a training."""
+    found = ActivityEnvironment()
+    found.info = dataclasses.replace(found.info, workflow_id=f"training-{job}")
+    return found
 
 
 def following(environment: ActivityEnvironment, work: JobActivities) -> tuple[threading.Thread, list[Any]]:
@@ -193,7 +205,7 @@ def test_the_token_is_sent(api: Api) -> None:
 
 
 def test_the_activity_makes_the_job_and_ends_with_it(api: Api, tmp_path: Path) -> None:
-    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    thread, outcome = following(temporal(), activities(api, tmp_path))
     eventually(lambda: NAME in api[0].jobs)
     assert api[0].jobs[NAME]["metadata"]["annotations"][ATTEMPT] == "0"
     api[0].end(NAME)
@@ -204,7 +216,7 @@ def test_the_activity_makes_the_job_and_ends_with_it(api: Api, tmp_path: Path) -
 
 def test_another_worker_takes_the_same_job_over(api: Api, tmp_path: Path) -> None:
     runner(api).create(0)
-    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    thread, outcome = following(temporal(), activities(api, tmp_path))
     eventually(lambda: ("GET", f"/api/v1/namespaces/platform/pods?labelSelector=job-name%3D{NAME}") in api[0].asked)
     api[0].end(NAME)
     thread.join(20)
@@ -218,13 +230,13 @@ def test_a_failed_job_is_a_failed_training_with_its_last_lines(api: Api, tmp_pat
     api[0].pod("a", phase="Failed", containerStatuses=[{"state": {"terminated": ended}}])
     api[0].logs["a"] = ["2026-11-25T12:00:00Z first", "2026-11-25T12:00:01Z cannot read the images"]
     with pytest.raises(ApplicationError, match="exit status 3") as caught:
-        ActivityEnvironment().run(activities(api, tmp_path).run, BUILT_IN)
+        temporal().run(activities(api, tmp_path).run, BUILT_IN)
     assert caught.value.non_retryable
     assert caught.value.details[0] == ["first", "cannot read the images"]
 
 
 def test_a_cancellation_takes_the_job_away(api: Api, tmp_path: Path) -> None:
-    environment = ActivityEnvironment()
+    environment = temporal()
     thread, outcome = following(environment, activities(api, tmp_path))
     eventually(lambda: NAME in api[0].jobs)
     environment.cancel()
@@ -250,7 +262,7 @@ def test_a_try_that_was_taken_for_lost_leaves_the_job_to_the_next(
     there: bool,
 ) -> None:
     monkeypatch.setattr(temporal_client, "status", lambda contract, job: status)
-    environment = ActivityEnvironment()
+    environment = temporal()
     thread, _ = following(environment, activities(api, tmp_path))
     eventually(lambda: NAME in api[0].jobs)
     environment.cancel(details)
@@ -260,7 +272,7 @@ def test_a_try_that_was_taken_for_lost_leaves_the_job_to_the_next(
 
 
 def test_a_worker_that_ends_leaves_the_job_running(api: Api, tmp_path: Path) -> None:
-    environment = ActivityEnvironment()
+    environment = temporal()
     thread, outcome = following(environment, activities(api, tmp_path))
     eventually(lambda: NAME in api[0].jobs)
     environment.worker_shutdown()
@@ -271,7 +283,7 @@ def test_a_worker_that_ends_leaves_the_job_running(api: Api, tmp_path: Path) -> 
 
 
 def test_a_job_that_somebody_deletes_is_made_again_by_the_next_try(api: Api, tmp_path: Path) -> None:
-    thread, outcome = following(ActivityEnvironment(), activities(api, tmp_path))
+    thread, outcome = following(temporal(), activities(api, tmp_path))
     eventually(lambda: NAME in api[0].jobs)
     del api[0].jobs[NAME]
     thread.join(20)
@@ -281,7 +293,7 @@ def test_a_job_that_somebody_deletes_is_made_again_by_the_next_try(api: Api, tmp
 
 def test_missing_rights_are_a_clear_reason(api: Api, tmp_path: Path) -> None:
     with pytest.raises(ApplicationError, match=r"Kubernetes refused: jobs\.batch is forbidden") as caught:
-        ActivityEnvironment().run(activities(api, tmp_path).run, Request("forbidden", epochs=1, runner=JOB))
+        temporal("forbidden").run(activities(api, tmp_path).run, FORBIDDEN)
     assert caught.value.non_retryable
 
 
@@ -289,3 +301,35 @@ def test_refusals_carry_their_status(api: Api) -> None:
     with pytest.raises(Refused) as caught:
         runner(api, Request("forbidden", runner=JOB)).create(0)
     assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"signature": ""}, "not signed"),
+        ({"image": "evil/image:1"}, "signature is wrong"),
+        ({"command": ["sh", "-c", "evil"]}, "signature is wrong"),
+        ({"issued": 2_000_000_000}, "signature is wrong"),
+        ({"gpus": 8}, "signature is wrong"),
+    ],
+)
+def test_what_was_not_ordered_makes_no_job(api: Api, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ApplicationError, match=words) as caught:
+        temporal().run(activities(api, tmp_path).run, dataclasses.replace(BUILT_IN, **changes))
+    assert caught.value.non_retryable
+    assert api[0].jobs == {}
+
+
+def test_an_old_order_makes_no_job_since_its_job_may_have_been_cleared_away(api: Api, tmp_path: Path) -> None:
+    old = ORDERS.place(Request("digits-1", epochs=3, runner=JOB), {}, now=time.time() - VALID - 86_400)
+    with pytest.raises(ApplicationError, match="8 days ago"):
+        temporal().run(activities(api, tmp_path).run, old)
+    assert api[0].jobs == {}
+    assert VALID < KEPT, "a Job must outlive the time in which its order may begin"
+
+
+def test_an_old_order_whose_job_is_there_is_followed_to_its_end(api: Api, tmp_path: Path) -> None:
+    old = ORDERS.place(Request("digits-1", epochs=3, runner=JOB), {}, now=time.time() - VALID - 86_400)
+    runner(api, old).create(0)
+    api[0].end(NAME)
+    temporal().run(activities(api, tmp_path).run, old)

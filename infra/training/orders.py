@@ -1,0 +1,177 @@
+"""What the worker may run: orders that carry the stack's signature, each once.
+
+Temporal, the database and the object stores have no login, or one that everybody knows. So nothing that stands there
+decides what is run: whoever places an order signs it (HMAC-SHA256) with a key that only this stack has, and the worker
+checks that. An order for a program of the worker is also a private file, which ends with the training: the values of
+its environment are in no server, and what has ended cannot be run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from infra import private
+from infra.errors import PlatformError
+from infra.stack import read_json, write_atomic
+from infra.training.request import JOB, SUBPROCESS, Request
+
+DIRECTORY = "TRAINING_ORDERS"
+"""Variable of the worker and the backend: the private directory with the key and the orders."""
+KEY = "TRAINING_KEY"
+"""Variable that holds the key itself, in a cluster."""
+VALID = 7 * 86_400
+"""Seconds in which an order for a Kubernetes Job may begin. The Job of one that has ended stays longer than that."""
+_PURPOSE = b"training order 1\n"
+_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_KEY_BYTES = 32
+_KEY_PATIENCE = 2.0
+
+
+class Refused(Exception):
+    """An order must not be run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Places and checks orders. Without a directory (in a cluster) there are only orders for Jobs."""
+
+    key: bytes = field(repr=False)
+    directory: Path | None = None
+
+    def place(self, request: Request, env: Mapping[str, str], now: float | None = None) -> Request:
+        """Sign an order, and keep the environment of its program where that is run by a worker.
+
+        Raises:
+            PlatformError: STATE_UNWRITABLE; USAGE for a program of a worker where nothing can be kept.
+            OSError: the file cannot be written.
+        """
+        signed = replace(request, issued=int(time.time() if now is None else now))
+        signed = replace(signed, signature=self._signature(signed))
+        if signed.runner == SUBPROCESS:
+            kept = {"signature": signed.signature, "env": dict(env)}
+            write_atomic(self._file(signed.job), json.dumps(kept), mode=0o600)
+        return signed
+
+    def check(self, request: Request, workflow: str, runner: str) -> None:
+        """Accept an order of ours, for this kind of worker, in its own workflow, that has not ended.
+
+        Raises:
+            Refused: it is unsigned, altered or replayed.
+        """
+        self._check_signature(request)
+        if request.runner != runner:
+            raise Refused(f"it is for the runner {request.runner}, not for {runner}")
+        if workflow != workflow_id(request.job):
+            raise Refused(f"it belongs to the workflow {workflow_id(request.job)}, not to another one")
+        if request.runner == SUBPROCESS and self._kept(request.job).get("signature") != request.signature:
+            raise Refused("its training has ended, or was ordered on another machine: an order is not run again")
+
+    def check_begins(self, request: Request, now: float | None = None) -> None:
+        """Accept the order of a Kubernetes Job that may be made now.
+
+        Raises:
+            Refused: it is too old: its Job may have ended and been cleared away.
+        """
+        age = (time.time() if now is None else now) - request.issued
+        if request.runner == JOB and age > VALID:
+            raise Refused(f"it was placed {age / 86_400:.0f} days ago: an order is not run again")
+
+    def environment(self, job: str) -> dict[str, str]:
+        """The environment that the program of an order gets, by name; nothing where none is kept."""
+        found = self._kept(job).get("env")
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    def close(self, job: str) -> None:
+        """End an order: its values are gone, and it is not run again."""
+        if self.directory is not None and _JOB.fullmatch(job):
+            with contextlib.suppress(OSError):
+                self._file(job).unlink(missing_ok=True)
+
+    def authentic(self, request: Request) -> bool:
+        """Tell whether an order, running or ended, was placed with this key."""
+        try:
+            self._check_signature(request)
+        except Refused:
+            return False
+        return True
+
+    def _check_signature(self, request: Request) -> None:
+        if not request.signature:
+            raise Refused("it is not signed")
+        if not hmac.compare_digest(self._signature(request).encode(), request.signature.encode()):
+            raise Refused("its signature is wrong: it was altered, or signed with the key of another stack")
+        if not _JOB.fullmatch(request.job):
+            raise Refused("its job has a name that none of ours has")
+
+    def _signature(self, request: Request) -> str:
+        fields = {name: value for name, value in asdict(request).items() if name != "signature"}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hmac.new(self.key, _PURPOSE + text.encode(), hashlib.sha256).hexdigest()
+
+    def _kept(self, job: str) -> Mapping[str, object]:
+        return (read_json(self._file(job)) or {}) if self.directory is not None else {}
+
+    def _file(self, job: str) -> Path:
+        if self.directory is None:
+            steps = ("give the backend TRAINING_ORDERS as invoke app.run does", "or TRAINING_RUNNER=job")
+            raise PlatformError("USAGE", f"a program of a worker cannot be ordered without {DIRECTORY}", steps=steps)
+        return self.directory / f"{job}.json"
+
+
+def workflow_id(job: str) -> str:
+    """The id of a training's workflow."""
+    return f"training-{job}"
+
+
+def open_orders(directory: Path) -> Orders:
+    """The orders of a stack; its directory and key are made where they are missing.
+
+    Raises:
+        OSError: they cannot be made or read.
+        PlatformError: DATA_INCOMPATIBLE for a damaged key.
+    """
+    private.directory(directory)
+    path = directory / "key"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_KEY_BYTES))
+    return Orders(_read_key(path), directory)
+
+
+def from_environment(environ: Mapping[str, str]) -> Orders | None:
+    """The orders of this process: by TRAINING_ORDERS, or in a cluster by TRAINING_KEY; None without either.
+
+    Raises:
+        OSError, PlatformError: as `open_orders`; USAGE for a key that is none.
+    """
+    if environ.get(DIRECTORY):
+        return open_orders(Path(environ[DIRECTORY]))
+    if not environ.get(KEY):
+        return None
+    key = environ[KEY].strip()
+    if len(key) < _KEY_BYTES:
+        raise PlatformError("USAGE", f"{KEY} is shorter than {_KEY_BYTES} characters", steps=("openssl rand -hex 32",))
+    return Orders(key.encode())
+
+
+def _read_key(path: Path) -> bytes:
+    end = time.monotonic() + _KEY_PATIENCE
+    while True:
+        key = path.read_bytes().strip()
+        if len(key) == 2 * _KEY_BYTES:
+            return key
+        if time.monotonic() > end:  # else another run is just writing it
+            steps = (f"remove {path}: a new key is made, and trainings that wait are refused",)
+            raise PlatformError("DATA_INCOMPATIBLE", f"the key {path} is damaged", steps=steps)
+        time.sleep(0.05)
