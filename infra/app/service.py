@@ -15,8 +15,6 @@ from infra.settings import ROOT, Settings
 from infra.stack import Stack, unwritable
 from infra.supervision import client as supervise
 from infra.supervision.client import Spec
-from infra.training import orders
-from infra.training import service as training
 from infra.waiting import Item, Wait
 
 NAMES = tuple(catalog.APP_PORTS)
@@ -62,7 +60,12 @@ def ensure(stack: Stack, specs: list[Spec], console: Console) -> None:
 
 
 def specs(
-    settings: Settings, stack: Stack, values: Mapping[str, str], links: Mapping[str, str], runner: str
+    settings: Settings,
+    stack: Stack,
+    values: Mapping[str, str],
+    links: Mapping[str, str],
+    runner: str,
+    signing: Mapping[str, str],
 ) -> list[Spec]:
     """What the supervisor runs.
 
@@ -70,8 +73,8 @@ def specs(
         values: the `.env` contract.
         links: what the page lists, name -> address.
         runner: how the backend's trainings run.
+        signing: the variable that holds, or leads to, the key that signs them.
     """
-    signing = {orders.DIRECTORY: str(training.orders_directory(stack))}
     backend = {**values, **signing, "SERVICE_LINKS": json.dumps(links), "TRAINING_RUNNER": runner}
     frontend = {"BACKEND_URL": url(settings, "backend")}
     return [_spec(settings, stack, name, env) for name, env in (("backend", backend), ("frontend", frontend))]

@@ -40,6 +40,10 @@ class Kubectl:
         """Delete objects, e.g. `deployment/backend`; those that are not there are no error."""
         return self._argv("delete", "-n", namespace, "--ignore-not-found", "--wait=true", *kinds_and_names)
 
+    def names(self, kind_and_name: str, namespace: str) -> list[str]:
+        """Print an object's name; nothing where it is not there."""
+        return self._argv("get", kind_and_name, "-n", namespace, "--ignore-not-found", "-o", "name")
+
     def restart(self, namespace: str, workload: str) -> list[str]:
         """Replace the pods of a workload, e.g. `statefulset/postgresql`, one after the other."""
         return self._argv("rollout", "restart", "-n", namespace, workload)

@@ -31,7 +31,8 @@ def run(context: Context) -> Answer:
         runner = SUBPROCESS if runners.obstacle(context.stack, active.name) else JOB
         jobs = runners.environment(context.settings, context.stack, active.name)
         training.ensure_worker(context.stack, contract.read(values).values, jobs)
-        specs = service.specs(context.settings, context.stack, values, links, runner)
+        signing = runners.orders_of(context.stack, runner).variable
+        specs = service.specs(context.settings, context.stack, values, links, runner, signing)
         service.ensure(context.stack, specs, context.console)
     return _running(context)
 

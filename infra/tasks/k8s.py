@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +49,32 @@ def apply(context: Context, overlay: str = "kind") -> Answer:
 
     path, kubectl = _overlay(context, overlay), _kubectl(context)
     with stack.lock(context.stack, "k8s.apply"):
+        _ensure_key(kubectl, shell.run(kubectl.kustomize(path)).out)
         said = shell.run(kubectl.apply(path), limit=180).out
     lines = tuple(said.splitlines())
     return Answer({"overlay": overlay, "objects": list(lines)}, lines=(*lines, "Next: invoke k8s.diff"))
+
+
+SIGNING, NAMESPACE = "backend-signing", "platform"
+
+
+def _ensure_key(kubectl: Kubectl, rendered: str) -> None:
+    """Make the Secret that signs trainings, where development manifests want one and there is none."""
+    from infra import shell
+    from infra.kube import manifests
+
+    made_by_it = [name for _, name in manifests.removable(rendered)]
+    if SIGNING not in rendered or "secret/backend-env" not in made_by_it:
+        return
+    if shell.run(kubectl.names(f"secret/{SIGNING}", NAMESPACE)).out.strip():
+        return
+    made = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": SIGNING, "namespace": NAMESPACE},
+        "stringData": {"TRAINING_KEY": secrets.token_hex(32)},
+    }
+    shell.run(kubectl.apply_text(), stdin=json.dumps(made))
 
 
 @command(help={"overlay": OVERLAY, "yes": "do not ask"})

@@ -168,9 +168,9 @@ def _ensure_worker(context: Context, contract: Contract) -> None:
 
 
 def _start(context: Context, contract: Contract, order: Order) -> str:
-    from infra.training import client, service
+    from infra.training import client, runners
 
-    job = client.start(contract, order, service.open_orders(context.stack))
+    job = client.start(contract, order, runners.orders_of(context.stack, order.runner))
     context.console.say(f"job {job}, log {_log(context, job)}")
     return job
 

@@ -166,6 +166,12 @@ class Cluster:
         """Whether there is a ConfigMap of that name."""
         return self._found("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{quote(name)}") is not None
 
+    def secret(self, name: str, key: str) -> bytes | None:
+        """A value of a Secret, or None."""
+        found = self._found("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{quote(name)}") or {}
+        value = (found.get("data") or {}).get(key)
+        return base64.b64decode(value) if value is not None else None
+
     @property
     def _jobs(self) -> str:
         return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"

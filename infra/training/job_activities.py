@@ -15,7 +15,7 @@ from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
 from infra.training.job_runner import JobLog, JobRunner, Vanished
 from infra.training.job_verdict import SUCCEEDED
-from infra.training.orders import Orders
+from infra.training.orders import Orders, of_cluster
 from infra.training.orders import Refused as OrderRefused
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
@@ -27,9 +27,10 @@ class JobActivities(Activities):
 
     runner = JOB
 
-    def __init__(self, contract: Contract, logs: Path, orders: Orders, cluster: Cluster, shape: Shape) -> None:
-        super().__init__(contract, logs, orders)
+    def __init__(self, contract: Contract, logs: Path, orders: Orders | None, cluster: Cluster, shape: Shape) -> None:
+        super().__init__(contract, logs, orders or Orders(b""))
         self._cluster, self._shape = cluster, shape
+        self._knows_key = orders is not None
 
     @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
     def run(self, request: Request) -> None:
@@ -63,6 +64,16 @@ class JobActivities(Activities):
         verdict = runner.follow(JobLog(path), recorder.line, lambda note: progress.publish(note=note))
         if verdict.state != SUCCEEDED:
             raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
+
+    def _accept(self, request: Request) -> None:
+        """Accept an order by the key of the cluster, which a worker outside reads from its Secret."""
+        if not self._knows_key:
+            try:
+                self._orders = of_cluster(self._cluster, self._shape.signing)
+            except (Away, Refused, PlatformError) as error:
+                raise ApplicationError(f"the key that orders are signed with is not available: {error}") from error
+            self._knows_key = True
+        super()._accept(request)
 
     def _begin(self, request: Request) -> None:
         try:

@@ -36,6 +36,7 @@ class Shape:
     service_account: str = "platform-training"
     config_map: str = "platform-env"
     secret: str = "platform-env"
+    signing: str = "platform-signing"
     resources: Mapping[str, Any] = field(default_factory=lambda: _RESOURCES)
     gpus: int = 0
     user: int = 1000

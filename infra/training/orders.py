@@ -19,11 +19,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra import private
 from infra.errors import PlatformError
 from infra.stack import read_json, write_atomic
 from infra.training.request import JOB, SUBPROCESS, Request
+
+if TYPE_CHECKING:
+    from infra.training.cluster import Cluster
 
 DIRECTORY = "TRAINING_ORDERS"
 """Variable of the worker and the backend: the private directory with the key and the orders."""
@@ -47,6 +51,11 @@ class Orders:
 
     key: bytes = field(repr=False)
     directory: Path | None = None
+
+    @property
+    def variable(self) -> dict[str, str]:
+        """The variable by which another process of this user gets the same orders."""
+        return {DIRECTORY: str(self.directory)} if self.directory else {KEY: self.key.decode("ascii")}
 
     def place(self, request: Request, env: Mapping[str, str], now: float | None = None) -> Request:
         """Sign an order, and keep the environment of its program where that is run by a worker.
@@ -150,19 +159,40 @@ def open_orders(directory: Path) -> Orders:
 
 
 def from_environment(environ: Mapping[str, str]) -> Orders | None:
-    """The orders of this process: by TRAINING_ORDERS, or in a cluster by TRAINING_KEY; None without either.
+    """The orders of this process: in a cluster by TRAINING_KEY, else by TRAINING_ORDERS; None without either.
 
     Raises:
         OSError, PlatformError: as `open_orders`; USAGE for a key that is none.
     """
-    if environ.get(DIRECTORY):
-        return open_orders(Path(environ[DIRECTORY]))
-    if not environ.get(KEY):
-        return None
-    key = environ[KEY].strip()
-    if len(key) < _KEY_BYTES:
+    if environ.get(KEY):
+        return from_text(environ[KEY])
+    return open_orders(Path(environ[DIRECTORY])) if environ.get(DIRECTORY) else None
+
+
+def from_text(key: str) -> Orders:
+    """The orders of a key that stands in a variable or a Secret; for Jobs only.
+
+    Raises:
+        PlatformError: USAGE for a key that is too short to be one.
+    """
+    if len(key.strip()) < _KEY_BYTES:
         raise PlatformError("USAGE", f"{KEY} is shorter than {_KEY_BYTES} characters", steps=("openssl rand -hex 32",))
-    return Orders(key.encode())
+    return Orders(key.strip().encode())
+
+
+def of_cluster(cluster: Cluster, secret: str) -> Orders:
+    """The orders of the application in a cluster, by the key in its Secret.
+
+    Raises:
+        cluster.Away, cluster.Refused: as the cluster answers.
+        PlatformError: TIER_UNAVAILABLE when there is no key.
+    """
+    key = cluster.secret(secret, KEY)
+    if key is None:
+        what = "the application in the cluster has no key to sign trainings with"
+        why = f"there is no Secret {secret} with {KEY} in the namespace {cluster.namespace}"
+        raise PlatformError("TIER_UNAVAILABLE", what, why=why, steps=("invoke kind.up --apps",))
+    return from_text(key.decode("ascii", "replace"))
 
 
 def _read_key(path: Path) -> bytes:

@@ -12,10 +12,14 @@ from infra import catalog
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.stack import Stack
+from infra.training import orders
 from infra.training.request import JOB, RUNNERS, SUBPROCESS
 
 if TYPE_CHECKING:
     from infra.training.client import Order
+    from infra.training.cluster import Cluster
+    from infra.training.job_manifest import Shape
+    from infra.training.orders import Orders
 
 JOB_TIER = "kind"
 """The tier whose trainings may be Jobs: a Job reaches the platform by its addresses inside the cluster."""
@@ -41,8 +45,8 @@ def obstacle(stack: Stack, tier: str) -> PlatformError | None:
         return PlatformError("TIER_UNAVAILABLE", what, steps=steps)
     shape = job_manifest.Shape()
     try:
-        access = cluster.from_kubeconfig(_kubeconfig(stack))
-        there = cluster.Cluster(access, shape.namespace).has_config_map(shape.config_map)
+        found = _cluster(stack, shape)
+        there = found.has_config_map(shape.config_map)
     except (cluster.Away, cluster.Refused) as error:
         return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
     except PlatformError as error:
@@ -51,6 +55,30 @@ def obstacle(stack: Stack, tier: str) -> PlatformError | None:
     why = f"there is no ConfigMap {shape.config_map} in the namespace {shape.namespace}"
     steps = ("invoke app.build, then invoke kind.up --apps", "or --as subprocess")
     return None if there else PlatformError("TIER_UNAVAILABLE", what, why=why, steps=steps)
+
+
+def orders_of(stack: Stack, runner: str) -> Orders:
+    """What signs an order: the key of the cluster for a Job, else that of the stack.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE; UNREACHABLE or TIER_UNAVAILABLE of a cluster.
+    """
+    from infra.training import cluster, job_manifest, service
+
+    if runner != JOB:
+        return service.open_orders(stack)
+    shape = job_manifest.Shape()
+    try:
+        return orders.of_cluster(_cluster(stack, shape), shape.signing)
+    except (cluster.Away, cluster.Refused) as error:
+        steps = ("invoke status",)
+        raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps) from error
+
+
+def _cluster(stack: Stack, shape: Shape) -> Cluster:
+    from infra.training import cluster
+
+    return cluster.Cluster(cluster.from_kubeconfig(_kubeconfig(stack)), shape.namespace)
 
 
 def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:

@@ -89,11 +89,13 @@ def offers(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, st
     unknown = [name for name in names if name not in RUNNERS]
     if unknown:
         raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}, which is none of {', '.join(RUNNERS)}")
+    # A worker outside the cluster reads the cluster's key from its Secret.
+    key = orders if environ.get(KEY) else None
     plain = Activities(found, logs, orders)
-    return {name: _jobs(found, logs, orders, environ) if name == JOB else plain for name in names}
+    return {name: _jobs(found, logs, key, environ) if name == JOB else plain for name in names}
 
 
-def _jobs(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, str]) -> Activities:
+def _jobs(found: Contract, logs: Path, orders: Orders | None, environ: Mapping[str, str]) -> Activities:
     from infra.training import cluster, job_manifest
     from infra.training.job_activities import JobActivities
 

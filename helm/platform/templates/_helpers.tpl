@@ -6,6 +6,19 @@
 {{- fail (printf "no %s: Secret %s is not in namespace %s. Install that release first, or set %s or existingSecret" (index . 0) (index . 1).secret (index . 1).namespace (index . 2)) }}
 {{- end }}
 
+{{- define "platform.signing" -}}
+{{ .Values.signing.existingSecret | default (printf "%s-signing" (include "common.name" .)) }}
+{{- end }}
+
+{{/* Backend and worker have the key, trainings do not. */}}
+{{- define "platform.signingKey" -}}
+- name: TRAINING_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "platform.signing" . }}
+      key: TRAINING_KEY
+{{- end }}
+
 {{/* The part of the contract that is secret. */}}
 {{- define "platform.logins" -}}
 {{- $cluster := lookup "v1" "Namespace" "" .Release.Namespace }}

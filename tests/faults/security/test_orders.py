@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,14 @@ async def _asked(contract: Mapping[str, str], request: Mapping[str, Any], workfl
     try:
         await client.execute_workflow("training", request, id=workflow_id, task_queue="training")
     except WorkflowFailureError as error:
-        return str(error.cause)
+        return "; ".join(reasons(error))
     return ""
+
+
+def reasons(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield str(error)
+        error = error.__cause__
 
 
 def captured(platform: Victim, job: str) -> dict[str, Any]:

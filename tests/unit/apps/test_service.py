@@ -15,10 +15,11 @@ CORE = ("postgres", "redis", "temporal", "minio-datasets", "minio-results")
 def test_specs_hold_the_contract_and_listen_on_this_machine_only(tmp_path: Path) -> None:
     found = settings_of(tmp_path, BACKEND_PORT="18000", FRONTEND_PORT="18001", POSTGRES_PASSWORD="s3cret-word")
     values = endpoints.contract(endpoints.build(found, CORE))
-    backend, frontend = service.specs(found, stack.of(found), values, {"A": "b"}, "job")
+    backend, frontend = service.specs(found, stack.of(found), values, {"A": "b"}, "job", {"TRAINING_KEY": "k"})
     assert {name: backend.env[name] for name in values} == values
     assert (backend.env["APP_HOST"], backend.env["APP_PORT"]) == ("127.0.0.1", "18000")
     assert (backend.env["TRAINING_RUNNER"], json.loads(backend.env["SERVICE_LINKS"])) == ("job", {"A": "b"})
+    assert (backend.env["TRAINING_KEY"], "TRAINING_KEY" in frontend.env) == ("k", False)
     assert frontend.env["BACKEND_URL"] == "http://127.0.0.1:18000"
     assert "s3cret-word" not in json.dumps([*backend.argv, *frontend.argv, frontend.env])
 

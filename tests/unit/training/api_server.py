@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class State:
     asked: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     config_maps: set[str] = field(default_factory=set)
+    secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
     broken: int = 0
     port: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -76,6 +78,10 @@ class Handler(BaseHTTPRequestHandler):
         elif "/configmaps/" in where.path:
             there = where.path.rsplit("/", 1)[-1] in state.config_maps
             self._say(200 if there else 404, {"message": "not found"})
+        elif "/secrets/" in where.path:
+            found = state.secrets.get(where.path.rsplit("/", 1)[-1])
+            data = {key: base64.b64encode(value).decode() for key, value in (found or {}).items()}
+            self._say(404 if found is None else 200, {"data": data})
         elif "/pods" in where.path:
             self._say(200, {"items": state.pods_of(query["labelSelector"].removeprefix("job-name="))})
         else:

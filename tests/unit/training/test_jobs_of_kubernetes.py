@@ -15,7 +15,8 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import ActivityEnvironment
 
 from infra import catalog
-from infra.training import job_runner, temporal_client
+from infra.errors import PlatformError
+from infra.training import job_runner, orders, temporal_client
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
@@ -333,3 +334,28 @@ def test_an_old_order_whose_job_is_there_is_followed_to_its_end(api: Api, tmp_pa
     runner(api, old).create(0)
     api[0].end(NAME)
     temporal().run(activities(api, tmp_path).run, old)
+
+
+def test_a_worker_outside_checks_orders_by_the_key_of_the_cluster(api: Api, tmp_path: Path) -> None:
+    state, cluster = api
+    nowhere = Contract(dict.fromkeys(catalog.CONTRACT_NAMES, "redis://127.0.0.1:1/0"))
+    outside = JobActivities(nowhere, tmp_path, None, cluster, Shape())
+    with pytest.raises(ApplicationError, match="no key") as caught:
+        temporal().run(outside.run, BUILT_IN)
+    assert not caught.value.non_retryable, "it may be made yet"
+    state.secrets["platform-signing"] = {"TRAINING_KEY": ORDERS.key}
+    with pytest.raises(ApplicationError, match="signature is wrong"):
+        temporal().run(outside.run, dataclasses.replace(BUILT_IN, epochs=4))
+    runner(api).create(0)
+    state.end(NAME)
+    temporal().run(outside.run, BUILT_IN)
+
+
+def test_the_key_of_the_application_signs_what_becomes_a_job(api: Api) -> None:
+    state, cluster = api
+    with pytest.raises(PlatformError) as caught:
+        orders.of_cluster(cluster, "platform-signing")
+    assert (caught.value.code, caught.value.steps) == ("TIER_UNAVAILABLE", ("invoke kind.up --apps",))
+    state.secrets["platform-signing"] = {"TRAINING_KEY": b"k" * 64 + b"\n"}
+    found = orders.of_cluster(cluster, "platform-signing")
+    assert (found.key, found.variable) == (b"k" * 64, {"TRAINING_KEY": "k" * 64})
