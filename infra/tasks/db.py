@@ -262,6 +262,8 @@ def restore(
     with events(context, json_stream) as event:
         done = postgres_restore.restore(server, plan, context.stack.scratch, event)
         _warn_of_left_over(context, server)
+        for text, why in done.refused.items():
+            context.console.warn(printable(f"the server refused: {text}: {why}"))
         for name, subscription in done.disabled:
             text = (
                 f"the subscription {subscription} of {name} is disabled; enable it with: alter subscription ... enable"
@@ -276,7 +278,9 @@ def restore(
             f"swapped in {done.swap_ms:.0f} ms",
             *(["Next: look at it, then drop the old ones: invoke db.shell"] if kept else []),
         )
-        answer = Answer({"path": str(found.path), **vars(done)}, Table(("DATABASE", "ROWS", "KEPT AS"), rows), lines)
+        table = Table(("DATABASE", "ROWS", "KEPT AS"), rows)
+        code = ExitCode.PARTIAL if done.refused else ExitCode.OK
+        answer = Answer({"path": str(found.path), **vars(done)}, table, lines, exit=int(code))
         return ended(context, event, answer)
 
 

@@ -21,6 +21,7 @@ from infra.context import Context
 from infra.data import store
 from infra.data.postgres import clients, digest, dump, manifest
 from infra.data.postgres import facts as postgres_facts
+from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres import snapshot as postgres_snapshot
 from infra.data.postgres.children import Children, side_by_side
 from infra.data.postgres.clients import Server
@@ -33,7 +34,7 @@ from infra.stack import Stack
 KIND = "db"
 METRICS = Path("metrics", "backup.prom")
 """Below the stack's state directory, for Prometheus' textfile collector."""
-ROLES_SQL, ROLES_JSON = "roles.sql", "roles.json"
+ROLES_SQL = "roles.sql"
 HEARTBEAT = 5.0
 """Seconds between two lines that say how far a long work is."""
 
@@ -108,16 +109,16 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
     name = application(order.target)
     began = time.monotonic()
     end_orphans(server, name)
-    chosen, roles = _survey(server, order)
-    need = sum(d.size for d in chosen)
+    there = _survey(server, order)
+    chosen, need = there.chosen, sum(d.size for d in there.chosen)
     answering = clients.answering(server.endpoints)
     with answering, store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
         with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
             order.held(taken)
             event("snapshots", taken.facts(order.fence))
             made = _dump_all(server, console, event, draft, chosen, taken, name)
-        _write_roles(draft, roles)
-        facts |= _facts(server, chosen, made, taken.facts(order.fence))
+        _write_roles(draft, there.roles)
+        facts |= _facts(server, there, made, taken.facts(order.fence))
         facts |= {"seconds": round(time.monotonic() - began, 3), "role_passwords": server.superuser}
     return store.load(Path(facts["path"]))
 
@@ -144,12 +145,21 @@ def end_orphans(server: Server, name: str) -> None:
         ).fetchall()
 
 
-def _survey(server: Server, order: Order) -> tuple[list[DatabaseFacts], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class _Survey:
+    """What a server holds: databases to back up, all roles, and which roles the objects of each database name."""
+
+    chosen: list[DatabaseFacts]
+    roles: list[dict[str, Any]]
+    named: Mapping[str, list[str]]
+
+
+def _survey(server: Server, order: Order) -> _Survey:
     with clients.connected(server.endpoints) as link:
         found = postgres_facts.databases(link)
         used = postgres_facts.holds_something(link)
-        roles = postgres_facts.roles(link, server.superuser)
-    return postgres_facts.wanted(found, order.databases, used), roles
+        roles, named = postgres_roles.read(link, server.superuser), postgres_roles.by_database(link)
+    return _Survey(postgres_facts.wanted(found, order.databases, used), roles, named)
 
 
 @dataclass(frozen=True)
@@ -228,18 +238,17 @@ def _roles_sql(server: Server, children: Children, draft: Draft) -> None:
 
 
 def _write_roles(draft: Draft, roles: Sequence[Mapping[str, Any]]) -> None:
-    store.write_private(draft.path(ROLES_JSON), json.dumps(roles, indent=1) + "\n")
-    draft.add(ROLES_JSON)
+    store.write_private(draft.path(postgres_roles.FILE), json.dumps(roles, indent=1) + "\n")
+    draft.add(postgres_roles.FILE)
 
 
-def _facts(
-    server: Server, chosen: Sequence[DatabaseFacts], made: Mapping[str, _Dumped], taken: Mapping[str, Any]
-) -> dict[str, Any]:
+def _facts(server: Server, there: _Survey, made: Mapping[str, _Dumped], taken: Mapping[str, Any]) -> dict[str, Any]:
     entries = {}
-    for facts in chosen:
+    for facts in there.chosen:
         dumped = made[facts.name]
-        seconds = {"directory": dumped.directory, "seconds": round(dumped.seconds, 3)}
-        entries[facts.name] = facts.data() | dump.summary(dumped.archive) | seconds
+        more = {"directory": dumped.directory, "seconds": round(dumped.seconds, 3)}
+        more["roles"] = there.named.get(facts.name, [])
+        entries[facts.name] = facts.data() | dump.summary(dumped.archive) | more
     return {
         "server": {"number": server.number, "version": clients.version_text(server.number)},
         "client": {"number": server.clients.number, "version": clients.version_text(server.clients.number)},

@@ -1,4 +1,4 @@
-"""What a dump of one database does not hold: roles, and a database's owner, rights, settings and locale."""
+"""What a dump of one database does not hold: its owner, rights, settings and locale."""
 
 from __future__ import annotations
 
@@ -30,14 +30,6 @@ select d.datname as name, pg_get_userbyid(d.datdba) as owner, d.datacl::text[] a
                  where s.setdatabase = d.oid), '[]') as settings,
        case when has_database_privilege(d.oid, 'connect') then pg_database_size(d.oid) else 0 end as size
 from pg_database d where not d.datistemplate and d.datallowconn order by d.datname
-"""
-_ROLES = """
-select r.rolname as name, r.rolsuper as superuser, r.rolinherit as inherit, r.rolcreaterole as createrole,
-       r.rolcreatedb as createdb, r.rolcanlogin as login, r.rolreplication as replication,
-       r.rolbypassrls as bypassrls, r.rolconnlimit as connections, r.rolvaliduntil::text as until, {password},
-       coalesce((select json_agg(g.rolname order by 1) from pg_auth_members m join pg_roles g on g.oid = m.roleid
-                 where m.member = r.oid), '[]') as member_of
-from pg_roles r where r.rolname !~ '^pg_' order by 1
 """
 
 
@@ -106,35 +98,6 @@ def holds_something(link: psycopg.Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def roles(link: psycopg.Connection[Any], superuser: bool) -> list[dict[str, Any]]:
-    """Every role that is not predefined; its password (as the server keeps it) only where we may read that."""
-    from psycopg.rows import dict_row
-
-    password = (
-        "(select rolpassword from pg_authid a where a.oid = r.oid) as password" if superuser else "null as password"
-    )
-    with link.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_ROLES.format(password=password).encode()).fetchall()
-
-
-def role_statements(role: Mapping[str, Any]) -> list[sql.Composed]:
-    """The statements that make a role as it was."""
-    from psycopg import sql
-
-    name = sql.Identifier(role["name"])
-    flags = ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls")
-    words = " ".join(flag if role[flag] else f"no{flag}" for flag in flags)
-    text = sql.SQL("create role {} with " + words + " connection limit {}").format(
-        name, sql.Literal(role["connections"])
-    )
-    if role["password"]:
-        text += sql.SQL(" password {}").format(sql.Literal(role["password"]))
-    if role["until"]:
-        text += sql.SQL(" valid until {}").format(sql.Literal(role["until"]))
-    grants = [sql.SQL("grant {} to {}").format(sql.Identifier(g), name) for g in role["member_of"]]
-    return [text, *grants]
-
-
 def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Composed:
     """`create database` with the encoding and locale of the original, from template0."""
     from psycopg import sql
@@ -158,8 +121,10 @@ def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
         sql.SQL("alter database {} connection limit {}").format(target, sql.Literal(facts.connections)),
         sql.SQL("comment on database {} is {}").format(target, sql.Literal(facts.comment)),
     ]
+    database = sql.SQL("database {}").format(target)
     for role, settings in facts.settings:
-        statements += [_setting(target, role, text) for text in settings]
+        whom = sql.SQL("role {} in {}").format(sql.Identifier(role), database) if role else database
+        statements += [setting(whom, text) for text in settings]
     return statements + (_rights(facts, target) if facts.acl is not None else [])
 
 
@@ -167,7 +132,8 @@ def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
 _LISTS = {"search_path", "session_preload_libraries", "local_preload_libraries", "temp_tablespaces"}
 
 
-def _setting(target: sql.Identifier, role: str, text: str) -> sql.Composed:
+def setting(whom: sql.Composable, text: str) -> sql.Composed:
+    """The statement for one setting (`name=value`) of a database, a role, or a role in a database."""
     from psycopg import sql
 
     key, _, value = text.partition("=")
@@ -177,14 +143,8 @@ def _setting(target: sql.Identifier, role: str, text: str) -> sql.Composed:
         literal: sql.Composable = sql.SQL(", ").join(sql.Literal(n) for n in names)
     else:
         literal = sql.Literal(value)
-    whom = (
-        sql.SQL("role {} in database {}").format(sql.Identifier(role), target)
-        if role
-        else sql.SQL("database {}").format(target)
-    )
-    return sql.SQL("alter {} set {} to {}").format(
-        whom, sql.SQL(".").join(map(sql.Identifier, key.split("."))), literal
-    )
+    named = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
+    return sql.SQL("alter {} set {} to {}").format(whom, named, literal)
 
 
 _RIGHTS = {"C": "create", "T": "temporary", "c": "connect"}

@@ -42,6 +42,7 @@ def _of_database(name: str, entry: Any) -> str:
     if not isinstance(entry.get("directory"), str) or not _DIRECTORY.match(entry["directory"]):
         return f"{entry.get('directory')!r} is no directory of a database"
     wrong = [field for field, fits in _FIELDS.items() if field not in entry or not fits(entry[field])]
+    wrong += [field for field, fits in _LATER.items() if field in entry and not fits(entry[field])]
     if wrong or not isinstance(entry.get("tables"), dict):
         return f"the {wrong[0] if wrong else 'tables'} of {name!r}"
     tables = (label for label, table in entry["tables"].items() if not _is_table(table))
@@ -82,6 +83,9 @@ _FIELDS = {
     "settings": _are_settings,
     "objects": _are_texts,
 }
+
+_LATER = {"roles": _are_texts}
+"""What backups of earlier versions do not have."""
 
 
 def _of(facts: Mapping[str, Any], key: str) -> dict[str, Any]:

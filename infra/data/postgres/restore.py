@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.console import human_bytes, printable
 from infra.data import store
-from infra.data.postgres import backup as postgres_backup
 from infra.data.postgres import clients, copies, scratch, verify
 from infra.data.postgres import facts as postgres_facts
+from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.copies import Loaded
 from infra.data.postgres.facts import DatabaseFacts
 from infra.data.postgres.load import Order, Room
+from infra.data.postgres.roles import Todo
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -63,7 +62,7 @@ class Plan:
 
     backup: Backup
     items: tuple[Item, ...]
-    roles: tuple[Mapping[str, Any], ...]
+    roles: Todo
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -73,9 +72,7 @@ class Plan:
                 f"; the present one ({human_bytes(item.live)}) is kept as {item.old}" if item.live is not None else ""
             )
             lines.append(f"  {item.source} -> {item.target}: {item.rows:,} rows{kept}")
-        if self.roles:
-            named = (f"{r['name']}{' (superuser)' if r['superuser'] else ''}" for r in self.roles)
-            lines.append(f"  roles that are missing are made: {', '.join(named)}")
+        lines += self.roles.lines()
         return [printable(line) for line in lines]
 
     def data(self) -> dict[str, Any]:
@@ -84,7 +81,8 @@ class Plan:
             i.source: {"target": i.target, "old": i.old if i.live is not None else None, "rows": i.rows}
             for i in self.items
         }
-        return {"path": str(self.backup.path), "databases": items, "roles": [r["name"] for r in self.roles]}
+        roles = {"roles": [r["name"] for r in self.roles.made], "differing": dict(self.roles.differing)}
+        return {"path": str(self.backup.path), "databases": items, **roles}
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,8 @@ class Restored:
 
     Seconds to load all databases, seconds to verify them (the files before, the content after), and milliseconds
     during which clients were turned away. `disabled` are subscriptions (database, name) that wait for their owner:
-    enabled beside the one that has the data now, they would take changes away from each other.
+    enabled beside the one that has the data now, they would take changes away from each other. `refused` are
+    statements for roles that the server did not take, with the reason.
     """
 
     databases: Mapping[str, Mapping[str, Any]]
@@ -101,26 +100,37 @@ class Restored:
     check_seconds: float
     swap_ms: float
     disabled: tuple[tuple[str, str], ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(server: Server, backup: Backup, names: Sequence[str] = (), rename: str = "") -> Plan:
+def plan(
+    server: Server, backup: Backup, names: Sequence[str] = (), rename: str = "", alter_roles: bool = False
+) -> Plan:
     """Decide what a restore does.
+
+    Args:
+        server: where to.
+        backup: a whole one.
+        names: the databases to restore, with the roles that they need; all databases and roles when empty.
+        rename: the name that the one database gets.
+        alter_roles: whether roles that are there become as they were, too.
 
     Raises:
         PlatformError: USAGE, NOT_FOUND, DATA_INCOMPATIBLE, BACKUP_DAMAGED.
     """
     verify.check_versions(backup, server)
     chosen = _chosen(backup, names, rename)
-    roles = _saved_roles(backup)
+    saved = postgres_roles.saved(backup)
+    roles = postgres_roles.needed(saved, [backup.facts["databases"][n] for n in chosen]) if names else saved
     with clients.connected(server.endpoints) as link:
         sizes = dict(link.execute(_SIZES).fetchall())
-        there = {row[0] for row in link.execute("select rolname from pg_roles")}
+        todo = postgres_roles.todo(roles, postgres_roles.read(link, server.superuser), alter_roles)
     if rename in sizes:
         steps = ("name another one with --to, or leave --to out to put it in the place of the present one",)
         raise PlatformError("USAGE", f"there is a database {rename} already", steps=steps)
     when = scratch.stamp()
     items = tuple(_item(backup, source, rename or source, sizes, when) for source in chosen)
-    return Plan(backup, items, tuple(r for r in roles if r["name"] not in there))
+    return Plan(backup, items, todo)
 
 
 def _chosen(backup: Backup, names: Sequence[str], rename: str) -> list[str]:
@@ -144,25 +154,10 @@ def _item(backup: Backup, source: str, target: str, sizes: Mapping[str, int], wh
     return Item(source, target, new, old, sizes.get(target), DatabaseFacts.of(entry), rows)
 
 
-def _saved_roles(backup: Backup) -> list[Mapping[str, Any]]:
-    file = next((f for f in backup.files if f.path == postgres_backup.ROLES_JSON), None)
-    if file is None:
-        raise store.damaged(backup, postgres_backup.ROLES_JSON, "is missing")
-    store.check_files(replace(backup, files=(file,)))
-    try:
-        with os.fdopen(store.open_file(backup, file), encoding="utf-8") as stream:
-            roles = list(json.load(stream))
-        for role in roles:
-            postgres_facts.role_statements(role)
-    except (ValueError, TypeError, KeyError) as error:
-        raise store.damaged(backup, postgres_backup.ROLES_JSON, "does not hold roles") from error
-    return roles
-
-
 def check_files(made: Plan) -> None:
     """Compare the files that the plan needs with the manifest. Raises PlatformError BACKUP_DAMAGED."""
     directories = {made.backup.facts["databases"][i.source]["directory"] for i in made.items}
-    files = tuple(f for f in made.backup.files if f.path.split("/")[0] in {*directories, postgres_backup.ROLES_JSON})
+    files = tuple(f for f in made.backup.files if f.path.split("/")[0] in {*directories, postgres_roles.FILE})
     store.check_files(replace(made.backup, files=files))
 
 
@@ -179,15 +174,15 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
     with (
         scratch.alone(server, "db.restore", _aside(made)) as link,
         scratch.workspace(work) as space,
+        postgres_roles.made(server, link, made.roles) as refused,
         _dropped(server, link, made, children),
     ):
-        make_roles(server, link, made.roles)
         names = {item.source: item.new for item in made.items}
         loaded = copies.loaded(Order(server, made.backup, names, Room(space), children), event)
         swapped = swap(server, link, made.items)
         disabled = tuple(link.execute(_DISABLED, ([i.target for i in made.items],)).fetchall())
     event("swapped", {"ms": swapped})
-    return replace(_report(made, loaded, read, swapped), disabled=disabled)
+    return replace(_report(made, loaded, read, swapped), disabled=disabled, refused=refused)
 
 
 def _aside(made: Plan) -> str:
@@ -210,32 +205,6 @@ def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children
                 scratch.dropped(server, link, item.new)
         except psycopg.OperationalError:
             pass  # the server went away: the next run sweeps
-
-
-def make_roles(server: Server, link: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> None:
-    """Make missing roles as they were: all, or none.
-
-    Raises:
-        PlatformError: PARTIAL naming them, when we may not.
-    """
-    import psycopg
-
-    statements = [postgres_facts.role_statements(role) for role in roles]
-    try:
-        with link.transaction():
-            for number in (0, 1):  # first the roles, then who belongs to whom
-                for texts in statements:
-                    for text in texts[:1] if number == 0 else texts[1:]:
-                        link.execute(text)
-    except psycopg.errors.InsufficientPrivilege as error:
-        names = [r["name"] for r in roles]
-        raise PlatformError(
-            "PARTIAL",
-            f"{server.who} may not make the roles that are missing: {', '.join(names)}",
-            why=str(error).splitlines()[0],
-            steps=(f"have them made (they are in {postgres_backup.ROLES_SQL}), then restore again",),
-            details={"roles": names},
-        ) from error
 
 
 def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[Item]) -> float:

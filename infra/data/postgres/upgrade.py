@@ -152,7 +152,7 @@ def everything(server: clients.Server) -> tuple[str, ...]:
 def _filled(settings: Settings, there: Endpoints, console: Console, backup: Path, work: Path) -> None:
     server = clients.find_server(there, settings)
     console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    done = restore.restore(server, restore.plan(server, store.load(backup)), work / "restore")
+    done = restore.restore(server, restore.plan(server, store.load(backup), alter_roles=True), work / "restore")
     rows = sum(int(d["rows"]) for d in done.databases.values())
     console.say(f"  {len(done.databases)} databases with {rows:,} rows are the same in both")
 

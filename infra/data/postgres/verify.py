@@ -12,6 +12,7 @@ from typing import Any
 from infra import stack
 from infra.data import store
 from infra.data.postgres import clients, copies, scratch
+from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
@@ -103,7 +104,8 @@ def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[
     """One scratch database after the other, so that there is never more than one copy."""
     when = scratch.stamp()
     found: dict[str, Loaded] = {}
-    with scratch.alone(server, "db.verify") as link, scratch.workspace(work) as space:
+    roles = postgres_roles.needed(postgres_roles.saved(backup), backup.facts["databases"].values())
+    with scratch.alone(server, "db.verify") as link, scratch.workspace(work) as space, postgres_roles.lent(link, roles):
         for database in backup.facts["databases"]:
             name, children = scratch.named(database, "check", when), Children()
             try:

@@ -105,7 +105,7 @@ def _filled(tier: Tier, saved: Backup, before: int) -> int:
             steps=(f"set {IMAGE} to the new image, and --old-image to the present one",),
         )
     tier.context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    done = restore.restore(server, restore.plan(server, saved), tier.context.stack.scratch)
+    done = restore.restore(server, restore.plan(server, saved, alter_roles=True), tier.context.stack.scratch)
     _drop_empty(server, [str(d["old"]) for d in done.databases.values() if d["old"]])
     return server.number
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from infra import endpoints, settings
+from infra.data import store
 from infra.endpoints import Endpoints
 from tests.faults.conftest import Victim
 from tests.smoke.stage import Completed
@@ -194,6 +195,13 @@ def refused(done: Completed, code: int, *said: str) -> None:
     assert not missing, f"{missing} not in\n{text}"
     assert "Traceback" not in text, text
     assert "unexpected failure" not in text, text
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest of a backup, whose checksum fits afterwards."""
+    body = json.loads((path / store.MANIFEST).read_text())
+    change(body)
+    (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
 
 
 def takes_signals(pid: int) -> bool:

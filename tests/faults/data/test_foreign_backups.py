@@ -7,15 +7,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.data import store
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import NAMES, Site, refused
+from tests.faults.data.db_tools import NAMES, Site, refused, rewritten
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes and owners")
 
@@ -26,12 +24,6 @@ def site(platform: Victim, tmp_path: Path) -> Site:
     made.drop_kept()
     made.fill()
     return made
-
-
-def _rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    body = json.loads((path / store.MANIFEST).read_text())
-    change(body)
-    (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
 
 
 def test_a_copy_with_another_owner_other_modes_and_another_name_is_restored(site: Site, tmp_path: Path) -> None:
@@ -52,7 +44,7 @@ def test_a_copy_with_another_owner_other_modes_and_another_name_is_restored(site
 def test_what_the_server_refuses_at_the_swap_leaves_all_as_before(site: Site, part: str) -> None:
     path = site.backup()
     wrong = {"owner": "nobody here", "settings": [["", ["nonsense=1"]]]}[part]
-    _rewritten(path, lambda body: body["facts"]["databases"]["users"].update({part: wrong}))
+    rewritten(path, lambda body: body["facts"]["databases"]["users"].update({part: wrong}))
     before = (site.state(), site.databases())
     said = {"owner": "nobody here", "settings": "nonsense"}[part]
     refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "BACKUP_FAILED", "as before", said)
@@ -61,7 +53,7 @@ def test_what_the_server_refuses_at_the_swap_leaves_all_as_before(site: Site, pa
 
 def test_an_encoding_that_the_server_lacks_is_said(site: Site) -> None:
     path = site.backup("--database", "users")
-    _rewritten(path, lambda body: body["facts"]["databases"]["users"].update({"encoding": "NOPE"}))
+    rewritten(path, lambda body: body["facts"]["databases"]["users"].update({"encoding": "NOPE"}))
     before = (site.state(), site.databases())
     refused(site.invoke("db.restore", "--from", str(path), "--yes"), 8, "DATA_INCOMPATIBLE", "NOPE")
     assert (site.state(), site.databases()) == before
@@ -70,7 +62,7 @@ def test_an_encoding_that_the_server_lacks_is_said(site: Site) -> None:
 def test_a_directory_outside_is_never_written_to(site: Site, tmp_path: Path) -> None:
     path, evil = site.backup(), tmp_path / "evil"
     evil.parent.chmod(0o755)
-    _rewritten(path, lambda body: body["facts"]["databases"]["users"].update({"directory": str(evil)}))
+    rewritten(path, lambda body: body["facts"]["databases"]["users"].update({"directory": str(evil)}))
     for words in (["db.verify"], ["db.restore", "--yes"]):
         refused(site.invoke(*words, "--from", str(path)), 10, "BACKUP_DAMAGED", "not one of this tool", "evil")
     listed = json.loads(site.invoke("db.list", "--to", str(site.target), "--json").stdout)["data"]
@@ -97,7 +89,7 @@ def _with_roles(path: Path, text: str) -> None:
         entry = next(f for f in body["files"] if f["path"] == "roles.json")
         entry |= {"size": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
-    _rewritten(path, change)
+    rewritten(path, change)
 
 
 def test_a_name_with_a_line_break_and_a_colour_is_shown_escaped_and_comes_back(site: Site) -> None:

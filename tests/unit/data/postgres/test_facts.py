@@ -61,18 +61,6 @@ def test_a_database_is_made_with_the_locale_of_the_original() -> None:
     assert "locale_provider" not in facts.create_statement(FACTS, "new", 140001).as_string(None)
 
 
-def test_a_role_is_made_as_it_was() -> None:
-    flags = dict.fromkeys(
-        ("superuser", "inherit", "createrole", "createdb", "login", "replication", "bypassrls"), False
-    )
-    role = {"name": "a", **flags, "login": True, "connections": 3, "password": None, "until": None, "member_of": ["b"]}
-    made = [s.as_string(None) for s in facts.role_statements(role)]
-    assert made[0].startswith('create role "a" with nosuperuser noinherit')
-    assert " login " in made[0]
-    assert "password" not in made[0]
-    assert made[1] == 'grant "b" to "a"'
-
-
 def test_which_databases_are_backed_up() -> None:
     def named(*names: str) -> list[DatabaseFacts]:
         return [DatabaseFacts(**{**FACTS.data(), "name": n}) for n in names]
