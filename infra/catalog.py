@@ -115,7 +115,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that users may change: kind is port, text, secret, path, program, choice or list.
+    """A value that users may change: kind is port, text, secret, path, program, choice, list or origins.
 
     `empty`: whether it may be empty although its default is not.
     """
@@ -531,6 +531,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "PLATFORM_S3_SERVER", "", "program", "S3 server: rclone, silo, minio, rustfs, weed or versitygw, or a path"
     ),
+    Setting("PLATFORM_S3_ORIGINS", "", "origins", "web pages that may use the object stores: origins, commas between"),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
     Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
@@ -650,6 +651,7 @@ GAPS: tuple[Gap, ...] = (
     Gap("rclone", "s3-versioning", "rclone keeps no versions of objects"),
     Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
     Gap("rclone", "s3-key-file-and-prefix", "rclone cannot hold a key and keys below it, as in a and a/b"),
+    Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
     Gap("versitygw", "s3-key-file-and-prefix", "versitygw cannot hold a key and keys below it, as in a and a/b"),
     Gap("weed", "s3-console", "the S3 server of SeaweedFS has no console for buckets"),
 )

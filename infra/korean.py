@@ -39,7 +39,11 @@ TEXTS: Mapping[str, str] = {
         "versitygw는 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
     ),
     "the S3 server of SeaweedFS has no console for buckets": "SeaweedFS의 S3 서버에는 버킷 콘솔이 없음",
+    "rclone lets every web page read with a signed address": (
+        "rclone은 서명된 주소로 요청하는 모든 웹 페이지에 읽기를 허용함"
+    ),
     # What to use instead
+    "`--private`": "`--private`",
     "ask who runs it": "해당 서비스 운영자에게 문의",
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",

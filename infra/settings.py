@@ -61,6 +61,10 @@ class Settings:
         chosen = self.text("PLATFORM_STATE_DIR")
         return (self.root / Path(chosen).expanduser()).resolve() if chosen else self.root / ".platform"
 
+    def origins(self) -> tuple[str, ...]:
+        """The web pages that may use the object stores, e.g. http://127.0.0.1:8888."""
+        return tuple(o for word in self.text("PLATFORM_S3_ORIGINS").split(",") if (o := word.strip().rstrip("/")))
+
     def secrets(self) -> tuple[str, ...]:
         """Values that must not be shown: passwords that are not empty."""
         named = (n for n, s in catalog.SETTINGS.items() if s.kind == "secret")
@@ -217,6 +221,9 @@ def _problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "list":
         unknown = [w for w in text.split(",") if w.strip() not in ("", *setting.choices)]
         return f"names {unknown[0].strip()!r}, which is none of {', '.join(setting.choices)}" if unknown else ""
+    if setting.kind == "origins":
+        wrong = [w for w in text.split(",") if w.strip() and not (_is_address(w.strip()) and "*" not in w)]
+        return f"names {wrong[0].strip()!r}: http:// or https://, a host, perhaps a port, nothing else" if wrong else ""
     return _text_problem(setting, text)
 
 

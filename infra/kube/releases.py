@@ -153,6 +153,8 @@ def _made(release: str, settings: Settings) -> dict[str, Any]:
     """What a release is told that is not a setting as it stands."""
     if release == "redis":
         return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
+    if release == "minio":
+        return {"corsOrigins": list(settings.origins())}
     if release == "temporal":
         engine = "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single"
         return {"namespaces": [{"name": settings.text("TEMPORAL_NAMESPACE"), "retention": "72h"}], "engine": engine}

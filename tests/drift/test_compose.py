@@ -280,3 +280,16 @@ def test_compose_reads_it_and_sees_the_same(chosen: tuple[str, ...], profiles: t
     assert {n: sorted(s.get("depends_on", {})) for n, s in seen.items()} == {
         n: sorted(s.get("depends_on", {})) for n, s in wanted.items()
     }
+
+
+def test_only_the_consoles_and_named_pages_may_call_the_stores() -> None:
+    """Without the variable the server lets every page of the web."""
+    for overlay, name in (
+        ((), "MINIO_API_CORS_ALLOW_ORIGIN"),
+        ((files.ENGINES["rustfs"],), "RUSTFS_CORS_ALLOWED_ORIGINS"),
+    ):
+        value = files.combined((files.CORE, *overlay))["minio-results"]["environment"][name]
+        assert value.startswith("http://127.0.0.1:${MINIO_DATASETS_CONSOLE_PORT:-9001},http://localhost:")
+        assert value.endswith("${PLATFORM_S3_ORIGINS:+,}${PLATFORM_S3_ORIGINS:-}")
+        assert "*" not in value
+        assert " " not in value

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from infra import catalog
@@ -73,12 +74,24 @@ def key_file_and_prefix(s3: Any, bucket: str, platform: Platform) -> bool:
         return False
 
 
+def closed_to_pages(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A web page of another origin reads nothing, even where it can sign: known keys are no secret."""
+    s3.put_object(Bucket=bucket, Key="secret", Body=b"weights")
+    signed = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "secret"})
+    page = {"Origin": "http://evil.example"}
+    asked = {**page, "Access-Control-Request-Method": "PUT"}
+    answers = [requests.get(signed, headers=page, timeout=30), requests.options(signed, headers=asked, timeout=30)]
+    allowed = [answer.headers.get("Access-Control-Allow-Origin", "") for answer in answers]
+    return not {"*", "null", page["Origin"]} & set(allowed)
+
+
 TRIES: Mapping[str, Callable[[Any, str, Platform], bool]] = {
     "s3-conditional-write": conditional_write,
     "s3-metadata-durable": metadata_durable,
     "s3-versioning": versioning,
     "s3-upload-part-copy": upload_part_copy,
     "s3-key-file-and-prefix": key_file_and_prefix,
+    "s3-closed-to-pages": closed_to_pages,
 }
 
 

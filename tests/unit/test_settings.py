@@ -288,6 +288,16 @@ def test_secrets_are_listed_longest_first_and_without_empty_ones(tmp_path: Path)
     assert found.secrets() == ("abcdefgh", "devpass", "admin", "abc")
 
 
+@pytest.mark.parametrize(
+    "text", ["*", "localhost:8888", "http://a.example/page", "http://*.example", "null", "ftp://a"]
+)
+def test_a_page_that_may_use_the_object_stores_is_named_by_its_origin(tmp_path: Path, text: str) -> None:
+    error = refused(tmp_path, environ={"PLATFORM_S3_ORIGINS": f"http://127.0.0.1:8888,{text}"})
+    assert text in error.what
+    found = settings_of(tmp_path, PLATFORM_S3_ORIGINS="http://127.0.0.1:8888/, https://labels.example,")
+    assert found.origins() == ("http://127.0.0.1:8888", "https://labels.example")
+
+
 # --- the state directory
 
 

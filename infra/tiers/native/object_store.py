@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import PlatformError
+from infra.settings import Settings
 from infra.sigv4 import REGION
 from infra.stack import write_atomic
 from infra.tiers.providers import Program
@@ -17,7 +18,10 @@ from infra.tiers.providers import Program
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What a store is to be: name, address, console port, keys, directory for data and one for caches."""
+    """What a store is to be: name, address, console port, keys, directory for data and one for caches.
+
+    `origins` are those of the web pages that may call it beside its console.
+    """
 
     name: str
     host: str
@@ -27,6 +31,12 @@ class StorePlan:
     secret_key: str
     data: Path
     cache: Path
+    origins: tuple[str, ...] = ()
+
+    @property
+    def pages(self) -> list[str]:
+        """Origins whose pages may call the store: its console and those of the setting."""
+        return [*(f"http://{host}:{self.console_port}" for host in (self.host, "localhost")), *self.origins]
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ def _rclone(plan: StorePlan) -> Built:
     csv.writer(line, lineterminator="").writerow([f"{plan.access_key},{plan.secret_key}"])
     env["RCLONE_AUTH_KEY"] = line.getvalue()
     flags = ["--config", os.devnull, "--cache-dir", str(plan.cache), "--addr", f"{plan.host}:{plan.port}"]
-    return ["serve", "s3", *flags, "--no-cleanup", "store:"], env
+    # To signed requests it answers `*` whatever this says; this is what lets a page send more than a plain GET.
+    pages = [word for origin in plan.origins for word in ("--allow-origin", origin)]
+    return ["serve", "s3", *flags, *pages, "--no-cleanup", "store:"], env
 
 
 def _minio(plan: StorePlan) -> Built:
@@ -68,6 +80,7 @@ def _minio(plan: StorePlan) -> Built:
         "MINIO_ROOT_PASSWORD": plan.secret_key,
         "MINIO_PROMETHEUS_AUTH_TYPE": "public",
         "MINIO_UPDATE": "off",
+        "MINIO_API_CORS_ALLOW_ORIGIN": ",".join(plan.pages),  # every page otherwise
     }
     return ["server", "--quiet", *where, *address, str(plan.data)], env
 
@@ -91,6 +104,8 @@ def _rustfs(plan: StorePlan) -> Built:
         "RUSTFS_CONSOLE_ENABLE": "true",
         "RUSTFS_CHECK_UPDATE": "false",
         "RUSTFS_OBS_LOGGER_LEVEL": "warn",
+        "RUSTFS_CORS_ALLOWED_ORIGINS": ",".join(plan.pages),
+        "RUSTFS_CONSOLE_CORS_ALLOWED_ORIGINS": ",".join(plan.pages[:2]),
     }
     return ["server", *address, "--region", REGION, str(plan.data)], env
 
@@ -107,6 +122,26 @@ def _weed(plan: StorePlan) -> Built:
     flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, **fixed, **ports, **grpc}
     argv = ["-logtostderr=true", "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
     return argv, {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
+
+
+MOST_ORIGINS: Mapping[str, int] = {"rclone": 1, "versitygw": 0}
+"""Engines that can allow only so many origins by name, beside that of their console."""
+
+
+def check_origins(engine: str, settings: Settings) -> None:
+    """Refuse origins that the engine cannot allow.
+
+    Raises:
+        PlatformError: SETTING_INVALID.
+    """
+    most, wanted = MOST_ORIGINS.get(engine, len(settings.origins())), settings.origins()
+    if len(wanted) > most:
+        raise PlatformError(
+            "SETTING_INVALID",
+            f"PLATFORM_S3_ORIGINS names {len(wanted)} origins, and {engine} can allow {most}",
+            why=f"it comes from {settings.origin('PLATFORM_S3_ORIGINS')}",
+            steps=("choose another engine by PLATFORM_S3_SERVER", "or name fewer origins"),
+        )
 
 
 def _further(port: int, distance: int) -> int:

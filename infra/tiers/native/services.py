@@ -20,6 +20,8 @@ from infra.tiers.native.postgres import Place
 from infra.tiers.providers import Program
 
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
+MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+"""What a request's Host may be; MLflow's own list has private networks as `10.*`, which 10.evil.example fits too."""
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
 
@@ -143,6 +145,7 @@ class Builder:
             self.endpoints.store.password,
             self.data(service),
             self.home / "cache" / service,
+            origins=self.settings.origins(),
         )
 
     def store(self, service: str) -> Spec:
@@ -166,6 +169,7 @@ class Builder:
             "MLFLOW_SERVER_ARTIFACTS": "s3://mlflow-artifacts",
             "MLFLOW_SERVER_HOST": ends.host,
             "MLFLOW_SERVER_PORT": str(ends.port("mlflow")),
+            "MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS,
             "MLFLOW_S3_ENDPOINT_URL": ends.store_url("minio-results"),
             "AWS_ACCESS_KEY_ID": ends.store.user,
             "AWS_SECRET_ACCESS_KEY": ends.store.password,

@@ -96,6 +96,7 @@ class Native(Tier):
         )
         builder = self.builder
         postgres.check_version(builder.programs.postgres, builder.programs.postgres_found)
+        object_store.check_origins(builder.programs.store.engine, builder.settings)
         origin = self.context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
         found = checks.programs(builder.programs)

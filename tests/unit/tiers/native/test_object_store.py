@@ -17,9 +17,9 @@ SECRET = "pa\"ss' wörd$%"
 DATA = Path("/data dir/한글,'x\"")
 
 
-def plan(port: int = 9000, **more: str) -> StorePlan:
-    keys = {"access_key": "minioadmin", "secret_key": SECRET, **more}
-    return StorePlan("minio-datasets", "127.0.0.1", port, 9001, **keys, data=DATA / "s", cache=DATA / "cache")
+def plan(port: int = 9000, secret_key: str = SECRET, origins: tuple[str, ...] = ()) -> StorePlan:
+    data, cache = DATA / "s", DATA / "cache"
+    return StorePlan("minio-datasets", "127.0.0.1", port, 9001, "minioadmin", secret_key, data, cache, origins)
 
 
 def built(engine: str, made: StorePlan | None = None) -> Command:
@@ -44,6 +44,32 @@ def test_every_engine_listens_on_the_loopback_address_alone(engine: str) -> None
     assert "127.0.0.1" in said
     assert "0.0.0.0" not in said
     assert "9000" in said
+
+
+LABELS = "http://127.0.0.1:8888"
+
+
+@pytest.mark.parametrize("engine", ["minio", "silo", "rustfs"])
+def test_only_the_console_and_named_pages_may_call_a_store(engine: str) -> None:
+    """Where these engines are told no origin, every page of the web may."""
+    own, named = built(engine), built(engine, plan(origins=(LABELS, "https://labels.example")))
+    name = "RUSTFS_CORS_ALLOWED_ORIGINS" if engine == "rustfs" else "MINIO_API_CORS_ALLOW_ORIGIN"
+    assert own.env[name] == "http://127.0.0.1:9001,http://localhost:9001"
+    assert named.env[name] == f"{own.env[name]},{LABELS},https://labels.example"
+
+
+def test_rclone_and_versitygw_allow_as_many_pages_as_they_can(tmp_path: Path) -> None:
+    assert "--allow-origin" not in built("rclone").argv
+    assert after(built("rclone", plan(origins=(LABELS,))).argv, "--allow-origin") == LABELS
+    one, two = (settings_of(tmp_path, PLATFORM_S3_ORIGINS=o) for o in (LABELS, f"{LABELS}, https://labels.example/"))
+    assert two.origins() == (LABELS, "https://labels.example")
+    object_store.check_origins("rclone", one)
+    object_store.check_origins("minio", two)
+    for engine, settings in (("rclone", two), ("versitygw", one)):
+        with pytest.raises(PlatformError) as caught:
+            object_store.check_origins(engine, settings)
+        assert caught.value.code == "SETTING_INVALID"
+        assert engine in caught.value.what
 
 
 @pytest.mark.parametrize("engine", [e for e in providers.S3_ENGINES if e != "rclone"])
