@@ -163,7 +163,7 @@ def _resume_trainings(tier: Tier, ends: Endpoints) -> None:
 
     context = tier.context
     if service.home(context.stack).exists() and {"postgres", "temporal"} <= set(ends.services):
-        jobs = runners.environment(context.settings, context.stack, tier.name)
+        jobs = runners.environment(context.settings, tier.jobs_kubeconfig)
         waiting = service.resume_unfinished(context.stack, contract(ends), jobs)
         if waiting:
             context.console.say(f"  {waiting} interrupted training{'s go' if waiting > 1 else ' goes'} on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,18 +186,14 @@ def _series(sources: Sources, query: dashboards.Query) -> bool:
     return bool(answer["data"]["result"])
 
 
-def alert(sources: Sources, stop: Callable[[], None], start: Callable[[], None]) -> Check:
+def alert(sources: Sources, paused: AbstractContextManager[None]) -> Check:
     """Whether the alert for a service fires when it is stopped, and clears when it is back; it is always started.
 
     Args:
-        stop: ends Redis.
-        start: brings it back and waits until it is ready.
+        paused: Redis is stopped in its block, and ready again afterwards.
     """
-    try:
-        stop()
+    with paused:
         fired = _until(lambda: "redis" in firing(sources), ALERT_LIMIT)
-    finally:
-        start()
     if fired is None:
         return Check("alert", "fail", f"no alert within {ALERT_LIMIT:.0f} s after Redis was stopped", "see its rules")
     cleared = _until(lambda: "redis" not in firing(sources), ALERT_LIMIT)

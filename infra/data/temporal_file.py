@@ -10,34 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import PlatformError
-from infra.settings import Settings
-from infra.stack import Stack
+from infra.tiers.base import TemporalStorage, Tier
 
 FILE = "temporal.db"
-FILE_TIERS = ("native",)
-"""Tiers whose Temporal is the development server."""
-FILE_OF_OURS, INSIDE, DATABASES = "file", "inside", "databases"
-"""Where Temporal's storage is: in a file of this machine, in one inside a container, in databases of PostgreSQL."""
 BUSY_LIMIT = 10.0
 """Seconds to wait for a write of the server's to end."""
 
 
-def place(tier: str, light: bool) -> str:
-    """Which of these it is on a tier; `light` is the development server on a tier with containers."""
-    if tier in FILE_TIERS:
-        return FILE_OF_OURS
-    return INSIDE if light else DATABASES
-
-
-def is_light(settings: Settings) -> bool:
-    """Whether tiers with containers have the development server."""
-    return settings.text("PLATFORM_LIGHT") == "yes"
-
-
-def storage(of: Stack, tier: str) -> Path | None:
-    """Where the file is; None where Temporal's storage is databases of PostgreSQL (or where it never ran)."""
-    path = of.tier_home(tier) / "data" / "temporal" / FILE
-    return path if tier in FILE_TIERS and path.is_file() else None
+def storage(tier: Tier) -> Path | None:
+    """Where the file is; None where Temporal's storage is no file of this machine (or where it never ran)."""
+    path = tier.home / "data" / "temporal" / FILE
+    return path if tier.temporal_storage == TemporalStorage.FILE and path.is_file() else None
 
 
 def copy(source: Path, target: Path) -> dict[str, Any]:

@@ -28,10 +28,10 @@ def run(context: Context) -> Answer:
     with stack.lock(context.stack, "app.run"):
         conflicts = service.taken(context.settings, context.stack)
         lifecycle.raise_on_failures(native_checks.ports(conflicts, context.stack.home) if conflicts else [])
-        runner = SUBPROCESS if runners.obstacle(context.stack, active.name) else JOB
-        jobs = runners.environment(context.settings, context.stack, active.name)
+        runner = SUBPROCESS if runners.obstacle(active.jobs_kubeconfig, active.name) else JOB
+        jobs = runners.environment(context.settings, active.jobs_kubeconfig)
         training.ensure_worker(context.stack, contract.read(values).values, jobs)
-        signing = runners.orders_of(context.stack, runner).variable
+        signing = runners.orders_of(context.stack, active.jobs_kubeconfig if runner == JOB else None).variable
         specs = service.specs(context.settings, context.stack, values, links, runner, signing)
         service.ensure(context.stack, specs, context.console)
     return _running(context)

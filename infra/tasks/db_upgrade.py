@@ -42,7 +42,7 @@ def upgrade(
 
     chosen = lifecycle.choose(context).tier
     context.console.tier = chosen.name
-    if chosen.name != "native":
+    if chosen.from_images:
         return _by_image(context, chosen, old_image, back, yes)
     found = providers.postgres_bin(context.settings)
     present = native_postgres.place(context.settings, context.stack.tier_home(chosen.name), found, context.stack.name)

@@ -14,7 +14,6 @@ from infra.tasks.command import ANY, command, words
 if TYPE_CHECKING:
     from infra.endpoints import Endpoints
     from infra.tiers.base import Check, Tier
-    from infra.tiers.compose.session import Session
 
 
 def names() -> tuple[str, ...]:
@@ -60,21 +59,10 @@ def down(context: Context) -> Answer:
     from infra import lifecycle, stack
 
     active = lifecycle.require_running(verbs.choose(context, quiet=True))
-    if active.name != "compose":
-        steps = ("invoke down stops everything",)
-        raise PlatformError("USAGE", f"the tier {active.name} stops its services together", steps=steps)
-    from infra.tiers.compose import start as compose_start
-
     with stack.lock(context.stack, "obs.down"):
-        gone = compose_start.stop_services(_session(context), names())
+        gone = active.stop_services(names())
     text = f"stopped: {', '.join(gone)}; the data is kept" if gone else "none of them was running"
     return Answer({"stopped": list(gone)}, lines=(text,), names=gone)
-
-
-def _session(context: Context) -> Session:
-    from infra.tiers.compose.session import Session
-
-    return Session(context)
 
 
 @command(tier=ANY, log=False, help={"tier": verbs.TIER})
@@ -160,39 +148,16 @@ def _found(active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
         raise PlatformError("NOT_RUNNING", "Prometheus is not started", steps=("invoke obs.up",))
     login = (active.context.settings.text("GRAFANA_ADMIN_USER"), active.context.settings.text("GRAFANA_ADMIN_PASSWORD"))
     sources = observability.Sources(ends, login)
-    shipped, absent = _shipping(active, ends)
+    seen = active.observed()
     try:
-        found = observability.settled(lambda: observability.targets(sources, absent))
-        found += [observability.logs(sources, shipped)]
-        found += observability.board_checks(sources, active.context.settings.root, shipped)
+        found = observability.settled(lambda: observability.targets(sources, list(seen.absent)))
+        found += [observability.logs(sources, seen.logs)]
+        found += observability.board_checks(sources, active.context.settings.root, seen.logs)
     except (requests.RequestException, ValueError) as error:
         raise PlatformError("UNREACHABLE", "a data source does not answer", why=str(error)) from error
     if alerts:
-        return [*found, observability.alert(sources, lambda: _stop_redis(active), lambda: _start(active))]
+        return [*found, observability.alert(sources, active.paused("redis"))]
     return [*found, Check("alert", "warn", "not tried: --alerts stops Redis for about a minute and looks")]
-
-
-def _shipping(active: Tier, ends: Endpoints) -> tuple[bool, list[str]]:
-    """Whether logs are carried to Loki, and which jobs of Prometheus have no service that runs."""
-    if active.name != "compose":
-        return False, [n for n in names() if n not in ends.services]
-    there = {name for name, box in _session(active.context).containers().items() if box.up}
-    jobs = {"alloy": "alloy", "grafana": "grafana", "loki": "loki", "node": "node-exporter"}
-    jobs |= {"postgres": "postgres-exporter", "redis": "redis-exporter", "mlflow": "mlflow"}
-    return "alloy" in there, [job for job, part in jobs.items() if part not in there]
-
-
-def _stop_redis(active: Tier) -> None:
-    if active.name != "compose":
-        steps = ("leave --alerts out",)
-        raise PlatformError("USAGE", f"on the tier {active.name} no single service can be stopped", steps=steps)
-    _session(active.context).compose.run("stop", "redis")
-
-
-def _start(active: Tier) -> None:
-    if active.name == "compose":
-        _session(active.context).compose.run("start", "redis")
-        active.wait(("redis",), None)
 
 
 TASKS = (up, down, status, open_, check)

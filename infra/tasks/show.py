@@ -111,7 +111,7 @@ def _not_found(outcome: Started) -> list[str]:
     """Services that this tier would run if it found their program, or had not been told to leave them out."""
     known = [s for s in catalog.offered(outcome.tier.name) if s.overlay == catalog.OVERLAY_OBS]
     absent = [s for s in known if s.name not in outcome.endpoints.services]
-    if outcome.tier.name != "native":
+    if outcome.tier.from_images:
         return [f"  {s.name}: left out" for s in absent]
     return [f"  {s.name}: its program was not found; install it, or set PLATFORM_{s.name.upper()}" for s in absent]
 
@@ -122,7 +122,7 @@ def _where(ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, 
 
 def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     """What the tier and its engines lack, and on containers what the user has left out."""
-    out = tier.context.settings.text("PLATFORM_LEAVE_OUT") if tier.name in ("compose", "kind") else ""
+    out = tier.context.settings.text("PLATFORM_LEAVE_OUT") if tier.from_images else ""
     reason = f"left out by PLATFORM_LEAVE_OUT ({tier.context.settings.origin('PLATFORM_LEAVE_OUT')})"
     chosen = [catalog.Gap(tier.name, name.strip(), reason) for name in out.split(",") if name.strip()]
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]

@@ -62,7 +62,7 @@ def create(
     context.console.tier = active.name
     order = snapshot.Order(_target(context, to), name, _parts(skip), fence, not no_verify, tuple(encrypt))
     with events(context, json_stream) as event:
-        made = snapshot.create(context, active.name, active.endpoints(), order, event)
+        made = snapshot.create(active, order, event)
         event("published", {"path": str(made.path)})
         return ended(context, event, _made(context, made))
 
@@ -253,15 +253,13 @@ def restore(
     Example: invoke snapshot.restore latest --tier native --yes
     """
     from infra import lifecycle, stack
-    from infra.data import temporal_file
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
 
     found = snapshot.find(_target(context, to), name)
     choice = lifecycle.choose(context)
     context.console.tier = choice.tier.name
-    light = temporal_file.is_light(context.settings)
-    plan = snapshot_restore.plan(found, choice.tier.name, words(skip), words(part), light)
+    plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part))
     others = [t for t in lifecycle.tiers(context).values() if t.name != choice.tier.name and t.running()]
     lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
     if dry_run:

@@ -16,6 +16,7 @@ from infra.training.described import described
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from infra.tiers.base import Tier
     from infra.training.client import Glimpse, Order
     from infra.training.contract import Contract
     from infra.training.jobs import Job
@@ -57,10 +58,10 @@ def run(
 
     wanted = runners.How(as_, image, gpus)
     order = _order(epochs, experiment, command, located=as_ != JOB)
-    contract = _contract(context)
-    order = runners.applied(order, wanted, runners.obstacle(context.stack, context.console.tier))
-    _ensure_worker(context, contract)
-    job = _start(context, contract, order)
+    active, contract = _running(context)
+    order = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
+    _ensure_worker(active, contract)
+    job = _start(active, contract, order)
     if detach:
         return _detached(job)
     try:
@@ -82,7 +83,7 @@ def list_(context: Context, limit: int = 20) -> Answer:
 
     if limit < 1:
         raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
-    jobs = client.newest(_contract(context), limit)
+    jobs = client.newest(_running(context)[1], limit)
     rows = tuple((j.id, j.state, _epochs(j), _percent(j.heldout_accuracy), _when(j), _duration(j)) for j in jobs)
     lines = () if jobs else ("no training yet; start one: invoke train.run",)
     heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
@@ -97,7 +98,7 @@ def show(context: Context, job: str) -> Answer:
     """
     from infra.training import client
 
-    contract = _contract(context)
+    _, contract = _running(context)
     found = client.find(contract, job)
     metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
     data = {**described(found), "metrics": metrics, "artifacts": stored, "log": str(_log(context, found.id))}
@@ -117,12 +118,12 @@ def cancel(context: Context, job: str) -> Answer:
     """
     from infra.training import client
 
-    contract = _contract(context)
+    active, contract = _running(context)
     found = client.find(contract, job)
     if found.final:
         return Answer(described(found), lines=(f"{found.id} has already {_ended(found.state)}: nothing to cancel",))
     # Without a worker nobody would take the cancellation up.
-    _ensure_worker(context, contract)
+    _ensure_worker(active, contract)
     client.cancel(contract, found.id)
     _await_end(context, contract, found.id)
     found = client.find(contract, found.id)
@@ -149,28 +150,29 @@ def _order(epochs: int, experiment: str, command: str, located: bool) -> Order:
     return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env)
 
 
-def _contract(context: Context) -> Contract:
+def _running(context: Context) -> tuple[Tier, Contract]:
     from infra import endpoints, lifecycle
     from infra.training import contract
 
     choice = lifecycle.choose(context)
     context.console.tier = choice.tier.name
     active = lifecycle.require_running(choice)
-    return contract.read(endpoints.contract(active.endpoints()))
+    return active, contract.read(endpoints.contract(active.endpoints()))
 
 
-def _ensure_worker(context: Context, contract: Contract) -> None:
+def _ensure_worker(active: Tier, contract: Contract) -> None:
     from infra.training import runners, service
 
-    service.ensure_worker(
-        context.stack, contract.values, runners.environment(context.settings, context.stack, context.console.tier)
-    )
+    jobs = runners.environment(active.context.settings, active.jobs_kubeconfig)
+    service.ensure_worker(active.context.stack, contract.values, jobs)
 
 
-def _start(context: Context, contract: Contract, order: Order) -> str:
+def _start(active: Tier, contract: Contract, order: Order) -> str:
     from infra.training import client, runners
+    from infra.training.request import JOB
 
-    job = client.start(contract, order, runners.orders_of(context.stack, order.runner))
+    context, cluster = active.context, active.jobs_kubeconfig if order.runner == JOB else None
+    job = client.start(contract, order, runners.orders_of(context.stack, cluster))
     context.console.say(f"job {job}, log {_log(context, job)}")
     return job
 

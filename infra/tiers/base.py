@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Self
 
+from infra import catalog
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
@@ -57,6 +60,22 @@ class ServiceStatus:
     log: str = ""
 
 
+class TemporalStorage(StrEnum):
+    """Where Temporal's storage is: a file of this machine, one inside a container, databases of PostgreSQL."""
+
+    FILE = "file"
+    INSIDE = "inside"
+    DATABASES = "databases"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a tier's monitoring covers: whether logs reach Loki, and which scrape jobs have no service that runs."""
+
+    logs: bool
+    absent: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class LogLine:
     """A line of a service's log."""
@@ -95,6 +114,8 @@ class Tier(ABC):
     """The verbs of a tier, bound to one run: what was found out about it is kept in cached properties."""
 
     name: ClassVar[str]
+    from_images: ClassVar[bool] = True
+    """Whether services run from images: a setting names their version, and PLATFORM_LEAVE_OUT leaves some out."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -200,3 +221,38 @@ class Tier(ABC):
         Raises:
             PlatformError: NOT_FOUND when nothing whole is kept; DATA_INCOMPATIBLE; it is still in the trash then.
         """
+
+    @property
+    def temporal_storage(self) -> TemporalStorage:
+        """Where Temporal keeps what it knows."""
+        light = self.context.settings.text("PLATFORM_LIGHT") == "yes"
+        return TemporalStorage.INSIDE if light else TemporalStorage.DATABASES
+
+    @property
+    def jobs_kubeconfig(self) -> Path | None:
+        """The kubeconfig with which trainings run as Kubernetes Jobs; None where they cannot."""
+        return None
+
+    def observed(self) -> Observed:
+        """What the monitoring of the services that run covers."""
+        running = self.endpoints().services
+        known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
+        return Observed(False, tuple(name for name in known if name not in running))
+
+    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Stop these services alone and keep their data; returns those that ran.
+
+        Raises:
+            PlatformError: USAGE where services only stop together.
+        """
+        steps = ("invoke down stops everything",)
+        raise PlatformError("USAGE", f"the tier {self.name} stops its services together", steps=steps)
+
+    def paused(self, name: str) -> AbstractContextManager[None]:
+        """Stop one service for the block; it is ready again afterwards, whatever happened.
+
+        Raises:
+            PlatformError: USAGE where no single service can be stopped.
+        """
+        steps = ("leave --alerts out",)
+        raise PlatformError("USAGE", f"on the tier {self.name} no single service can be stopped", steps=steps)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from infra.training.job_manifest import Shape
     from infra.training.orders import Orders
 
-JOB_TIER = "kind"
-"""The tier whose trainings may be Jobs: a Job reaches the platform by its addresses inside the cluster."""
 MOST_GPUS = 64
 
 
@@ -35,17 +33,22 @@ class How:
     gpus: int = 0
 
 
-def obstacle(stack: Stack, tier: str) -> PlatformError | None:
-    """Why trainings of the running platform cannot be Jobs; None where they can."""
+def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
+    """Why trainings of the running platform cannot be Jobs; None where they can.
+
+    Args:
+        kubeconfig: that of the platform's cluster; None where it runs in none.
+        tier: its name, for people.
+    """
     from infra.training import cluster, job_manifest
 
-    if tier != JOB_TIER:
+    if kubeconfig is None:
         what = f"trainings are Jobs in a Kubernetes cluster only; this is the tier {tier}"
         steps = ("invoke up --tier kind, then the same with --tier kind", "or leave --as job away")
         return PlatformError("TIER_UNAVAILABLE", what, steps=steps)
     shape = job_manifest.Shape()
     try:
-        found = _cluster(stack, shape)
+        found = _cluster(kubeconfig, shape)
         there = found.has_config_map(shape.config_map)
     except (cluster.Away, cluster.Refused) as error:
         return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
@@ -57,28 +60,28 @@ def obstacle(stack: Stack, tier: str) -> PlatformError | None:
     return None if there else PlatformError("TIER_UNAVAILABLE", what, why=why, steps=steps)
 
 
-def orders_of(stack: Stack, runner: str) -> Orders:
-    """What signs an order: the key of the cluster for a Job, else that of the stack.
+def orders_of(stack: Stack, kubeconfig: Path | None) -> Orders:
+    """What signs an order: the key of the cluster for a Job, else that of the stack (`kubeconfig` is None).
 
     Raises:
         PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE; UNREACHABLE or TIER_UNAVAILABLE of a cluster.
     """
     from infra.training import cluster, job_manifest, service
 
-    if runner != JOB:
+    if kubeconfig is None:
         return service.open_orders(stack)
     shape = job_manifest.Shape()
     try:
-        return orders.of_cluster(_cluster(stack, shape), shape.signing)
+        return orders.of_cluster(_cluster(kubeconfig, shape), shape.signing)
     except (cluster.Away, cluster.Refused) as error:
         steps = ("invoke status",)
         raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps) from error
 
 
-def _cluster(stack: Stack, shape: Shape) -> Cluster:
+def _cluster(kubeconfig: Path, shape: Shape) -> Cluster:
     from infra.training import cluster
 
-    return cluster.Cluster(cluster.from_kubeconfig(_kubeconfig(stack)), shape.namespace)
+    return cluster.Cluster(cluster.from_kubeconfig(kubeconfig), shape.namespace)
 
 
 def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
@@ -107,20 +110,15 @@ def _check(how: How) -> None:
         raise PlatformError("USAGE", f"--image {how.image!r} is no reference of an image")
 
 
-def environment(settings: Settings, stack: Stack, tier: str) -> dict[str, str]:
+def environment(settings: Settings, kubeconfig: Path | None) -> dict[str, str]:
     """What the worker gets beside the contract: what it needs for Jobs where there are any, and what settings name."""
     from infra.supervision import client as supervise
 
-    if tier != JOB_TIER:
+    if kubeconfig is None:
         return supervise.passed(settings)
     image = settings.text("TRAINING_IMAGE") or settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE
-    kubeconfig = _kubeconfig(stack)
     cluster = {"TRAINING_KUBECONFIG": str(kubeconfig), "TRAINING_KUBECONFIG_DIGEST": _digest(kubeconfig)}
     return {**supervise.passed(settings), "TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
-
-
-def _kubeconfig(stack: Stack) -> Path:
-    return stack.tier_home(JOB_TIER) / "kubeconfig"
 
 
 def _digest(kubeconfig: Path) -> str:

@@ -34,7 +34,7 @@ from infra.data.store import Backup, Draft, File
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.base import Tier
+from infra.tiers.base import TemporalStorage, Tier
 
 KIND = "snapshot"
 PARTS = ("databases", "objects", "redis", "temporal")
@@ -64,8 +64,7 @@ class Order:
 class _Making:
     """A snapshot while it is made."""
 
-    context: Context
-    tier: str
+    tier: Tier
     ends: Endpoints
     order: Order
     content: Path
@@ -73,6 +72,11 @@ class _Making:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     quiesce: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context:
+        """Settings, directories, console."""
+        return self.tier.context
 
     def mark(self, part: str, **facts: object) -> None:
         """Note as of when a part is."""
@@ -110,33 +114,31 @@ def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Back
     taken = {b.facts.get("label") for b in listing(target)}
     free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
     order = Order(target, free, tuple(parts), why=why)
-    return create(tier.context, tier.name, tier.endpoints(), order)
+    return create(tier, order)
 
 
-def create(context: Context, tier: str, ends: Endpoints, order: Order, event: Event = silent) -> Backup:
+def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
     """Make a snapshot, verify it, publish it.
 
     Args:
-        context: settings, directories, console.
-        tier: the tier's name.
-        ends: where the services are.
+        tier: a tier that runs.
         order: what it shall hold.
         event: gets what happens.
 
     Raises:
         PlatformError: LOCKED, USAGE for a label that is taken, and what its parts raise; nothing is published then.
     """
-    began = time.monotonic()
+    began, ends = time.monotonic(), tier.endpoints()
     recipients = age.recipients(order.recipients)
     with store.locked(order.target, "snapshot.create"):
         _free(order)
         with store.publishing(order.target, KIND) as (draft, facts):
-            making = _Making(context, tier, ends, order, draft.directory / CONTENT, event)
+            making = _Making(tier, ends, order, draft.directory / CONTENT, event)
             making.content.mkdir(mode=0o700)
             _fill(making)
             facts |= _facts(making)
             if order.verify:
-                facts["verified"] = snapshot_verify.verify(context, ends, making.content, facts, event)
+                facts["verified"] = snapshot_verify.verify(tier.context, ends, making.content, facts, event)
             _seal(draft, making.content, recipients)
             facts |= {"recipients": list(order.recipients), "seconds": round(time.monotonic() - began, 3)}
         made = store.load(Path(facts["path"]))
@@ -193,8 +195,7 @@ def _databases(making: _Making) -> None:
 
 def _in_databases(making: _Making) -> bool:
     """Whether Temporal's databases are what it uses: they are there for the development server, too, but stay empty."""
-    light = temporal_file.is_light(making.context.settings)
-    return temporal_file.place(making.tier, light) == temporal_file.DATABASES
+    return making.tier.temporal_storage == TemporalStorage.DATABASES
 
 
 def _references(making: _Making, taken: Snapshots) -> None:
@@ -208,7 +209,7 @@ def _while_held(making: _Making) -> None:
         facts = redis_dump.save(making.ends, making.directory("redis"))
         making.parts["redis"] = facts
         making.mark("redis", offset=facts["offset"], keys=facts["keys"])
-    source = temporal_file.storage(making.context.stack, making.tier)
+    source = temporal_file.storage(making.tier)
     if "temporal" in making.order.parts and source is not None:
         facts = temporal_file.copy(source, making.directory("temporal") / temporal_file.FILE)
         making.parts["temporal"] = {"storage": "file", **facts}
@@ -249,7 +250,7 @@ def seeds(home: Stack, order: Order) -> list[Path]:
 
 def _facts(making: _Making) -> dict[str, Any]:
     order = making.order
-    head = {"label": order.label, "why": order.why, "tier": making.tier, "stack": making.context.stack.name}
+    head = {"label": order.label, "why": order.why, "tier": making.tier.name, "stack": making.context.stack.name}
     return {**head, "parts": making.parts, "leftOut": making.left_out, "quiesce": making.quiesce}
 
 

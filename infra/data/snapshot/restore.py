@@ -28,7 +28,7 @@ from infra.data.snapshot import age, create, manifest, verify
 from infra.data.store import Backup
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.tiers.base import Tier
+from infra.tiers.base import TemporalStorage, Tier
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,8 @@ class Done:
     seconds: float = 0.0
 
 
-def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str] = (), light: bool = False) -> Plan:
+def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
     """Decide what a restore does; nothing is touched.
-
-    Args:
-        light: whether Temporal is the development server on a tier with containers.
 
     Raises:
         PlatformError: USAGE for unknown parts; NOT_FOUND for parts that the snapshot lacks; DATA_INCOMPATIBLE when a
@@ -88,28 +85,28 @@ def plan(backup: Backup, tier: str, skip: Sequence[str] = (), only: Sequence[str
     if missing:
         raise PlatformError("NOT_FOUND", f"the snapshot has no {missing[0]}", steps=(f"it has: {', '.join(held)}",))
     wanted = [p for p in held if not only or p in only]
-    stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier, light))}
+    stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier))}
     if set(stuck) - set(skip):
-        raise _stuck(backup, tier, {p: why for p, why in stuck.items() if p not in skip})
+        raise _stuck(backup, tier.name, {p: why for p, why in stuck.items() if p not in skip})
     left = {p: stuck.get(p, "skipped as asked for") for p in wanted if p in skip}
-    return Plan(backup, tier, tuple(p for p in wanted if p not in skip), left)
+    return Plan(backup, tier.name, tuple(p for p in wanted if p not in skip), left)
 
 
 _PLACES = {
-    temporal_file.FILE_OF_OURS: "a file of its development server (SQLite)",
-    temporal_file.INSIDE: "a file of its development server (SQLite) inside a container",
-    temporal_file.DATABASES: "databases of PostgreSQL",
+    TemporalStorage.FILE: "a file of its development server (SQLite)",
+    TemporalStorage.INSIDE: "a file of its development server (SQLite) inside a container",
+    TemporalStorage.DATABASES: "databases of PostgreSQL",
 }
 
 
-def _cannot_cross(part: str, facts: Mapping[str, Any], tier: str, light: bool) -> str:
+def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
     """Why a part cannot be restored on a tier; '' when it can."""
     if part != "temporal":
         return ""
-    here, there = temporal_file.place(tier, light), facts["parts"]["temporal"]["storage"]
+    here, there = tier.temporal_storage, facts["parts"]["temporal"]["storage"]
     if here == there:
         return ""
-    shown = f"{tier} (light)" if here == temporal_file.INSIDE else tier
+    shown = f"{tier.name} (light)" if here == TemporalStorage.INSIDE else tier.name
     return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
 
 
@@ -160,7 +157,7 @@ def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Don
     ends = tier.endpoints()
     if "redis" in made.parts:
         redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)
-        _keep_redis(tier, ends, made, done)
+        _keep_redis(tier, made, done)
     if "databases" in made.parts:
         _databases(tier.context, ends, made, content, done, event)
     if "objects" in made.parts:
@@ -174,11 +171,11 @@ def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Don
     return done
 
 
-def _keep_redis(tier: Tier, ends: Endpoints, made: Plan, done: Done) -> None:
+def _keep_redis(tier: Tier, made: Plan, done: Done) -> None:
     """A snapshot of the present keys, from which they come back."""
     target = create.default_target(tier.context.stack)
     why = f"before a restore of {made.backup.path.name}"
-    kept = create.create(tier.context, tier.name, ends, create.Order(target, "", ("redis",), why=why))
+    kept = create.create(tier, create.Order(target, "", ("redis",), why=why))
     done.way_back["redis"] = f"invoke snapshot.restore {kept.path.name} --yes"
 
 
@@ -228,7 +225,7 @@ def _temporal(tier: Tier, made: Plan, content: Path, done: Done) -> None:
     """Temporal's file into its place while the platform is stopped; where it is databases, a fresh look at them."""
     if "temporal" not in made.parts:
         return
-    if made.backup.facts["parts"]["temporal"]["storage"] == "file":
+    if made.backup.facts["parts"]["temporal"]["storage"] == TemporalStorage.FILE:
         _file(tier, content, done)
     else:
         tier.restart(("temporal",))  # it holds what it has read of its databases in memory
@@ -255,4 +252,4 @@ def _file(tier: Tier, content: Path, done: Done) -> None:
 def _place(tier: Tier, kept: Sequence[trash.Entry]) -> Path:
     """The directory of Temporal's file."""
     paths = [item.path for entry in kept for item in entry.items if item.path]
-    return paths[0] if paths else tier.context.stack.tier_home(tier.name) / "data" / "temporal"
+    return paths[0] if paths else tier.home / "data" / "temporal"

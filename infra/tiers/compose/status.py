@@ -9,7 +9,7 @@ from typing import Any
 
 from infra import docker_engine
 from infra.endpoints import Endpoints
-from infra.tiers.base import ServiceStatus
+from infra.tiers.base import Observed, ServiceStatus
 from infra.tiers.compose import state as compose_state
 from infra.tiers.compose.cli import left_out
 from infra.tiers.compose.model import Part
@@ -48,6 +48,19 @@ def _one(
         engine,
         f"docker logs {main.name}" if main else "",
     )
+
+
+_SCRAPED: Mapping[str, str] = {
+    **{"alloy": "alloy", "grafana": "grafana", "loki": "loki", "node": "node-exporter", "mlflow": "mlflow"},
+    **{"postgres": "postgres-exporter", "redis": "redis-exporter"},
+}
+"""Prometheus' job -> the container that it asks."""
+
+
+def observed(session: Session) -> Observed:
+    """What the monitoring covers."""
+    there = {name for name, box in session.containers().items() if box.up}
+    return Observed("alloy" in there, tuple(job for job, part in _SCRAPED.items() if part not in there))
 
 
 def _named(part: Part, detail: str, service: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
@@ -11,7 +12,7 @@ from infra import catalog, docker_engine, endpoints
 from infra.docker_engine import Engine
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
+from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.compose import cli, data, model, project, pull
 from infra.tiers.compose import logs as compose_logs
 from infra.tiers.compose import start as compose_start
@@ -160,3 +161,21 @@ class Compose(Tier):
         session = self.session
         image = data.some_image(session.client, data.image_of(session.model, removal.volume))
         data.unstash(session.client, removal, kept, image)
+
+    def observed(self) -> Observed:
+        """By the containers that run: exporters are no services of the catalogue."""
+        return compose_status.observed(self.session)
+
+    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Remove their containers."""
+        return compose_start.stop_services(self.session, names)
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Its container is stopped for the block."""
+        try:
+            self.session.compose.run("stop", name)
+            yield
+        finally:
+            self.session.compose.run("start", name)
+            self.wait((name,), None)

@@ -39,6 +39,11 @@ class Kind(Tier):
             return Availability(False, f"not installed: {', '.join(absent)}", steps)
         return Availability(True, "kind, kubectl and helm are installed", prefer=False)
 
+    @property
+    def jobs_kubeconfig(self) -> Path:
+        """That of the cluster: a Job reaches the platform by its addresses inside."""
+        return self.cluster.kubeconfig
+
     @cached_property
     def cluster(self) -> Cluster:
         """The cluster of the stack."""

@@ -16,7 +16,7 @@ from infra.errors import PlatformError
 from infra.provision import ensure
 from infra.supervision import client as supervise
 from infra.tiers import providers
-from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
+from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, TemporalStorage, Tier, known_or_why
 from infra.tiers.native import checks, mlflow_env, object_store, postgres, services, trash
 from infra.tiers.native import logs as native_logs
 from infra.tiers.native import status as native_status
@@ -32,6 +32,8 @@ class Native(Tier):
     """The platform as plain processes; `home` holds state, data and logs."""
 
     name = NAME
+    from_images = False
+    temporal_storage = TemporalStorage.FILE
 
     def available(self) -> Availability:
         """Whether every program is there."""

@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from infra import stack
+from infra import lifecycle
 from infra.errors import PlatformError
 from infra.training import cluster, job_manifest, runners
 from infra.training.client import Order
@@ -19,7 +19,7 @@ from infra.training.job_manifest import Shape, manifest
 from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
 from infra.training.request import JOB, Request
 from infra.training.runners import How
-from tests.unit.helpers import settings_of
+from tests.unit.helpers import context_of, settings_of
 from tests.unit.training.api_server import serving
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
@@ -142,25 +142,24 @@ def test_how_a_training_runs(obstacle: PlatformError | None, how: How, command: 
 
 
 def test_jobs_need_the_tier_and_the_application_in_its_cluster(tmp_path: Path) -> None:
-    home = stack.of(settings_of(tmp_path))
+    path = tmp_path / "kind" / "kubeconfig"
     for tier in ("native", "compose"):
-        found = runners.obstacle(home, tier)
+        found = runners.obstacle(None, tier)
         assert found is not None
         assert (found.code, "invoke up --tier kind" in found.steps[0]) == ("TIER_UNAVAILABLE", True)
-    found = runners.obstacle(home, "kind")
+    found = runners.obstacle(path, "kind")
     assert found is not None
     assert found.code == "NOT_RUNNING"
     with serving() as (state, _):
-        path = home.tier_home("kind") / "kubeconfig"
         path.parent.mkdir(parents=True)
         path.write_text(kubeconfig(state.port, token="t"))
-        found = runners.obstacle(home, "kind")
+        found = runners.obstacle(path, "kind")
         assert found is not None
         assert "app.build" in found.steps[0]
         state.config_maps.add("platform-env")
-        assert runners.obstacle(home, "kind") is None
+        assert runners.obstacle(path, "kind") is None
         state.broken = 503
-        found = runners.obstacle(home, "kind")
+        found = runners.obstacle(path, "kind")
         assert found is not None
         assert found.code == "UNREACHABLE"
 
@@ -184,14 +183,16 @@ def test_what_does_not_go_together_is_refused(obstacle: PlatformError | None, ho
 
 def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: Path) -> None:
     found = settings_of(tmp_path, BACKEND_IMAGE="b:1")
-    home = stack.of(found)
-    assert runners.environment(found, home, "native") == {}
-    before = runners.environment(found, home, "kind")
+    context = context_of(tmp_path)
+    given = {name: tier.jobs_kubeconfig for name, tier in lifecycle.tiers(context).items()}
+    assert given == {"compose": None, "native": None, "kind": context.stack.tier_home("kind") / "kubeconfig"}
+    assert runners.environment(found, given["native"]) == {}
+    before = runners.environment(found, given["kind"])
     assert (before["TRAINING_RUNNER"], before["TRAINING_IMAGE"]) == ("subprocess,job", "b:1")
     kubeconfig = Path(before["TRAINING_KUBECONFIG"])
     kubeconfig.parent.mkdir(parents=True)
     kubeconfig.write_text("made anew")
-    assert runners.environment(found, home, "kind") != before, "the worker must begin anew"
+    assert runners.environment(found, given["kind"]) != before, "the worker must begin anew"
 
 
 def kubeconfig(port: int = 1234, **user: str) -> str:

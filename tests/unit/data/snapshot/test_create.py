@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from infra import lifecycle
 from infra.data import redis_dump, temporal_file
 from infra.data.objects.pool import Pool
 from infra.data.snapshot import age, create, restore
 from infra.data.store import Backup
 from infra.errors import PlatformError
 from infra.tasks import collection
+from infra.tiers.base import Tier
 from tests.unit.helpers import context_of
 from tests.unit.test_lifecycle import FakeTier
 
@@ -36,12 +38,16 @@ def held(tier: str = "native", storage: str = "file") -> Backup:
     return Backup(Path("/x/000001"), "snapshot", 1, "2026-01-02T03:04:05Z", facts)
 
 
+def on(tier: str, *, light: bool = False) -> Tier:
+    return lifecycle.tier_of(tier, context_of(Path("/x"), PLATFORM_LIGHT="yes" if light else ""))
+
+
 def code(caught: pytest.ExceptionInfo[PlatformError]) -> str:
     return caught.value.code
 
 
 def test_all_parts_are_restored_on_the_tier_they_are_of() -> None:
-    made = restore.plan(held(), "native")
+    made = restore.plan(held(), on("native"))
     assert made.parts == ("databases", "objects", "redis", "temporal")
     assert made.left_out == {}
     assert "_old_" in "\n".join(made.lines())
@@ -50,10 +56,10 @@ def test_all_parts_are_restored_on_the_tier_they_are_of() -> None:
 @pytest.mark.parametrize(("tier", "storage", "to"), [("native", "file", "compose"), ("compose", "databases", "native")])
 def test_temporal_cannot_cross_and_that_is_said_first(tier: str, storage: str, to: str) -> None:
     with pytest.raises(PlatformError) as caught:
-        restore.plan(held(tier, storage), to)
+        restore.plan(held(tier, storage), on(to))
     assert code(caught) == "DATA_INCOMPATIBLE"
     assert "--skip temporal" in caught.value.steps[0]
-    made = restore.plan(held(tier, storage), to, skip=("temporal",))
+    made = restore.plan(held(tier, storage), on(to), skip=("temporal",))
     assert made.parts == ("databases", "objects", "redis")
     assert "SQLite" in made.left_out["temporal"]
 
@@ -61,30 +67,30 @@ def test_temporal_cannot_cross_and_that_is_said_first(tier: str, storage: str, t
 @pytest.mark.parametrize(("tier", "storage"), [("compose", "databases"), ("kind", "databases"), ("native", "file")])
 def test_the_light_stack_takes_no_storage_of_temporal(tier: str, storage: str) -> None:
     with pytest.raises(PlatformError) as caught:
-        restore.plan(held(tier, storage), "compose", light=True)
+        restore.plan(held(tier, storage), on("compose", light=True))
     assert code(caught) == "DATA_INCOMPATIBLE"
     assert "--skip temporal" in caught.value.steps[0]
     assert "inside a container" in caught.value.why
-    made = restore.plan(held(tier, storage), "compose", skip=("temporal",), light=True)
+    made = restore.plan(held(tier, storage), on("compose", light=True), skip=("temporal",))
     assert made.parts == ("databases", "objects", "redis")
 
 
 def test_light_means_nothing_to_the_native_tier() -> None:
-    assert restore.plan(held(), "native", light=True).left_out == {}
+    assert restore.plan(held(), on("native", light=True)).left_out == {}
 
 
 def test_from_compose_to_kind_everything_crosses() -> None:
-    assert restore.plan(held("compose", "databases"), "kind").left_out == {}
+    assert restore.plan(held("compose", "databases"), on("kind")).left_out == {}
 
 
 def test_unknown_and_missing_parts() -> None:
     with pytest.raises(PlatformError) as caught:
-        restore.plan(held(), "native", skip=("rediss",))
+        restore.plan(held(), on("native"), skip=("rediss",))
     assert code(caught) == "USAGE"
     lacking = held()
     del lacking.facts["parts"]["redis"]
     with pytest.raises(PlatformError) as caught:
-        restore.plan(lacking, "native", only=("redis",))
+        restore.plan(lacking, on("native"), only=("redis",))
     assert code(caught) == "NOT_FOUND"
 
 
@@ -107,7 +113,7 @@ def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
     taken = [replace(held(), facts={"label": name}) for name in ("kind-down", "kind-down-2")]
     asked = list[create.Order]()
     monkeypatch.setattr(create, "listing", lambda target: taken)
-    monkeypatch.setattr(create, "create", lambda context, tier, ends, order: asked.append(order))
+    monkeypatch.setattr(create, "create", lambda tier, order: asked.append(order))
     create.keep(FakeTier().of(context_of(tmp_path)), "kind-down", "before")
     assert [o.label for o in asked] == ["kind-down-3"]
 
