@@ -94,7 +94,7 @@ def _signing(orders: Orders | None) -> Orders:
     return orders
 
 
-def _failed(request: Request, error: Exception) -> JSONResponse:
+def _failed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PlatformError)
     body = {"error": {"code": error.code, "message": error.what, "why": error.why}}
     return JSONResponse(body, STATUS.get(error.code, 500))

@@ -10,16 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import invoke
 
 from infra.console import FORMATS, Answer, Console
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-
-if TYPE_CHECKING:
-    from infra.settings import Settings
 
 
 def directory(chosen: str, default: Path) -> Path:
@@ -74,7 +71,7 @@ def command(
     """
 
     def decorate(body: Callable[..., Answer | None]) -> invoke.Task[Any]:
-        def task(context: invoke.Context, **options: Any) -> None:
+        def task(_: invoke.Context, **options: Any) -> None:
             common = {key: options.pop(key) for key in COMMON}
             common["tier"] = options.pop(TIER[0], "") if tier == ANY else tier
             options = {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in options.items()}
@@ -153,7 +150,7 @@ def _answered(
     home = stack.of(loaded)
     private.check_tree(home.home)  # it says which programs are run
     loaded = settings.with_remembered(loaded, stack.remembered_settings(home), str(home.memory))
-    console.secrets = tuple(s for s in loaded.secrets() if not _public(loaded, s))
+    console.secrets = tuple(s for s in loaded.secrets() if not _public(s))
     console.stack = home.name
     if log:
         console.open_log(home.logs)
@@ -182,7 +179,7 @@ def _refuse_unusable(options: Mapping[str, Any]) -> None:
             raise PlatformError("USAGE", f"{flag} {value:g} is not between 0 and {MOST_SECONDS:.0f}", steps=steps)
 
 
-def _public(settings: Settings, secret: str) -> bool:
+def _public(secret: str) -> bool:
     """The documented development passwords are no secrets, and hiding them would garble every log."""
     from infra import catalog
 
@@ -198,7 +195,7 @@ def _signals() -> Iterator[None]:
     """SIGTERM ends a run like Ctrl-C, with its own exit code; impatience does not cut the clearing away off."""
     last, came, hook = -AGAIN, BaseException(), sys.unraisablehook
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, _: object) -> None:
         nonlocal last, came
         if time.monotonic() - last < AGAIN:
             return

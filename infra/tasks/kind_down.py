@@ -32,7 +32,7 @@ def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
         training.stop_worker(active.context.stack)
         kind_life.stop(cluster)
         kind_life.tear_down(cluster, active.tools)
-        return _answer(cluster, "deleted, its volumes are kept", kept=str(cluster.volumes))
+        return _answer("deleted, its volumes are kept", kept=str(cluster.volumes))
     removals = active.removals(())
     _consent(active, cluster, removals, no_backup, yes)
     back = "" if no_backup or not removals else _way_back(active, removals)
@@ -41,7 +41,7 @@ def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
     for removal in active.removals(()):
         active.remove([removal])
     kind_life.tear_down(cluster, active.tools)
-    return _answer(cluster, "deleted with its volumes", back=back)
+    return _answer("deleted with its volumes", back=back)
 
 
 def _nothing(cluster: Cluster) -> Answer:
@@ -52,7 +52,7 @@ def _nothing(cluster: Cluster) -> Answer:
     return Answer({"deleted": False, "kept": "", "back": ""}, lines=("there is no cluster of this stack", *kept))
 
 
-def _answer(cluster: Cluster, text: str, kept: str = "", back: str = "") -> Answer:
+def _answer(text: str, kept: str = "", back: str = "") -> Answer:
     lines = (f"the cluster is {text}", *((f"the way back: {back}",) if back else ()), "Next: invoke kind.up")
     return Answer({"deleted": True, "kept": kept, "back": back}, lines=lines)
 

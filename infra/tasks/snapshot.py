@@ -332,7 +332,7 @@ def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answ
 
 
 @command(log=False, help={"to": "the new file"})
-def key(context: Context, to: str) -> Answer:
+def key(_: Context, to: str) -> Answer:
     """Make a key for encrypted snapshots: the private key goes into a file, its recipient is printed.
 
     Example: invoke snapshot.key --to backup-key.txt

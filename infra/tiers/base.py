@@ -239,7 +239,7 @@ class Tier(ABC):
         known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
         return Observed(False, tuple(name for name in known if name not in running))
 
-    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+    def stop_services(self, _names: Sequence[str]) -> tuple[str, ...]:
         """Stop these services alone and keep their data; returns those that ran.
 
         Raises:
@@ -248,7 +248,7 @@ class Tier(ABC):
         steps = ("invoke down stops everything",)
         raise PlatformError("USAGE", f"the tier {self.name} stops its services together", steps=steps)
 
-    def paused(self, name: str) -> AbstractContextManager[None]:
+    def paused(self, _name: str) -> AbstractContextManager[None]:
         """Stop one service for the block; it is ready again afterwards, whatever happened.
 
         Raises:

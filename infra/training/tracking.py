@@ -110,7 +110,7 @@ class ClearMLBackend:
             self._task.log_metric(metric.name, metric.value, metric.epoch)
         self._sent = max((m.epoch for m in history), default=0)
 
-    def close(self, status: str, artifacts: Mapping[str, bytes], at: int) -> None:
+    def close(self, status: str, artifacts: Mapping[str, bytes], _at: int) -> None:
         """Send the files and the status."""
         if self._task:
             for name, data in artifacts.items():

@@ -223,7 +223,7 @@ def claimed(job: Job, servers: Servers) -> Job:
 def stop_on_signals() -> None:
     """Let SIGTERM and SIGINT (Windows: Ctrl-Break) end the training after its clean-up."""
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _: object) -> None:
         # Once: the clean-up must not be interrupted by a second signal; whoever is in a hurry kills.
         for name in names:
             signal.signal(name, signal.SIG_IGN)

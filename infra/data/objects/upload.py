@@ -167,7 +167,7 @@ class Slice:
         self._file, self._start, self.length = file, start, length
         self._left = length
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
+    def seek(self, _offset: int, _whence: int = 0, /) -> int:
         """Back to the beginning (nothing else is needed)."""
         self._file.seek(self._start)
         self._left = self.length

@@ -73,7 +73,7 @@ def memory(total: int, parts: Sequence[Part]) -> Check:
     return Check("memory", "ok", text)
 
 
-def disk(root: str, images: int = 0) -> Check:
+def disk(root: str) -> Check:
     """Free space where the engine keeps its data, where that is on this machine."""
     path = Path(root)
     try:
