@@ -115,7 +115,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that users may change: kind is port, text, secret, path, program, choice, list or origins.
+    """A value that users may change: kind is port, count, text, secret, path, program, choice, list or origins.
 
     `empty`: whether it may be empty although its default is not.
     """
@@ -198,7 +198,11 @@ SERVICES: tuple[Service, ...] = (
         program="postgres",
         parts=(Part("postgres", "POSTGRES_IMAGE", "", volume=True),),
         release="postgresql",
-        values=(("auth.username", "POSTGRES_USER"), ("auth.password", "POSTGRES_PASSWORD")),
+        values=(
+            ("auth.username", "POSTGRES_USER"),
+            ("auth.password", "POSTGRES_PASSWORD"),
+            ("parameters.max_connections", "POSTGRES_MAX_CONNECTIONS"),
+        ),
         contract=(Variable("DATABASE_URL", secret=True), Variable("USER_DATABASE_URL", secret=True)),
         secrets=("POSTGRES_PASSWORD",),
     ),
@@ -494,6 +498,7 @@ PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
 _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("POSTGRES_USER", "admin", "text", "superuser of PostgreSQL"),
     Setting("POSTGRES_PASSWORD", "devpass", "secret", "its password"),
+    Setting("POSTGRES_MAX_CONNECTIONS", "250", "count", "connections that PostgreSQL takes; Temporal holds up to 120"),
     Setting("REDIS_PASSWORD", "", "secret", "password of Redis; empty means none"),
     Setting("MINIO_ROOT_USER", "minioadmin", "text", "access key of both object stores"),
     Setting("MINIO_ROOT_PASSWORD", "minioadmin", "secret", "secret key of both object stores; 8 characters or more"),

@@ -7,11 +7,11 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from infra.errors import PlatformError
+from infra.sqlstate import SILENT, TOO_MANY_CONNECTIONS, advice, of_text
 
 if TYPE_CHECKING:
     import psycopg
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONNECT_LIMIT = 10
 """Seconds for a server to answer a connection."""
 _guard = threading.Lock()
+_SERVERS_WORDS = re.compile(r"(?:^|failed: )\s*\w+:  (.*)", re.MULTILINE)
 _set_aside: dict[str, str] = {}
 
 
@@ -89,113 +90,55 @@ def answering(url: str, doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise failure(error, url, doing) from error
+        raise with_holders(failure(error, url, doing), url) from error
+    except PlatformError as error:
+        if error.details.get("sqlstate") != TOO_MANY_CONNECTIONS or "holders" in error.details:
+            raise
+        raise with_holders(error, url) from error
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What a SQLSTATE means for a user: the error code, what the server did, and the steps that help.
+def full(url: str, what: str, said: str) -> PlatformError:
+    """Make the error for a server that has no connection free; `said` are its words to another client."""
+    helps = advice(TOO_MANY_CONNECTIONS)
+    error = PlatformError(
+        helps.code,
+        f"PostgreSQL {helps.what}: {what}",
+        why=said,
+        steps=helps.steps,
+        details={"sqlstate": TOO_MANY_CONNECTIONS},
+    )
+    return with_holders(error, url)
 
-    In the steps `{database}` and `{user}` stand for those of the connection.
-    """
 
-    code: str
-    what: str
-    steps: tuple[str, ...]
+def with_holders(error: PlatformError, url: str) -> PlatformError:
+    """Add to an error of a server that is full who holds its connections, where one is free to ask over."""
+    if error.details.get("sqlstate") != TOO_MANY_CONNECTIONS:
+        return error
+    held = holders(url)
+    why = (
+        f"{error.why}; they are held by: {', '.join(held)}" if held else f"{error.why}; not even one is left to ask who"
+    )
+    return PlatformError(error.code, error.what, why=why, steps=error.steps, details={**error.details, "holders": held})
 
 
-_LOGS = "invoke logs -s postgres"
-_AGAIN = "run the same command again"
-_SILENT = Advice("UNREACHABLE", "does not answer", ("invoke status", "invoke doctor"))
-_FULL = "raise POSTGRES_MAX_CONNECTIONS in .env, then: invoke up"
-_OTHER = Advice("SQL_FAILED", "refused a statement", (_LOGS, "run it again with --debug for the statement"))
-_DAMAGED = Advice(
-    "SQL_FAILED",
-    "found damaged data",
-    (f"{_LOGS}: it names the table", "restore the database from a backup: invoke db.list, invoke db.restore"),
-)
-_DISK = Advice("SQL_FAILED", "has no space left", ("free space on the disk that holds its data: invoke doctor", _LOGS))
+_HOLDERS = """
+select count(*), coalesce(nullif(application_name, ''), 'a program without a name'), usename, datname,
+       coalesce(host(client_addr), 'the server itself'), current_setting('max_connections')
+from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()
+group by 2, 3, 4, 5 order by 1 desc limit 5
+"""
 
-ADVICE: Mapping[str, Advice] = {
-    "08": _SILENT,
-    "28": Advice("LOGIN_REFUSED", "refused", ("see POSTGRES_USER and POSTGRES_PASSWORD in .env", "invoke doctor")),
-    "3D000": Advice(
-        "NOT_FOUND", "has no such database", ("invoke db.init makes the platform's", "invoke db.databases")
-    ),
-    "42501": Advice(
-        "LOGIN_REFUSED",
-        "refused a statement to this user",
-        ("use a superuser, or the owner of the database: POSTGRES_USER in .env",),
-    ),
-    "42P01": Advice(
-        "SQL_FAILED",
-        "has no such table",
-        ("invoke train.run makes ours", "invoke db.shell -d {database}"),
-    ),
-    "25006": Advice(
-        "SQL_FAILED",
-        "is read-only",
-        (
-            "invoke db.shell, then: alter system reset default_transaction_read_only; select pg_reload_conf();",
-            "and where it is set for one: alter database {database}, or alter role {user}, "
-            "reset default_transaction_read_only;",
-            "a standby stays read-only: use its primary",
-        ),
-    ),
-    "40": Advice("DATABASE_BUSY", "was asked for the same by somebody else at the same time", (_AGAIN,)),
-    "42P04": Advice("DATABASE_BUSY", "has that database by now: another program has made it", (_AGAIN,)),
-    "53000": Advice("DATABASE_BUSY", "lacks resources", ("invoke status", _LOGS)),
-    "53100": _DISK,
-    "53200": Advice("DATABASE_BUSY", "has no memory left", ("end other programs, or give Docker more memory", _LOGS)),
-    "53300": Advice("DATABASE_BUSY", "has no connection free", ("end sessions that are not needed", _FULL)),
-    "53400": Advice("SQL_FAILED", "reached a limit of its configuration", (_LOGS, "invoke db.shell, then: show all;")),
-    "54": Advice("SQL_FAILED", "reached a limit of PostgreSQL", (_LOGS,)),
-    "55006": Advice(
-        "DATABASE_BUSY",
-        "refused, since somebody uses it",
-        ("invoke db.shell, then: select pid, usename, application_name, datname from pg_stat_activity;", _AGAIN),
-    ),
-    "55000": Advice(
-        "SQL_FAILED",
-        "takes no connections to it",
-        ("invoke db.shell, then: alter database {database} allow_connections true;",),
-    ),
-    "55P03": Advice(
-        "DATABASE_BUSY",
-        "could not lock what another session holds",
-        ("invoke db.shell, then: select pid, pg_blocking_pids(pid), query from pg_stat_activity;", _AGAIN),
-    ),
-    "57014": Advice(
-        "DATABASE_BUSY",
-        "cancelled a statement",
-        ("invoke db.shell, then: show statement_timeout; and look for locks in pg_stat_activity", _AGAIN),
-    ),
-    "57P01": Advice("DATABASE_BUSY", "ended the session", (_AGAIN, _LOGS)),
-    "57P02": Advice("DATABASE_BUSY", "ended the session, since another one crashed", (_AGAIN, _LOGS)),
-    "57P03": Advice("DATABASE_BUSY", "is starting, stopping or recovering", ("invoke status", _AGAIN)),
-    "57P04": Advice("NOT_FOUND", "has dropped the database", ("invoke db.databases", "invoke db.init")),
-    "57P05": Advice("DATABASE_BUSY", "ended a session that was idle", (_AGAIN,)),
-    "58": Advice("SQL_FAILED", "has trouble with its files", (_LOGS, "invoke doctor")),
-    "0A000": Advice("SQL_FAILED", "lacks that feature", ("invoke version", _LOGS)),
-    "22023": Advice("SQL_FAILED", "knows no such value of a setting", (_LOGS, "invoke version")),
-    "42704": Advice("SQL_FAILED", "has no such object, e.g. an extension or a role", (_LOGS, "invoke version")),
-    "XX001": _DAMAGED,
-    "XX002": _DAMAGED,
-    "XX000": Advice("SQL_FAILED", "has an internal error", (_LOGS, "invoke db.backup, before anything else is tried")),
-}
-"""SQLSTATE, or its first two characters for the rest of a class (PostgreSQL 18, appendix A) -> what helps."""
 
-_REFUSALS = (
-    ("28P01", r"authentication failed|no password supplied"),
-    ("28000", r"no pg_hba\.conf entry|role \".*\" does not exist|is not permitted to log in"),
-    ("3D000", r"database \".*\" does not exist"),
-    ("57P03", r"database system is (?:starting|shutting|in recovery|not yet accepting)"),
-    ("53300", r"too many (?:clients|connections)|remaining connection slots"),
-    ("55000", r"is not currently accepting connections"),
-    ("42501", r"permission denied"),
-)
-"""What the server says when it refuses a connection: libpq does not give the SQLSTATE of that."""
-_SERVERS_WORDS = re.compile(r"(?:^|failed: )\s*\w+:  (.*)", re.MULTILINE)
+def holders(url: str) -> list[str]:
+    """Ask who holds the server's connections, most first; nobody where it cannot be asked."""
+    import psycopg
+
+    with contextlib.suppress(psycopg.Error), connect(url, name="platform-holders", timeout=3) as link:
+        rows = link.execute(_HOLDERS).fetchall()
+        return [
+            f"{name} {count} of {most} ({user}, database {of}, from {at})" for count, name, user, of, at, most in rows
+        ]
+    return []
 
 
 def is_failure(error: object) -> TypeGuard[psycopg.Error]:
@@ -209,12 +152,7 @@ def sqlstate(error: psycopg.Error) -> str:
     """Return the five characters of the failure; '' where no server has answered, or it said something unknown."""
     if error.sqlstate:
         return error.sqlstate
-    return next((state for state, words in _REFUSALS if re.search(words, str(error))), "")
-
-
-def advice(state: str) -> Advice:
-    """Look up what helps on a SQLSTATE: its own row, its class's, or the one for everything else."""
-    return ADVICE.get(state) or ADVICE.get(state[:2]) or _OTHER
+    return of_text(str(error))
 
 
 def answered(error: psycopg.Error) -> bool:
@@ -234,14 +172,14 @@ def failure(error: psycopg.Error, url: str, doing: str) -> PlatformError:
         doing: what was asked for, e.g. "list the databases".
     """
     state = sqlstate(error)
-    helps = advice(state) if answered(error) else _SILENT
+    helps = advice(state) if answered(error) else SILENT
     user, where, database = _asked(error, url)
     details = {"sqlstate": state, "server": where, "database": database, "user": user, "asked": doing}
     return PlatformError(
         helps.code,
         f"PostgreSQL {helps.what}: {doing} ({user}@{where}, database {database})",
         why=f"{_said(error)} (SQLSTATE {state})" if state else _said(error),
-        steps=tuple(step.format(database=database, user=user) for step in helps.steps),
+        steps=helps.steps_for(database, user),
         details={k: v for k, v in details.items() if v},
     )
 

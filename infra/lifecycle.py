@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, health, probes, stack
+from infra import catalog, database, health, probes, stack
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.settings import Settings
+from infra.sqlstate import TOO_MANY_CONNECTIONS, of_text
 from infra.stack import Stack
 from infra.tiers.base import Availability, Check, ServiceStatus, Tier
 from infra.waiting import login_steps
@@ -210,6 +211,8 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
         bad = _unanswered({name: questions[name] for name in bad})
     if bad:
         name, finding = next(iter(bad.items()))
+        if of_text(finding.detail) == TOO_MANY_CONNECTIONS:
+            raise database.full(endpoints.database_url("postgres"), f"{name} could not be asked", finding.detail)
         refused = finding.fatal and name in endpoints.services
         raise PlatformError(
             "LOGIN_REFUSED" if refused else "SERVICE_FAILED",
@@ -222,10 +225,17 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
 
 
 def _unanswered(questions: dict[str, dict[str, Any]]) -> dict[str, Finding]:
-    """What is not as it should be; who was only too slow is asked once more, with more time."""
+    """What is not as it should be; who was only too slow is asked once more, with more time.
+
+    And one by one where the server has not a connection for each question at once.
+    """
     bad = {name: finding for name, finding in health.ask(questions).items() if not finding.ok}
+    for name in [n for n, finding in bad.items() if of_text(finding.detail) == TOO_MANY_CONNECTIONS]:
+        bad |= health.ask({name: questions[name]})
     slow = {name: questions[name] for name, finding in bad.items() if finding.detail == probes.TOO_SLOW}
-    return bad if not slow else {n: f for n, f in (bad | health.ask(slow, limit=PATIENCE)).items() if not f.ok}
+    if slow:
+        bad |= health.ask(slow, limit=PATIENCE)
+    return {name: finding for name, finding in bad.items() if not finding.ok}
 
 
 def psql(settings: Settings) -> Path:

@@ -21,6 +21,7 @@ _PREFIX = "PLATFORM_"
 _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
+_COUNT = range(20, 10_001)
 _BAD_IN_URL = frozenset(" \t\r\n\0")
 _BAD_IN_ACCESS_KEY = frozenset(",/=:")
 _ACCESS_KEYS = ("MINIO_ROOT_USER", *(f"{prefix}_ACCESS_KEY" for prefix in catalog.EXTERNAL_STORES.values()))
@@ -214,6 +215,9 @@ def _problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "port":
         digits = text.isascii() and text.isdigit() and len(text) <= 5
         return "" if digits and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
+    if setting.kind == "count":
+        digits = text.isascii() and text.isdigit() and len(text) <= 5
+        return "" if digits and int(text) in _COUNT else f"is not a number from {_COUNT[0]} to {_COUNT[-1]}"
     if setting.kind == "choice":
         return (
             "" if text in ("", *setting.choices) else f"is none of those in this version: {', '.join(setting.choices)}"

@@ -298,6 +298,28 @@ def test_who_is_slow_on_a_busy_machine_is_asked_once_more(tmp_path: Path, monkey
     assert limits == [5.0, lifecycle.PATIENCE]
 
 
+def test_a_server_that_is_nearly_full_is_asked_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def ask(questions: dict[str, Any], limit: float = 5.0) -> dict[str, Finding]:
+        asked.append(list(questions))
+        full = Finding(False, "FATAL:  sorry, too many clients already")
+        return {name: full if "database" in name and len(questions) > 1 else Finding(True) for name in questions}
+
+    monkeypatch.setattr(health, "ask", ask)
+    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    up(context_of(tmp_path), FakeTier())
+    assert asked[1:] == [["database platform"], ["database users"], ["database labeler"]]
+
+
+def test_a_server_that_is_full_is_no_broken_one(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    answers["postgres"] = Finding(False, "FATAL:  sorry, too many clients already")
+    with pytest.raises(PlatformError) as caught:
+        up(context_of(tmp_path), FakeTier())
+    assert caught.value.code == "DATABASE_BUSY"
+    assert any("POSTGRES_MAX_CONNECTIONS" in step for step in caught.value.steps)
+
+
 # --- status
 
 

@@ -174,6 +174,13 @@ def test_names_of_the_contract_are_refused_as_settings(tmp_path: Path, name: str
 # --- values
 
 
+@pytest.mark.parametrize("value", ["0", "19", "10001", "-5", "2e3", "many", "٢٥٠", ""])
+def test_a_count_that_no_server_could_use_is_refused(tmp_path: Path, value: str) -> None:
+    error = refused(tmp_path, f"POSTGRES_MAX_CONNECTIONS={value}\n")
+    assert error.code == "SETTING_INVALID"
+    assert "20 to 10000" in everything(error)
+
+
 @pytest.mark.parametrize(
     "port", ["", "0", "65536", "-1", "abc", "5432.0", " 5432", "0x10", "٥٤٣٢", "9" * 5000], ids=lambda p: p[:8]
 )

@@ -15,6 +15,7 @@ from infra import database, shell
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
+from infra.sqlstate import advice, of_text
 
 if TYPE_CHECKING:
     import psycopg
@@ -232,13 +233,14 @@ def login(server: Server, name: str = "") -> dict[str, str]:
 
 
 def failure(code: str, argv: Sequence[str], result: shell.Result, what: str) -> PlatformError:
-    """The error for a client program that ended with a failure; carries its last lines."""
+    """The error for a client program that failed: with its last lines, and the SQLSTATE of a refused connection."""
     ending = f"was killed by signal {-result.code}" if result.code < 0 else f"ended with {result.code}"
     lines = [line for line in result.out.splitlines() if line.strip()]
+    state = of_text(next((line for line in lines if "FATAL:" in line), ""))
     return PlatformError(
         code,
         f"{what}: {Path(argv[0]).name} {ending}",
         why=next((line for line in lines if "error" in line.lower()), lines[-1] if lines else ""),
-        steps=("invoke status", "invoke logs -s postgres"),
-        details={"log": lines[-LAST_LINES:], "command": list(argv)},
+        steps=advice(state).steps_for("DATABASE", "USER") if state else ("invoke status", "invoke logs -s postgres"),
+        details={"log": lines[-LAST_LINES:], "command": list(argv), **({"sqlstate": state} if state else {})},
     )

@@ -157,13 +157,17 @@ def _filled(settings: Settings, there: Endpoints, console: Console, backup: Path
     console.say(f"  {len(done.databases)} databases with {rows:,} rows are the same in both")
 
 
+_CONNECTIONS = "100"
+"""For a server that only we use."""
+
+
 @contextlib.contextmanager
 def _serving(place: Place, ends: Endpoints, log: Path) -> Iterator[Endpoints]:
     """Run a server on a port of its own; yields its endpoints."""
     with socket.create_server((ends.host, 0)) as probe:
         port = int(probe.getsockname()[1])
     there = replace(ends, ports={**ends.ports, "POSTGRES_PORT": port})
-    argv = native.server_argv(place, port, ends.host)
+    argv = native.server_argv(place, port, ends.host, _CONNECTIONS)
     with open(log, "wb") as out:
         process = subprocess.Popen(
             argv,

@@ -270,9 +270,10 @@ def forget_recycled_pid(place_: Place) -> None:
         return  # no lock file, or one that only PostgreSQL can judge
 
 
-def server_argv(place_: Place, port: int, host: str) -> list[str]:
+def server_argv(place_: Place, port: int, host: str, connections: str) -> list[str]:
     """The command of the server: TCP on one address, no socket file; fsync and checksums stay on."""
     options = {"listen_addresses": host, "port": str(port), "unix_socket_directories": ""}
+    options |= {"max_connections": connections}
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     return [str(place_.program("postgres")), "-D", str(place_.data), *flags]
 

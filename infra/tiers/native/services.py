@@ -94,7 +94,12 @@ class Builder:
         where = self.programs.postgres
         return self._spec(
             "postgres",
-            postgres.server_argv(where, self.endpoints.port("postgres"), self.endpoints.host),
+            postgres.server_argv(
+                where,
+                self.endpoints.port("postgres"),
+                self.endpoints.host,
+                self.settings.text("POSTGRES_MAX_CONNECTIONS"),
+            ),
             where.data,
             user=list(where.user) if where.user else None,
             stop_signal="INT",

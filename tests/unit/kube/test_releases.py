@@ -38,6 +38,11 @@ def test_logins_of_the_settings_reach_the_values(tmp_path: Path) -> None:
     assert releases.values("temporal", settings)["namespaces"][0]["name"] == "smoke"
 
 
+def test_the_number_of_connections_of_the_settings_reaches_the_server(tmp_path: Path) -> None:
+    values = releases.values("postgresql", settings_of(tmp_path, POSTGRES_MAX_CONNECTIONS="300"))
+    assert values["parameters"] == {"max_connections": "300"}, "a text: Helm would write 300 as 300.0"
+
+
 def test_trainings_in_the_cluster_are_tracked_where_mlflow_runs(tmp_path: Path) -> None:
     known = settings_of(tmp_path)
     assert releases.values("platform", known, ["postgres"])["observabilityBackends"] == ["database"]

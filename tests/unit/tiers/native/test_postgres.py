@@ -284,9 +284,9 @@ def test_initdb_of_each_version(tmp_path: Path, version: str, builtin: bool) -> 
 
 
 def test_the_server_listens_on_one_address_and_has_no_socket_file(tmp_path: Path) -> None:
-    argv = postgres.server_argv(place_of(tmp_path / "bin", tmp_path / "d"), 15432, "127.0.0.1")
+    argv = postgres.server_argv(place_of(tmp_path / "bin", tmp_path / "d"), 15432, "127.0.0.1", "77")
     assert argv[:3] == [str(tmp_path / "bin" / "postgres"), "-D", str(tmp_path / "d")]
-    assert {"listen_addresses=127.0.0.1", "port=15432", "unix_socket_directories="} <= set(argv)
+    assert {"listen_addresses=127.0.0.1", "port=15432", "max_connections=77", "unix_socket_directories="} <= set(argv)
     assert not any("fsync" in word for word in argv)
 
 
