@@ -42,8 +42,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests: fast, offline, nothing started."""
-    _pytest(session, *SIDE_BY_SIDE, "tests/unit")
+    """Unit tests: fast, offline, nothing started; and a little of the fuzzing."""
+    _pytest(session, *SIDE_BY_SIDE, "tests/unit", "tests/fuzz")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Odd input, much of it, for what reads the text of others: lines of programs, manifests, .env, XML."""
+    _pytest(session, *SIDE_BY_SIDE, "--hypothesis-profile=long", "tests/fuzz")
 
 
 @nox.session

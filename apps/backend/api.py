@@ -16,6 +16,7 @@ from infra.training.config import MOST_EPOCHS, TrainingConfig
 from infra.training.contract import Contract
 from infra.training.described import described
 from infra.training.orders import KEY, Orders
+from infra.training.report import as_json
 
 STATUS = {"NOT_FOUND": 404, "USAGE": 422, "DATA_INCOMPATIBLE": 409}
 STATUS |= dict.fromkeys(("UNREACHABLE", "LOGIN_REFUSED", "DATABASE_BUSY"), 503)
@@ -77,7 +78,8 @@ def _trainings(app: FastAPI, contract: Contract, runner: str, orders: Orders | N
     @app.get("/trainings/{job}")
     def show(job: JobId) -> dict[str, Any]:
         found = client.find(contract, job)
-        return {**described(found), "metrics": client.last_metrics(contract, found.id), "last_lines": found.last_lines}
+        metrics = as_json(client.last_metrics(contract, found.id))
+        return {**described(found), "metrics": metrics, "last_lines": found.last_lines}
 
     @app.delete("/trainings/{job}", status_code=202)
     def cancel(job: JobId) -> dict[str, Any]:

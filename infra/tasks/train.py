@@ -97,11 +97,12 @@ def show(context: Context, job: str) -> Answer:
     Example: invoke train.show digits-20261123-1a2b3c
     """
     from infra.training import client
+    from infra.training.report import as_json
 
     _, contract = _running(context)
     found = client.find(contract, job)
     metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
-    data = {**described(found), "metrics": metrics, "artifacts": stored, "log": str(_log(context, found.id))}
+    data = {**described(found), "metrics": as_json(metrics), "artifacts": stored, "log": str(_log(context, found.id))}
     rows = [*_rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]
     rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [
         ("log", str(_log(context, found.id)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import shlex
 import signal
@@ -23,33 +21,18 @@ from infra import private
 from infra.training import program, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
-from infra.training.jobs import Jobs, Superseded
+from infra.training.jobs import Jobs
 from infra.training.orders import Orders, Refused, workflow_id
-from infra.training.patience import BUDGET, EXIT_TEMPORARY, Unavailable
+from infra.training.patience import BUDGET, EXIT_TEMPORARY
 from infra.training.program import Program
 from infra.training.progress import Progress
+from infra.training.recorder import Heart, Recorder, Stop
 from infra.training.request import SUBPROCESS, Ending, Request
 
 _log = logging.getLogger("training.worker")
 # Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.
 _OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 _FROM_OUTSIDE = {int(getattr(signal, name)) for name in _OUTSIDE if hasattr(signal, name)}
-
-PAUSE = 5.0
-"""Seconds between tries to write progress while PostgreSQL is away."""
-
-
-class Stop(Exception):
-    """The program has to be stopped: the training was cancelled, or the worker ends."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """A line of progress: the epoch, how many there will be (0: unknown), metrics by name."""
-
-    epoch: int
-    epochs: int
-    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,11 +73,8 @@ class Activities:
         self._accept(request)
         attempt = self._claim(request.job)
         own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt)}
-        recorder = Recorder(self._contract, request, attempt)
-        try:
+        with Recorder(self._contract, request, attempt) as recorder:
             self._run(request, Step("training", _training(request, attempt), own), recorder, recorder.line)
-        finally:
-            recorder.close(self._contract)
 
     @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
     def evaluate(self, request: Request) -> None:
@@ -162,95 +142,6 @@ def refusal(job: str, reason: Refused) -> ApplicationError:
     """What ends a training whose order must not be run; the worker's log has it too."""
     _log.warning("the order of %s refused: %s", ascii(job[:100])[1:-1], reason)
     return ApplicationError(f"the order was refused: {reason}", [], non_retryable=True)
-
-
-class Heart:
-    """Beats while a program runs: tells Temporal the epoch and finds out whether to stop."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-
-    def beat(self) -> None:
-        """Send a heartbeat.
-
-        Raises:
-            Stop: the training was cancelled, or the worker ends.
-        """
-        activity.heartbeat(self.epoch)
-        if activity.is_cancelled():
-            raise Stop("cancelled")
-        if activity.is_worker_shutdown():
-            raise Stop("the worker ends")
-
-
-class Recorder(Heart):
-    """Reads progress from the lines of a program; what a user's program reports, it also records."""
-
-    def __init__(self, contract: Contract, request: Request, attempt: int) -> None:
-        super().__init__()
-        self._jobs, self._request, self.attempt = Jobs(contract, budget=0), request, attempt
-        self._progress = Progress(contract, request.job)
-        self._unwritten: list[Report] = []
-        self._next_try = 0.0
-
-    def line(self, text: str) -> None:
-        """Take one line; anything but a progress object is left to the log."""
-        report = parse_progress(text)
-        if report is None:
-            return
-        self.epoch = report.epoch
-        # The built-in training records by itself, before it prints.
-        if not self._request.built_in:
-            self._unwritten.append(report)
-            self._progress.publish(epoch=report.epoch, epochs=report.epochs, metrics=dict(report.metrics))
-
-    def beat(self) -> None:
-        """Send a heartbeat, and write what is not yet written; PostgreSQL's absence does not stop the program."""
-        super().beat()
-        if self._unwritten and time.monotonic() >= self._next_try:
-            try:
-                self._write(self._jobs)
-            except Unavailable:
-                self._next_try = time.monotonic() + PAUSE
-
-    def close(self, contract: Contract) -> None:
-        """Write the rest, patiently."""
-        self._jobs.close()
-        with _session(contract) as jobs:
-            self._write(jobs)
-
-    def _write(self, jobs: Jobs) -> None:
-        job, attempt = self._request.job, self.attempt
-        while self._unwritten:
-            report = self._unwritten[0]
-            try:
-                jobs.record(job, attempt, report.epoch, report.metrics)
-                if report.epochs:
-                    jobs.set_epochs(job, attempt, report.epochs)
-            except Superseded as error:
-                raise Stop(str(error)) from error
-            del self._unwritten[0]
-
-
-def parse_progress(line: str) -> Report | None:
-    """The report in a line such as `{"epoch": 3, "epochs": 10, "metrics": {"loss": 0.1}}`; None in any other."""
-    if not line.lstrip().startswith("{"):
-        return None
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    epoch, epochs, metrics = found.get("epoch"), found.get("epochs", 0), found.get("metrics", {})
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in (epoch, epochs))
-    if not whole or not isinstance(metrics, dict):
-        return None
-    numbers = {str(k): float(v) for k, v in metrics.items() if _is_number(v)}
-    return Report(epoch, epochs, numbers)
-
-
-def _is_number(value: object) -> bool:
-    # NaN is a fact that PostgreSQL can hold, but no JSON for those who watch.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _training(request: Request, attempt: int) -> list[str]:

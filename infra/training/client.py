@@ -273,7 +273,7 @@ class _Watch:
                 self._pubsub.close()
 
     def _take(self, text: str) -> None:
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             facts = json.loads(text)
             if "state" in facts:
                 self._next_poll = 0.0
@@ -281,7 +281,8 @@ class _Watch:
                 self._seen = replace(self._seen, note=str(facts["note"]))
             elif int(facts["epoch"]) > self._seen.epoch:
                 epochs = int(facts.get("epochs") or self._seen.epochs)
-                self._seen = Glimpse("running", int(facts["epoch"]), epochs, dict(facts.get("metrics", {})))
+                metrics = {str(name): float(value) for name, value in facts.get("metrics", {}).items()}
+                self._seen = Glimpse("running", int(facts["epoch"]), epochs, metrics)
 
     def _poll(self) -> None:
         try:

@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from infra.errors import PlatformError
 from infra.training import program, temporal_client, workflow
-from infra.training.activities import Activities, Recorder, Stop, refusal, section
+from infra.training.activities import Activities, refusal, section
 from infra.training.cluster import Away, Cluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
@@ -19,6 +19,7 @@ from infra.training.orders import Orders, of_cluster
 from infra.training.orders import Refused as OrderRefused
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
+from infra.training.recorder import Recorder, Stop
 from infra.training.request import JOB, Request
 
 
@@ -36,8 +37,10 @@ class JobActivities(Activities):
     def run(self, request: Request) -> None:
         """Run the training as a Job to its end; one that an earlier worker has made is taken over."""
         self._accept(request)
-        recorder = Recorder(self._contract, request, 0)
-        runner = JobRunner(self._cluster, self._shape, request, recorder.beat)
+        with Recorder(self._contract, request, 0) as recorder:
+            self._to_its_end(request, JobRunner(self._cluster, self._shape, request, recorder.beat), recorder)
+
+    def _to_its_end(self, request: Request, runner: JobRunner, recorder: Recorder) -> None:
         try:
             self._follow(request, runner, recorder)
         except Stop as reason:
@@ -47,8 +50,6 @@ class JobActivities(Activities):
         except Refused as error:
             text = f"Kubernetes refused: {error}"
             raise ApplicationError(text, [], non_retryable=error.status not in (401, 409)) from error
-        finally:
-            recorder.close(self._contract)
 
     def _follow(self, request: Request, runner: JobRunner, recorder: Recorder) -> None:
         attempt = runner.adopted()

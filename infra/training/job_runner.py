@@ -7,13 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from infra import private
 from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_verdict
-from infra.training.cluster import Away, Cluster, Object, Refused
+from infra.training.cluster import MOST_LOG, Away, Cluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
 from infra.training.job_verdict import RUNNING, Verdict
 from infra.training.request import Request
@@ -28,6 +29,8 @@ PATIENCE = 600.0
 """Seconds that the API server may be away before the training is handed on to another worker."""
 REFUSAL_PATIENCE = 30.0
 """Seconds for our rights to be known: an API server that has just started refuses everybody for a moment."""
+FLOOD = MOST_LOG // 4
+"""Characters of an answer that may have been cut: there are at most four bytes to one."""
 REMOVAL = 60.0
 """Seconds for the pods of a cancelled training to end."""
 
@@ -151,7 +154,19 @@ class JobLog:
         # The server takes whole seconds; what was seen before is left out below.
         texts = [cluster.log(pod["metadata"]["name"], since[:19] + "Z" if since else "") for pod in pods]
         with self._writing:
-            return self._append([entry for text in texts for entry in text.splitlines()])
+            # The last entry is empty, or cut off.
+            lines = self._append([entry for text in texts for entry in text.split("\n")[:-1]])
+            flood = next((text for text in texts if len(text) >= FLOOD), "")
+            if flood and not lines:
+                self._pass_over(flood[:19])
+            return lines
+
+    def _pass_over(self, second: str) -> None:
+        """Go on a second later: more was printed within one than is read at once."""
+        later = datetime.fromisoformat(f"{second}+00:00") + timedelta(seconds=1)
+        with private.appending(self._path) as file:
+            file.write(f"== the rest of what was printed at {second}Z is left out: it is too much\n".encode())
+        write_atomic(self._place, json.dumps({"since": f"{later:%Y-%m-%dT%H:%M:%S}Z"}), sync=False)
 
     def _since(self) -> str:
         return str((read_json(self._place) or {}).get("since", ""))

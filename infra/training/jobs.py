@@ -41,14 +41,18 @@ _RECORD = """
 WITH mine AS (
     SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR SHARE
 ), given AS (
-    SELECT * FROM unnest(%(names)s::text[], %(values)s::float8[]) AS t (name, value)
+    SELECT * FROM unnest(%(epochs)s::int[], %(names)s::text[], %(values)s::float8[]) AS t (epoch, name, value)
 ), written AS (
     INSERT INTO metrics (job_id, epoch, name, value)
-    SELECT mine.id, %(epoch)s, given.name, given.value FROM mine, given
+    SELECT mine.id, given.epoch, given.name, given.value FROM mine, given
     ON CONFLICT (job_id, epoch, name) DO UPDATE SET value = excluded.value, at = excluded.at
 )
 SELECT id FROM mine
 """
+
+
+_PASSING = ("08", "25006", "40", "53", "55P03", "57")
+"""SQLSTATEs of what passes: connections, a server that is just a copy, conflicts, resources, locks, a start or stop."""
 
 
 class Superseded(Exception):
@@ -97,6 +101,15 @@ class Metric:
     name: str
     value: float
     at: datetime
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric that is to be written."""
+
+    epoch: int
+    name: str
+    value: float
 
 
 class Jobs:
@@ -168,8 +181,13 @@ class Jobs:
         Raises:
             Superseded: it is not.
         """
-        values = {"names": list(metrics), "values": list(metrics.values())}
-        if not self._run(_RECORD, {"id": job, "attempt": attempt, "epoch": epoch, **values}):
+        self.record_rows(job, attempt, [Row(epoch, name, value) for name, value in metrics.items()])
+
+    def record_rows(self, job: str, attempt: int, rows: Sequence[Row]) -> None:
+        """Write (or overwrite) metrics of several epochs, each name of an epoch once. Raises as `record`."""
+        columns: Any = list(zip(*((r.epoch, r.name, r.value) for r in rows), strict=True)) or [(), (), ()]
+        values = dict(zip(("epochs", "names", "values"), map(list, columns), strict=True))
+        if not self._run(_RECORD, {"id": job, "attempt": attempt, **values}):
             raise Superseded(f"job {job} is no longer at attempt {attempt}")
 
     def set_epochs(self, job: str, attempt: int, epochs: int) -> None:
@@ -245,5 +263,8 @@ def temporary(error: Exception) -> bool:
     import psycopg
 
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return False
+    # An answer with an SQLSTATE is one: what is too long, say, will be so again.
+    if isinstance(error, psycopg.Error) and error.sqlstate and not error.sqlstate.startswith(_PASSING):
         return False
     return not database.sqlstate(error).startswith(("28", "3D", "42"))  # a login, a database, a right to it

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from infra.training.report import as_json
+
 if TYPE_CHECKING:
     import requests
 
@@ -51,7 +53,7 @@ class Point:
     @property
     def as_json(self) -> dict[str, object]:
         """As log-batch wants it."""
-        return {"key": self.name, "value": self.value, "timestamp": self.at, "step": self.step}
+        return {"key": self.name, **as_json({"value": self.value}), "timestamp": self.at, "step": self.step}
 
 
 class MLflow:

@@ -22,13 +22,13 @@ from infra import private
 from infra.stack import read_json, write_atomic
 from infra.supervision import process
 from infra.supervision.process import Identity
+from infra.training.report import LONGEST_LINE
 
 GRACE = 10.0
 """Seconds between the request to stop and the kill."""
 _POLL = 0.1
 _LOOK = 1.0
-# A line that never ends (a progress bar) must not fill the memory.
-_LONGEST_LINE = 65_536
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,34 +83,46 @@ def _follow(
     on_line: Callable[[str], object],
     beat: Callable[[], None],
 ) -> int:
-    code = None
-    while code is None:
+    while True:
         code = child.poll()
-        for line in tail.lines():
-            on_line(line)
-        if code is None:
+        while tail.read():  # however much there is: signs of life go on
+            for line in tail.lines():
+                on_line(line)
             beat()
             family.look()
-            time.sleep(_POLL)
-    return code
+        if code is not None:
+            return code
+        beat()
+        family.look()
+        time.sleep(_POLL)
 
 
 class Tail:
-    """New lines of a file that another process appends to."""
+    """New lines of a file that another process appends to; of a line that is too long to be a report, nothing."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        self._path, self._offset, self._rest = path, offset, b""
+        self._path, self._offset = path, offset
+        self._rest, self._cut, self._whole = b"", False, list[bytes]()
 
-    def lines(self) -> Iterator[str]:
-        """Whole lines since the last call, without their ends."""
+    def read(self) -> bool:
+        """Read on, at most a mebibyte; False when there is nothing new."""
         with open(self._path, "rb") as file:
             file.seek(self._offset)
-            news = file.read()
+            news = file.read(_CHUNK)
         self._offset += len(news)
-        *whole, self._rest = (self._rest + news).split(b"\n")
-        self._rest = self._rest[-_LONGEST_LINE:]
-        for line in whole:
-            yield line.decode("utf-8", "replace").rstrip("\r")
+        *whole, rest = (self._rest + news).split(b"\n")
+        if whole and self._cut:
+            del whole[0]
+            self._cut = False
+        self._cut = self._cut or len(rest) > LONGEST_LINE
+        self._whole, self._rest = whole, b"" if self._cut else rest
+        return bool(news)
+
+    def lines(self) -> Iterator[str]:
+        """The whole lines of what was read last, without their ends."""
+        for line in self._whole:
+            if len(line) <= LONGEST_LINE:
+                yield line.decode("utf-8", "replace").rstrip("\r")
 
 
 class Family:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from infra.training.contract import Contract, connect_redis
+from infra.training.report import as_json
 
 if TYPE_CHECKING:
     import redis
@@ -36,6 +37,7 @@ class Progress:
             return
         try:
             self._client = self._client or connect_redis(self._contract, timeout=1.0)
-            self._client.publish(channel(self._job), json.dumps({"job": self._job, "at": time.time(), **facts}))
+            told = facts | ({"metrics": as_json(metrics)} if isinstance(metrics := facts.get("metrics"), dict) else {})
+            self._client.publish(channel(self._job), json.dumps({"job": self._job, "at": time.time(), **told}))
         except redis.RedisError:
             self._silent_until = time.monotonic() + PAUSE_AFTER_FAILURE

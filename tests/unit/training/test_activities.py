@@ -7,29 +7,6 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from infra.training import activities
-from infra.training.activities import Report
-
-
-@pytest.mark.parametrize(
-    ("line", "report"),
-    [
-        ('{"epoch": 3, "epochs": 10, "metrics": {"loss": 0.1}}', Report(3, 10, {"loss": 0.1})),
-        ('  {"epoch": 0}', Report(0, 0, {})),
-        ('{"epoch": 1, "metrics": {"a": 1, "b": "x", "c": true, "d": NaN, "e": Infinity}}', Report(1, 0, {"a": 1.0})),
-        ('{"epoch": 3', None),
-        ('{"epoch": "3"}', None),
-        ('{"epoch": true}', None),
-        ('{"epoch": -1}', None),
-        ('{"epoch": 3000000000}', None),
-        ('{"epoch": 3, "metrics": [1]}', None),
-        ('{"loss": 0.1}', None),
-        ("epoch 3", None),
-        ("[1]", None),
-        ("{" * 100_000, None),
-    ],
-)
-def test_progress_in_a_line(line: str, report: Report | None) -> None:
-    assert activities.parse_progress(line) == report
 
 
 @pytest.mark.parametrize(

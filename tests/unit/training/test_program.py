@@ -14,6 +14,7 @@ import pytest
 from infra.supervision import process
 from infra.training import program
 from infra.training.program import Program, Tail
+from infra.training.report import LONGEST_LINE
 
 # Starts a child of its own, says its pid and waits.
 PARENT = """
@@ -143,10 +144,31 @@ def test_tail_gives_whole_lines_only(tmp_path: Path) -> None:
     with open(path, "ab") as file:
         file.write(b"one\r\ntw")
         file.flush()
-        assert list(tail.lines()) == ["one"]
+        assert (tail.read(), list(tail.lines())) == (True, ["one"])
         file.write(b"o\n\xff\n")
         file.flush()
-        assert list(tail.lines()) == ["two", "�"]
+        assert (tail.read(), list(tail.lines())) == (True, ["two", "�"])
+        assert (tail.read(), list(tail.lines())) == (False, [])
+
+
+def test_a_line_that_is_too_long_is_passed_over_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    size = 8 * program._CHUNK
+    path.write_bytes(b"before\n" + b"x" * size + b"\nafter\n" + b"y" * 100_000 + b"\nlast\n")
+    tail, lines = Tail(path), list[str]()
+    while tail.read():
+        lines += tail.lines()
+        assert len(tail._rest) <= LONGEST_LINE
+    assert lines == ["before", "after", "last"]
+
+
+def test_signs_of_life_go_on_while_more_is_printed_than_can_be_read(tmp_path: Path) -> None:
+    beats: list[int] = []
+    lines: list[str] = []
+    code = "import sys; sys.stdout.write('a line\\n' * 1_500_000)"
+    assert program.run(plan(tmp_path, code), lines.append, lambda: beats.append(len(lines))) == 0
+    assert len(lines) == 1_500_000
+    assert max(b - a for a, b in zip([0, *beats], beats, strict=False)) <= program._CHUNK // 7 + 1
 
 
 def test_last_lines_look_back_to_the_start_of_the_try(tmp_path: Path) -> None:
