@@ -539,6 +539,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_S3_ORIGINS", "", "origins", "web pages that may use the object stores: origins, commas between"),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
+    Setting("APP_ALLOWED_HOSTS", "", "text", "names, beside localhost, that browsers may call the application by"),
     Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
     Setting(
         "PLATFORM_S3_ENGINE",

@@ -1,7 +1,8 @@
 """`python -m apps.backend`: serve on APP_HOST (127.0.0.1) and APP_PORT (8000).
 
 TRAINING_RUNNER says how trainings run: `subprocess` (default) or `job`; SERVICE_LINKS what `/services` lists.
-Trainings are signed with the key in the directory TRAINING_ORDERS, or with TRAINING_KEY.
+APP_ALLOWED_HOSTS names what it may be called, beside localhost. Trainings are signed with
+the key in the directory TRAINING_ORDERS, or with TRAINING_KEY.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 
 import uvicorn
 
+from apps import hosts
 from apps.backend import api
 from apps.backend.links import links
 from apps.backend.ready import warm_up
@@ -28,7 +30,7 @@ def main() -> int:
         runner = environ.get("TRAINING_RUNNER") or SUBPROCESS
         if runner not in RUNNERS:
             raise PlatformError("USAGE", f"TRAINING_RUNNER is {runner!r}", why=f"it is one of {', '.join(RUNNERS)}")
-        app = api.create(found, links(found, environ), runner, orders.from_environment(environ))
+        app = api.create(found, links(found, environ), runner, orders.from_environment(environ), hosts.allowed(environ))
     except PlatformError as error:
         write_line(sys.stderr, f"{error.what}: {error.why}".rstrip(" :"))
         return int(error.exit)

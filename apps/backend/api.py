@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from apps import hosts
 from apps.backend.ready import Readiness
 from infra.errors import PlatformError
 from infra.training import client
@@ -33,17 +36,25 @@ class NewTraining(BaseModel):
     experiment: str = Field(default="digits", min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
 
 
-def create(contract: Contract, services: list[dict[str, object]], runner: str, orders: Orders | None) -> FastAPI:
+def create(
+    contract: Contract,
+    services: list[dict[str, object]],
+    runner: str,
+    orders: Orders | None,
+    names: frozenset[str] = frozenset(hosts.HERE),
+) -> FastAPI:
     """The application.
 
     Args:
         services: what `/services` answers.
         runner: how trainings run, `subprocess` or `job`.
         orders: what signs trainings; without it none can be started.
+        names: by which it may be called.
     """
     # The pages of documentation would load scripts from elsewhere; /openapi.json is there.
     app = FastAPI(title="Trainings", docs_url=None, redoc_url=None)
     app.add_exception_handler(PlatformError, _failed)
+    app.add_middleware(_Meant, names=names)
     readiness = Readiness(contract)
 
     @app.get("/health")
@@ -87,6 +98,22 @@ def _trainings(app: FastAPI, contract: Contract, runner: str, orders: Orders | N
         if not found.final:
             client.cancel(contract, found.id)
         return described(found)
+
+
+class _Meant:
+    """Lets requests through that call the backend by a name of its own."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = Headers(scope=scope).get("host")
+            if not hosts.accepts(self._names, host, (scope.get("server") or ("", 0))[0]):
+                body = {"error": {"code": "USAGE", "message": hosts.refusal(host), "why": ""}}
+                await JSONResponse(body, 421)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _signing(orders: Orders | None) -> Orders:

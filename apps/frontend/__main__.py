@@ -1,7 +1,7 @@
 """`python -m apps.frontend`: the page on APP_HOST (127.0.0.1) and APP_PORT (8001); `/api/...` is asked of BACKEND_URL.
 
 On one address there is nothing to allow across origins, and the browser need not know where the backend is.
-Needs nothing but Python's standard library.
+Needs nothing but Python's standard library. APP_ALLOWED_HOSTS names what it may be called, beside localhost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from apps import hosts
 
 STATIC = Path(__file__).resolve().parent / "static"
 FILES = {
@@ -32,8 +34,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], backend: str) -> None:
+    def __init__(self, address: tuple[str, int], backend: str, names: frozenset[str]) -> None:
         where = urlsplit(backend)
+        self.names = names
         self.backend = (where.hostname or "127.0.0.1", where.port or 80)
         super().__init__(address, Handler)
 
@@ -48,6 +51,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A file, `/health`, or what the backend answers."""
         path = urlsplit(self.path).path
+        if not self._is_meant():
+            return
         if path in FILES:
             name, kind = FILES[path]
             self._answer(200, (STATIC / name).read_bytes(), kind)
@@ -58,9 +63,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """What the backend answers."""
-        self._pass_on()
+        if self._is_meant():
+            self._pass_on()
 
     do_DELETE = do_POST  # noqa: N815 - the name is http.server's
+
+    def _is_meant(self) -> bool:
+        """Refuse a request under the name of another site."""
+        host = self.headers.get("Host")
+        good = hosts.accepts(self.server.names, host, self.connection.getsockname()[0])
+        if not good:
+            self.close_connection = True
+            self._fail(421, "USAGE", hosts.refusal(host))
+        return good
 
     def _pass_on(self) -> None:
         if not self.path.startswith("/api/"):
@@ -113,7 +128,8 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> int:
     """Serve until a signal ends the process."""
     host, port = os.environ.get("APP_HOST") or "127.0.0.1", int(os.environ.get("APP_PORT") or "8001")
-    with Server((host, port), os.environ.get("BACKEND_URL") or "http://127.0.0.1:8000") as server:
+    backend = os.environ.get("BACKEND_URL") or "http://127.0.0.1:8000"
+    with Server((host, port), backend, hosts.allowed(os.environ)) as server:
         sys.stderr.write(f"serving on {host}:{port}\n")
         server.serve_forever()
     return 0

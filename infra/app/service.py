@@ -82,7 +82,13 @@ def specs(
 
 def _spec(settings: Settings, stack: Stack, name: str, env: Mapping[str, str]) -> Spec:
     port = settings.port(catalog.APP_PORTS[name].setting)
-    own = {"APP_HOST": HOST, "APP_PORT": str(port), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    own = {
+        "APP_ALLOWED_HOSTS": settings.text("APP_ALLOWED_HOSTS"),
+        "APP_HOST": HOST,
+        "APP_PORT": str(port),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUTF8": "1",
+    }
     return Spec(
         name=name,
         argv=[sys.executable, "-m", f"apps.{name}"],

@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,15 +65,11 @@ LINES = st.lists(st.binary(max_size=40).map(lambda text: text.replace(b"\n", b""
 
 @given(LINES, st.integers(1, 30), st.integers(1, 25))
 def test_lines_are_the_same_however_they_come(lines: list[bytes], chunk: int, longest: int) -> None:
-    before = program._CHUNK, program.LONGEST_LINE
-    program._CHUNK, program.LONGEST_LINE = chunk, longest  # type: ignore[attr-defined]
-    try:
-        with tempfile.TemporaryDirectory() as directory:
-            assert list(_tailed(Path(directory) / "log", lines)) == [
-                line.decode("utf-8", "replace").rstrip("\r") for line in lines if len(line) <= longest
-            ]
-    finally:
-        program._CHUNK, program.LONGEST_LINE = before  # type: ignore[attr-defined]
+    limits = patch.multiple(program, _CHUNK=chunk, LONGEST_LINE=longest)
+    with limits, tempfile.TemporaryDirectory() as directory:
+        assert _tailed(Path(directory) / "log", lines) == [
+            line.decode("utf-8", "replace").rstrip("\r") for line in lines if len(line) <= longest
+        ]
 
 
 def _tailed(path: Path, lines: list[bytes]) -> list[str]:

@@ -19,6 +19,19 @@
       key: TRAINING_KEY
 {{- end }}
 
+{{/* The names by which browsers and other pods may call a part; every other one is refused (DNS rebinding). */}}
+{{- define "platform.hosts" -}}
+{{- $root := index . 0 }}
+{{- $service := printf "%s-%s" (include "common.name" $root) (index . 1) }}
+{{- $namespace := $root.Release.Namespace }}
+{{- $names := list $service (printf "%s.%s" $service $namespace) (printf "%s.%s.svc" $service $namespace) (printf "%s.%s.svc.cluster.local" $service $namespace) }}
+{{- if and $root.Values.ingress.enabled (eq (index . 1) "frontend") }}
+{{- $names = append $names $root.Values.ingress.host }}
+{{- end }}
+- name: APP_ALLOWED_HOSTS
+  value: {{ concat $names $root.Values.allowedHosts | join "," | quote }}
+{{- end }}
+
 {{/* The part of the contract that is secret. */}}
 {{- define "platform.logins" -}}
 {{- $cluster := lookup "v1" "Namespace" "" .Release.Namespace }}

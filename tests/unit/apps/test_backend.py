@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from apps import hosts
+from apps.backend import api
 from apps.backend.links import links
 from apps.backend.ready import MASK, Readiness, masked
 from infra import catalog
@@ -72,3 +75,32 @@ def test_links_that_cannot_be_used_are_an_error(text: str) -> None:
 def test_a_script_is_no_link() -> None:
     found = links(contract(), {"SERVICE_LINKS": json.dumps({"x": "javascript:alert(1)"})})
     assert found[0]["web"] is False
+
+
+@pytest.mark.parametrize("path", ["/health", "/services", "/trainings", "/openapi.json"])
+def test_a_page_of_another_site_that_leads_its_name_here_gets_nothing(path: str) -> None:
+    app = api.create(contract(), [], "subprocess", None, hosts.allowed({"APP_ALLOWED_HOSTS": "backend"}))
+    assert _status(app, path, "evil.example") == 421
+    assert _status(app, "/health", "backend:8000") == 200
+
+
+def test_a_backend_without_a_key_starts_no_training() -> None:
+    app = api.create(contract(), [], "subprocess", None)
+    assert _status(app, "/trainings", "localhost", "POST") == 422
+
+
+def _status(app: Any, path: str, host: str, method: str = "GET") -> int:
+    """Ask an application, as a server does; the HTTP status of its answer."""
+    sent: list[dict[str, Any]] = []
+    headers = [(b"host", host.encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": headers, "server": ("127.0.0.1", 8000), "root_path": "", "http_version": "1.1"}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return int(sent[0]["status"])

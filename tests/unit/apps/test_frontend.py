@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from apps import hosts
 from apps.frontend.__main__ import LARGEST, STATIC, Server
 from tests.unit.helpers import free_port
 
@@ -47,7 +48,7 @@ def backend() -> Iterator[int]:
 
 @pytest.fixture
 def frontend(backend: int) -> Iterator[int]:
-    yield from serving(Server(("127.0.0.1", 0), f"http://127.0.0.1:{backend}"))
+    yield from serving(Server(("127.0.0.1", 0), f"http://127.0.0.1:{backend}", hosts.allowed({})))
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, str]:
@@ -81,7 +82,7 @@ def test_questions_go_to_the_backend_as_they_are(frontend: int, method: str) -> 
 
 
 def test_a_backend_that_is_away_is_said() -> None:
-    for port in serving(Server(("127.0.0.1", 0), f"http://127.0.0.1:{free_port()}")):
+    for port in serving(Server(("127.0.0.1", 0), f"http://127.0.0.1:{free_port()}", hosts.allowed({}))):
         status, body, _ = ask(port, "GET", "/api/ready")
         assert (status, json.loads(body)["error"]["code"]) == (502, "UNREACHABLE")
         assert ask(port, "GET", "/health")[0] == 200
@@ -97,3 +98,12 @@ def test_the_page_may_load_nothing_from_elsewhere() -> None:
         text = (STATIC / name).read_text(encoding="utf-8")
         assert "://" not in text
         assert "innerHTML" not in text
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/api/trainings"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_page_of_another_site_that_leads_its_name_here_gets_nothing(frontend: int, method: str, path: str) -> None:
+    status, body, _ = ask(frontend, method, path, Host="evil.example")
+    assert status == 421
+    assert b"APP_ALLOWED_HOSTS" in body
+    assert b"<title>" not in body
