@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,8 @@ def printing(worker: Victim, tmp_path: Path, code: str) -> Training:
 
 
 def metrics(training: Training) -> dict[tuple[int, str], float]:
-    return {(m.epoch, m.name): m.value for m in Jobs(training.contract).metrics(training.id)}
+    with contextlib.closing(Jobs(training.contract)) as jobs:
+        return {(m.epoch, m.name): m.value for m in jobs.metrics(training.id)}
 
 
 def test_odd_lines_are_log_lines(worker: Victim, tmp_path: Path) -> None:
