@@ -22,21 +22,28 @@ def taken(error: PlatformError) -> list[int]:
 
 
 def moves(settings: Settings, wanted: Iterable[int]) -> dict[str, str]:
-    """Setting -> new port for each of these ports: the next number that is free and in no other setting."""
+    """Setting -> new port for each of these ports: the next numbers that are free and in no other setting."""
     names = [n for n, s in catalog.SETTINGS.items() if s.kind == "port"]
-    used = {settings.port(n) for n in names}
-    found = {}
+    used = {p for n in names for p in _block(settings.port(n), n)}
+    found: dict[str, str] = {}
     for number in wanted:
-        name = next((n for n in names if settings.port(n) == number), None)
-        free = next((p for p in range(number + 1, min(number + REACH, 65536)) if _free(p, used)), None)
-        if name and free:
-            used.add(free)
-            found[name] = str(free)
+        name = next((n for n in names if number in _block(settings.port(n), n)), None)
+        if name is None or name in found:
+            continue
+        first = next((p for p in range(number + 1, number + REACH) if _free(_block(p, name), used)), None)
+        if first:
+            used |= set(_block(first, name))
+            found[name] = str(first)
     return found
 
 
-def _free(port: int, used: set[int]) -> bool:
-    return port not in used and not ports.blocked(HOST, port)
+def _block(first: int, name: str) -> range:
+    """The ports that a setting stands for."""
+    return range(first, first + catalog.SETTINGS[name].span)
+
+
+def _free(block: range, used: set[int]) -> bool:
+    return block.stop <= 65536 and used.isdisjoint(block) and not any(ports.blocked(HOST, p) for p in block)
 
 
 def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Settings, dict[str, str]]:

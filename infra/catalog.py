@@ -117,7 +117,7 @@ class Bucket:
 class Setting:
     """A value that users may change: kind is port, count, text, secret, path, program, choice, list or origins.
 
-    `empty`: whether it may be empty although its default is not.
+    `empty`: whether it may be empty although its default is not. `span`: how many ports in a row a port stands for.
     """
 
     name: str
@@ -126,6 +126,7 @@ class Setting:
     help: str
     choices: tuple[str, ...] = ()
     empty: bool = False
+    span: int = 1
 
 
 @dataclass(frozen=True)
@@ -591,11 +592,25 @@ CLEARML_PORTS = (
 """Of the databases that start with ClearML."""
 
 
+STORE_PORTS: Mapping[str, Port] = {
+    "minio-datasets": Port("internal", "MINIO_DATASETS_INTERNAL_PORT", 19000),
+    "minio-results": Port("internal", "MINIO_RESULTS_INTERNAL_PORT", 19020),
+}
+"""First of STORE_SPAN ports in a row on which the parts of an object store talk to each other (SeaweedFS only)."""
+STORE_SPAN = 10
+
+
 def _port_settings() -> tuple[Setting, ...]:
     ports = [(s.title, p) for s in SERVICES for p in s.ports] + [("Temporal", TEMPORAL_METRICS_PORT)]
     ports += [("ClearML's", port) for port in CLEARML_PORTS]
     ports += [("application", port) for port in APP_PORTS.values()]
-    return tuple(Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
+    single = (Setting(p.setting, str(p.default), "port", f"{title}, {p.role} port") for title, p in ports)
+    return (*single, *(_store_ports(name, port) for name, port in STORE_PORTS.items()))
+
+
+def _store_ports(name: str, port: Port) -> Setting:
+    text = f"{name}, first of {STORE_SPAN} internal ports (SeaweedFS)"
+    return Setting(port.setting, str(port.default), "port", text, span=STORE_SPAN)
 
 
 IMAGES: Mapping[str, str] = {
@@ -659,7 +674,9 @@ GAPS: tuple[Gap, ...] = (
     Gap("rclone", "s3-key-file-and-prefix", "rclone cannot hold a key and keys below it, as in a and a/b"),
     Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
     Gap("versitygw", "s3-key-file-and-prefix", "versitygw cannot hold a key and keys below it, as in a and a/b"),
-    Gap("weed", "s3-console", "the S3 server of SeaweedFS has no console for buckets"),
+    Gap("weed", "s3-console", "SeaweedFS has no console for buckets", "invoke minio.ls, and any S3 client"),
+    Gap("weed", "s3-key-double-slash", "SeaweedFS lists a key with // in it, as in a//b, with one slash"),
+    Gap("weed", "s3-key-long-segment", "SeaweedFS refuses a key with more than 255 bytes between two slashes"),
 )
 
 

@@ -38,9 +38,16 @@ TEXTS: Mapping[str, str] = {
     "versitygw cannot hold a key and keys below it, as in a and a/b": (
         "versitygw는 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
     ),
-    "the S3 server of SeaweedFS has no console for buckets": "SeaweedFS의 S3 서버에는 버킷 콘솔이 없음",
     "rclone lets every web page read with a signed address": (
         "rclone은 서명된 주소로 요청하는 모든 웹 페이지에 읽기를 허용함"
+    ),
+    "SeaweedFS has no console for buckets": "SeaweedFS에는 버킷 콘솔이 없음",
+    "invoke minio.ls, and any S3 client": "invoke minio.ls와 아무 S3 클라이언트",
+    "SeaweedFS lists a key with // in it, as in a//b, with one slash": (
+        "SeaweedFS는 a//b처럼 //가 든 키를 슬래시 하나로 나열함"
+    ),
+    "SeaweedFS refuses a key with more than 255 bytes between two slashes": (
+        "SeaweedFS는 슬래시 사이가 255바이트를 넘는 키를 거부함"
     ),
     # What to use instead
     "`--private`": "`--private`",

@@ -214,7 +214,8 @@ def _check(setting: catalog.Setting, value: Value) -> None:
 def _problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "port":
         digits = text.isascii() and text.isdigit() and len(text) <= 5
-        return "" if digits and 1 <= int(text) <= 65535 else "is not a port (1 to 65535)"
+        last = 65536 - setting.span
+        return "" if digits and 1 <= int(text) <= last else f"is not a port (1 to {last})"
     if setting.kind == "count":
         digits = text.isascii() and text.isdigit() and len(text) <= 5
         return "" if digits and int(text) in _COUNT else f"is not a number from {_COUNT[0]} to {_COUNT[-1]}"
@@ -282,12 +283,18 @@ def _check_ports_differ(values: Mapping[str, Value]) -> None:
     for name, setting in catalog.SETTINGS.items():
         if setting.kind != "port":
             continue
-        number = int(values[name].text)
-        if number in seen:
-            raise PlatformError(
-                "SETTING_INVALID",
-                f"{name} and {seen[number]} are both {number}",
-                why=f"{name} comes from {values[name].origin}, {seen[number]} from {values[seen[number]].origin}",
-                steps=(f"give one of them another port, e.g. {name}={number + 1}",),
-            )
-        seen[number] = name
+        first = int(values[name].text)
+        taken = next((n for n in range(first, first + setting.span) if n in seen), None)
+        if taken is not None:
+            raise _same_port(name, seen[taken], taken, values)
+        seen |= dict.fromkeys(range(first, first + setting.span), name)
+
+
+def _same_port(name: str, other: str, number: int, values: Mapping[str, Value]) -> PlatformError:
+    both = f"are both {number}" if catalog.SETTINGS[name].span == catalog.SETTINGS[other].span else f"share {number}"
+    return PlatformError(
+        "SETTING_INVALID",
+        f"{name} and {other} {both}",
+        why=f"{name} comes from {values[name].origin}, {other} from {values[other].origin}",
+        steps=(f"give one of them another port, e.g. {name}={number + 1}",),
+    )

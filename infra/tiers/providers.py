@@ -16,8 +16,8 @@ from infra.errors import PlatformError
 from infra.settings import Settings
 
 EXE = ".exe" if sys.platform == "win32" else ""
-S3_ENGINES = ("silo", "minio", "rustfs", "versitygw", "weed", "rclone")
-"""Object store programs this tier can run, best first; the last one is bundled."""
+S3_ENGINES = ("weed", "silo", "minio", "rustfs", "versitygw", "rclone")
+"""Object store programs this tier can run, best first; the first and the last are bundled, the last everywhere."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def temporal_cli(settings: Settings) -> Program:
 
 
 def s3_server(settings: Settings, recorded: str = "") -> Program:
-    """The object store: one named in the settings, the one that wrote the data, a real S3 server on PATH, or rclone.
+    """The object store: from the settings, else what wrote the data, else bundled SeaweedFS, one on PATH, or rclone.
 
     Args:
         recorded: the engine that wrote the present data; another one must not take over because it was installed.
@@ -108,6 +108,8 @@ def s3_server(settings: Settings, recorded: str = "") -> Program:
         return _named_s3(chosen, settings)
     if recorded:
         return _recorded_s3(recorded)
+    if bundled := _bundled("weed"):
+        return bundled
     for engine in S3_ENGINES[:-1]:
         path = shell.find(engine)
         if path and _is_engine(path, engine):
@@ -161,6 +163,8 @@ def _named_s3(chosen: str, settings: Settings) -> Program:
         raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, known)
     if chosen == "rclone":
         return _rclone()
+    if chosen == "weed" and (bundled := _bundled("weed")):
+        return bundled
     path = shell.find(chosen)
     if path is None:
         raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, "is not there or cannot be run")
@@ -168,11 +172,12 @@ def _named_s3(chosen: str, settings: Settings) -> Program:
 
 
 def _recorded_s3(engine: str) -> Program:
-    path = None if engine == "rclone" else shell.find(engine)
-    if path:
-        return Program(Path(path), engine, "PATH")
     if engine == "rclone":
         return _rclone()
+    if bundled := _bundled(engine):
+        return bundled
+    if path := shell.find(engine):
+        return Program(Path(path), engine, "PATH")
     raise PlatformError(
         "PROGRAM_MISSING",
         f"the object stores' data was written by {engine}, which is not on PATH any more",
@@ -184,9 +189,13 @@ def _recorded_s3(engine: str) -> Program:
     )
 
 
+def _bundled(engine: str) -> Program | None:
+    return next((Program(path, engine, "bundled") for path in _scripts(engine)), None)
+
+
 def _rclone() -> Program:
-    for path in _scripts("rclone"):
-        return Program(path, "rclone", "bundled")
+    if bundled := _bundled("rclone"):
+        return bundled
     found = shell.find("rclone")
     if found is None:
         raise _missing("an S3 server", "PLATFORM_S3_SERVER", "install rclone 1.65 or newer, or minio")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -168,12 +169,14 @@ def port_settings() -> list[str]:
 
 
 def free_ports() -> dict[str, str]:
-    """A free port for every port setting, out of one block, so that two stages hardly ever meet."""
-    names = port_settings()
+    """Free ports for every port setting, out of one block, so that two stages hardly ever meet."""
+    spans = {name: catalog.SETTINGS[name].span for name in port_settings()}
+    total = sum(spans.values())
     for _ in range(200):
-        base = random.randrange(_FIRST_PORT, _LAST_PORT, 2 * len(names))
-        if all(_is_free(base + i) for i in range(len(names))):
-            return {name: str(base + i) for i, name in enumerate(names)}
+        base = random.randrange(_FIRST_PORT, _LAST_PORT, 2 * total)
+        if all(_is_free(base + i) for i in range(total)):
+            firsts = itertools.accumulate(spans.values(), initial=base)
+            return {name: str(first) for name, first in zip(spans, firsts, strict=False)}
     raise AssertionError("no block of free ports")
 
 

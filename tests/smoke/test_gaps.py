@@ -85,6 +85,25 @@ def closed_to_pages(s3: Any, bucket: str, platform: Platform) -> bool:
     return not {"*", "null", page["Origin"]} & set(allowed)
 
 
+def key_double_slash(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A key with two slashes in a row is listed as it was written."""
+    try:
+        s3.put_object(Bucket=bucket, Key="double//slash", Body=b"x")
+    except ClientError:
+        return False
+    return [e["Key"] for e in s3.list_objects_v2(Bucket=bucket).get("Contents", [])] == ["double//slash"]
+
+
+def key_long_segment(s3: Any, bucket: str, platform: Platform) -> bool:
+    """A part of a key between two slashes is as long as S3 allows (here 300 bytes)."""
+    key = f"long/{'s' * 300}"
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+        return bool(s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x")
+    except ClientError:
+        return False
+
+
 TRIES: Mapping[str, Callable[[Any, str, Platform], bool]] = {
     "s3-conditional-write": conditional_write,
     "s3-metadata-durable": metadata_durable,
@@ -92,6 +111,8 @@ TRIES: Mapping[str, Callable[[Any, str, Platform], bool]] = {
     "s3-upload-part-copy": upload_part_copy,
     "s3-key-file-and-prefix": key_file_and_prefix,
     "s3-closed-to-pages": closed_to_pages,
+    "s3-key-double-slash": key_double_slash,
+    "s3-key-long-segment": key_long_segment,
 }
 
 

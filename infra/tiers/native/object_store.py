@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import hmac
 import io
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,10 @@ from infra.tiers.providers import Program
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What a store is to be: name, address, console port, keys, directory for data and one for caches.
+    """What a store is to be: name, address, ports, keys, directory for data and one for caches.
 
-    `origins` are those of the web pages that may call it beside its console.
+    `origins` are those of the web pages that may call it beside its console. `internal_port` is the first of
+    catalog.STORE_SPAN ports, `signing_key` a secret of the stack; only engines of several servers use them.
     """
 
     name: str
@@ -31,6 +35,8 @@ class StorePlan:
     secret_key: str
     data: Path
     cache: Path
+    internal_port: int = 0
+    signing_key: str = ""
     origins: tuple[str, ...] = ()
 
     @property
@@ -111,17 +117,23 @@ def _rustfs(plan: StorePlan) -> Built:
 
 
 def _weed(plan: StorePlan) -> Built:
-    """From the sources of SeaweedFS 4; no build of it could be had to try it.
+    """SeaweedFS 4 as one process, `weed mini`: `weed server` does not end on SIGTERM.
 
-    Its other servers get the S3 port plus a fixed distance, so that two stores do not meet.
+    Only S3 answers over HTTP: without -disableHttp any web page could make its master delete a bucket's data. The
+    other parts want tokens, and what is left open is gRPC on 127.0.0.1. -ip.bind alone leaves some ports on all
+    addresses. A bucket that is not there is not made by a write, one that is not empty is not deleted.
     """
-    distances = {"s3.port": 0, "master.port": 20_000, "volume.port": 21_000, "filer.port": 22_000}
-    ports = {name: _further(plan.port, distance) for name, distance in distances.items()}
-    grpc = {f"{name}.grpc": _further(plan.port, distance + 10_000) for name, distance in distances.items()}
-    fixed = {"master.peers": "none", "master.telemetry": "false", "master.volumeSizeLimitMB": "1024", "volume.max": "0"}
-    flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, **fixed, **ports, **grpc}
-    argv = ["-logtostderr=true", "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
-    return argv, {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
+    ports = {name: plan.internal_port + n for n, name in enumerate(WEED_PORTS)}
+    switches = {
+        **{"webdav": "false", "admin.ui": "false", "s3.port.iceberg": 0, "s3.port.lance": 0},
+        **{"master.telemetry": "false", "disableHttp": "true", "volume.preStopSeconds": 1},
+        **{"s3.autoCreateBucket": "false", "s3.allowDeleteBucketNotEmpty": "false"},
+        **{"s3.allowedOrigins": ",".join(plan.origins), "filer.allowedOrigins": ""},
+    }
+    flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, "metricsIp": plan.host, "s3.port": plan.port}
+    argv = ["-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in (flags | ports | switches).items())]
+    keys = {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
+    return argv, {**keys, **_weed_tokens(plan.signing_key), **WEED_MEMORY}
 
 
 MOST_ORIGINS: Mapping[str, int] = {"rclone": 1, "versitygw": 0}
@@ -144,9 +156,19 @@ def check_origins(engine: str, settings: Settings) -> None:
         )
 
 
-def _further(port: int, distance: int) -> int:
-    """A port that far away, going round from 65535 to 1024."""
-    return port if distance == 0 else 1024 + (port + distance - 1024) % (65536 - 1024)
+WEED_PORTS = (
+    *("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
+    *("filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc", "metricsPort"),
+)
+"""Flags of the internal ports, by number; -admin.ui=false does not keep the admin ports closed."""
+WEED_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "256MiB"}
+"""Without these 734 MB after a suite of S3 tests; with 150 MiB it collected garbage all the time (16 % of a core)."""
+
+
+def _weed_tokens(key: str) -> dict[str, str]:
+    """Keys of the tokens without which volume server and filer refuse requests, all from one key of the stack."""
+    names = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
+    return {f"WEED_JWT_{n}": hmac.new(key.encode(), n.encode(), hashlib.sha256).hexdigest() for n in names}
 
 
 def directories(program: Program, plan: StorePlan) -> list[Path]:
@@ -217,3 +239,17 @@ def record(home: Path, engine: str) -> None:
     """Note which engine writes the data."""
     if recorded(home) != engine:
         write_atomic(home / "store-engine", engine + "\n")
+
+
+def signing_key(home: Path) -> str:
+    """The stack's secret for the tokens between the parts of a store; '' before `ensure_signing_key`."""
+    try:
+        return (home / "store-key").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def ensure_signing_key(home: Path) -> None:
+    """Make the secret, in a private file, where there is none yet. Raises OSError."""
+    if not signing_key(home):
+        write_atomic(home / "store-key", secrets.token_hex(32) + "\n", mode=0o600)

@@ -150,7 +150,9 @@ class Builder:
             self.endpoints.store.password,
             self.data(service),
             self.home / "cache" / service,
-            origins=self.settings.origins(),
+            self.settings.port(catalog.STORE_PORTS[service].setting),
+            object_store.signing_key(self.home),
+            self.settings.origins(),
         )
 
     def store(self, service: str) -> Spec:
@@ -206,7 +208,14 @@ class Builder:
         if "temporal" in services:
             metrics = catalog.TEMPORAL_METRICS_PORT
             claims.append(Claim("temporal", metrics.setting, self.settings.port(metrics.setting)))
+        if self.programs.store.engine == "weed":
+            claims += [claim for service in services if service in _stores() for claim in self._internal(service)]
         return claims
+
+    def _internal(self, service: str) -> list[Claim]:
+        setting = catalog.STORE_PORTS[service].setting
+        first = self.settings.port(setting)
+        return [Claim(service, setting, first + n) for n in range(catalog.STORE_SPAN)]
 
     def _listens(self, service: str) -> tuple[catalog.Port, ...]:
         lacking = {gap.feature for gap in catalog.gaps(self.programs.store.engine)}

@@ -170,6 +170,7 @@ class Native(Tier):
                 password = builder.endpoints.redis_password.replace("\\", "\\\\").replace('"', '\\"')
                 stack.write_atomic(builder.redis_config, f'requirepass "{password}"\n', mode=0o600)
             object_store.record(builder.home, builder.programs.store.engine)
+            object_store.ensure_signing_key(builder.home)
         except OSError as error:
             raise stack.unwritable(builder.home, error) from error
 

@@ -201,6 +201,15 @@ def test_the_bundled_rclone_is_preferred_to_the_one_on_path(tmp_path: Path) -> N
     assert providers.s3_server(settings_of(tmp_path, PLATFORM_S3_SERVER="rclone")).path == bundled
 
 
+def test_the_bundled_seaweedfs_is_the_default_but_takes_over_nobodys_data(tmp_path: Path) -> None:
+    rclone, weed = beside_python(tmp_path, "rclone"), beside_python(tmp_path, "weed")
+    on_path(tmp_path, "minio", "minio version 1")
+    assert providers.s3_server(settings_of(tmp_path)) == Program(weed, "weed", "bundled")
+    assert providers.s3_server(settings_of(tmp_path), "weed") == Program(weed, "weed", "bundled")
+    assert providers.s3_server(settings_of(tmp_path), "rclone") == Program(rclone, "rclone", "bundled")
+    assert providers.s3_server(settings_of(tmp_path, PLATFORM_S3_SERVER="weed")).origin == "bundled"
+
+
 @pytest.mark.parametrize("engine", [e for e in providers.S3_ENGINES if e != "rclone"])
 def test_a_program_that_only_has_the_name_is_not_taken(tmp_path: Path, engine: str) -> None:
     """Debian's `weed`, PyPI's `rustfs` and the like are other programs."""

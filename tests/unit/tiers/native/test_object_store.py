@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import csv
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from infra import catalog
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.tiers import providers
@@ -17,9 +20,9 @@ SECRET = "pa\"ss' wörd$%"
 DATA = Path("/data dir/한글,'x\"")
 
 
-def plan(port: int = 9000, secret_key: str = SECRET, origins: tuple[str, ...] = ()) -> StorePlan:
-    data, cache = DATA / "s", DATA / "cache"
-    return StorePlan("minio-datasets", "127.0.0.1", port, 9001, "minioadmin", secret_key, data, cache, origins)
+def plan(secret_key: str = SECRET, origins: tuple[str, ...] = ()) -> StorePlan:
+    address = ("minio-datasets", "127.0.0.1", 9000, 9001)
+    return StorePlan(*address, "minioadmin", secret_key, data=DATA / "s", cache=DATA / "cache", origins=origins)
 
 
 def built(engine: str, made: StorePlan | None = None) -> Command:
@@ -117,20 +120,46 @@ def test_rustfs() -> None:
     assert made.env["RUSTFS_SECRET_KEY"] == SECRET
 
 
-def _weed_ports(port: int) -> set[int]:
-    argv = built("weed", plan(port)).argv
-    return {int(v) for w in argv for n, _, v in [w.partition("=")] if n.endswith((".port", ".grpc", ".port.grpc"))}
+def weed(signing_key: str = "") -> Command:
+    return built("weed", replace(plan(), internal_port=19000, signing_key=signing_key))
 
 
-@pytest.mark.parametrize("port", [9000, 33535, 40000, 65000])
-def test_the_other_servers_of_weed_get_ports_that_exist(port: int) -> None:
-    found = _weed_ports(port)
-    assert len(found) == 8
-    assert all(1024 <= p <= 65535 for p in found)
+def flags(made: Command) -> dict[str, str]:
+    return dict(word.removeprefix("-").partition("=")[::2] for word in made.argv if "=" in word)
 
 
-def test_two_stores_of_weed_do_not_meet() -> None:
-    assert not _weed_ports(9000) & _weed_ports(9002)
+def test_weed_listens_on_the_ports_of_its_block_and_nowhere_else() -> None:
+    found = flags(weed())
+    assert [found[name] for name in object_store.WEED_PORTS] == [str(19000 + n) for n in range(catalog.STORE_SPAN)]
+    assert found["s3.port"] == "9000"
+    assert {found[name] for name in ("ip", "ip.bind", "metricsIp")} == {"127.0.0.1"}
+
+
+def test_weed_answers_no_web_page_and_reports_to_nobody() -> None:
+    found = flags(weed())
+    assert found["disableHttp"] == "true", "else a form of any web page deletes a bucket by way of its master"
+    assert (found["s3.allowedOrigins"], found["filer.allowedOrigins"]) == ("", "")
+    assert found["master.telemetry"] == "false"
+
+
+def test_weed_makes_no_bucket_by_a_write_and_deletes_none_that_is_full() -> None:
+    found = flags(weed())
+    assert (found["s3.autoCreateBucket"], found["s3.allowDeleteBucketNotEmpty"]) == ("false", "false")
+
+
+def test_the_tokens_of_weed_come_from_the_key_of_the_stack() -> None:
+    tokens = {n: v for n, v in weed(signing_key="a").env.items() if n.startswith("WEED_JWT_")}
+    assert len(set(tokens.values())) == 4
+    assert all(len(v) == 64 for v in tokens.values())
+    assert not set(tokens.values()) & set(weed(signing_key="b").env.values())
+
+
+def test_the_key_of_the_stack_is_made_once_and_is_private(tmp_path: Path) -> None:
+    object_store.ensure_signing_key(tmp_path)
+    made = object_store.signing_key(tmp_path)
+    object_store.ensure_signing_key(tmp_path)
+    assert (len(made), object_store.signing_key(tmp_path)) == (64, made)
+    assert os.name == "nt" or (tmp_path / "store-key").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("engine", providers.S3_ENGINES)

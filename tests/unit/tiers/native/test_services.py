@@ -126,6 +126,13 @@ def test_all_ports_are_claimed_with_the_setting_that_moves_them(tmp_path: Path) 
     assert {c.port for c in claims if c.service == "redis"} == {6379}
 
 
+def test_seaweedfs_claims_its_internal_ports_by_the_setting_that_moves_them(tmp_path: Path) -> None:
+    found = builder(tmp_path, "weed", MINIO_RESULTS_INTERNAL_PORT="21000").claims(["minio-results", "redis"])
+    moved = [c.port for c in found if c.setting == "MINIO_RESULTS_INTERNAL_PORT"]
+    assert moved == list(range(21000, 21000 + catalog.STORE_SPAN))
+    assert not [c for c in builder(tmp_path).claims(["minio-results"]) if c.setting.endswith("INTERNAL_PORT")]
+
+
 def test_a_console_that_the_engine_lacks_claims_no_port(tmp_path: Path) -> None:
     settings = {c.setting for c in builder(tmp_path, "rclone").claims(CORE)}
     assert not {"MINIO_DATASETS_CONSOLE_PORT", "MINIO_RESULTS_CONSOLE_PORT"} & settings

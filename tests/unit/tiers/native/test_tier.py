@@ -38,7 +38,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         script(tmp_path / name, "echo 'postgres (PostgreSQL) 18.6'")
     settings = {"PLATFORM_POSTGRES_BIN": "", "PLATFORM_REDIS_SERVER": "valkey-server", "PLATFORM_TEMPORAL": "temporal"}
     values = {name: str(tmp_path / program) for name, program in settings.items()}
-    monkeypatch.setattr(providers, "_rclone", lambda: Program(tmp_path / "rclone", "rclone", "bundled"))
+    rclone = Program(tmp_path / "rclone", "rclone", "bundled")
+    monkeypatch.setattr(providers, "_bundled", lambda engine: None if engine == "weed" else rclone)
     return context_of(tmp_path, **values, **_free_ports())
 
 
