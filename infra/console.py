@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from infra import private
 from infra.errors import PlatformError
+from infra.terminal import visible
 
 SCHEMA_VERSION = 1
 FORMATS = ("table", "json", "yaml", "env", "name")
@@ -118,8 +119,8 @@ class Console:
     def say(self, text: str = "", style: str = "") -> None:
         """One line of progress for people, on stderr."""
         text = self.mask(text)
-        self._log(text)
-        write_line(self.stderr, self.paint(text, style) if style else text)
+        self._log(visible(text))
+        write_line(self.stderr, self.paint(text, style) if style else text, styled=self.color(self.stderr))
 
     def warn(self, text: str) -> None:
         """A warning: on stderr at once, and in the JSON envelope."""
@@ -129,8 +130,12 @@ class Console:
     def answer(self, answer: Answer) -> None:
         """Print the answer on stdout in the chosen format."""
         for line in self._rendered(answer):
-            write_line(self.stdout, line)
+            self.line(line)
         self.stdout.flush()
+
+    def line(self, text: str) -> None:
+        """Write one line on stdout; what a shell is to read (`env`) goes as it is."""
+        write_line(self.stdout, text, styled=self.color(self.stdout), raw=self.output == "env")
 
     def _rendered(self, answer: Answer) -> Iterable[str]:
         if self.output in ("json", "yaml"):
@@ -146,7 +151,7 @@ class Console:
         for line in block(error, self):
             self.say(line, "bad" if line.startswith(self.symbol("bad")) else "")
         if self.output in ("json", "yaml"):
-            write_line(self.stdout, self._structured(self._envelope(None, error)))
+            self.line(self._structured(self._envelope(None, error)))
 
     def _structured(self, envelope: Mapping[str, object]) -> str:
         unicode = unicode_ok(self.stdout)
@@ -214,8 +219,14 @@ def unicode_ok(stream: TextIO) -> bool:
     return (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
 
 
-def write_line(stream: TextIO, text: str) -> None:
-    """Write a line; characters that the stream's encoding lacks are replaced, a closed pipe is no error."""
+def write_line(stream: TextIO, text: str, *, styled: bool = False, raw: bool = False) -> None:
+    """Write a line; what the stream's encoding lacks is replaced, a closed pipe is no error.
+
+    Args:
+        styled: whether our own colours stay in it.
+        raw: whether control characters stay as they are; else they are made visible.
+    """
+    text = text if raw else visible(text, styled)
     try:
         stream.write(text + "\n")
         stream.flush()

@@ -12,6 +12,7 @@ from typing import Any
 from infra import catalog
 from infra.console import Console, human_seconds
 from infra.errors import PlatformError
+from infra.terminal import visible
 
 HEARTBEAT = 15.0
 """Seconds between two signs of life where no live table can be drawn."""
@@ -151,7 +152,7 @@ def live_table(items: Sequence[Item], began: dict[str, float], now: float, conso
     for item in items:
         mark, color = styles.get(item.state, ("dim", "cyan"))
         elapsed = human_seconds(now - began[item.name]) if item.name in began and item.state != READY else ""
-        detail = "" if item.state == READY else item.detail[:80]
+        detail = "" if item.state == READY else visible(item.detail[:80])
         cells = (console.symbol(mark, console.stderr), item.name, elapsed, detail)
         symbol, name, age, rest = (Text(cell) for cell in cells)  # not as they are: brackets would be markup
         table.add_row(symbol, name, Text(item.state, color), age, rest)

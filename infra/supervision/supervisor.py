@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,7 +248,10 @@ def rotate(log: Path, limit: int = LOG_LIMIT, keep: int = LOG_KEEP) -> None:
             older = log.with_name(f"{log.name}.{number - 1}")
             if older.exists():
                 os.replace(older, log.with_name(f"{log.name}.{number}"))
-        log.with_name(f"{log.name}.1").write_bytes(log.read_bytes())
+        first = log.with_name(f"{log.name}.1")
+        first.unlink(missing_ok=True)
+        with open(log, "rb") as source, private.appending(first) as target:
+            shutil.copyfileobj(source, target)
         os.truncate(log, 0)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import catalog, lifecycle
-from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds, write_line
+from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds
 from infra.context import Context
 from infra.endpoints import Endpoints, contract
 from infra.errors import ExitCode, PlatformError
@@ -235,11 +235,11 @@ def _printed(context: Context, lines: Iterable[LogLine], follow: bool) -> Answer
         text = console.mask(line.text)
         if console.output == "json" and follow:
             event = {"ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "type": "log", "service": line.service}
-            write_line(console.stdout, json.dumps({**event, "state": "", "text": text}))
+            console.line(json.dumps({**event, "state": "", "text": text}))
         elif console.output in ("json", "yaml") and not follow:
             seen.append({"service": line.service, "text": text})
         else:
-            write_line(console.stdout, f"{console.paint(f'{line.service:<16}', 'dim', console.stdout)} {text}")
+            console.line(f"{console.paint(f'{line.service:<16}', 'dim', console.stdout)} {text}")
     return Answer({"lines": seen}) if console.output in ("json", "yaml") and not follow else None
 
 

@@ -11,6 +11,7 @@ from infra.console import Answer, Console, Table, human_seconds
 from infra.context import Context
 from infra.errors import PlatformError
 from infra.tasks.command import ANY, command
+from infra.terminal import visible
 from infra.training.described import described
 
 if TYPE_CHECKING:
@@ -216,13 +217,13 @@ def _bar(console: Console) -> Iterator[Any]:
 
     terminal = Terminal(file=console.stderr, no_color=not console.color(console.stderr))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[news]}"), console=terminal, transient=True) as progress:
+    news = TextColumn("{task.fields[news]}", markup=False)  # names of metrics are not ours
+    with Progress(*columns, news, console=terminal, transient=True) as progress:
         task = progress.add_task("queued", total=None, news="")
 
         def show(glimpse: Glimpse) -> None:
-            news = glimpse.note or _numbers(glimpse)
-            total = glimpse.epochs or None
-            progress.update(task, description=glimpse.state, completed=glimpse.epoch, total=total, news=news)
+            told, total = visible(glimpse.note or _numbers(glimpse)), glimpse.epochs or None
+            progress.update(task, description=glimpse.state, completed=glimpse.epoch, total=total, news=told)
 
         yield show
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_odd_lines_are_log_lines(worker: Victim, tmp_path: Path) -> None:
     assert found == {(1, "ok"): 1.0, (2, "ok2"): 2.0, (3, "up"): math.inf, (3, "ok"): 3.0}
     shown = worker.stage.data("train.show", training.id)
     assert shown["metrics"] == {"loss": "NaN", "up": "Infinity", "ok": 3.0}
+
+
+def test_what_it_prints_reaches_no_terminal_as_it_is(worker: Victim, tmp_path: Path) -> None:
+    printing(worker, tmp_path, f"{ODD}\nraise SystemExit(3)").until_final()
+    path = tmp_path / "prints.py"
+    done = worker.invoke("train.run", "--command", f'"{sys.executable}" "{path}"')
+    assert done.returncode == 1
+    assert "\\u001b]0;title" in done.stderr
+    shown = worker.invoke("train.list").stdout + worker.invoke("logs", "--tail", "0").stdout
+    assert not {"\x1b", "\x9b", "\x07", "\0"} & set(done.stderr + done.stdout + shown)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+def test_logs_are_private(worker: Victim) -> None:
+    logs = [path for path in worker.stack_home.rglob("*.log*") if path.is_file()]
+    assert {"worker.log", "supervisor.log", "postgres.log"} <= {path.name for path in logs}
+    assert [path for path in logs if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    assert stat.S_IMODE((worker.stack_home / "training" / "jobs").stat().st_mode) == 0o700
 
 
 def test_a_flood_costs_no_try(worker: Victim, tmp_path: Path) -> None:

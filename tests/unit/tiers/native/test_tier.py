@@ -17,7 +17,7 @@ from infra.supervision import client as supervise
 from infra.supervision.client import Spec, State
 from infra.tiers import providers
 from infra.tiers.base import Removal
-from infra.tiers.native import logs, object_store, postgres, status
+from infra.tiers.native import object_store, postgres, status
 from infra.tiers.native.services import CORE
 from infra.tiers.native.tier import Native
 from infra.tiers.providers import Program
@@ -208,18 +208,6 @@ def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch
     monkeypatch.setattr(time, "sleep", sleep)
     lines = Native(context).logs((), 1, follow=True)
     assert [next(lines).text for _ in range(3)] == ["old", "new 한글", "more"]
-
-
-def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_text("a longer text than what comes\n")
-    position = logs._end_of(log)
-    log.write_text("fresh\n")
-    assert logs._since(log, position) == (6, ["fresh"])
-    assert logs._since(tmp_path / "gone.log", 5) == (5, [])
-
-
-# --- removing
 
 
 def data(context: Context, *names: str) -> Path:
