@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from infra import private
 from infra.errors import PlatformError
 from infra.terminal import visible
 
@@ -186,6 +185,8 @@ class Console:
 
     def open_log(self, directory: Path) -> None:
         """Also write what is said to `<directory>/<utc>-<task>.log`; keep the newest 20. Silent if it cannot."""
+        from infra import private
+
         try:
             private.directory(directory.parent, private.way())
             private.directory(directory)

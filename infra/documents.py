@@ -27,8 +27,8 @@ class Language:
     texts: Mapping[str, str] | None = None
 
     def text(self, english: str) -> str:
-        """A text of the catalogue in this language; KeyError when nobody has translated it."""
-        return self.texts[english] if self.texts is not None and english else english
+        """A text of the catalogue in this language; the English one where nobody has translated it."""
+        return (self.texts or {}).get(english, english)
 
 
 ENGLISH = Language(

@@ -36,7 +36,7 @@ def check(probe: Probe, limit: float = 2.0) -> Finding:
         limit: seconds that the question may take.
     """
     try:
-        return _KINDS[probe["kind"]](probe, limit)
+        return KINDS[probe["kind"]](probe, limit)
     except (OSError, ValueError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
         return Finding(False, _reason(error))
 
@@ -170,7 +170,7 @@ def _s3_finding(status: int, body: bytes, good: tuple[int, ...]) -> Finding:
     return Finding(False, f"HTTP {status} {text}", fatal=status in (401, 403))
 
 
-_KINDS: Mapping[str, Callable[[Probe, float], Finding]] = {
+KINDS: Mapping[str, Callable[[Probe, float], Finding]] = {
     "process": _process,
     "tcp": _tcp,
     "http": _http,
@@ -180,3 +180,4 @@ _KINDS: Mapping[str, Callable[[Probe, float], Finding]] = {
     "s3-bucket": _s3_bucket,
     "s3-write": _s3_write,
 }
+"""By the name that a probe has for its kind."""

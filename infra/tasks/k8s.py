@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +59,8 @@ SIGNING, NAMESPACE = "backend-signing", "platform"
 
 def _ensure_key(kubectl: Kubectl, rendered: str) -> None:
     """Make the Secret that signs trainings, where development manifests want one and there is none."""
+    import secrets
+
     from infra import shell
     from infra.kube import manifests
 

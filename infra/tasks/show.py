@@ -29,8 +29,9 @@ WRITTEN_BY_US = "# written by `invoke env --write`"
 
 def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
     """`user / password` of a service; a password that is not the documented default is hidden."""
-    names = catalog.service(service).login
-    if service == "redis" and ends.redis_password:
+    entry = catalog.service(service)
+    names = entry.login
+    if entry.question.kind == "redis" and ends.redis_password:
         return f"password {ends.redis_password if reveal else MASK}"
     if names is None:
         return "none"

@@ -7,8 +7,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra import shell
@@ -117,12 +117,6 @@ def s3_server(settings: Settings, recorded: str = "") -> Program:
     return _rclone()
 
 
-def postgres_server(settings: Settings) -> Program:
-    """PostgreSQL's server. Raises PlatformError PROGRAM_MISSING."""
-    found = postgres_bin(settings)
-    return replace(found, path=found.path / f"postgres{EXE}")
-
-
 def describe(program: Program | None) -> str:
     """A program for people, e.g. `postgresql 18.6 (bundled)`; it is asked for its version.
 
@@ -132,7 +126,8 @@ def describe(program: Program | None) -> str:
     if program is None:
         return "not installed"
     argument, _ = _SELF_DESCRIPTION.get(program.engine, ("--version", ""))
-    said = shell.run([str(program.path), argument], limit=10, check=False)
+    path = program.path / f"postgres{EXE}" if program.path.is_dir() else program.path
+    said = shell.run([str(path), argument], limit=10, check=False)
     found = re.search(r"\d+(\.\d+)+", said.out or said.err)
     return f"{program.engine} {found.group() if found else 'of unknown version'} ({program.origin})"
 
@@ -205,6 +200,27 @@ def _rclone() -> Program:
 def prometheus(settings: Settings) -> Program | None:
     """Prometheus, which no package index has: only from the settings or PATH; None where there is none."""
     return _choose(settings, "PLATFORM_PROMETHEUS", [], ("prometheus",))
+
+
+@dataclass(frozen=True)
+class Server:
+    """What runs services of the catalogue natively: its name for people, and how it is found.
+
+    `find` takes the settings and the engine that wrote the object stores' data, '' where there is none.
+    """
+
+    title: str
+    find: Callable[[Settings, str], Program | None]
+
+
+SERVERS: Mapping[str, Server] = {
+    "postgres": Server("PostgreSQL server", lambda settings, _: postgres_bin(settings)),
+    "redis": Server("Redis server", lambda settings, _: redis_server(settings)),
+    "temporal": Server("Temporal server", lambda settings, _: temporal_cli(settings)),
+    "object store": Server("S3 server", s3_server),
+    "prometheus": Server("Prometheus server", lambda settings, _: prometheus(settings)),
+}
+"""By what the catalogue calls them (`Service.program`)."""
 
 
 def _scripts(name: str) -> Iterator[Path]:

@@ -90,7 +90,7 @@ class Bare:
     def _redis(self) -> None:
         durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
         where = ["--port", self._port("REDIS_PORT"), "--bind", "127.0.0.1", "--dir", str(self.home / "redis")]
-        self._run([str(self.programs.redis.path), *where, *durable])
+        self._run([str(self.programs.found["redis"].path), *where, *durable])
 
     def _temporal(self) -> None:
         ports = {"port": "TEMPORAL_PORT", "ui-port": "TEMPORAL_UI_PORT", "metrics-port": "TEMPORAL_METRICS_PORT"}
@@ -98,7 +98,7 @@ class Bare:
         data = ["--db-filename", str(self.home / "temporal" / "temporal.db"), "--sqlite-pragma", "synchronous=2"]
         quiet = ["--log-format", "json", "--log-level", "warn"]
         where = ["--ip", "127.0.0.1", "--ui-ip", "127.0.0.1"]
-        self._run([str(self.programs.temporal.path), "server", "start-dev", *where, *flags, *data, *quiet])
+        self._run([str(self.programs.found["temporal"].path), "server", "start-dev", *where, *flags, *data, *quiet])
 
     def _rclone(self, store: str) -> None:
         port = self._port("MINIO_DATASETS_PORT" if store == "minio-datasets" else "MINIO_RESULTS_PORT")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import catalog, documents, settings
+from infra import catalog, documents, korean, settings
 from infra.errors import CODES, EXIT_MEANING, ExitCode
 from tests.drift.repo import READMES, read
 
@@ -18,6 +18,13 @@ RENDERED = documents.rendered({path: read(path) for path in READMES}, COMPOSE)
 @pytest.mark.parametrize("path", RENDERED)
 def test_committed_file_is_what_would_be_generated(path: str) -> None:
     assert read(path) == RENDERED[path], f"{path} is out of date: nox -s update-docs"
+
+
+def test_every_text_of_the_tables_is_translated() -> None:
+    texts = {gap.reason for gap in catalog.GAPS} | {gap.instead for gap in catalog.GAPS if gap.instead}
+    titles = {service.title for service in catalog.SERVICES}
+    assert texts - set(korean.TEXTS) == set()
+    assert set(korean.TEXTS) <= texts | titles, "texts of what is there no more"
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -77,7 +77,7 @@ def test_applications_are_told_the_same_as_by_the_chart() -> None:
     del env["SERVICE_LINKS"]
     told = [f for f in chart if f["metadata"]["name"] == "platform-env"]
     assert env == {k: v for f in told for k, v in (*f.get("data", {}).items(), *f.get("stringData", {}).items())}
-    assert sorted(env) == sorted(catalog.CONTRACT_NAMES)
+    assert set(env) <= set(catalog.CONTRACT_NAMES)
 
 
 @pytest.mark.parametrize("part", ["backend", "frontend", "worker"])

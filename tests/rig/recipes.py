@@ -83,3 +83,15 @@ RECIPES = (
     ),
 )
 """In the order in which they are made: quick ones and those of the core first."""
+
+WITHOUT = {
+    "RUSTFS_IMAGE": "no package index has the server",
+    "BUCKETS_IMAGE": "empty by default: the object store's own image does it",
+    "ALLOY_IMAGE": "its modules are not all public",
+    "GRAFANA_IMAGE": "its modules are not all public",
+    "CLEARML_IMAGE": "its server is in no package index",
+    "ELASTICSEARCH_IMAGE": "in no package index",
+    "MONGO_IMAGE": "in no package index",
+    "CLEARML_REDIS_IMAGE": "of no use without ClearML",
+}
+"""Settings of images that have no stand-in, and why."""

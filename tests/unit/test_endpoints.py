@@ -17,27 +17,6 @@ def built(root: Path, services: tuple[str, ...] = CORE, **values: str) -> Endpoi
     return endpoints.build(settings_of(root, **values), services)
 
 
-def test_the_contract_with_all_defaults_word_by_word(tmp_path: Path) -> None:
-    assert contract(built(tmp_path)) == {
-        "DATABASE_URL": "postgresql://admin:devpass@localhost:5432/platform",
-        "USER_DATABASE_URL": "postgresql://admin:devpass@localhost:5432/users",
-        "REDIS_URL": "redis://localhost:6379/0",
-        "TEMPORAL_HOST": "localhost:7233",
-        "TEMPORAL_NAMESPACE": "default",
-        "EXTERNAL_STORAGE_ENDPOINT": "http://localhost:9000",
-        "EXTERNAL_STORAGE_ACCESS_KEY": "minioadmin",
-        "EXTERNAL_STORAGE_SECRET_KEY": "minioadmin",
-        "INTERNAL_STORAGE_ENDPOINT": "http://localhost:9002",
-        "INTERNAL_STORAGE_ACCESS_KEY": "minioadmin",
-        "INTERNAL_STORAGE_SECRET_KEY": "minioadmin",
-        "OBSERVABILITY_BACKENDS": "database",
-        "CLEARML_API_HOST": "http://localhost:8008",
-        "CLEARML_WEB_HOST": "http://localhost:8080",
-        "CLEARML_FILES_HOST": "http://localhost:8081",
-        "MLFLOW_TRACKING_URI": "http://localhost:5000",
-    }
-
-
 def test_the_contract_has_exactly_the_names_of_the_catalogue(tmp_path: Path) -> None:
     assert set(contract(built(tmp_path))) == set(catalog.CONTRACT_NAMES)
 

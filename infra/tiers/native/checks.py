@@ -11,6 +11,7 @@ from infra.console import human_bytes
 from infra.ports import Conflict, Holder
 from infra.tiers.base import Check
 from infra.tiers.native.services import Programs
+from infra.tiers.providers import Program
 
 DISK_NEEDED = 500_000_000
 """Bytes that must be free: PostgreSQL 50 MB, write-ahead log up to 1 GB only under load, Temporal, some data."""
@@ -21,16 +22,19 @@ MEMORY_NEEDED = {False: 600_000_000, True: 1_200_000_000}
 
 def programs(found: Programs) -> list[Check]:
     """Which program runs what, and what the object store's engine cannot do."""
-    rows = {
-        "postgres": (found.postgres.bin, found.postgres.origin),
-        "redis": (found.redis.path, found.redis.origin),
-        "temporal": (found.temporal.path, found.temporal.origin),
-        "object store": (found.store.path, f"{found.store.engine}, {found.store.origin}"),
-    }
-    checks = [Check(f"program.{name}", "ok", f"{path} ({origin})") for name, (path, origin) in rows.items()]
+    paths = {name: program.path for name, program in found.found.items()} | {"postgres": found.postgres.bin}
+    checks = [
+        Check(f"program.{name}", "ok", f"{paths[name]} ({_origin(name, program)})")
+        for name, program in found.found.items()
+    ]
     for gap in catalog.gaps(found.store.engine):
         checks.append(Check(f"engine.{gap.feature}", "warn", gap.reason, gap.instead or _BETTER_STORE))
     return checks
+
+
+def _origin(name: str, program: Program) -> str:
+    """Where a program was found; of an object store also which of several it is."""
+    return f"{program.engine}, {program.origin}" if name == "object store" else program.origin
 
 
 _BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S3_SERVER"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from infra.tiers.providers import Program
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
 MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
 """What a request's Host may be; MLflow's own list has private networks as `10.*`, which 10.evil.example fits too."""
-CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,21 @@ class Programs:
     """What runs the services on this machine."""
 
     postgres: Place
-    postgres_found: Program
-    redis: Program
-    temporal: Program
-    store: Program
+    found: Mapping[str, Program]
+    """By `Service.program`, those of the core."""
+
+    @property
+    def store(self) -> Program:
+        """That of the object stores."""
+        return self.found["object store"]
 
 
 def programs(settings: Settings, home: Path, stack_name: str) -> Programs:
-    """Find every program. Raises PlatformError PROGRAM_MISSING or SETTING_INVALID."""
-    found = providers.postgres_bin(settings)
-    return Programs(
-        postgres.place(settings, home, found, stack_name),
-        found,
-        providers.redis_server(settings),
-        providers.temporal_cli(settings),
-        providers.s3_server(settings, object_store.recorded(home)),
-    )
+    """Find every program of the core. Raises PlatformError PROGRAM_MISSING or SETTING_INVALID."""
+    recorded = object_store.recorded(home)
+    names = dict.fromkeys(catalog.service(name).program for name in CORE)
+    found = {name: program for name in names if (program := providers.SERVERS[name].find(settings, recorded))}
+    return Programs(postgres.place(settings, home, found["postgres"], stack_name), found)
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Builder:
 
     def core(self) -> list[Spec]:
         """PostgreSQL, Redis, Temporal and the two object stores; independent of each other."""
-        return [self.postgres(), self.redis(), self.temporal(), *(self.store(n) for n in _stores())]
+        return [MAKERS[catalog.service(name).program](self, name) for name in CORE]
 
     def data(self, service: str) -> Path:
         """The data directory of a service."""
@@ -67,7 +65,7 @@ class Builder:
 
     def data_of(self, service: str) -> list[Path]:
         """Every directory with data of a service."""
-        versions = [self.home / "data" / f"{service}-versions"] if service in _stores() else []
+        versions = [self.home / "data" / f"{service}-versions"] if service in stores() else []
         return [self.data(service), *versions]
 
     def log(self, service: str) -> Path:
@@ -89,14 +87,14 @@ class Builder:
         """A working directory of the service's own, by which a lost process is recognised."""
         return self.home / "run" / service
 
-    def postgres(self) -> Spec:
+    def postgres(self, service: str = "postgres") -> Spec:
         """The database server; SIGINT is its fast shutdown."""
         where = self.programs.postgres
         return self._spec(
-            "postgres",
+            service,
             postgres.server_argv(
                 where,
-                self.endpoints.port("postgres"),
+                self.endpoints.port(service),
                 self.endpoints.host,
                 self.settings.text("POSTGRES_MAX_CONNECTIONS"),
             ),
@@ -107,36 +105,44 @@ class Builder:
             grace=30.0,
         )
 
-    def redis(self) -> Spec:
+    def redis(self, service: str = "redis") -> Spec:
         """Valkey with an append-only file; the password goes through a private file, not the command line."""
-        data = self.data("redis")  # also its working directory: it changes there by itself
-        flags = ["--port", str(self.endpoints.port("redis")), "--bind", self.endpoints.host, "--dir", str(data)]
+        data = self.data(service)  # also its working directory: it changes there by itself
+        flags = ["--port", str(self.endpoints.port(service)), "--bind", self.endpoints.host, "--dir", str(data)]
         durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
         secret = [str(self.redis_config)] if self.endpoints.redis_password else []
-        argv = [str(self.programs.redis.path), *secret, *flags, *durable]
+        argv = [str(self.programs.found["redis"].path), *secret, *flags, *durable]
         # The password is not on the command line: this makes a new one a reason to restart all the same.
         mark = hashlib.sha256(self.endpoints.redis_password.encode()).hexdigest()[:8]
-        return self._spec("redis", argv, data, env={"REDIS_PASSWORD_MARK": mark})
+        return self._spec(service, argv, data, env={"REDIS_PASSWORD_MARK": mark})
 
     @property
     def redis_config(self) -> Path:
         """The private file that holds the password of Redis."""
         return self.home / "redis.conf"
 
-    def temporal(self) -> Spec:
+    def temporal(self, service: str = "temporal") -> Spec:
         """The development server with a database file, synchronous=2 (every commit reaches the disk)."""
         ends = self.endpoints
-        ports = ["--port", str(ends.port("temporal")), "--ui-port", str(ends.port("temporal", "ui"))]
+        ports = ["--port", str(ends.port(service)), "--ui-port", str(ends.port(service, "ui"))]
         metrics = ["--metrics-port", str(self.settings.port(catalog.TEMPORAL_METRICS_PORT.setting))]
-        data = self.data("temporal") / "temporal.db"
+        data = self.data(service) / "temporal.db"
         return self._spec(
-            "temporal",
+            service,
             [
-                *[str(self.programs.temporal.path), "server", "start-dev", "--ip", ends.host, "--ui-ip", ends.host],
+                *[
+                    str(self.programs.found["temporal"].path),
+                    "server",
+                    "start-dev",
+                    "--ip",
+                    ends.host,
+                    "--ui-ip",
+                    ends.host,
+                ],
                 *[*ports, *metrics, "--db-filename", str(data), "--namespace", ends.temporal_namespace],
                 *["--sqlite-pragma", "synchronous=2", "--log-format", "json", "--log-level", "warn"],
             ],
-            self.run_dir("temporal"),
+            self.run_dir(service),
         )
 
     def store_plan(self, service: str) -> object_store.StorePlan:
@@ -163,7 +169,7 @@ class Builder:
     def directories(self, service: str) -> list[Path]:
         """Directories that a service expects to find."""
         common = [self.run_dir(service), self.log(service).parent]
-        if service in _stores():
+        if service in stores():
             return [*common, *object_store.directories(self.programs.store, self.store_plan(service))]
         return common if service == "postgres" else [*common, self.data(service)]
 
@@ -209,7 +215,7 @@ class Builder:
             metrics = catalog.TEMPORAL_METRICS_PORT
             claims.append(Claim("temporal", metrics.setting, self.settings.port(metrics.setting)))
         if self.programs.store.engine == "weed":
-            claims += [claim for service in services if service in _stores() for claim in self._internal(service)]
+            claims += [claim for service in services if service in stores() for claim in self._internal(service)]
         return claims
 
     def _internal(self, service: str) -> list[Claim]:
@@ -220,9 +226,21 @@ class Builder:
     def _listens(self, service: str) -> tuple[catalog.Port, ...]:
         lacking = {gap.feature for gap in catalog.gaps(self.programs.store.engine)}
         ports = catalog.service(service).ports
-        if service in _stores() and "s3-console" in lacking:
+        if service in stores() and "s3-console" in lacking:
             return tuple(p for p in ports if p.role != "console")
         return ports
+
+
+MAKERS: Mapping[str, Callable[[Builder, str], Spec]] = {
+    "postgres": Builder.postgres,
+    "redis": Builder.redis,
+    "temporal": Builder.temporal,
+    "object store": Builder.store,
+}
+"""How a service of the core is started, by the program that runs it (`Service.program`)."""
+CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE and s.program in MAKERS)
+OVERLAY = ("mlflow", "prometheus")
+"""What this tier has of observability; each needs something made before (`infra.tiers.native.tier`)."""
 
 
 def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) -> str:
@@ -232,11 +250,12 @@ def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) 
     for name, target in targets.items():
         lines.append(f"  - {{job_name: {name}, static_configs: [{{targets: ['{target}']}}]}}")
     if store_engine in ("minio", "silo"):
-        for store in _stores():
+        for store in stores():
             where = f"static_configs: [{{targets: ['{endpoints.address(store)}']}}]"
             lines.append(f"  - {{job_name: {store}, metrics_path: /minio/v2/metrics/cluster, {where}}}")
     return "\n".join(lines) + "\n"
 
 
-def _stores() -> tuple[str, ...]:
+def stores() -> tuple[str, ...]:
+    """The object stores."""
     return tuple(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN)

@@ -69,24 +69,21 @@ class Native(Tier):
     def engines(self) -> dict[str, str]:
         """The program behind each service that could be another."""
         store = self.builder.programs.store.engine
-        return dict.fromkeys(("minio-datasets", "minio-results"), store)
+        return dict.fromkeys(services.stores(), store)
 
     def programs(self) -> dict[str, str]:
         """The servers: which program, its version, and where it was found."""
-        settings, home = self.context.settings, self.home
-        return {
-            "PostgreSQL server": known_or_why(lambda: providers.describe(providers.postgres_server(settings))),
-            "Redis server": known_or_why(lambda: providers.describe(providers.redis_server(settings))),
-            "Temporal server": known_or_why(lambda: providers.describe(providers.temporal_cli(settings))),
-            "S3 server": known_or_why(
-                lambda: providers.describe(providers.s3_server(settings, object_store.recorded(home)))
-            ),
-            "Prometheus server": known_or_why(lambda: providers.describe(providers.prometheus(settings))),
-        }
+        settings, recorded = self.context.settings, object_store.recorded(self.home)
+
+        def told(server: providers.Server) -> str:
+            return known_or_why(lambda: providers.describe(server.find(settings, recorded)))
+
+        return {server.title: told(server) for server in providers.SERVERS.values()}
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
-        overlay = ["mlflow", *(["prometheus"] if providers.prometheus(self.context.settings) else [])]
+        lacking = () if providers.prometheus(self.context.settings) else ("prometheus",)
+        overlay = [name for name in services.OVERLAY if name not in lacking]
         wanted = set(catalog.with_needs(only)) if only else {*services.CORE, *(overlay if obs else ())}
         wanted |= {s.name for s in supervise.survivors(self.home)}
         return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted)
@@ -97,7 +94,7 @@ class Native(Tier):
             self.context.settings, NAME, "remove that setting: the stores of this machine are used"
         )
         builder = self.builder
-        postgres.check_version(builder.programs.postgres, builder.programs.postgres_found)
+        postgres.check_version(builder.programs.postgres, builder.programs.found["postgres"])
         object_store.check_origins(builder.programs.store.engine, builder.settings)
         origin = self.context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
@@ -142,7 +139,7 @@ class Native(Tier):
 
     def _make_databases(self, builder: Builder) -> None:
         where, login = builder.programs.postgres, builder.endpoints.postgres
-        postgres.install(where, builder.programs.postgres_found)
+        postgres.install(where, builder.programs.found["postgres"])
         if not where.initialised:
             self.context.console.say("  making the databases' directory")
             postgres.initialise(where, builder.home, login.user, login.password)

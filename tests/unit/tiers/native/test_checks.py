@@ -86,7 +86,9 @@ def test_memory_is_only_a_warning(monkeypatch: pytest.MonkeyPatch, free: float, 
 def test_what_the_engine_cannot_do_is_a_warning_with_a_way_out(engine: str) -> None:
     program = Program(Path("/x/y"), engine, "PATH")
     place = Place(Path("/pg"), Path("/d"), None, "postgresql", "bundled")
-    checks = native_checks.programs(Programs(place, program, program, program, program))
+    checks = native_checks.programs(
+        Programs(place, dict.fromkeys(("postgres", "redis", "temporal", "object store"), program))
+    )
     gaps = [c for c in checks if c.status == "warn"]
     assert [c.text for c in gaps] == [g.reason for g in catalog.gaps(engine)]
     assert all(c.remedy for c in gaps)

@@ -25,9 +25,10 @@ def builder(root: Path, engine: str = "rclone", **values: str) -> Builder:
     settings, home = settings_of(root, **values), root / "native"
     place = Place(Path("/pg/bin"), home / "data" / "postgres", None, "postgresql", "bundled")
     found = Program(Path("/pg/bin"), "postgresql", "bundled")
-    redis, temporal = Program(Path("/x/valkey-server"), "v", "bundled"), Program(Path("/x/temporal"), "t", "bundled")
-    programs = Programs(place, found, redis, temporal, Program(Path(f"/x/{engine}"), engine, "PATH"))
-    return Builder(settings, endpoints.build(settings, CORE), home, programs)
+    others = {"redis": Program(Path("/x/valkey-server"), "v", "bundled")}
+    others |= {"temporal": Program(Path("/x/temporal"), "t", "bundled")}
+    others |= {"object store": Program(Path(f"/x/{engine}"), engine, "PATH")}
+    return Builder(settings, endpoints.build(settings, CORE), home, Programs(place, {"postgres": found, **others}))
 
 
 def specs(made: Builder) -> dict[str, Spec]:
