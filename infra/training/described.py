@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from infra.training.report import as_json
+
 if TYPE_CHECKING:
     from infra.training.jobs import Job
 
@@ -18,8 +20,8 @@ def described(job: Job) -> dict[str, object]:
         "epoch": job.epoch,
         "epochs": job.epochs,
         "attempt": job.attempt,
-        "heldout_accuracy": job.heldout_accuracy,
-        "val_accuracy": job.val_accuracy,
+        "heldout_accuracy": _share(job.heldout_accuracy),
+        "val_accuracy": _share(job.val_accuracy),
         "seconds": round(job.seconds, 1),
         "weights": job.weights,
         "report": job.report,
@@ -29,3 +31,7 @@ def described(job: Job) -> dict[str, object]:
         "created_at": job.created_at.isoformat(timespec="seconds"),
         "finished_at": job.finished_at.isoformat(timespec="seconds") if job.finished_at else None,
     }
+
+
+def _share(value: float | None) -> float | str | None:
+    return None if value is None else as_json({"": value})[""]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -55,6 +56,8 @@ def test_params_metrics_artifacts_and_the_end(server: Tracking, client: MLflow) 
     told = server.runs[run.id]
     assert told["params"] == {"epochs": "15", "rate": "0.3"}
     assert [m["step"] for m in told["metrics"]] == list(range(1, 2502))
+    client.log_metrics(run.id, [Point("diverged", math.nan, 1, 1), Point("diverged", -math.inf, 2, 2)])
+    assert [m["value"] for m in server.runs[run.id]["metrics"][-2:]] == ["NaN", "-Infinity"]
     assert told["metrics"][0] == {"key": "loss", "value": 0.5, "timestamp": 1000, "step": 1}
     assert server.files == {f"/api/2.0/mlflow-artifacts/artifacts/1/{run.id}/artifacts/a b.json": b"{}"}
     assert told["info"]["status"] == "FINISHED"

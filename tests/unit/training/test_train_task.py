@@ -82,20 +82,24 @@ def test_the_answer_for_programs() -> None:
 def test_a_failure_carries_the_reason_and_the_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("one\ntwo\n", encoding="utf-8")
-    error = train._failure(job(state="failed", error="exit status 3", last_lines="one\ntwo"), log)
+    where = train._where(log, tmp_path / "worker.log", in_cluster=True)
+    error = train._failure(job(state="failed", error="exit status 3", last_lines="one\ntwo"), where)
     assert (error.code, int(error.exit), error.why) == ("TASK_FAILED", 1, "exit status 3")
     assert error.details["log"] == ["one", "two"]
     assert str(log) in error.steps[0]
 
 
-def test_a_failure_names_no_log_that_is_not_here() -> None:
-    error = train._failure(job(state="failed", error="exit status 3"), Path("/nowhere/x.log"))
-    assert "/nowhere" not in error.steps[0]
-    assert "in the cluster" in error.steps[0]
+@pytest.mark.parametrize(("in_cluster", "named"), [(True, "in the cluster"), (False, "/nowhere/worker.log")])
+def test_a_failure_names_no_log_that_is_not_here(in_cluster: bool, named: str) -> None:
+    where = train._where(Path("/nowhere/x.log"), Path("/nowhere/worker.log"), in_cluster)
+    error = train._failure(job(state="failed", error="exit status 3"), where)
+    assert "/nowhere/x.log" not in error.steps[0]
+    assert named in error.steps[0]
+    assert in_cluster or "cluster" not in error.steps[0]
 
 
 def test_a_cancelled_training_is_no_success() -> None:
-    error = train._failure(job(state="cancelled", error="cancelled"), Path("/logs/x.log"))
+    error = train._failure(job(state="cancelled", error="cancelled"), "its log: /logs/x.log")
     assert (error.code, error.what) == ("TASK_FAILED", "digits-20261123-1a2b3c has been cancelled")
 
 
