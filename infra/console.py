@@ -9,13 +9,15 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from infra import columns
 from infra.errors import PlatformError
 from infra.terminal import visible
 
@@ -31,18 +33,24 @@ _SYMBOLS = {"good": ("✓", "+"), "bad": ("✗", "x"), "warn": ("!", "!"), "dim"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a heading."""
+    """Rows of text under a heading; `keep` are columns that are cut last, e.g. with what people copy."""
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keep: tuple[int, ...] = ()
 
-    def lines(self) -> list[str]:
-        """The table as aligned text, without borders."""
+    def lines(self, room: int = 0, mark: str = "…") -> list[str]:
+        """Return the table as aligned text, without borders; in at most `room` cells, unless that is 0."""
         if not self.rows:
             return []
         everything = [self.heading, *self.rows] if any(self.heading) else list(self.rows)
-        widths = [max(len(row[i]) for row in everything) for i in range(len(everything[0]))]
-        return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in everything]
+        widest = [max(columns.width(row[i]) for row in everything) for i in range(len(everything[0]))]
+        widths = columns.fitting(widest, room, self.keep) if room else widest
+        return [columns.row(cells, widths, mark) for cells in everything]
+
+    def mapped(self, change: Callable[[str], str]) -> Table:
+        """Return the table with each cell changed."""
+        return replace(self, rows=tuple(tuple(change(cell) for cell in row) for row in self.rows))
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,20 @@ class Console:
             return env_lines(answer.env or {}, self.shell)
         if self.output == "name":
             return answer.names
-        return [self.mask(line) for line in [*(answer.table.lines() if answer.table else []), *answer.lines]]
+        return [*self._table(answer.table), *(self.mask(line) for line in answer.lines)]
+
+    def _table(self, table: Table | None) -> list[str]:
+        """The lines of a table, on a terminal in its width; secrets are hidden before anything is cut off."""
+        if table is None:
+            return []
+        masked, mark = table.mapped(lambda cell: printable(self.mask(cell))), "…" if unicode_ok(self.stdout) else "..."
+        lines = masked.lines()
+        if not self.stdout.isatty():
+            return lines
+        room = shutil.get_terminal_size().columns
+        if all(columns.width(line) <= room for line in lines):
+            return lines
+        return [*masked.lines(room, mark), "(cut to the width of this terminal; everything: -o json)"]
 
     def fail(self, error: PlatformError) -> None:
         """Print one error block on stderr, and the envelope on stdout where that is the format."""

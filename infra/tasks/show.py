@@ -58,13 +58,8 @@ def started(outcome: Started) -> Answer:
     for name in ends.services:
         title = catalog.service(name).title
         engine = f" [{engines[name]}]" if name in engines else ""
-        rows.append(
-            (
-                title + engine,
-                "  ".join(urls(ends, name, engines)),
-                login(ends, name, context.settings, False),
-            )
-        )
+        shown = login(ends, name, context.settings, False)
+        rows += _by_address((title + engine,), urls(ends, name, engines), (shown,))
     changed = f"ready in {human_seconds(outcome.seconds)}" if outcome.changed else "already runs: nothing to do"
     head = f"The platform is {changed}." if outcome.changed else f"The platform {changed}."
     context.console.say(f"{context.console.symbol('good')} {head}", "good")
@@ -76,7 +71,16 @@ def started(outcome: Started) -> Answer:
         "next": list(NEXT),
     }
     names = tuple(ends.services)
-    return Answer(data, Table(("service", "address", "login"), tuple(rows)), _after(outcome, engines), names=names)
+    return Answer(
+        data, Table(("service", "address", "login"), tuple(rows), keep=(1, 2)), _after(outcome, engines), names=names
+    )
+
+
+def _by_address(before: tuple[str, ...], addresses: list[str], after: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """A row for the first address, and rows with nothing else for the others, which keeps the table narrow."""
+    first, *others = addresses or [""]
+    blank = tuple("" for _ in before), tuple("" for _ in after)
+    return [(*before, first, *after), *((*blank[0], other, *blank[1]) for other in others)]
 
 
 NEXT = (
@@ -140,8 +144,9 @@ def status(choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
         memory = human_bytes(entry["memory"]) if entry["memory"] else ""
         state = f"{mark} {entry['state']}"
         secret = (str(entry["login"]),) if reveal else ()
-        rows.append((str(entry["name"]), state, "  ".join(entry["urls"]), *secret, memory, _age(entry), _note(entry)))
-    table = Table(("service", "state", "address", *(("login",) if reveal else ()), "memory", "up", ""), tuple(rows))
+        rows += _by_address((str(entry["name"]), state), entry["urls"], (*secret, memory, _age(entry), _note(entry)))
+    heading = ("service", "state", "address", *(("login",) if reveal else ()), "memory", "up", "")
+    table = Table(heading, tuple(rows), keep=(0, 1, 2))
     data: dict[str, Any] = {
         "state": found.state,
         "services": entries,
@@ -191,7 +196,10 @@ def _entry(
 
 
 def _age(entry: Mapping[str, Any]) -> str:
-    return human_seconds(max(0.0, time.time() - entry["since"])) if entry["since"] and entry["pid"] else ""
+    if not (entry["since"] and entry["pid"]):
+        return ""
+    age = max(0.0, time.time() - entry["since"])
+    return human_seconds(age if age < 60 else age // 60 * 60).removesuffix(" 0 s")
 
 
 def _note(entry: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ def run(
         raise _left("INTERRUPTED", job) from None
     except PlatformError as error:
         raise (_left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
-    return _outcome(context, contract, job)
+    return _outcome(context, contract, job, in_cluster=order.runner == JOB)
 
 
 @command("list", tier=ANY, log=False, help={"limit": "how many, newest first"})
@@ -109,7 +109,7 @@ def show(context: Context, job: str) -> Answer:
         ("log", str(_log(context, found.id)))
     ]
     lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
-    return Answer(data, Table(("", ""), tuple(rows)), lines, names=(found.id,))
+    return Answer(data, Table(("", ""), tuple(rows), keep=(1,)), lines, names=(found.id,))
 
 
 @command(tier=ANY, help={"job": "id of the training, as in train.list"})
@@ -264,22 +264,30 @@ def _left(code: str, job: str) -> PlatformError:
     return PlatformError(code, f"{job} goes on without us", steps=steps)
 
 
-def _outcome(context: Context, contract: Contract, name: str) -> Answer:
-    from infra.training import client
+def _outcome(context: Context, contract: Contract, name: str, in_cluster: bool) -> Answer:
+    from infra.training import client, service
 
     job = client.find(contract, name)
     if job.state != "succeeded":
-        raise _failure(job, _log(context, name))
+        raise _failure(job, _where(_log(context, name), service.worker_log(context.stack), in_cluster))
     for backend, found in job.tracking.items():
         if found.get("state") != "ok":
             context.console.warn(f"not tracked in {backend}: {found.get('reason', '')}")
     lines = ("", f"next: invoke train.show {job.id}")
-    return Answer(described(job), Table(("", ""), tuple(_rows(job))), lines, names=(job.id,))
+    return Answer(described(job), Table(("", ""), tuple(_rows(job)), keep=(1,)), lines, names=(job.id,))
 
 
-def _failure(job: Job, log: Path) -> PlatformError:
+def _where(log: Path, worker_log: Path, in_cluster: bool) -> str:
+    """Say where to read on."""
+    if log.exists():
+        return f"its log: {log}"
+    if in_cluster:
+        return "its log is with the worker that ran it, in the cluster"
+    return f"it ended before it wrote a log; the worker's own: {worker_log}"
+
+
+def _failure(job: Job, where: str) -> PlatformError:
     lines = (job.last_lines or "").splitlines()
-    where = f"its log: {log}" if log.exists() else "its log is with the worker that ran it, in the cluster"
     return PlatformError(
         "TASK_FAILED",
         f"{job.id} has {_ended(job.state)}",

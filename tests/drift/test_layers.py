@@ -12,7 +12,7 @@ from infra.settings import ROOT
 from tests.drift.repo import imports, modules
 
 LAYERS = (
-    *("errors", "terminal", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
+    *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
     *("catalog", "settings", "shell", "pipes", "stack", "docker_engine", "dashboards"),
     *("images", "registry", "image_archive"),
     *("endpoints", "console", "context", "waiting"),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra import columns
 from infra.console import FORMATS, KEEP_LOGS, MASK, Answer, Console, Table, human_bytes, human_seconds
 from infra.errors import PlatformError
 from infra.settings import ROOT
@@ -97,6 +98,62 @@ def test_a_table_has_aligned_columns_and_no_borders() -> None:
         "",
         "Next: x",
     ]
+
+
+WIDE = Table(("key", "size"), (("runs/" + "x" * 200, "1 MB"), ("학습/" + "한" * 60, "2 MB"), ("short", "3 MB")))
+
+
+@pytest.mark.parametrize("room", [30, 40, 80, 120])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp949"])
+def test_no_value_makes_a_table_wider_than_the_terminal(
+    room: int, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room))
+    said = console(tty=True, encoding=encoding)
+    said.answer(Answer({}, WIDE))
+    *lines, hint = said.out.splitlines()
+    assert max(columns.width(line) for line in lines) <= room
+    assert [line.endswith(f"{n} MB") for n, line in enumerate(lines) if n] == [True] * 3
+    assert "-o json" in hint
+
+
+def test_nothing_is_cut_for_a_program_that_reads_it() -> None:
+    said = console()
+    said.answer(Answer({}, WIDE))
+    assert "x" * 200 in said.out
+    assert "-o json" not in said.out
+
+
+def test_a_secret_is_hidden_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    said = console(tty=True, secrets=("correct horse battery staple",))
+    said.answer(Answer({}, Table(("a",), (("login correct horse battery staple " + "x" * 50,),))))
+    assert "correct" not in said.out
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_sent() -> None:
+    said = console()
+    said.answer(Answer({}, Table(("a",), (("red\x1b[31m\nnext",),))))
+    assert said.out == "a\nred\\x1b[31m\\nnext\n"
+
+
+@pytest.mark.parametrize(
+    ("widths", "room", "fitted"),
+    [
+        ([10, 20], 40, [10, 20]),
+        ([10, 20], 26, [10, 14]),
+        ([30, 30, 5], 49, [20, 20, 5]),
+        ([30, 30], 10, [6, 6]),
+        ([4, 100, 60], 64, [4, 28, 28]),
+    ],
+)
+def test_the_widest_columns_give_way(widths: list[int], room: int, fitted: list[int]) -> None:
+    assert columns.fitting(widths, room) == fitted
+
+
+def test_what_people_copy_is_cut_last() -> None:
+    assert columns.fitting([60, 20, 30], 70, keep=(1, 2)) == [16, 20, 30]
+    assert columns.fitting([60, 20, 30], 40, keep=(1, 2)) == [6, 15, 15]
 
 
 def test_an_empty_table_shows_no_heading() -> None:
