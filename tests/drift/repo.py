@@ -30,10 +30,26 @@ def read(path: str) -> str:
 
 @cache
 def text_files() -> tuple[str, ...]:
-    """Every text file of the project, as a path with slashes; caches, environments and state are left out."""
-    found = sorted(p.relative_to(ROOT).as_posix() for p in _walk(ROOT) if b"\0" not in p.read_bytes()[:8192])
+    """Every text file of the project, as a path with slashes; what nobody has committed or added is not of it."""
+    of_git = tracked(ROOT)
+    found = [name for name in present_files() if of_git is None or name in of_git]
     assert len(found) > 50, "this is no checkout of the project"
-    return tuple(found)
+    return tuple(name for name in found if b"\0" not in (ROOT / name).read_bytes()[:8192])
+
+
+def present_files() -> tuple[str, ...]:
+    """Every file that is there, as a path with slashes; caches, environments and state are left out."""
+    return tuple(sorted(p.relative_to(ROOT).as_posix() for p in _walk(ROOT)))
+
+
+def tracked(root: Path) -> set[str] | None:
+    """The files of a checkout that Git knows; None where it is none, e.g. an unpacked archive."""
+    argv = ["git", "-C", str(root), "ls-files", "-z"]
+    try:
+        done = subprocess.run(argv, capture_output=True, encoding="utf-8", check=False)
+    except FileNotFoundError:
+        return None
+    return set(done.stdout.split("\0")) - {""} if done.returncode == 0 else None
 
 
 def _walk(directory: Path) -> Iterator[Path]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from infra.settings import ROOT
-from tests.drift.repo import modules, read, text_files
+from tests.drift.repo import modules, read, text_files, tracked
 
 # Put together from parts, so that this file does not contain what it looks for.
 INDEXES = ("pypi" + ".org", "python" + "hosted", "npm" + "js", "proxy." + "golang", "registry." + "yarn")
@@ -42,6 +44,15 @@ def test_other_paths_are_not(sample: str) -> None:
 def test_text_has_unix_line_ends_except_for_powershell() -> None:
     # git writes *.ps1 with CRLF (.gitattributes); everything else is LF on every system.
     assert [path for path in text_files() if "\r" in read(path) and not path.endswith(".ps1")] == []
+
+
+def test_a_file_that_nobody_has_added_is_not_of_the_project(tmp_path: Path) -> None:
+    assert tracked(tmp_path) is None, "no checkout"
+    for argv in (["init", "-q"], ["add", "mine.txt"]):
+        (tmp_path / "mine.txt").write_text("text\n")
+        (tmp_path / "stray.log").write_text("ends without a line end, names /work" + "/x")
+        subprocess.run(["git", "-C", str(tmp_path), *argv], check=True)
+    assert tracked(tmp_path) == {"mine.txt"}
 
 
 def test_every_file_ends_with_a_line_end() -> None:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from infra.settings import ROOT
-from tests.drift.repo import text_files
+from tests.drift.repo import present_files
 
 ROW = """\
     Service(
@@ -54,7 +54,7 @@ LACKING = {
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Failed tests of the copy, as file::test, with what they say."""
     copy = tmp_path_factory.mktemp("copy") / "checkout"
-    for name in text_files():
+    for name in present_files():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     catalogue = copy / "infra" / "catalog.py"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,17 @@ def test_every_session_is_in_the_noxfile_or_of_a_planned_tier() -> None:
     known = [s for s in run_tests.SESSIONS if f'name="{s}"' in text or f"def {s}(" in text]
     absent = set(run_tests.SESSIONS) - set(known)
     assert absent == {f"smoke-{t}" for t in run_tests.PLANNED_TIERS if t not in catalog.TIERS}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no shell there ignores Ctrl-C for what it starts")
+def test_programs_of_a_run_in_the_background_can_be_interrupted() -> None:
+    asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    code = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from tests.conftest import pytest_configure
+pytest_configure()
+subprocess.run([sys.executable, "-c", {asks!r}], check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=run_tests.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
