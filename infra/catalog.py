@@ -183,7 +183,7 @@ class Chart:
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 EXTERNAL_STORES: Mapping[str, str] = {"minio-datasets": "S3_DATASETS", "minio-results": "S3_RESULTS"}
-"""Object store -> prefix of the settings that say where it is when it is not ours."""
+"""Object store -> prefix of the settings that locate it when it is an external service."""
 
 _DATABASE_VALUES = (("database.username", "POSTGRES_USER"), ("database.password", "POSTGRES_PASSWORD"))
 _STORE_VALUES = (("auth.username", "MINIO_ROOT_USER"), ("auth.password", "MINIO_ROOT_PASSWORD"))
@@ -494,7 +494,7 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
 BACKEND_IMAGE, FRONTEND_IMAGE = "platform-backend:dev", "platform-frontend:dev"
 """The images that app.build makes, where the settings of these names are empty."""
 PYTHON_IMAGE = "python:3.12.12-slim-bookworm"
-"""What they are made from."""
+"""The base image that they are built from."""
 
 _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("POSTGRES_USER", "admin", "text", "superuser of PostgreSQL"),
@@ -505,20 +505,20 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("MINIO_ROOT_PASSWORD", "minioadmin", "secret", "secret key of both object stores; 8 characters or more"),
     Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
     Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
-    Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace that applications use"),
+    Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace for applications"),
     Setting(
         "CLEARML_SECRET",
         "devpass",
         "secret",
-        "what ClearML signs with, and its own programs log in with; unless it is set our own start makes a private one",
+        "ClearML's signing key, which its own programs also log in with; if unset, `invoke` generates a private one",
     ),
     Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
     Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),
-    Setting("S3_DATASETS_ENDPOINT", "", "text", "S3 service that holds the datasets, where it is not ours"),
-    Setting("S3_DATASETS_ACCESS_KEY", "", "text", "access key there; empty: MINIO_ROOT_USER"),
+    Setting("S3_DATASETS_ENDPOINT", "", "text", "external S3 service that holds the datasets"),
+    Setting("S3_DATASETS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER"),
     Setting("S3_DATASETS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
-    Setting("S3_RESULTS_ENDPOINT", "", "text", "S3 service that holds the results, where it is not ours"),
-    Setting("S3_RESULTS_ACCESS_KEY", "", "text", "access key there; empty: MINIO_ROOT_USER"),
+    Setting("S3_RESULTS_ENDPOINT", "", "text", "external S3 service that holds the results"),
+    Setting("S3_RESULTS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER"),
     Setting("S3_RESULTS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
     Setting("S3_REGION", "us-east-1", "text", "region that S3 requests are signed for"),
     Setting(
@@ -531,7 +531,7 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_TIER", "", "choice", "tier to use when --tier is not given", TIERS),
     Setting("PLATFORM_STATE_DIR", "", "path", "where data, logs and state live; default: .platform in the checkout"),
     Setting("PLATFORM_POSTGRES_BIN", "", "path", "directory with PostgreSQL's programs, instead of the bundled ones"),
-    Setting("PLATFORM_POSTGRES_OS_USER", "", "text", "operating-system user for PostgreSQL when started by root"),
+    Setting("PLATFORM_POSTGRES_OS_USER", "", "text", "operating system user to run PostgreSQL as when started by root"),
     Setting("PLATFORM_REDIS_SERVER", "", "program", "valkey-server or redis-server to use, instead of the bundled one"),
     Setting("PLATFORM_TEMPORAL", "", "program", "temporal (the CLI) to use, instead of the bundled one"),
     Setting(
@@ -546,28 +546,32 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "PLATFORM_S3_ENGINE",
         "silo",
         "choice",
-        "object store in containers; external: S3_DATASETS_ENDPOINT and S3_RESULTS_ENDPOINT",
+        "object store to run in containers; external: use S3_DATASETS_ENDPOINT and S3_RESULTS_ENDPOINT",
         ("silo", "rustfs", "external"),
     ),
     Setting(
         "PLATFORM_METRICS_DIR",
         "",
         "path",
-        "folder with *.prom files; default: metrics in the state directory; compose/obs/metrics for Compose alone",
+        "directory with *.prom files; default: metrics in the state directory; compose/obs/metrics for Compose alone",
     ),
     Setting("PLATFORM_DOCKER_SOCKET", "", "path", "Docker's socket, for the logs; default: /var/run/docker.sock"),
-    Setting("PLATFORM_LIGHT", "", "choice", "yes: Temporal's development server, not the full one", ("yes", "no")),
-    Setting("PLATFORM_LEAVE_OUT", "", "text", "what --obs shall not start, e.g. clearml,grafana,alloy"),
+    Setting(
+        "PLATFORM_LIGHT", "", "choice", "yes: use Temporal's development server instead of the full one", ("yes", "no")
+    ),
+    Setting(
+        "PLATFORM_LEAVE_OUT", "", "text", "observability services that --obs does not start, e.g. clearml,grafana,alloy"
+    ),
     Setting(
         "PLATFORM_IMAGE_MIRRORS",
         "mirror.gcr.io",
         "text",
-        "registries to try when Docker Hub limits pulls; empty: none",
+        "registries to try when Docker Hub rate-limits pulls; empty: none",
         empty=True,
     ),
-    Setting("PLATFORM_KIND_BIN", "", "path", "directory with kind, kubectl and helm, looked into before PATH"),
-    Setting("KIND_NODE_IMAGE", "", "text", "image of the nodes of kind; default: that of kind/cluster.yaml"),
-    Setting("PLATFORM_CA_BUNDLE", "", "path", "certificates (PEM) that the nodes of kind shall trust as well"),
+    Setting("PLATFORM_KIND_BIN", "", "path", "directory with kind, kubectl and helm, searched before PATH"),
+    Setting("KIND_NODE_IMAGE", "", "text", "node image for kind; default: the one in kind/cluster.yaml"),
+    Setting("PLATFORM_CA_BUNDLE", "", "path", "additional CA certificates (PEM) that the kind nodes trust"),
 )
 
 KUBE_TOOLS: tuple[Tool, ...] = (
@@ -580,7 +584,7 @@ APP_PORTS = {
     "backend": Port("backend", "BACKEND_PORT", 8000, "http"),
     "frontend": Port("frontend", "FRONTEND_PORT", 8001, "http"),
 }
-"""Of the reference application on the host."""
+"""Ports of the reference application on the host."""
 
 TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
 
@@ -589,7 +593,7 @@ CLEARML_PORTS = (
     Port("MongoDB", "CLEARML_MONGO_PORT", 27018),
     Port("Redis", "CLEARML_REDIS_PORT", 6380),
 )
-"""Of the databases that start with ClearML."""
+"""Ports of the databases that start with ClearML."""
 
 
 STORE_PORTS: Mapping[str, Port] = {
@@ -618,7 +622,7 @@ IMAGES: Mapping[str, str] = {
     "REDIS_IMAGE": "Valkey or Redis",
     "MINIO_IMAGE": "the object store",
     "RUSTFS_IMAGE": "RustFS, the second object store",
-    "BUCKETS_IMAGE": "the one-shot that makes the buckets",
+    "BUCKETS_IMAGE": "the one-off container that creates the buckets",
     "TEMPORAL_IMAGE": "Temporal's server",
     "TEMPORAL_ADMIN_TOOLS_IMAGE": "Temporal's schema tools",
     "TEMPORAL_UI_IMAGE": "Temporal's web interface",
@@ -637,8 +641,8 @@ IMAGES: Mapping[str, str] = {
     "CLEARML_REDIS_IMAGE": "Redis, for ClearML",
     "BACKEND_IMAGE": "the backend and of training Jobs",
     "FRONTEND_IMAGE": "the frontend",
-    "TRAINING_IMAGE": "training Jobs, where it is not the backend's",
-    "PYTHON_IMAGE": "Python, which app.build builds on",
+    "TRAINING_IMAGE": "training Jobs; default: the backend's image",
+    "PYTHON_IMAGE": "Python that app.build builds on",
 }
 """Settings that replace an image's reference, for mirrors and sites without a network; the files own the default."""
 
@@ -662,18 +666,20 @@ CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables(
 GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),
     Gap("native", "grafana", "Grafana has no package that runs without a container", "MLflow, invoke status"),
-    Gap("native", "clearml", "ClearML's server comes as containers only", "MLflow"),
-    Gap("kind", "clearml", "there is no Helm release of ClearML", "MLflow, or the compose tier"),
-    Gap("kind", "separate-stores", "one object store holds all buckets", "the buckets have different names"),
-    Gap("external", "s3-console", "an S3 service elsewhere has its own ways", "ask who runs it"),
-    Gap("rclone", "s3-console", "rclone has no web console", "invoke env, and any S3 client"),
+    Gap("native", "clearml", "ClearML's server is only available as containers", "MLflow"),
+    Gap("kind", "clearml", "ClearML has no Helm release here", "MLflow, or the compose tier"),
+    Gap("kind", "separate-stores", "a single object store holds all buckets", "the buckets have different names"),
+    Gap("external", "s3-console", "an external S3 service has its own console", "ask the operator of that service"),
+    Gap("rclone", "s3-console", "rclone has no web console", "any S3 client, with the values of invoke env"),
     Gap("rclone", "s3-conditional-write", "rclone ignores If-Match and If-None-Match: a create-only write overwrites"),
     Gap("rclone", "s3-metadata-durable", "rclone forgets user metadata and content types when it restarts"),
     Gap("rclone", "s3-versioning", "rclone keeps no versions of objects"),
     Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
-    Gap("rclone", "s3-key-file-and-prefix", "rclone cannot hold a key and keys below it, as in a and a/b"),
+    Gap("rclone", "s3-key-file-and-prefix", "rclone cannot store both a key and keys below it, such as a and a/b"),
     Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
-    Gap("versitygw", "s3-key-file-and-prefix", "versitygw cannot hold a key and keys below it, as in a and a/b"),
+    Gap(
+        "versitygw", "s3-key-file-and-prefix", "versitygw cannot store both a key and keys below it, such as a and a/b"
+    ),
     Gap("weed", "s3-console", "SeaweedFS has no console for buckets", "invoke minio.ls, and any S3 client"),
     Gap("weed", "s3-key-double-slash", "SeaweedFS lists a key with // in it, as in a//b, with one slash"),
     Gap("weed", "s3-key-long-segment", "SeaweedFS refuses a key with more than 255 bytes between two slashes"),

@@ -24,9 +24,9 @@ from infra.errors import PlatformError
 MINIMUM_API = (1, 41)
 """Docker 20.10 (December 2020)."""
 NEWEST_API = (1, 44)
-"""What the SDK knows; a newer engine still speaks it."""
+"""The API version that the SDK speaks; newer engines still support it."""
 ANSWER_LIMIT = 3
-"""Seconds within which an engine says its version."""
+"""Seconds for an engine to report its version."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
         return [Place(f"npipe:////./pipe/{pipe}", name) for name, pipe in pipes.items()]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     paths = {
-        Path("/var/run/docker.sock"): "its usual socket",
+        Path("/var/run/docker.sock"): "its default socket",
         home / ".docker/run/docker.sock": "Docker Desktop",
         home / ".docker/desktop/docker.sock": "Docker Desktop",
         home / ".rd/docker.sock": "Rancher Desktop",
@@ -85,7 +85,7 @@ def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -
     environ = os.environ if environ is None else environ
     home = home or Path.home()
     if environ.get("DOCKER_HOST"):
-        return [Place(environ["DOCKER_HOST"], "named by DOCKER_HOST")]
+        return [Place(environ["DOCKER_HOST"], "set by DOCKER_HOST")]
     chosen = _context(environ, Path(environ.get("DOCKER_CONFIG") or home / ".docker"))
     if chosen:
         return [chosen]
@@ -206,7 +206,7 @@ def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
     return PlatformError(
         "DOCKER_MISSING",
         "Docker is not installed",
-        why="no engine's socket is there, and no program `docker`",
+        why="there is neither an engine's socket nor a `docker` command",
         steps=("install Docker: https://docs.docker.com/get-started/get-docker/", "or use --tier native: no Docker"),
     )
 
@@ -214,9 +214,9 @@ def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
 def _refused(place: Place, error: Exception) -> PlatformError:
     return PlatformError(
         "DOCKER_REFUSED",
-        f"this user may not use Docker at {place.url}",
+        f"this user is not allowed to use Docker at {place.url}",
         why=str(error),
-        steps=("sudo usermod -aG docker $USER, then log in again", "or use --tier native: it needs no rights"),
+        steps=("sudo usermod -aG docker $USER, then log in again", "or use --tier native: it needs no privileges"),
     )
 
 
@@ -226,7 +226,7 @@ def _stopped(troubles: list[tuple[Place, Exception]]) -> PlatformError:
     why = "; ".join(f"{place.url} ({place.found}): {error}" for place, error in troubles)
     return PlatformError(
         "DOCKER_STOPPED",
-        "Docker is installed, but does not run",
-        why=why or "the program `docker` is there, but no engine's socket",
+        "Docker is installed but not running",
+        why=why or "the `docker` command is installed, but there is no engine's socket",
         steps=(start, "or use --tier native: it needs no Docker"),
     )

@@ -51,7 +51,7 @@ def _settings(context: Context) -> list[Check]:
 
 
 def _private(context: Context) -> list[Check]:
-    """Whether anybody else can read what holds data or passwords; nothing to say where modes mean nothing."""
+    """Whether anybody else can read what contains data or passwords; nothing to say where modes mean nothing."""
     if sys.platform == "win32":
         return []
     env = context.settings.root / ENV_FILE
@@ -59,7 +59,7 @@ def _private(context: Context) -> list[Check]:
     if not loose:
         return [Check("private", "ok", "backups, snapshots, trash and secrets are private")]
     more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
-    text = f"others can read {loose[0]}{more}, which holds data or passwords"
+    text = f"other users can read {loose[0]}{more}, which contains data or passwords"
     return [Check("private", "warn", text, f"chmod go= {loose[0]}")]
 
 
@@ -86,7 +86,7 @@ def _loose(path: Path) -> bool:
 def _answers(tier: Tier) -> list[Check]:
     ends = tier.endpoints()
     questions = health.thorough(ends, lifecycle.psql(tier.context.settings))
-    remedy = "invoke up makes what is missing; invoke logs -s SERVICE shows why it fails"
+    remedy = "invoke up creates what is missing; invoke logs -s SERVICE shows why it fails"
     return _left_over(ends) + [
         Check(f"answer.{name}", "ok" if f.ok else "fail", f.detail or f"{name} works", "" if f.ok else remedy)
         for name, f in health.ask(questions).items()

@@ -156,7 +156,7 @@ def refuse_external(settings: Settings, tier: str, instead: str) -> None:
     if settings.text("PLATFORM_S3_ENGINE") == "external":
         raise PlatformError(
             "SETTING_INVALID",
-            f"PLATFORM_S3_ENGINE is external, which the tier {tier} does not do by settings",
+            f"PLATFORM_S3_ENGINE=external is not supported on the {tier} tier",
             why=f"it comes from {settings.origin('PLATFORM_S3_ENGINE')}",
             steps=(instead, "or use --tier compose, or set PLATFORM_S3_ENGINE=silo"),
         )
@@ -167,7 +167,7 @@ def _place(settings: Settings, prefix: str) -> Place:
     if not url:
         raise PlatformError(
             "SETTING_INVALID",
-            f"{prefix}_ENDPOINT is missing: where is the S3 service?",
+            f"{prefix}_ENDPOINT is not set: where is the S3 service?",
             why=f"PLATFORM_S3_ENGINE is external (from {settings.origin('PLATFORM_S3_ENGINE')})",
             steps=(f"set {prefix}_ENDPOINT, e.g. to https://s3.example.com", "or set PLATFORM_S3_ENGINE=silo"),
         )

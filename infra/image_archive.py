@@ -14,7 +14,7 @@ from infra.errors import PlatformError
 
 CHUNK = 1 << 20
 Progress = Callable[[int], None]
-"""Is told how many bytes are done."""
+"""Called with the number of bytes done."""
 
 
 def save(client: Any, references: Sequence[str], target: Path, progress: Progress) -> str:
@@ -47,7 +47,7 @@ def save(client: Any, references: Sequence[str], target: Path, progress: Progres
 
 
 def _unwritable(target: Path, why: str) -> PlatformError:
-    steps = ("name a file in a folder that can be written and has room",)
+    steps = ("name a file in a writable directory with enough free space",)
     return PlatformError("USAGE", f"{target} cannot be written", why=why, steps=steps)
 
 
@@ -56,7 +56,9 @@ def _stream(client: Any, references: Sequence[str]) -> Iterator[bytes]:
     answer = client.get(url, params=[("names", name) for name in references], stream=True, timeout=None)
     if answer.status_code != 200:
         why = answer.json().get("message", "") if answer.status_code in (404, 500) else f"HTTP {answer.status_code}"
-        raise PlatformError("NOT_FOUND", "the engine does not give the images", why=why, steps=("invoke images.pull",))
+        raise PlatformError(
+            "NOT_FOUND", "the engine does not export the images", why=why, steps=("invoke images.pull",)
+        )
     yield from answer.iter_content(CHUNK)
 
 
@@ -74,11 +76,11 @@ def contents(source: Path) -> list[str]:
     """The names and tags of the images in an archive.
 
     Raises:
-        PlatformError: USAGE when it cannot be read, or is no archive of images.
+        PlatformError: USAGE when it cannot be read, or is not an image archive.
     """
     import json
 
-    steps = ("name a file that `invoke images.bundle` or `docker save` has written",)
+    steps = ("name a file written by `invoke images.bundle` or `docker save`",)
     if not source.is_file():
         raise PlatformError("USAGE", f"there is no file {source}", steps=steps)
     try:
@@ -87,8 +89,8 @@ def contents(source: Path) -> list[str]:
             entries = json.load(manifest) if manifest else []
     except (OSError, tarfile.TarError, KeyError, ValueError, EOFError) as error:
         unreadable = isinstance(error, OSError) and error.strerror
-        why = unreadable or "it is no tar file with a manifest.json, or not whole"
-        raise PlatformError("USAGE", f"{source} is no archive of images", why=why, steps=steps) from error
+        why = unreadable or "it is not a complete tar file with a manifest.json"
+        raise PlatformError("USAGE", f"{source} is not an image archive", why=why, steps=steps) from error
     return [tag for entry in entries for tag in entry.get("RepoTags") or ()]
 
 
@@ -108,8 +110,11 @@ def load(client: Any, source: Path, progress: Progress) -> list[str]:
                 raise docker.errors.APIError(event["error"])
     except (docker.errors.DockerException, requests.RequestException) as error:
         why = str(getattr(error, "explanation", "") or error)
-        steps = ("see that the engine has room: docker system df", "see that the file is whole: its SHA-256")
-        raise PlatformError("PROGRAM_FAILED", f"the engine did not take {source}", why=why, steps=steps) from error
+        steps = (
+            "check that the engine has free space: docker system df",
+            "check that the file is complete: compare its SHA-256",
+        )
+        raise PlatformError("PROGRAM_FAILED", f"the engine did not accept {source}", why=why, steps=steps) from error
     return found
 
 

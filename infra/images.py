@@ -13,11 +13,11 @@ from infra.errors import PlatformError
 from infra.settings import Settings
 
 LOCK = Path("compose/images.lock.json")
-"""In the checkout: reference -> digest of the index (or manifest), as a registry told it."""
+"""In the checkout: reference -> digest of the index (or manifest), as a registry reported it."""
 FORMAT = 1
 FILES = "compose/docker-compose*.yml"
 BUILT_HERE = ("BACKEND_IMAGE", "FRONTEND_IMAGE", "TRAINING_IMAGE")
-"""Made by app.build: no registry has them."""
+"""Built by app.build: no registry has them."""
 _DEFAULT = re.compile(r"\$\{(\w+_IMAGE):-([^${}\s]+)\}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -56,7 +56,7 @@ def locked(root: Path) -> dict[str, str]:
         raise _damaged(path, str(error)) from error
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or content.get("format") != FORMAT:
-        raise _damaged(path, f"it is not of format {FORMAT}")
+        raise _damaged(path, f"it does not have format {FORMAT}")
     for reference, digest in entries.items():
         if not _DIGEST.fullmatch(str(digest)):
             raise _damaged(path, f"{reference} has no digest")
@@ -68,7 +68,7 @@ def _damaged(path: Path, why: str) -> PlatformError:
         "SETTINGS_UNREADABLE",
         f"{path} cannot be used",
         why=why,
-        steps=("make it anew where a registry can be reached: invoke images.lock", f"or remove it: {path.name}"),
+        steps=("create it again where a registry can be reached: invoke images.lock", f"or remove it: {path.name}"),
     )
 
 

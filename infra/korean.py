@@ -19,10 +19,10 @@ TEXTS: Mapping[str, str] = {
     # Reasons of gaps
     "Loki has no package that runs without a container": "Loki는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "Grafana has no package that runs without a container": "Grafana는 컨테이너 없이 실행할 수 있는 패키지가 없음",
-    "ClearML's server comes as containers only": "ClearML 서버는 컨테이너로만 배포됨",
-    "there is no Helm release of ClearML": "ClearML의 Helm 릴리스가 없음",
-    "one object store holds all buckets": "오브젝트 스토리지 하나가 모든 버킷을 담음",
-    "an S3 service elsewhere has its own ways": "외부 S3 서비스는 자체 관리 방식이 있음",
+    "ClearML's server is only available as containers": "ClearML 서버는 컨테이너로만 배포됨",
+    "ClearML has no Helm release here": "ClearML의 Helm 릴리스가 없음",
+    "a single object store holds all buckets": "오브젝트 스토리지 하나가 모든 버킷을 담음",
+    "an external S3 service has its own console": "외부 S3 서비스는 자체 관리 방식이 있음",
     "rclone has no web console": "rclone에는 웹 콘솔이 없음",
     "rclone ignores If-Match and If-None-Match: a create-only write overwrites": (
         "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들기만 허용한 쓰기도 기존 객체를 덮어씀"
@@ -32,10 +32,10 @@ TEXTS: Mapping[str, str] = {
     ),
     "rclone keeps no versions of objects": "rclone은 객체 버전을 보관하지 않음",
     "rclone cannot copy a part from another object": "rclone은 다른 객체에서 파트를 복사할 수 없음(UploadPartCopy)",
-    "rclone cannot hold a key and keys below it, as in a and a/b": (
+    "rclone cannot store both a key and keys below it, such as a and a/b": (
         "rclone은 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
     ),
-    "versitygw cannot hold a key and keys below it, as in a and a/b": (
+    "versitygw cannot store both a key and keys below it, such as a and a/b": (
         "versitygw는 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
     ),
     "rclone lets every web page read with a signed address": (
@@ -51,10 +51,10 @@ TEXTS: Mapping[str, str] = {
     ),
     # What to use instead
     "`--private`": "`--private`",
-    "ask who runs it": "해당 서비스 운영자에게 문의",
+    "ask the operator of that service": "해당 서비스 운영자에게 문의",
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",
     "MLflow, or the compose tier": "MLflow 또는 compose 계층",
     "the buckets have different names": "버킷마다 이름이 다름",
-    "invoke env, and any S3 client": "invoke env와 아무 S3 클라이언트",
+    "any S3 client, with the values of invoke env": "invoke env와 아무 S3 클라이언트",
 }

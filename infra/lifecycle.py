@@ -81,7 +81,7 @@ def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
     if known is None:
         known = {asked: tier_of(asked, context)} if asked else tiers(context)
     if asked:
-        return Choice(_usable(known[asked]), f"asked for by {settings.origin('PLATFORM_TIER')}", named=True)
+        return Choice(_usable(known[asked]), f"set by {settings.origin('PLATFORM_TIER')}", named=True)
     last = known.get(stack.remembered(context.stack, "tier"))
     for tier in sorted(known.values(), key=lambda t: t is not last):  # the others' engines are asked only if need be
         if tier.running():
@@ -96,9 +96,9 @@ def _usable(tier: Tier) -> Tier:
     if not found.ok:
         raise PlatformError(
             found.code,
-            f"the tier {tier.name} cannot run here",
+            f"the {tier.name} tier cannot run on this machine",
             why=found.reason,
-            steps=(*found.steps, "or leave the choice to us: run it without --tier"),
+            steps=(*found.steps, "or omit --tier to choose automatically"),
         )
     return tier
 
@@ -116,7 +116,9 @@ def _best(known: Mapping[str, Tier]) -> Choice:
     for tier in known.values():
         if (found := tier.available()).ok:
             return Choice(tier, found.reason, named=False)
-    raise PlatformError("TIER_UNAVAILABLE", "no tier can run here", why="; ".join(refused), steps=tuple(steps))
+    raise PlatformError(
+        "TIER_UNAVAILABLE", "no tier can run on this machine", why="; ".join(refused), steps=tuple(steps)
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def up(choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = (
         tier.start(names, timeout)
         ends = tier.endpoints()
         for made in heal(ends, psql(context.settings)):
-            context.console.say(f"  made the missing {made}")
+            context.console.say(f"  created the missing {made}")
         stack.remember(context.stack, tier=tier.name)
         changed = before != _processes(tier)
         if changed:
@@ -167,7 +169,7 @@ def _resume_trainings(tier: Tier, ends: Endpoints) -> None:
         jobs = runners.environment(context.settings, tier.jobs_kubeconfig)
         waiting = service.resume_unfinished(context.stack, contract(ends), jobs)
         if waiting:
-            context.console.say(f"  {waiting} interrupted training{'s go' if waiting > 1 else ' goes'} on")
+            context.console.say(f"  {waiting} interrupted training{'s continue' if waiting > 1 else ' continues'}")
 
 
 def _processes(tier: Tier) -> set[tuple[str, int | None]]:
@@ -216,7 +218,7 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
         refused = finding.fatal and name in endpoints.services
         raise PlatformError(
             "LOGIN_REFUSED" if refused else "SERVICE_FAILED",
-            f"{name} runs, but refuses our login" if refused else f"started, but {name} does not work",
+            f"{name} runs, but refuses the login" if refused else f"started, but {name} does not work",
             why=finding.detail,
             steps=(*(login_steps(name) if refused else ()), "invoke status", "invoke doctor"),
             details={"failed": {n: f.detail for n, f in bad.items()}},
@@ -295,7 +297,9 @@ def require_running(choice: Choice) -> Tier:
         PlatformError: NOT_RUNNING.
     """
     if not choice.tier.running():
-        raise PlatformError("NOT_RUNNING", "the platform does not run", steps=("invoke up", "./scripts/start-infra.sh"))
+        raise PlatformError(
+            "NOT_RUNNING", "the platform is not running", steps=("invoke up", "./scripts/start-infra.sh")
+        )
     return choice.tier
 
 
@@ -342,7 +346,7 @@ def known_services(names: Sequence[str], tier: Tier) -> None:
         gap = next((g for g in catalog.gaps(tier.name) if g.feature == name), None)
         raise PlatformError(
             "USAGE",
-            f"no service {name!r} on the tier {tier.name}",
+            f"no service {name!r} on the {tier.name} tier",
             why=gap.reason if gap else "",
             steps=(*hint, f"the services are: {', '.join(offered)}"),
         )

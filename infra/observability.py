@@ -33,7 +33,7 @@ class Sources:
     @property
     def way(self) -> str:
         """For people."""
-        return "through Grafana" if "grafana" in self.ends.services else "directly, since Grafana does not run"
+        return "through Grafana" if "grafana" in self.ends.services else "directly, since Grafana is not running"
 
     def get(self, source: str, path: str, **params: str) -> Any:
         """The JSON answer of `prometheus` or `loki`.
@@ -66,9 +66,9 @@ def targets(sources: Sources, absent: Sequence[str]) -> list[Check]:
         if target["health"] == "up":
             checks.append(Check(name, "ok", f"{job} answers Prometheus"))
         elif job in absent:
-            checks.append(Check(name, "warn", f"{job} was not started: nothing to ask"))
+            checks.append(Check(name, "warn", f"{job} was not started: nothing to check"))
         else:
-            error = target.get("lastError") or "it was not asked yet"
+            error = target.get("lastError") or "it has not been scraped yet"
             checks.append(Check(name, "fail", f"{job} does not answer Prometheus: {error}", f"invoke logs -s {job}"))
     return checks or [Check("targets", "fail", "Prometheus has no targets", "see compose/obs/prometheus")]
 
@@ -92,7 +92,7 @@ def logs(sources: Sources, shipped: bool) -> Check:
     if "loki" not in sources.ends.services:
         return Check("logs", "warn", "Loki was not started: logs are only in `invoke logs`", "invoke obs.up")
     if not shipped:
-        return Check("logs", "warn", "nothing carries logs to Loki: Alloy does not run", "invoke obs.up")
+        return Check("logs", "warn", "no logs are shipped to Loki: Alloy is not running", "invoke obs.up")
     mark = f"obs-check-{uuid.uuid4().hex}"
     write_log_line(sources.ends, mark)
     query = f'{{service="postgres"}} |= "{mark}"'
@@ -101,9 +101,9 @@ def logs(sources: Sources, shipped: bool) -> Check:
         since = str(int((time.time() - 300) * 1e9))
         answer = sources.get("loki", "/loki/api/v1/query_range", query=query, start=since, limit="5")
         if answer["data"]["result"]:
-            return Check("logs", "ok", f"a line that PostgreSQL has logged is in Loki ({sources.way})")
+            return Check("logs", "ok", f"a line logged by PostgreSQL arrived in Loki ({sources.way})")
         time.sleep(1)
-    what = f"a line that PostgreSQL logged was not in Loki within {LOG_LIMIT:.0f} s ({sources.way})"
+    what = f"a line logged by PostgreSQL did not arrive in Loki within {LOG_LIMIT:.0f} s ({sources.way})"
     return Check("logs", "fail", what, "docker logs of the container alloy")
 
 
@@ -137,7 +137,9 @@ def _board(name: str, board: Mapping[str, Any], sources: Sources, shipped: bool)
         return Check(f"dashboard.{name}", "warn", f"{board['title']}: its data sources were not started")
     found = [_asked(query, sources) for query in asked]
     if any(o.unmade for o in found):
-        return Check(f"dashboard.{name}", "warn", f"{board['title']}: there was no training yet", "invoke train.run")
+        return Check(
+            f"dashboard.{name}", "warn", f"{board['title']}: there has been no training yet", "invoke train.run"
+        )
     wrong = [o for o in found if o.error]
     if wrong:
         first = wrong[0]
@@ -145,9 +147,11 @@ def _board(name: str, board: Mapping[str, Any], sources: Sources, shipped: bool)
         return Check(f"dashboard.{name}", "fail", text, f"see compose/obs/grafana/dashboards/{name}")
     expected = [o for o in found if shipped or o.query.source != dashboards.LOKI]
     empty = [o.query.panel for o in expected if not o.data]
-    text = f"{board['title']}: {len(found)} queries parse, {len(expected) - len(empty)} of {len(expected)} give data"
+    text = (
+        f"{board['title']}: {len(found)} queries are valid, {len(expected) - len(empty)} of {len(expected)} return data"
+    )
     if expected and len(empty) == len(expected):
-        return Check(f"dashboard.{name}", "fail", f"{text}", "invoke train.run makes data for it")
+        return Check(f"dashboard.{name}", "fail", f"{text}", "invoke train.run produces data for it")
     if empty:
         text += f"; without: {', '.join(dict.fromkeys(empty))}"
     return Check(f"dashboard.{name}", "ok", text)
@@ -195,10 +199,10 @@ def alert(sources: Sources, paused: AbstractContextManager[None]) -> Check:
     with paused:
         fired = _until(lambda: "redis" in firing(sources), ALERT_LIMIT)
     if fired is None:
-        return Check("alert", "fail", f"no alert within {ALERT_LIMIT:.0f} s after Redis was stopped", "see its rules")
+        return Check("alert", "fail", f"no alert within {ALERT_LIMIT:.0f} s after Redis was stopped", "check its rules")
     cleared = _until(lambda: "redis" not in firing(sources), ALERT_LIMIT)
     if cleared is None:
-        return Check("alert", "fail", f"the alert for Redis still fires {ALERT_LIMIT:.0f} s after Redis was back")
+        return Check("alert", "fail", f"the Redis alert is still firing {ALERT_LIMIT:.0f} s after Redis was back")
     return Check("alert", "ok", f"an alert fired {fired:.0f} s after Redis was stopped, and cleared in {cleared:.0f} s")
 
 

@@ -85,7 +85,7 @@ def _redis(probe: Probe, limit: float) -> Finding:
             answer = link.recv(512).decode("utf-8", "replace").strip()
             if answer.startswith("-"):
                 return Finding(False, answer[1:], fatal=_refused(answer))
-    return Finding(answer == "+PONG", "" if answer == "+PONG" else answer.lstrip("-") or "it hung up")
+    return Finding(answer == "+PONG", "" if answer == "+PONG" else answer.lstrip("-") or "it closed the connection")
 
 
 def _refused(answer: str) -> bool:
@@ -159,7 +159,7 @@ def _s3_write(probe: Probe, limit: float) -> Finding:
     got = store.request("GET", path, limit=limit)
     gone = store.request("DELETE", path, limit=limit)
     if got.body != body:
-        return Finding(False, "an object came back with other bytes than were put")
+        return Finding(False, "an object was read back with different content")
     return _s3_finding(gone.status, gone.body, (200, 204))
 
 

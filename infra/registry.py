@@ -26,7 +26,7 @@ ACCEPT = ", ".join(
 LIMIT = 10.0
 """Seconds for an answer."""
 BACK_OFF = (4.0, 8.0)
-"""Seconds before a second and a third try where a registry says that it is asked too often."""
+"""Seconds before a second and a third try when a registry reports too many requests."""
 THERE, GONE, REFUSED, LIMITED, UNREACHABLE = "there", "gone", "refused", "rate limited", "unreachable"
 LOCAL = "local"
 """No registry was asked."""
@@ -154,7 +154,7 @@ def _short(error: Exception) -> str:
 
     text = str(error)
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted (a company's own: REQUESTS_CA_BUNDLE)"
+        return "its certificate is not trusted (for a company CA, set REQUESTS_CA_BUNDLE)"
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     if "NameResolution" in text or "getaddrinfo" in text:

@@ -116,7 +116,7 @@ def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -
     Raises:
         PlatformError: SETTING_INVALID when it does not go with what the user has set since.
     """
-    ours = {n: Value(str(v), f"an earlier run, kept in {where}") for n, v in values.items() if n in catalog.SETTINGS}
+    ours = {n: Value(str(v), f"an earlier run, saved in {where}") for n, v in values.items() if n in catalog.SETTINGS}
     merged = {n: ours.get(n, v) if v.origin == "default" else v for n, v in settings.values.items()}
     for name in ours:
         _check(catalog.SETTINGS[name], merged[name])
@@ -154,7 +154,7 @@ def _read(path: Path) -> str | None:
             "SETTINGS_UNREADABLE",
             f"{path} cannot be read",
             why=str(error),
-            steps=(f"make {path.name} a readable UTF-8 text file, or move it away",),
+            steps=(f"make {path.name} a readable UTF-8 text file, or remove it",),
         ) from error
 
 
@@ -171,7 +171,7 @@ def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
                 "SETTINGS_UNREADABLE",
                 f"{path}, line {line} is not NAME=value",
                 why=_beginning(binding.original.string),
-                steps=("write NAME=value, one a line; .env.example has all names",),
+                steps=("write NAME=value, one per line; all names are in .env.example",),
             )
         if binding.key:
             yield binding.key, binding.value or "", line
@@ -180,22 +180,22 @@ def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
 def _beginning(line: str) -> str:
     """Which setting a line seems to mean; nothing else of it is shown, since it may hold a password."""
     found = re.match(r"\s*(?:export\s+)?(\w+)", line)
-    return f"it begins with {found[1]}" if found and found[1] in catalog.SETTINGS else ""
+    return f"it starts with {found[1]}" if found and found[1] in catalog.SETTINGS else ""
 
 
 def _unknown(name: str, origin: str) -> PlatformError:
     if name in catalog.CONTRACT_NAMES:
         return PlatformError(
             "SETTING_UNKNOWN",
-            f"{name} (from {origin}) is an answer of `invoke env`, not a setting",
-            steps=("set the port or the password it is made of, e.g. POSTGRES_PORT", "invoke env"),
+            f"{name} (from {origin}) is an output of `invoke env`, not a setting",
+            steps=("set the port or password it is built from, e.g. POSTGRES_PORT", "invoke env"),
         )
     near = difflib.get_close_matches(name, catalog.SETTINGS, n=1, cutoff=0.6)
     hint = (f"did you mean {near[0]}?",) if near else ()
     return PlatformError(
         "SETTING_UNKNOWN",
         f"unknown setting {name} (from {origin})",
-        steps=(*hint, "the known names are in .env.example"),
+        steps=(*hint, "all names are in .env.example"),
     )
 
 
@@ -220,12 +220,10 @@ def _problem(setting: catalog.Setting, text: str) -> str:
         digits = text.isascii() and text.isdigit() and len(text) <= 5
         return "" if digits and int(text) in _COUNT else f"is not a number from {_COUNT[0]} to {_COUNT[-1]}"
     if setting.kind == "choice":
-        return (
-            "" if text in ("", *setting.choices) else f"is none of those in this version: {', '.join(setting.choices)}"
-        )
+        return "" if text in ("", *setting.choices) else f"must be one of: {', '.join(setting.choices)}"
     if setting.kind == "list":
         unknown = [w for w in text.split(",") if w.strip() not in ("", *setting.choices)]
-        return f"names {unknown[0].strip()!r}, which is none of {', '.join(setting.choices)}" if unknown else ""
+        return f"contains {unknown[0].strip()!r}; allowed: {', '.join(setting.choices)}" if unknown else ""
     if setting.kind == "origins":
         wrong = [w for w in text.split(",") if w.strip() and not (_is_address(w.strip()) and "*" not in w)]
         return f"names {wrong[0].strip()!r}: http:// or https://, a host, perhaps a port, nothing else" if wrong else ""
@@ -234,29 +232,31 @@ def _problem(setting: catalog.Setting, text: str) -> str:
 
 def _text_problem(setting: catalog.Setting, text: str) -> str:
     if {"\0", "\n", "\r"} & set(text):
-        return "has a line break in it"
+        return "contains a line break"
     if any("\ud800" <= c <= "\udfff" for c in text):
         return "is not UTF-8"
     if setting.kind in ("path", "program") and _unknown_home(text):
-        return "names the home of a user who does not exist"
+        return "refers to the home of a user who does not exist"
     if setting.name == "PLATFORM_STACK" and not _STACK_NAME.fullmatch(text):
-        return "is no name of a Compose project: small letters, digits, - and _, a letter or digit first"
+        return (
+            "is not a valid Compose project name: lower-case letters, digits, - and _, starting with a letter or digit"
+        )
     if setting.name in _ACCESS_KEYS and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
-        return "has a character that S3 signatures cannot carry: only ASCII, and none of , / = :"
+        return "contains a character that S3 signatures cannot carry: use ASCII without , / = :"
     if setting.name in _ENDPOINTS and text and not _is_address(text):
-        return "is not the address of an S3 service: http:// or https://, a host, perhaps a port, and no path"
+        return "is not the address of an S3 service: http:// or https://, a host, an optional port, and no path"
     if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
-        return "is shorter than 8 characters, which object stores refuse"
+        return "is shorter than the 8 characters that object stores require"
     if setting.name == "MINIO_ROOT_PASSWORD" and text != text.strip():
-        return "begins or ends with a blank, which object stores drop"
+        return "starts or ends with a space, which object stores strip"
     if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
-        return "is shorter than 3 characters, which object stores refuse"
+        return "is shorter than the 3 characters that object stores require"
     if setting.name == "MINIO_ROOT_PASSWORD" and "," in text:
-        return "has a comma in it, which rclone takes for the end of the key"
+        return "contains a comma, which rclone treats as the end of the key"
     if setting.kind in ("text", "secret") and setting.default and not text and not setting.empty:
         return "is empty"
     if setting.kind == "text" and _BAD_IN_URL & set(text):
-        return "has a blank in it"
+        return "contains a space"
     return ""
 
 

@@ -265,7 +265,7 @@ def cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
         "PROGRAM_MISSING",
         f"{Path(argv[0]).name} cannot be started",
         why=str(error),
-        steps=(f"see whether {argv[0]} is there and may be run",),
+        steps=(f"check that {argv[0]} exists and is executable",),
     )
 
 
@@ -277,7 +277,7 @@ def typed(*argv: str) -> str:
 def _too_long(argv: Sequence[str], limit: float) -> PlatformError:
     return PlatformError(
         "WAIT_TIMEOUT",
-        f"{Path(argv[0]).name} did not end within {limit:.0f} s",
+        f"{Path(argv[0]).name} did not finish within {limit:.0f} s",
         steps=(typed(*argv),),
     )
 

@@ -39,7 +39,7 @@ _DISK = Advice("SQL_FAILED", "has no space left", ("free space on the disk that 
 
 ADVICE: Mapping[str, Advice] = {
     "08": SILENT,
-    "28": Advice("LOGIN_REFUSED", "refused", ("see POSTGRES_USER and POSTGRES_PASSWORD in .env", "invoke doctor")),
+    "28": Advice("LOGIN_REFUSED", "refused", ("check POSTGRES_USER and POSTGRES_PASSWORD in .env", "invoke doctor")),
     "3D000": Advice(
         "NOT_FOUND", "has no such database", ("invoke db.init makes the platform's", "invoke db.databases")
     ),

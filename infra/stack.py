@@ -85,7 +85,7 @@ def unwritable(path: Path, error: OSError) -> PlatformError:
         f"the state directory {path} cannot be written",
         why=error.strerror or str(error),
         steps=(
-            f"make {path} writable for this user and see that its disk is not full",
+            f"make {path} writable for this user and check that its disk is not full",
             "or set PLATFORM_STATE_DIR to another directory",
         ),
     )
@@ -198,8 +198,8 @@ def _held(path: Path) -> PlatformError:
     who = f"pid {holder.get('pid', '?')} (`{holder.get('command', '?')}`), since {since}"
     return PlatformError(
         "LOCKED",
-        "another run is at work on this stack",
+        "another run is in progress on this stack",
         why=who,
-        steps=("wait until it is done, or stop that process", "invoke status"),
+        steps=("wait until it finishes, or stop that process", "invoke status"),
         details={"pid": holder.get("pid"), "command": holder.get("command"), "since": holder.get("since")},
     )

@@ -15,7 +15,7 @@ from infra.errors import PlatformError
 from infra.terminal import visible
 
 HEARTBEAT = 15.0
-"""Seconds between two signs of life where no live table can be drawn."""
+"""Seconds between two progress lines where no live table can be drawn."""
 LAST_LINES = 20
 RECOVERY = 900.0
 """Seconds that a server may recover after a crash; replaying 2.6 GB of PostgreSQL's log took 70, on two cores."""
@@ -24,7 +24,7 @@ _RECOVERING = ("system is starting up", "not yet accepting connections", "in rec
 
 READY, FAILED = "ready", "failed"
 QUIET = ("waiting", "starting")
-"""States that are no news; the heartbeat speaks of them."""
+"""States that are not news; the heartbeat reports them."""
 
 
 @dataclass(frozen=True)
@@ -197,22 +197,22 @@ def login_steps(service: str) -> tuple[str, ...]:
     """What to do when a service refuses the user or the password of the settings."""
     names = next((s.login for s in catalog.SERVICES if s.name == service and s.login), ("its user", "its password"))
     return (
-        f"its data was made with another user or password: set {names[0]} and {names[1]} in .env to the old ones",
-        f"or remove its data: invoke reset -s {service}",
+        f"its data was created with another user or password: set {names[0]} and {names[1]} in .env to the old values",
+        f"or delete its data: invoke reset -s {service}",
     )
 
 
 def failure(item: Item, code: str, retry: str, waited: float = 0.0) -> PlatformError:
     """The error for a service that failed, refused our login, or was not ready in time."""
     what = {
-        "LOGIN_REFUSED": f"{item.name} runs, but refuses our login",
+        "LOGIN_REFUSED": f"{item.name} is running but refuses the login",
         "SERVICE_FAILED": f"{item.name} failed",
         "WAIT_TIMEOUT": f"{item.name} was not ready within {human_seconds(waited)}",
     }[code]
-    steps: tuple[str, ...] = (f"invoke logs -s {item.name}", "mend the cause, then: " + retry)
+    steps: tuple[str, ...] = (f"invoke logs -s {item.name}", "fix the cause, then run: " + retry)
     if code == "LOGIN_REFUSED":
         steps = login_steps(item.name)
     elif code == "WAIT_TIMEOUT" and recovering(item.detail):
-        steps = ("it recovers by itself, leave it running: invoke wait", steps[0])
+        steps = ("it is recovering by itself; let it run: invoke wait", steps[0])
     details = {"service": item.name, "state": item.state, "log": last_lines(item.log), "path": str(item.log or "")}
     return PlatformError(code, what, why=item.detail, steps=steps, details=details)

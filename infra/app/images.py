@@ -28,7 +28,7 @@ REQUIREMENTS = Path("requirements") / "backend.txt"
 PACKAGES = Path(".apps-packages")
 LOCK = ".apps-packages.lock"
 LOOK = 0.5
-"""Seconds between two looks whether another build has ended."""
+"""Seconds between two checks whether another build has ended."""
 LIMIT = 1800
 """Seconds for one step: fetching the packages, one step of a build."""
 _PRUNED = ("numpy", "scipy", "sklearn")
@@ -101,9 +101,9 @@ def _base(client: Any, reference: str, console: Console) -> Base:
     except (docker.errors.APIError, ValueError) as error:
         raise PlatformError(
             "PROGRAM_FAILED",
-            f"the image {reference} is no base to build on",
+            f"image {reference} cannot be used as a base",
             why=str(getattr(error, "explanation", "") or error),
-            steps=("set PYTHON_IMAGE to an image with python3 that this Docker has or can fetch",),
+            steps=("set PYTHON_IMAGE to an image with python3 that this Docker has or can pull",),
         ) from error
     return Base(reference, python, machine)
 
@@ -130,7 +130,7 @@ def packages(root: Path, base: Base, console: Console) -> Path:
     target, wanted = root / PACKAGES, _stamp(root, base)
     if _noted(target) == wanted:
         return target
-    console.say(f"  fetching packages for Python {base.python} on {base.machine} (once; about half a minute)")
+    console.say(f"  fetching packages for Python {base.python} on {base.machine} (once; takes about half a minute)")
     shutil.rmtree(target, ignore_errors=True)
     shell.run(_installer(root / REQUIREMENTS, target, base), limit=LIMIT)
     for name in _PRUNED:
@@ -162,7 +162,9 @@ def _installer(requirements: Path, target: Path, base: Base) -> list[str]:
         tags = [f"--platform=manylinux_{glibc}_{base.machine}" for glibc in _GLIBC]
         python = [*tags, "--python-version", base.python, "--implementation", "cp"]
         return [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *python, *same]
-    raise PlatformError("PROGRAM_MISSING", "neither uv nor pip is there to fetch packages", steps=("install uv",))
+    raise PlatformError(
+        "PROGRAM_MISSING", "neither uv nor pip is available to download packages", steps=("install uv",)
+    )
 
 
 def _built(client: Any, root: Path, name: str, tag: str, base: Base, console: Console) -> Image:
@@ -191,6 +193,6 @@ def _raise_on_failure(tag: str, told: Iterable[Mapping[str, Any]]) -> None:
                 "PROGRAM_FAILED",
                 f"{tag} could not be built",
                 why=str(part["error"]).strip().splitlines()[-1],
-                steps=("mend the cause, then: invoke app.build",),
+                steps=("fix the cause, then run: invoke app.build",),
                 details={"log": lines[-20:]},
             )

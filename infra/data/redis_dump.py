@@ -32,11 +32,11 @@ BATCH = 256
 """Keys that are read or written in one transaction: each batch is of one moment, and the server waits no longer."""
 CONNECT_LIMIT = 5.0
 SILENCE = 60.0
-"""Seconds without a byte after which a server counts as gone (it sends a sign of life every ten)."""
+"""Seconds without a byte after which a server counts as gone (it sends a keep-alive every ten)."""
 _SCRATCH = "platform:verify:"
 
 Tick = Callable[[int, int], None]
-"""Told how many keys, and how many bytes, are done."""
+"""Called with the number of keys and bytes done."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def connected(ends: Endpoints, db: int = 0) -> Iterator[redis.Redis]:
         client.ping()
         yield client
     except redis.AuthenticationError as error:
-        steps = ("see REDIS_PASSWORD in .env", "invoke doctor")
+        steps = ("check REDIS_PASSWORD in .env", "invoke doctor")
         raise PlatformError(
             "LOGIN_REFUSED", f"Redis refused the login on {ends.address('redis')}", why=str(error), steps=steps
         ) from error
@@ -232,7 +232,7 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Key]]:
     lines = _lines(path)
     about = next(lines, {})
     if about.get("format") != FORMAT:
-        raise _damaged(path, "is of another format")
+        raise _damaged(path, "has a different format")
     return about, (_key(path, line) for line in lines)
 
 
@@ -243,7 +243,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield dict(json.loads(line))
             except ValueError as error:
-                raise _damaged(path, "has a line that cannot be read") from error
+                raise _damaged(path, "contains a line that cannot be read") from error
 
 
 def _key(path: Path, line: Mapping[str, Any]) -> Key:
@@ -251,7 +251,7 @@ def _key(path: Path, line: Mapping[str, Any]) -> Key:
         name, dump = (base64.b64decode(line[part], validate=True) for part in ("key", "dump"))
         return Key(int(line["db"]), name, dump, str(line["type"]), int(line["expires"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, "has a line that cannot be read") from error
+        raise _damaged(path, "contains a line that cannot be read") from error
 
 
 def _damaged(path: Path, how: str) -> PlatformError:
@@ -285,7 +285,7 @@ def _all_taken(path: Path, about: Mapping[str, Any], batch: list[Key], answers: 
         if isinstance(answer, Exception):
             raise PlatformError(
                 "DATA_INCOMPATIBLE",
-                f"this Redis does not take the key {key.name[:80]!r} that {about['server']} has saved",
+                f"this Redis does not accept the key {key.name[:80]!r} that {about['server']} saved",
                 why=str(answer),
                 steps=(f"use {about['server']} or newer", "or leave Redis out: --skip redis"),
                 details={"path": str(path)},

@@ -103,9 +103,9 @@ def locked(target: Path, command: str) -> Iterator[None]:
             file.seek(0)
             raise PlatformError(
                 "LOCKED",
-                f"another run is at work on {target}",
+                f"another run is in progress on {target}",
                 why=file.read(200).strip(),
-                steps=("wait until it is done, or stop that process",),
+                steps=("wait until it finishes, or stop that process",),
             )
         file.seek(0)
         file.truncate()
@@ -130,9 +130,9 @@ def _open_lock(target: Path) -> Any:
 def no_space_or_access(target: Path, error: OSError, needed: int = 0) -> PlatformError:
     """The error for a target that takes no writes."""
     full = error.errno == 28
-    need = f"; about {needed / 1e6:.0f} MB are needed" if needed else ""
+    need = f"; about {needed / 1e6:.0f} MB is needed" if needed else ""
     what = f"no space left in {target}{need}" if full else f"{target} cannot be written"
-    steps = ("free space, or name another directory with --to", "earlier backups are untouched")
+    steps = ("free space, or choose another directory with --to", "earlier backups are untouched")
     return PlatformError("BACKUP_FAILED", what, why=error.strerror or str(error), steps=steps)
 
 
@@ -241,7 +241,7 @@ def load(path: Path) -> Backup:
 
 def _parsed(path: Path, body: Mapping[str, Any]) -> Backup:
     if body["format"] > FORMAT:
-        problem = f"it needs a version of this tool that reads format {body['format']} (this one reads {FORMAT})"
+        problem = f"it requires a version of this tool that reads format {body['format']} (this one reads {FORMAT})"
         return Backup(path, str(body.get("kind", "")), int(body.get("sequence", 0)), "", problem=problem)
     problem = "" if body["sha256"] == digest_of(body) else "its manifest is damaged (checksum)"
     files = tuple(File(**entry) for entry in body["files"])
@@ -260,8 +260,8 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-FOREIGN = "its manifest is not one of this tool"
-"""Whoever writes a manifest can make its checksum fit: such a backup is no whole one of ours."""
+FOREIGN = "its manifest was not written by this tool"
+"""A checksum does not prove who wrote a manifest: one that says what this tool never writes is foreign."""
 
 
 def judged(backup: Backup, problem: Callable[[Mapping[str, Any]], str]) -> Backup:
@@ -281,7 +281,7 @@ def _impossible(found: Backup) -> str:
     if not plain or not _CREATED.match(found.created):
         return FOREIGN
     strange = next((file.path for file in found.files if not _possible(file)), None)
-    return "" if strange is None else f"{FOREIGN}: it names the file {strange!r}"
+    return "" if strange is None else f"{FOREIGN}: it lists the file {strange!r}"
 
 
 def _possible(file: File) -> bool:
@@ -307,7 +307,7 @@ def open_file(backup: Backup, file: File) -> int:
         PlatformError: BACKUP_DAMAGED naming the path.
     """
     if _points_out(file.path):
-        raise damaged(backup, file.path, "points out of the backup")
+        raise damaged(backup, file.path, "points outside the backup")
     current = backup.path
     for part in Path(file.path).parts:
         current = current / part
@@ -319,7 +319,7 @@ def open_file(backup: Backup, file: File) -> int:
         raise damaged(backup, file.path, error.strerror or str(error)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise damaged(backup, file.path, "is no plain file")
+        raise damaged(backup, file.path, "is not a regular file")
     return descriptor
 
 
@@ -333,9 +333,9 @@ def check_files(backup: Backup) -> None:
     for file in backup.files:
         with os.fdopen(open_file(backup, file), "rb") as stream:
             if os.fstat(stream.fileno()).st_size != file.size:
-                raise damaged(backup, file.path, "has another size than its manifest says")
+                raise damaged(backup, file.path, "does not have the size in its manifest")
             if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                raise damaged(backup, file.path, "has another content than its manifest says (SHA-256)")
+                raise damaged(backup, file.path, "does not have the content in its manifest (SHA-256)")
 
 
 def require_directory(path: Path, step: str) -> None:
@@ -352,7 +352,7 @@ def require_directory(path: Path, step: str) -> None:
 def require_place(path: Path) -> None:
     """Refuse a directory of backups that somebody named and that is not there. Raises PlatformError NOT_FOUND."""
     if not path.is_dir():
-        steps = ("see that it is spelled right", "leave --to out for those of this stack")
+        steps = ("check the spelling", "omit --to to use this stack's backups")
         raise PlatformError("NOT_FOUND", f"there is no directory {path}", steps=steps)
 
 
@@ -362,14 +362,14 @@ def require_whole(backup: Backup) -> None:
         return
     error = damaged(backup, MANIFEST, backup.problem)
     inside = sorted(e.name for e in backup.path.iterdir() if _NAME.match(e.name)) if backup.path.is_dir() else []
-    steps = (f"it holds backups; name one of them: {backup.path / inside[-1]}",) if inside else error.steps
+    steps = (f"it contains backups; choose one of them: {backup.path / inside[-1]}",) if inside else error.steps
     what = f"{backup.path} cannot be used: {backup.problem} ({MANIFEST})"
     raise PlatformError(error.code, what, steps=steps, details=error.details)
 
 
 def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
     """The error for a backup that must not be restored."""
-    steps = ("use another backup (the list shows which are whole)", "make a new one while the data is still there")
+    steps = ("use another backup (the list shows which are complete)", "make a new one while the data is still there")
     details = {"path": str(backup.path), "file": name}
     return PlatformError("BACKUP_DAMAGED", f"{backup.path}: {name} {reason}", steps=steps, details=details)
 
@@ -381,7 +381,10 @@ def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
     """
     verified = [b for b in found if b.verified]
     if len(verified) < keep or keep < 1:
-        return [], f"only {len(verified)} of {len(found)} are verified, {keep} shall stay: nothing was removed"
+        return (
+            [],
+            f"only {len(verified)} of {len(found)} are verified, fewer than the {keep} to keep; nothing was removed",
+        )
     oldest_kept = verified[-keep].sequence
     return [b for b in found if b.sequence < oldest_kept and b is not found[-1]], ""
 

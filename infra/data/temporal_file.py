@@ -67,7 +67,7 @@ def check(path: Path, facts: dict[str, Any]) -> int:
     if said != ["ok"]:
         raise _damaged(path, "; ".join(said[:3]))
     if rows != facts["rows"]:
-        raise _damaged(path, "it has other rows than its manifest says")
+        raise _damaged(path, "its rows do not match its manifest")
     return sum(rows.values())
 
 

@@ -23,7 +23,7 @@ from infra.tiers.base import ELSEWHERE, Removal, Tier
 
 DIRECTORY, NOTE = "trash", "entry.json"
 DAYS = 7
-"""How long what was removed is kept at least."""
+"""Minimum time for which removed data is kept."""
 _FORMAT = 1
 
 
@@ -113,7 +113,7 @@ def _directory(trash: Path, tier: str, service: str, now: float) -> Path:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
             return path
-    raise FileExistsError(17, "too many entries of one second", str(trash))
+    raise FileExistsError(17, "too many entries within one second", str(trash))
 
 
 def _write(entry: Entry) -> Entry:
@@ -139,7 +139,7 @@ def _read(path: Path) -> Entry:
         if body is None:
             return Entry(path, problem=f"its {NOTE} cannot be read")
         if body["format"] > _FORMAT:
-            return Entry(path, problem="a newer version of this tool has made it")
+            return Entry(path, problem="it was created by a newer version of this tool")
         items = tuple(Removal(i["service"], _path(i["path"]), int(i["size"]), i["volume"]) for i in body["items"])
         when = float(body["created"]), float(body["expires"])
         return Entry(path, body["tier"], body["service"], *when, body["what"], bool(body["whole"]), items)
@@ -161,7 +161,7 @@ def find(of: Stack, name: str) -> Entry:
     if not found:
         raise PlatformError("NOT_FOUND", f"there is no {name!r} in the trash", steps=("invoke trash.list",))
     if found[-1].problem:
-        steps = (f"look into {found[-1].path} yourself: the data may be whole",)
+        steps = (f"look into {found[-1].path} yourself: the data may be intact",)
         raise PlatformError("BACKUP_DAMAGED", f"{found[-1].name}: {found[-1].problem}", steps=steps)
     return found[-1]
 

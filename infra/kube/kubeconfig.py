@@ -64,9 +64,9 @@ def refuse_others(path: Path, cluster: str) -> None:
     leads = f"context {named or 'none'}, server {where[0] if where else 'unknown'}"
     raise PlatformError(
         "CONTEXT_REFUSED",
-        f"{path} does not lead to the kind cluster {cluster} on this machine",
+        f"{path} does not point to the kind cluster {cluster} on this machine",
         why=leads,
-        steps=("move that file away; it is written anew: invoke kind.up", "invoke kind.status"),
+        steps=("move that file away and run invoke kind.up, which writes it again", "invoke kind.status"),
     )
 
 
@@ -82,11 +82,11 @@ def read(path: Path) -> Access:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _access(body)
     except FileNotFoundError as error:
-        raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",)) from error
+        raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",)) from error
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, StopIteration) as error:
-        steps = ("move that file away; it is written anew: invoke kind.up",)
+        steps = ("move that file away and run invoke kind.up, which writes it again",)
         raise PlatformError(
-            "CONTEXT_REFUSED", f"{path} is no kubeconfig of kind", why=str(error), steps=steps
+            "CONTEXT_REFUSED", f"{path} is not a kubeconfig written by kind", why=str(error), steps=steps
         ) from error
 
 
@@ -97,7 +97,7 @@ def _access(body: Mapping[str, Any]) -> Access:
     user = _named(body["users"], link["user"])["user"]
     found = re.fullmatch(r"https://\[?([^\]/]+?)\]?:(\d+)/?", server["server"])
     if found is None:
-        raise ValueError(f"the server {server['server']!r} is no https address with a port")
+        raise ValueError(f"the server {server['server']!r} is not an https address with a port")
     pem = (server["certificate-authority-data"], user["client-certificate-data"], user["client-key-data"])
     authority, certificate, key = (base64.b64decode(text).decode("ascii") for text in pem)
     return Access(named, found[1], int(found[2]), authority, certificate, key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWNER = "platform-infra"
-"""The field manager of what is applied."""
+"""The field manager of applied objects."""
 
 
 @dataclass(frozen=True)

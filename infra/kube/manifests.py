@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KEPT = frozenset({"Namespace", "PersistentVolumeClaim", "PersistentVolume", "StorageClass", "CustomResourceDefinition"})
-"""Kinds that are never deleted with an overlay: they hold data, or what others have made."""
+"""Kinds that are never deleted with an overlay: they hold data, or objects made by others."""
 
 
 def removable(rendered: str) -> list[tuple[str, str]]:

@@ -217,8 +217,8 @@ def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
 
 def misfit(name: str, why: str) -> PlatformError:
     """The error for a value that a chart refuses, or misses; Helm has changed nothing then."""
-    hints = (f"see helm/{name}/values.yaml", "--set key=value gives one")
-    what = f"a value of the release {name} does not fit its chart, or is missing; nothing was changed"
+    hints = (f"see helm/{name}/values.yaml", "set one with --set key=value")
+    what = f"a value of the release {name} is missing or does not match its chart; nothing was changed"
     return PlatformError("USAGE", what, why=why, steps=hints)
 
 

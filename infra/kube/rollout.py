@@ -138,7 +138,7 @@ class Rollout:
             return self._upgrade(progress)
         if known.pending:
             if self.busy():
-                return Verdict(STARTING, "another run of helm works on it")
+                return Verdict(STARTING, "another helm run is working on it")
             return self._heal(progress, known)
         if known.status == "deployed" and known.fingerprint == wanted.fingerprint:
             progress.applied = True
@@ -151,7 +151,7 @@ class Rollout:
         if known.last_good:
             argv, what = self.helm.rollback(name, namespace, known.last_good), f"back to revision {known.last_good}"
         else:
-            argv, what = self.helm.uninstall(name, namespace), "installed anew; its volumes stay"
+            argv, what = self.helm.uninstall(name, namespace), "installed again; its volumes are kept"
         self.console.say(f"  {name} was left {known.status} by a run that was killed: {what}")
         progress.running, progress.healing = self.start(argv), True
         return Verdict(STARTING, f"{known.status}: {what}")
@@ -198,7 +198,7 @@ class Rollout:
             broken = snapshot.outdated(pod, mine) and verdict.judge(alone).state == FAILED
             if broken and self.kubectl is not None and about["uid"] not in self._replaced:
                 self._replaced.add(about["uid"])
-                self.console.say(f"  {about['name']} is of an earlier version and broken: it is made anew")
+                self.console.say(f"  {about['name']} belongs to an earlier version and is broken; recreating it")
                 self.start(self.kubectl.delete([f"pod/{about['name']}"], about["namespace"]))
 
     def _blame(self, progress: _Progress, seen: Verdict, mine: Snapshot) -> Verdict:

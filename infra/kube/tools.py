@@ -15,7 +15,7 @@ from infra.errors import PlatformError
 from infra.settings import Settings
 
 SHIM = "shim"
-"""A directory beside the programs that kind shall have first on PATH, e.g. with a `docker` for fewer rights."""
+"""A directory next to the programs that comes first on kind's PATH, e.g. with a `docker` of fewer privileges."""
 VERSION_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "kind": ("version",),
     "kubectl": ("version", "--client"),
@@ -93,7 +93,7 @@ def find(settings: Settings, memory: Path) -> Tools:
             "PROGRAM_MISSING",
             f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed",
             why="looked in PLATFORM_KIND_BIN and on PATH",
-            steps=(*steps(absent), "or set PLATFORM_KIND_BIN to the directory that has them"),
+            steps=(*steps(absent), "or set PLATFORM_KIND_BIN to the directory that contains them"),
         )
     found = installed(settings, memory)
     _refuse_old(found)
@@ -114,12 +114,12 @@ def _refuse_old(found: Mapping[str, Program]) -> None:
         texts = (
             [f"too old: {', '.join(f'{p.name} {p.shown}' for p in old if p.version)}"] if len(mute) < len(old) else []
         )
-        texts += [f"{', '.join(mute)} does not tell its version"] if mute else []
+        texts += [f"{', '.join(mute)} does not report its version"] if mute else []
         raise PlatformError(
             "PROGRAM_MISSING",
             "; ".join(texts),
             why=", ".join(p.path for p in old),
-            steps=(*steps([p.name for p in old]), "or set PLATFORM_KIND_BIN to the directory that has them"),
+            steps=(*steps([p.name for p in old]), "or set PLATFORM_KIND_BIN to the directory that contains them"),
         )
 
 

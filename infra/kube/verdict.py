@@ -19,7 +19,7 @@ CONFIG_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError"
 PASSING = "failed to sync"
 """In what a kubelet says while its copies of Secrets and ConfigMaps are on their way (pkg/kubelet/util/manager)."""
 CRASHES = 3
-"""Restarts after which a crashing container is given up."""
+"""Restarts after which a crashing container counts as failed."""
 REPEATS = 3
 """Times that a failed mount, creation or provisioning may be seen before it counts."""
 
@@ -131,12 +131,12 @@ def _hopeless_container(pod: Object, state: Mapping[str, Any], before: int) -> I
     now = (state.get("state") or {}).get("terminated") or {}
     ended, restarted = now or (state.get("lastState") or {}).get("terminated") or {}, state.get("restartCount", 0)
     if reason in IMAGE_TROUBLE:
-        yield Verdict(FAILED, f"the image {state.get('image', '')} cannot be had: {message or reason}", *where)
+        yield Verdict(FAILED, f"image {state.get('image', '')} is not available: {message or reason}", *where)
     elif reason in CONFIG_TROUBLE and PASSING not in message:
-        yield Verdict(FAILED, f"{state['name']} cannot be made: {message or reason}", *where)
+        yield Verdict(FAILED, f"{state['name']} cannot be created: {message or reason}", *where)
     elif ended.get("reason") == "OOMKilled" and not state.get("ready") and (ended is now or restarted > before):
         limit = _memory_limit(pod, state["name"])
-        yield Verdict(FAILED, f"{state['name']} was killed for memory{limit}", *where, previous=True)
+        yield Verdict(FAILED, f"{state['name']} was killed: out of memory{limit}", *where, previous=True)
     elif reason == "CrashLoopBackOff" and restarted - before >= CRASHES:
         why = f"{state['name']} crashed {restarted - before} times, last with exit code "
         yield Verdict(FAILED, why + str(ended.get("exitCode", "?")), *where, previous=True)
@@ -164,7 +164,7 @@ def _unschedulable(pod: Object, found: Snapshot) -> Iterator[Verdict]:
             text = condition.get("message", "")
             if not any(soon in text for soon in _SOON):
                 about = metadata(pod)
-                why = f"fits on no node: {_first_sentence(text)}{_pressure(found)}"
+                why = f"does not fit on any node: {_first_sentence(text)}{_pressure(found)}"
                 yield Verdict(FAILED, why, about["namespace"], about["name"])
 
 
@@ -216,7 +216,7 @@ def _hopeless_claims(found: Snapshot) -> Iterator[Verdict]:
             text = event.get("message", "")
             fatal = "not found" in text or _count(event) >= REPEATS
             if event.get("reason") == "ProvisioningFailed" and fatal and _uid_fits(target, about):
-                yield Verdict(FAILED, f"the volume {about['name']} cannot be made: {text}", about["namespace"])
+                yield Verdict(FAILED, f"the volume {about['name']} cannot be created: {text}", about["namespace"])
 
 
 def _hopeless_owners(found: Snapshot) -> Iterator[Verdict]:
@@ -242,10 +242,10 @@ def _starting(pods: Sequence[Object], unready: Sequence[Object], found: Snapshot
                 return Verdict(STARTING, why, about["namespace"], about["name"], state["name"])
         if not _condition(pod, "Ready"):
             detail = next((c.get("message", "") for c in _conditions(pod) if c["status"] == "False"), "")
-            return Verdict(STARTING, detail or "its pod is being made", about["namespace"], about["name"])
+            return Verdict(STARTING, detail or "its pod is being created", about["namespace"], about["name"])
     if unready:
         return Verdict(STARTING, f"{unready[0]['kind']} {metadata(unready[0])['name']} has no ready pod yet")
-    return Verdict(STARTING, "nothing of it is in the cluster yet")
+    return Verdict(STARTING, "nothing of it exists in the cluster yet")
 
 
 def _waits_for(pod: Object, state: Mapping[str, Any], found: Snapshot) -> str:
@@ -256,5 +256,7 @@ def _waits_for(pod: Object, state: Mapping[str, Any], found: Snapshot) -> str:
     probes = [e for e in found.events if (e.get("involvedObject") or {}).get("name") == name]
     unhealthy = [e for e in probes if e.get("reason") == "Unhealthy"]
     return (
-        f"{state['name']}: {unhealthy[-1].get('message', '')}" if unhealthy else f"{state['name']} runs, not ready yet"
+        f"{state['name']}: {unhealthy[-1].get('message', '')}"
+        if unhealthy
+        else f"{state['name']} is running, not ready yet"
     )

@@ -99,7 +99,7 @@ def _request(store: Store, method: str, bucket: catalog.Bucket, keys: tuple[str,
         raise PlatformError(
             "LOGIN_REFUSED",
             f"the object store {bucket.store} refused the key {store.access_key}",
-            steps=(f"see {keys[0]} and {keys[1]} in .env", "invoke doctor"),
+            steps=(f"check {keys[0]} and {keys[1]} in .env", "invoke doctor"),
         )
     return status
 
@@ -107,7 +107,7 @@ def _request(store: Store, method: str, bucket: catalog.Bucket, keys: tuple[str,
 def _no_bucket(bucket: catalog.Bucket, status: int) -> PlatformError:
     return PlatformError(
         "SERVICE_FAILED",
-        f"the bucket {bucket.name} could not be made in {bucket.store}",
+        f"the bucket {bucket.name} could not be created in {bucket.store}",
         why=f"the store answered HTTP {status}",
         steps=(f"invoke logs -s {bucket.store}",),
     )

@@ -120,8 +120,8 @@ def _apply(connection: psycopg.Connection[tuple[object, ...]], migration: Migrat
 def _newer(number: int) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
-        f"the database platform has migration {number:04d}, which this version does not know",
-        why="a newer version of the platform has written it; nothing was touched",
+        f"the database platform has migration {number:04d}, which this version does not have",
+        why="a newer version of the platform wrote it; nothing was changed",
         steps=("use that newer version (git pull)", "or another state directory: PLATFORM_STATE_DIR"),
     )
 
@@ -130,6 +130,6 @@ def _changed(migration: Migration) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
         f"migration {migration.number:04d}_{migration.name} has changed since it was applied",
-        why="its SHA-256 differs from the one in schema_migrations; nothing was touched",
-        steps=("restore that file (git checkout) and put the change into a new migration",),
+        why="its SHA-256 differs from the one in schema_migrations; nothing was changed",
+        steps=("restore that file (git checkout) and make the change in a new migration",),
     )

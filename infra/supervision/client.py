@@ -181,7 +181,7 @@ def _wish_the_end(home: Path) -> bool:
 def _still_running(home: Path, timeout: float) -> PlatformError:
     left = ", ".join(f"{s.name} (pid {s.pid})" for s in survivors(home)) or "the supervisor"
     steps = ("run the same command again", f"see {home / LOG}")
-    return PlatformError("WAIT_TIMEOUT", f"not everything stopped within {timeout:.0f} s: {left}", steps=steps)
+    return PlatformError("WAIT_TIMEOUT", f"some services did not stop within {timeout:.0f} s: {left}", steps=steps)
 
 
 def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:

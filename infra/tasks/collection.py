@@ -147,8 +147,8 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
     if current is None or not current.name or word not in {s.name for s in catalog.SERVICES}:
         return ()
     if "--service" in current.flags:
-        return (f"a service is named by an option: invoke {current.name} -s {word}",)
-    return (f"{current.name} takes no service by name",)
+        return (f"name the service with an option: invoke {current.name} -s {word}",)
+    return (f"{current.name} does not take a bare service name",)
 
 
 def collect() -> invoke.Collection:

@@ -30,10 +30,10 @@ def named(path: Path, default: Path, label: str = "") -> str:
 
 
 COMMON: Mapping[str, tuple[Any, str]] = {
-    "output": ("table", f"answer as {', '.join(FORMATS)}"),
-    "json": (False, "the same as --output json"),
-    "no_color": (False, "no colours (NO_COLOR=1 does the same)"),
-    "debug": (False, "show the traceback of a failure"),
+    "output": ("table", f"output format: {', '.join(FORMATS)}"),
+    "json": (False, "short for --output json"),
+    "no_color": (False, "disable colours (same as NO_COLOR=1)"),
+    "debug": (False, "show the traceback when a task fails"),
 }
 TIER = ("tier", "tier to use")
 """The option that names a tier, and its help unless a task has a better one."""
@@ -173,9 +173,9 @@ def _refuse_unusable(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         flag = f"--{_flag(name).replace('_', '-')}"
         if isinstance(value, list) and not all(words([str(entry)]) for entry in value):
-            raise PlatformError("USAGE", f"{flag} is empty", steps=(f"give {flag} a value, or leave it out",))
+            raise PlatformError("USAGE", f"{flag} is empty", steps=(f"give {flag} a value, or omit it",))
         if name == "timeout" and not 0 <= value <= MOST_SECONDS:
-            steps = ("0 leaves it to the budgets of the services",)
+            steps = ("0 uses each service's own time limit",)
             raise PlatformError("USAGE", f"{flag} {value:g} is not between 0 and {MOST_SECONDS:.0f}", steps=steps)
 
 
@@ -227,7 +227,7 @@ def _of_a_signal(error: Exception) -> bool:
 def _reason(number: int) -> BaseException:
     if number == signal.SIGINT:
         return KeyboardInterrupt()
-    return PlatformError("TERMINATED", "terminated", steps=("run the same command again: it goes on from there",))
+    return PlatformError("TERMINATED", "terminated", steps=("run the same command again; it continues from there",))
 
 
 def _caught() -> list[signal.Signals]:
@@ -237,7 +237,7 @@ def _caught() -> list[signal.Signals]:
 
 
 def _interrupted() -> PlatformError:
-    return PlatformError("INTERRUPTED", "interrupted", steps=("run the same command again: it goes on from there",))
+    return PlatformError("INTERRUPTED", "interrupted", steps=("run the same command again; it continues from there",))
 
 
 def _internal(error: Exception) -> PlatformError:
@@ -245,7 +245,7 @@ def _internal(error: Exception) -> PlatformError:
         "INTERNAL",
         f"unexpected failure: {type(error).__name__}",
         why=str(error).splitlines()[0] if str(error) else "",
-        steps=("run it again with --debug and report what it prints",),
+        steps=("run it again with --debug and report the output",),
     )
 
 
@@ -269,7 +269,7 @@ def confirm(context: Context, plan: list[str], yes: bool) -> None:
     if context.console.live and _asked("Go on? [y/N] "):
         return
     raise PlatformError(
-        "CONFIRMATION_NEEDED", "nothing was done: this needs your consent", steps=("the same command with --yes",)
+        "CONFIRMATION_NEEDED", "confirmation required; nothing was changed", steps=("run the same command with --yes",)
     )
 
 

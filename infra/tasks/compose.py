@@ -23,13 +23,13 @@ TIER = "compose"
 @command(
     tier=TIER,
     help={
-        "service": "start only this and what it needs; several times or with commas for more",
-        "obs": "also MLflow, Loki, Prometheus, Grafana, ClearML",
-        "no_clearml": "with --obs, but without ClearML",
-        "light": "Temporal's development server instead of the full one; remembered",
-        "force_recreate": "a service whose containers are made anew; its data stays",
-        "auto_ports": "move ports that others hold, and remember it",
-        "timeout": "seconds for all, 0: budgets",
+        "service": "start only this service and what it needs; repeatable, or comma-separated",
+        "obs": "also start MLflow, Loki, Prometheus, Grafana and ClearML",
+        "no_clearml": "with --obs: leave out ClearML",
+        "light": "use Temporal's development server instead of the full one; remembered",
+        "force_recreate": "recreate the containers of this service; its data is kept",
+        "auto_ports": "choose free ports where the usual ones are taken, and remember them",
+        "timeout": "total time limit in seconds; 0: each service's own limit",
     },
     iterable=("service",),
 )
@@ -90,7 +90,10 @@ def _session(context: Context) -> Session:
     return Session(context)
 
 
-@command(tier=TIER, help={"volumes": "the data goes, too: into the trash, see invoke trash.list", "yes": "do not ask"})
+@command(
+    tier=TIER,
+    help={"volumes": "also move the data to the trash; see invoke trash.list", "yes": "skip the confirmation prompt"},
+)
 def down(context: Context, volumes: bool = False, yes: bool = False) -> Answer:
     """Remove the containers and keep the data; with --volumes the data goes into the trash.
 
@@ -133,7 +136,7 @@ def _image(session: Session, part: str) -> str:
     return session.model.parts[part].image if part in session.model.parts else ""
 
 
-@command(tier=TIER, help={"obs": "also those of the observability services"})
+@command(tier=TIER, help={"obs": "also pull the images of the observability services"})
 def pull(context: Context, obs: bool = False) -> Answer:
     """Get the images that are missing.
 
@@ -145,7 +148,7 @@ def pull(context: Context, obs: bool = False) -> Answer:
     session = _session(context)
     names = (*CORE, *(compose_start.overlay(session) if obs else ()))
     got = compose_start.pull(session, session.parts(names))
-    text = f"pulled: {', '.join(got)}" if got else "all images are here"
+    text = f"pulled: {', '.join(got)}" if got else "all images are present"
     return Answer({"pulled": got}, lines=(text,), names=tuple(got))
 
 
@@ -171,7 +174,7 @@ def config(context: Context) -> Answer | None:
     "exec",
     tier=TIER,
     log=False,
-    help={"service": "the service", "run_": "the command, e.g. 'ls -l /'; default: a shell"},
+    help={"service": "the service", "run_": "command to run, e.g. 'ls -l /'; default: a shell"},
 )
 def exec_(context: Context, service: str = "postgres", run_: str = "sh") -> Answer | None:
     """Run a command in a container, by default a shell.
@@ -181,7 +184,7 @@ def exec_(context: Context, service: str = "postgres", run_: str = "sh") -> Answ
     return _inside(context, service, _split(run_) or ["sh"])
 
 
-@command(tier=TIER, log=False, help={"database": "the database to open", "query": "SQL to run instead of a prompt"})
+@command(tier=TIER, log=False, help={"database": "database to open", "query": "SQL to run instead of opening a prompt"})
 def psql(context: Context, database: str = "platform", query: str = "") -> Answer | None:
     """Open psql inside the container of PostgreSQL.
 
@@ -191,7 +194,7 @@ def psql(context: Context, database: str = "platform", query: str = "") -> Answe
     return _inside(context, "postgres", words_)
 
 
-@command(tier=TIER, log=False, help={"run_": "a command of Redis instead of a prompt, e.g. ping"})
+@command(tier=TIER, log=False, help={"run_": "Redis command to run instead of opening a prompt, e.g. ping"})
 def redis(context: Context, run_: str = "") -> Answer | None:
     """Open redis-cli inside the container of Redis.
 
@@ -207,7 +210,7 @@ def _split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         steps = ("close the quotes, e.g. --run 'ls \"a b\"'",)
-        raise PlatformError("USAGE", f"--run {text!r} is no command", why=str(error), steps=steps) from error
+        raise PlatformError("USAGE", f"--run {text!r} is not a valid command", why=str(error), steps=steps) from error
 
 
 def _inside(context: Context, service: str, argv: list[str]) -> Answer | None:
@@ -230,14 +233,14 @@ def _not_running(service: str, there: Mapping[str, Container]) -> PlatformError:
 
     steps = ("invoke compose.ps", "invoke compose.up")
     if service in there:
-        ended = f"it has ended with exit code {there[service].code}"
-        return PlatformError("NOT_RUNNING", f"the container of {service} does not run", why=ended, steps=steps)
+        ended = f"it ended with exit code {there[service].code}"
+        return PlatformError("NOT_RUNNING", f"the container of {service} is not running", why=ended, steps=steps)
     if not there:
-        return PlatformError("NOT_RUNNING", "the platform does not run", steps=("invoke compose.up",))
+        return PlatformError("NOT_RUNNING", "the platform is not running", steps=("invoke compose.up",))
     near = difflib.get_close_matches(service, there, n=1, cutoff=0.5)
     hint = (f"did you mean {near[0]}?",) if near else ()
     named = f"the containers are: {', '.join(sorted(there))}"
-    return PlatformError("NOT_RUNNING", f"there is no container of {service!r}", steps=(*hint, named))
+    return PlatformError("NOT_RUNNING", f"there is no container for {service!r}", steps=(*hint, named))
 
 
 _OWN = ("up", "down")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from infra.data.postgres.clients import Server
     from infra.data.store import Backup
 
-TARGET = "directory of the backups (default: backups/db of the stack)"
+TARGET = "backup directory (default: backups/db in the state directory)"
 FROM = "path or name of a backup, or latest"
-DATABASE = "a database; give it several times or with commas for more"
+DATABASE = "database; repeatable, or comma-separated"
 
 
 def _server(context: Context, at_least: int = 0) -> Server:
@@ -52,9 +52,9 @@ def _target(context: Context, to: str) -> Path:
     help={
         "to": TARGET,
         "database": DATABASE,
-        "fence": "hold up writers for a moment, so that no transaction lies between the databases",
-        "verify": "restore it at once into scratch databases and compare",
-        "keep": "then remove old ones, so that this many verified ones stay",
+        "fence": "pause writers briefly, so that all databases are captured at the same moment",
+        "verify": "verify it right away: restore it into scratch databases and compare",
+        "keep": "afterwards remove older backups, keeping this many verified ones",
         "json_stream": STREAM,
     },
 )
@@ -106,7 +106,7 @@ def _made(context: Context, made: Backup, checked: Any, removed: list[str]) -> A
             f"no fence: {fence['why_not']}; the snapshots are {facts['snapshots']['window_ms']} ms apart"
         )
     if not facts["role_passwords"]:
-        context.console.warn("the roles are saved without passwords: only a superuser may read them")
+        context.console.warn("the roles are saved without passwords: only a superuser can read them")
     data = {
         "path": str(made.path),
         "bytes": made.size,
@@ -170,7 +170,7 @@ def list_(context: Context, to: str = "") -> Answer:
         for b, d in zip(found, data, strict=True)
     )
     broken = tuple(f"{b.path.name}: {printable(b.problem)}" for b in found if b.problem)
-    lines = broken if found else (f"no backup in {target}; make one: invoke db.backup --verify",)
+    lines = broken if found else (f"no backups in {target}; create one: invoke db.backup --verify",)
     heading = ("BACKUP", "AGE", "SIZE", "STATE", "DATABASES")
     return Answer(data, Table(heading, rows), lines, names=tuple(b.path.name for b in found if not b.problem))
 
@@ -227,9 +227,9 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
     help={
         "from_": FROM,
         "database": DATABASE,
-        "to": "another name for the database that is restored",
-        "dry_run": "only say what would be done",
-        "yes": "do not ask",
+        "to": "restore the database under this name",
+        "dry_run": "only show what would be done",
+        "yes": "skip the confirmation prompt",
         "json_stream": STREAM,
     },
 )
@@ -276,7 +276,7 @@ def restore(
         lines = (
             f"loaded in {human_seconds(done.load_seconds)}, compared in {human_seconds(done.check_seconds)}, "
             f"swapped in {done.swap_ms:.0f} ms",
-            *(["Next: look at it, then drop the old ones: invoke db.shell"] if kept else []),
+            *(["Next: check the result, then drop the old databases: invoke db.shell"] if kept else []),
         )
         table = Table(("DATABASE", "ROWS", "KEPT AS"), rows)
         code = ExitCode.PARTIAL if done.refused else ExitCode.OK
@@ -284,7 +284,7 @@ def restore(
         return ended(context, event, answer)
 
 
-@command(help={"keep": "how many verified backups stay", "to": TARGET, "yes": "do not ask"})
+@command(help={"keep": "number of verified backups to keep", "to": TARGET, "yes": "skip the confirmation prompt"})
 def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
     """Remove old backups; as many verified ones as asked for stay.
 
@@ -299,8 +299,8 @@ def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> A
     with store.locked(target, context.console.command):
         doomed, why = store.prunable(postgres_backup.listing(target), keep)
         if not doomed:
-            return Answer({"removed": [], "why": why}, lines=(why or "there is nothing to remove",))
-        plan = ["This removes for ever:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
+            return Answer({"removed": [], "why": why}, lines=(why or "nothing to remove",))
+        plan = ["This permanently deletes:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
         confirm(context, plan, yes)
         removed, _ = store.prune(postgres_backup.listing(target), keep)
         postgres_backup.write_metrics(context, target)
@@ -308,7 +308,7 @@ def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> A
     return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))
 
 
-@command(tier=ANY, log=False, help={"database": "the database to open"})
+@command(tier=ANY, log=False, help={"database": "database to open"})
 def shell(context: Context, database: str = "platform") -> Answer | None:
     """Open psql on a database.
 
@@ -336,7 +336,7 @@ def init(context: Context) -> Answer:
     from infra.provision import ensure
 
     made = ensure.databases(lifecycle.running_endpoints(context))
-    text = f"made: {', '.join(made)}" if made else "all databases are there"
+    text = f"created: {', '.join(made)}" if made else "all databases exist"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @command(
     tier=ANY,
     help={
-        "old_bin": "native: directory with the programs of the old version, where they are not found",
-        "old_image": "tiers of containers: the image that can read the present data",
-        "back": "go back to the directory that the last upgrade has kept",
-        "yes": "do not ask",
+        "old_bin": "native: directory with the old version's programs, if they are not found automatically",
+        "old_image": "container tiers: image that can read the current data",
+        "back": "go back to the directory that the last upgrade kept",
+        "yes": "skip the confirmation prompt",
     },
 )
 def upgrade(
@@ -51,7 +51,7 @@ def upgrade(
             return _back(context, chosen, present.data, yes)
         plan = postgres_upgrade.plan(context.settings, present, found, old_bin)
         if plan is None:
-            return Answer({"upgraded": False}, lines=("nothing to do: the data is of the programs' version",))
+            return Answer({"upgraded": False}, lines=("nothing to do: the data already has the programs' version",))
         confirm(context, plan.lines(), yes)
         ends = chosen.endpoints()
         chosen.stop()
@@ -59,7 +59,7 @@ def upgrade(
         made = postgres_upgrade.upgrade(context.settings, ends, context.console, plan, target, context.stack.scratch)
     data = {"upgraded": True, "from": plan.old_major, "to": plan.new_major, "kept": str(plan.kept), "path": str(made)}
     lines = (f"PostgreSQL {plan.new_major}; the old directory is {plan.kept}", "Next: invoke up")
-    return Answer(data, lines=(*lines, "the way back: invoke down, invoke db.upgrade --back"))
+    return Answer(data, lines=(*lines, "to undo: invoke down, invoke db.upgrade --back"))
 
 
 def _by_image(context: Context, chosen: Tier, old_image: str, back: bool, yes: bool) -> Answer:
@@ -68,14 +68,14 @@ def _by_image(context: Context, chosen: Tier, old_image: str, back: bool, yes: b
 
     if back:
         steps = ("invoke trash.restore postgres", "then set POSTGRES_IMAGE to the old image, and: invoke up")
-        raise PlatformError("USAGE", f"on the tier {chosen.name} the old storage is in the trash", steps=steps)
+        raise PlatformError("USAGE", f"on the {chosen.name} tier the old storage is in the trash", steps=steps)
     with stack.lock(context.stack, context.console.command):
         confirm(context, volume_upgrade.plan(chosen, old_image), yes)
         done = volume_upgrade.upgrade(chosen, old_image)
     kept = [e.name for e in done.kept]
     data = {"upgraded": True, "from": str(done.old), "to": str(done.new), "kept": kept, "path": str(done.backup)}
     lines = (f"PostgreSQL {done.new}; the storage of {done.old} is in the trash: {', '.join(kept)}", "Next: invoke up")
-    way = f"the way back: invoke trash.restore {kept[0]}, POSTGRES_IMAGE={old_image} in .env, invoke up"
+    way = f"to undo: invoke trash.restore {kept[0]}, POSTGRES_IMAGE={old_image} in .env, invoke up"
     return Answer(data, lines=(*lines, way))
 
 
@@ -83,7 +83,7 @@ def _back(context: Context, chosen: Any, data: Path, yes: bool) -> Answer:
     from infra.data.postgres import upgrade as postgres_upgrade
 
     found = postgres_upgrade.kept(data)
-    plan = [f"This puts {found[-1]} back in the place of {data}; the present one is kept."] if found else []
+    plan = [f"This moves {found[-1]} back to {data}; the current directory is kept."] if found else []
     if found:
         confirm(context, plan, yes)
         chosen.stop()

@@ -14,7 +14,7 @@ from infra.errors import ExitCode, PlatformError
 
 Event = Callable[[str, dict[str, Any]], None]
 
-STREAM = "events as JSON, one a line, instead of the answer"
+STREAM = "print events as JSON, one per line, instead of the result"
 
 
 def silent(kind: str, facts: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
 
 NAME = "the release"
-SET = "a value, as key=value; several times for more"
+SET = "chart value as key=value; repeatable"
 
 
 def _deployed(active: Kind) -> dict[str, Deployed]:
@@ -55,11 +55,11 @@ def _said(argv: Sequence[str]) -> Any:
 @command(
     iterable=("only", "set_"),
     help={
-        "only": "just this release; several times or with commas for more; default: the core and what is deployed",
+        "only": "deploy only this release (repeatable, or comma-separated); default: the core and whatever is deployed",
         "obs": "also observability",
-        "apps": "also the backend and the frontend",
+        "apps": "also deploy the backend and the frontend",
         "set_": f"{SET}; kept for later deployments",
-        "timeout": "seconds for all, 0: budgets",
+        "timeout": "total time limit in seconds; 0: each service's own limit",
     },
 )
 def deploy(
@@ -92,7 +92,7 @@ def deploy(
         with cluster_overrides.trying(cluster, names[0], set_):
             changed = helm_upgrade.roll_out(active, names, timeout or None)
     same = [n for n in names if n not in changed]
-    lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"as wanted already: {', '.join(same) or 'none'}")
+    lines = (f"deployed: {', '.join(changed) or 'nothing'}", f"already up to date: {', '.join(same) or 'none'}")
     return Answer({"deployed": changed, "unchanged": same}, lines=lines, names=tuple(changed))
 
 
@@ -160,10 +160,10 @@ def _pod(pod: Any) -> dict[str, Any]:
     iterable=("set_", "values"),
     help={
         "name": NAME,
-        "set_": f"{SET}; all other values stay, and later deployments keep it",
-        "values": "a YAML file with values; several times for more",
-        "back_on_failure": "return to the present revision when the new one does not become ready",
-        "forget": "drop what was set before by --set",
+        "set_": f"{SET}; other values are unchanged, and later deployments keep it",
+        "values": "YAML file with values; repeatable",
+        "back_on_failure": "roll back to the current revision if the new one does not become ready",
+        "forget": "discard values set earlier with --set",
         "timeout": "seconds, 0: budget",
     },
 )
@@ -196,7 +196,11 @@ def upgrade(
 
 @command(
     iterable=("name",),
-    help={"name": f"{NAME}; several times or with commas", "namespace": "all releases of it", "yes": "do not ask"},
+    help={
+        "name": f"{NAME}; repeatable, or comma-separated",
+        "namespace": "uninstall all releases in this namespace",
+        "yes": "skip the confirmation prompt",
+    },
 )
 def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool = False) -> Answer:
     """Remove a release, or all of a namespace; volumes and passwords stay and are found by the next installation.
@@ -212,7 +216,7 @@ def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool 
         chosen = _chosen(active, words(name), namespace)
         if not chosen:
             return Answer({"removed": []}, lines=(f"there is no release in {namespace}",))
-        plan = ["This removes from the cluster (volumes and passwords stay):"]
+        plan = ["This removes from the cluster (volumes and passwords are kept):"]
         confirm(context, [*plan, *(f"  {r.namespace:<14} {r.name}" for r in chosen)], yes)
         helm = active.helm
         for release in reversed(chosen):
@@ -247,7 +251,7 @@ def history(context: Context, name: str) -> Answer:
     return Answer(found, table, names=tuple(str(r["revision"]) for r in found))
 
 
-@command(help={"name": NAME, "revision": "its number; 0: the one before", "timeout": "seconds, 0: budget"})
+@command(help={"name": NAME, "revision": "revision number; 0: the previous one", "timeout": "seconds, 0: budget"})
 def rollback(context: Context, name: str, revision: str, timeout: float = 0.0) -> Answer:
     """Return a release to an earlier revision and wait until it is ready.
 
@@ -274,7 +278,7 @@ def _revision(history: Sequence[dict[str, Any]], asked: str, name: str) -> int:
     """The number of a revision that there is; for 0 the one before the present one."""
     there = [int(r["revision"]) for r in history]
     if not asked.isdigit():
-        raise PlatformError("USAGE", f"{asked!r} is no revision", steps=(f"invoke helm.history {name}",))
+        raise PlatformError("USAGE", f"{asked!r} is not a revision number", steps=(f"invoke helm.history {name}",))
     if asked == "0" and len(there) > 1:
         return there[-2]
     if int(asked) in there:
@@ -284,7 +288,10 @@ def _revision(history: Sequence[dict[str, Any]], asked: str, name: str) -> int:
     raise PlatformError("NOT_FOUND", text, why=why, steps=steps)
 
 
-@command(log=False, help={"name": NAME, "revision": "0: the present one", "all": "with the chart's own"})
+@command(
+    log=False,
+    help={"name": NAME, "revision": "revision number; 0: the current one", "all": "include the chart's defaults"},
+)
 def values(context: Context, name: str, revision: int = 0, all: bool = False) -> Answer:
     """Print the values that a release was given.
 
@@ -298,7 +305,7 @@ def values(context: Context, name: str, revision: int = 0, all: bool = False) ->
     return Answer(found, lines=tuple(yaml.safe_dump(found, sort_keys=False).splitlines()))
 
 
-@command(log=False, help={"name": NAME, "revision": "0: the present one"})
+@command(log=False, help={"name": NAME, "revision": "revision number; 0: the current one"})
 def manifest(context: Context, name: str, revision: int = 0) -> Answer:
     """Print what a release has put into the cluster.
 
@@ -316,9 +323,9 @@ def manifest(context: Context, name: str, revision: int = 0) -> Answer:
     log=False,
     iterable=("set_",),
     help={
-        "name": f"{NAME}; default: all of ours",
-        "production": "with values-production.yaml",
-        "set_": f"{SET}; e.g. what production leaves to you",
+        "name": f"{NAME}; default: all charts of the platform",
+        "production": "also use values-production.yaml",
+        "set_": f"{SET}; e.g. values that production requires you to set",
     },
 )
 def template(context: Context, set_: list[str], name: str = "", production: bool = False) -> Answer:
@@ -333,7 +340,7 @@ def template(context: Context, set_: list[str], name: str = "", production: bool
     return Answer(texts, lines=tuple(line for text in texts.values() for line in text.splitlines()), names=tuple(texts))
 
 
-@command(log=False, help={"name": f"{NAME}; default: all of ours"})
+@command(log=False, help={"name": f"{NAME}; default: all charts of the platform"})
 def lint(context: Context, name: str = "") -> Answer:
     """Check our charts with each of their values files; exit 1 when something is wrong.
 

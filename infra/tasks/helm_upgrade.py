@@ -86,7 +86,7 @@ def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:
 def _file(name: str) -> Path:
     path = Path(name).expanduser().absolute()
     if not path.is_file():
-        raise PlatformError("USAGE", f"there is no file {path}", steps=("name a YAML file with values",))
+        raise PlatformError("USAGE", f"there is no file {path}", steps=("give a YAML file with values",))
     return path
 
 

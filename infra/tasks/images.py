@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 HEARTBEAT = 5.0
 """Seconds between lines of progress."""
-OBS = "with those of observability (MLflow, Loki, Alloy, Prometheus, Grafana, exporters)"
-CLEARML = "with those of ClearML"
+OBS = "include the observability images (MLflow, Loki, Alloy, Prometheus, Grafana, exporters)"
+CLEARML = "include the images of ClearML"
 
 
 @command("list", log=False)
@@ -37,7 +37,7 @@ def list_(context: Context) -> Answer:
         here = None if local is None else not _absent([image.reference], local)
         data.append({**vars(image), "local": here})
         rows.append((image.setting, image.reference, image.origin, "?" if here is None else "yes" if here else "no"))
-    lines = () if local is not None else ("no Docker engine answers, so nobody knows which are local",)
+    lines = () if local is not None else ("no Docker engine answers, so it is unknown which images are local",)
     names = tuple(str(entry["reference"]) for entry in data)
     return Answer({"images": data}, Table(("setting", "reference", "from", "local"), tuple(rows)), lines, names=names)
 
@@ -58,7 +58,7 @@ def pull(context: Context, obs: bool = False, clearml: bool = False) -> Answer:
     mirrors = _mirrors(context)
     if absent:
         compose_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, context.console)
-    lines = (f"{len(absent)} pulled, {len(wanted) - len(absent)} were there",)
+    lines = (f"{len(absent)} pulled, {len(wanted) - len(absent)} were already present",)
     return Answer({"pulled": absent, "present": [r for r in wanted if r not in absent]}, lines=lines)
 
 
@@ -78,7 +78,7 @@ def lock(context: Context) -> Answer:
     if gone:
         raise PlatformError(
             "IMAGE_UNAVAILABLE",
-            f"nothing was locked: {len(gone)} of {len(found)} images cannot be had",
+            f"nothing was locked: {len(gone)} of {len(found)} images are not available",
             why="; ".join(f"{f.reference}: {f.state} ({f.why})" for f in gone),
             steps=("replace them, e.g. POSTGRES_IMAGE=... in .env", "invoke images.verify"),
             details={"images": [vars(f) for f in gone]},
@@ -99,14 +99,14 @@ def _lock_written(context: Context, digests: dict[str, str]) -> Answer:
 
 
 def _change(before: str | None, now: str) -> str:
-    return "new" if before is None else "as before" if before == now else "another one than before"
+    return "new" if before is None else "as before" if before == now else "changed"
 
 
 @command()
 def verify(context: Context) -> Answer:
     """Ask the registries whether each image in use still is there, and whether its tag is what was locked.
 
-    An image that was made on this machine, and that a setting names, is in no registry: nobody is asked for it.
+    An image that was built on this machine, and that a setting names, is in no registry: nobody is asked for it.
 
     Example: invoke images.verify
     """
@@ -115,7 +115,7 @@ def verify(context: Context) -> Answer:
     locked = images.locked(context.settings.root)
     used = [i for i in images.images(context.settings) if i.setting not in images.BUILT_HERE]
     made = _made_here() & {i.reference for i in used if i.reference == context.settings.text(i.setting)}
-    found = {ref: registry.Finding(ref, registry.LOCAL, why="made on this machine") for ref in made}
+    found = {ref: registry.Finding(ref, registry.LOCAL, why="built on this machine") for ref in made}
     found |= {f.reference: f for f in _asked(context, [r for r in _each(used) if r not in made])}
     if made != found.keys() and all(
         f.state in (registry.UNREACHABLE, registry.LIMITED, registry.LOCAL) for f in found.values()
@@ -152,9 +152,9 @@ def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tupl
 
     own = sum(f.state == registry.LOCAL for f in found.values())
     if not gone and not unclear:
-        return (f"all {len(found)} images are there{f', {own} of them made on this machine' if own else ''}",)
-    lines = [f"{f.reference} cannot be had any more: replace it in .env (see .env.example)" for f in gone]
-    return (*lines, *(f"{f.reference} could not be asked for: {f.why}" for f in unclear))
+        return (f"all {len(found)} images are available{f', {own} of them built on this machine' if own else ''}",)
+    lines = [f"{f.reference} is no longer available: replace it in .env (see .env.example)" for f in gone]
+    return (*lines, *(f"{f.reference} could not be checked: {f.why}" for f in unclear))
 
 
 def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
@@ -163,10 +163,14 @@ def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
     if finding.state != registry.THERE:
         return finding.why
     known = locked.get(finding.reference)
-    return "its tag is another image than locked" if known not in (None, finding.digest) else finding.digest[:19]
+    return (
+        "its tag now points to another image than the locked one"
+        if known not in (None, finding.digest)
+        else finding.digest[:19]
+    )
 
 
-@command(help={"path": "the file to write", "obs": OBS, "clearml": CLEARML})
+@command(help={"path": "file to write", "obs": OBS, "clearml": CLEARML})
 def bundle(context: Context, path: str = "platform-images.tar", obs: bool = False, clearml: bool = False) -> Answer:
     """Write the images to one file, for a machine without a network; they must be local.
 
@@ -193,7 +197,7 @@ def bundle(context: Context, path: str = "platform-images.tar", obs: bool = Fals
     return Answer({"path": str(target), "bytes": size, "sha256": digest, "images": wanted}, lines=lines)
 
 
-@command(help={"path": "the file that images.bundle wrote"})
+@command(help={"path": "file written by images.bundle"})
 def load(context: Context, path: str = "platform-images.tar") -> Answer:
     """Give the images of a file to Docker.
 
@@ -207,7 +211,9 @@ def load(context: Context, path: str = "platform-images.tar") -> Answer:
     local = _local(engine)
     absent = _absent(_wanted(context, local, False, False), local)
     lines = [f"{len(loaded)} images are local now"]
-    lines += [f"the core still lacks {r}" for r in absent] or ["the core has all it needs: invoke compose.up"]
+    lines += [f"the core still lacks {r}" for r in absent] or [
+        "the core has all the images it needs: invoke compose.up"
+    ]
     return Answer({"images": loaded, "missing": absent}, lines=tuple(lines), names=tuple(loaded))
 
 

@@ -15,7 +15,7 @@ from infra.tasks.kind import the_tier
 if TYPE_CHECKING:
     from infra.kube.kubectl_cli import Kubectl
 
-OVERLAY = "folder below k8s/overlays, or a path; default: kind"
+OVERLAY = "directory under k8s/overlays, or a path; default: kind"
 
 
 def _overlay(context: Context, name: str) -> Path:
@@ -78,7 +78,7 @@ def _ensure_key(kubectl: Kubectl, rendered: str) -> None:
     shell.run(kubectl.apply_text(), stdin=json.dumps(made))
 
 
-@command(help={"overlay": OVERLAY, "yes": "do not ask"})
+@command(help={"overlay": OVERLAY, "yes": "skip the confirmation prompt"})
 def delete(context: Context, overlay: str = "kind", yes: bool = False) -> Answer:
     """Delete what the manifests of an overlay have made; namespaces and volumes stay.
 
@@ -109,7 +109,7 @@ def diff(context: Context, overlay: str = "kind") -> Answer:
     done = shell.run(kubectl.diff(path), check=False, limit=120)
     if done.code > 1:
         raise PlatformError("PROGRAM_FAILED", "kubectl diff failed", why=done.last_line)
-    lines = tuple(done.out.splitlines()) or ("the cluster is as the overlay says",)
+    lines = tuple(done.out.splitlines()) or ("the cluster matches the overlay",)
     return Answer({"overlay": overlay, "different": done.code == 1, "diff": done.out}, lines=lines, exit=done.code)
 
 

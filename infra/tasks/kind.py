@@ -35,10 +35,10 @@ def the_tier(context: Context) -> Kind:
     tier="kind",
     iterable=("service",),
     help={
-        "service": "start only the release of this service and what it needs; several times or with commas for more",
-        "obs": "also MLflow, Prometheus, Loki and Grafana",
-        "apps": "also the backend and the frontend",
-        "timeout": "seconds for all, 0: budgets",
+        "service": "start only this service's release and what it needs; repeatable, or comma-separated",
+        "obs": "also start MLflow, Prometheus, Loki and Grafana",
+        "apps": "also deploy the backend and the frontend",
+        "timeout": "total time limit in seconds; 0: each service's own limit",
     },
 )
 def up(
@@ -68,9 +68,9 @@ def up(
 @command(
     tier="kind",
     help={
-        "keep_data": "leave the volumes on this machine: the next cluster has the same data",
-        "no_backup": "take no snapshot before the data go; needs --yes",
-        "yes": "do not ask",
+        "keep_data": "keep the volumes on this machine; the next cluster gets the same data",
+        "no_backup": "do not take a snapshot before the data is deleted; needs --yes",
+        "yes": "skip the confirmation prompt",
     },
 )
 def down(context: Context, keep_data: bool = False, no_backup: bool = False, yes: bool = False) -> Answer:
@@ -99,7 +99,7 @@ def start(context: Context, timeout: float = 0.0) -> Answer:
     with stack.lock(context.stack, "kind.start"):
         nodes = cluster.nodes()
         if not nodes:
-            raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+            raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",))
         kind_life.start(cluster, nodes)
         kind_life.wait_for_api(cluster, timeout or None, nodes)
         active.wait((), timeout or None)
@@ -119,7 +119,7 @@ def stop(context: Context) -> Answer:
     return Answer({"stopped": stopped}, lines=(text, "Next: invoke kind.start"))
 
 
-@command(tier="kind", log=False, help={"why": "only the cause of the trouble", "show_secrets": "show passwords"})
+@command(tier="kind", log=False, help={"why": "show only the root cause", "show_secrets": "show passwords"})
 def status(context: Context, why: bool = False, show_secrets: bool = False) -> Answer:
     """The cluster and the services in it; exit 0 ready, 7 degraded, 9 stopped.
 
@@ -147,7 +147,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     none = "there is no cluster. Next: invoke kind.up"
     lines: tuple[str, ...] = ()
     lines += (f"cluster {about['name']}: {state}; {shown}",) if nodes else (none,)
-    lines += ("kind/cluster.yaml has changed since: a new cluster is needed for it",) if about["changed"] else ()
+    lines += ("kind/cluster.yaml has changed since; the changes need a new cluster",) if about["changed"] else ()
     body = {**answer.data, "cluster": about} if isinstance(answer.data, dict) else answer.data
     return replace(answer, data=body, lines=(*(() if why else lines), *answer.lines))
 
@@ -155,7 +155,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
 @command(
     tier="kind",
     iterable=("image",),
-    help={"image": "an image of the host's Docker; several times or with commas; default: all that the releases need"},
+    help={"image": "image in the host's Docker (repeatable, or comma-separated); default: all that the releases need"},
 )
 def load(context: Context, image: list[str]) -> Answer:
     """Bring images into the cluster: pulled once by the host, loaded where they are missing or have changed.
@@ -179,7 +179,7 @@ def load(context: Context, image: list[str]) -> Answer:
     return Answer({"loaded": loaded, "there": others}, lines=lines, names=tuple(loaded))
 
 
-@command(tier="kind", help={"to": "directory; default: <state>/kind/report-<time>"})
+@command(tier="kind", help={"to": "directory to write to; default: <state>/kind/report-<time>"})
 def logs(context: Context, to: str = "") -> Answer:
     """Write all there is to know of the cluster for a bug report: nodes, pods, events, releases, checks.
 
@@ -192,7 +192,7 @@ def logs(context: Context, to: str = "") -> Answer:
     return Answer({"path": str(path), "parts": dict(parts)}, lines=lines, names=(str(path),))
 
 
-@command(tier="kind", log=False, help={"shell": f"as a command of {', '.join(SHELLS)}"})
+@command(tier="kind", log=False, help={"shell": f"print a command for this shell: {', '.join(SHELLS)}"})
 def kubeconfig(context: Context, shell: str = "") -> Answer:
     """Print where the cluster's kubeconfig is; your own is never touched.
 
@@ -202,7 +202,7 @@ def kubeconfig(context: Context, shell: str = "") -> Answer:
         raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
     cluster = the_tier(context).cluster
     if not cluster.kubeconfig.exists():
-        raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+        raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",))
     context.console.shell = shell
     if shell:
         context.console.output = "env"
@@ -214,7 +214,7 @@ def kubeconfig(context: Context, shell: str = "") -> Answer:
 @command(
     tier="kind",
     log=False,
-    help={"service": "a service: the shell is in its pod then"},
+    help={"service": "open the shell in the pod of this service"},
 )
 def shell(context: Context, service: str = "") -> Answer | None:
     """Open a shell where kubectl and helm lead to the cluster, or one in a service's pod.
@@ -228,7 +228,7 @@ def shell(context: Context, service: str = "") -> Answer | None:
     return Answer(None, exit=code) if code else None
 
 
-@command("clean-raw", tier="kind", help={"yes": "do not ask"})
+@command("clean-raw", tier="kind", help={"yes": "skip the confirmation prompt"})
 def clean_raw(context: Context, yes: bool = False) -> Answer:
     """Remove what was applied by kubectl before Helm took over; volumes and what Helm has stay.
 
@@ -244,9 +244,7 @@ def clean_raw(context: Context, yes: bool = False) -> Answer:
         if not found:
             return Answer({"removed": []}, lines=("nothing was deployed by raw manifests",))
         shown = [f"  {thing.namespace:<14} {thing.name}" for thing in found]
-        confirm(
-            context, ["This removes from the cluster what kubectl has applied and Helm does not know:", *shown], yes
-        )
+        confirm(context, ["This removes from the cluster what kubectl applied and Helm does not manage:", *shown], yes)
         cluster_raw.remove(active.kubectl, found)
     names = tuple(f"{t.namespace}/{t.name}" for t in found)
     return Answer({"removed": list(names)}, lines=(f"removed: {', '.join(names)}",), names=names)

@@ -28,7 +28,7 @@ def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
         return _nothing(cluster)
     if keep_data:
         _require_kept(cluster)
-        active.context.console.say(f"  the volumes stay in {cluster.volumes}")
+        active.context.console.say(f"  the volumes are kept in {cluster.volumes}")
         training.stop_worker(active.context.stack)
         kind_life.stop(cluster)
         kind_life.tear_down(cluster, active.tools)
@@ -47,13 +47,15 @@ def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
 def _nothing(cluster: Cluster) -> Answer:
     volumes = [p.name for p in cluster.volumes.iterdir()] if cluster.volumes.is_dir() else []
     kept = (
-        (f"volumes of an earlier one are in {cluster.volumes}: the next invoke kind.up uses them",) if volumes else ()
+        (f"volumes of an earlier cluster are in {cluster.volumes}: the next invoke kind.up uses them",)
+        if volumes
+        else ()
     )
-    return Answer({"deleted": False, "kept": "", "back": ""}, lines=("there is no cluster of this stack", *kept))
+    return Answer({"deleted": False, "kept": "", "back": ""}, lines=("this stack has no cluster", *kept))
 
 
 def _answer(text: str, kept: str = "", back: str = "") -> Answer:
-    lines = (f"the cluster is {text}", *((f"the way back: {back}",) if back else ()), "Next: invoke kind.up")
+    lines = (f"the cluster is {text}", *((f"to undo: {back}",) if back else ()), "Next: invoke kind.up")
     return Answer({"deleted": True, "kept": kept, "back": back}, lines=lines)
 
 
@@ -61,7 +63,7 @@ def _require_kept(cluster: Cluster) -> None:
     if not cluster.kept:
         raise PlatformError(
             "USAGE",
-            "on this system the volumes are inside the cluster and go with it",
+            "on this system the volumes are inside the cluster and are deleted with it",
             steps=("invoke kind.stop keeps everything", "invoke kind.down takes a snapshot first"),
         )
 
@@ -72,17 +74,17 @@ def _consent(active: Kind, cluster: Cluster, removals: list[Removal], no_backup:
     ]
     plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
     plan += [f"  first {_how(active)}"] if removals and not no_backup else []
-    plan += ["  (--keep-data leaves the volumes on this machine)"] if removals else []
+    plan += ["  (--keep-data keeps the volumes on this machine)"] if removals else []
     if no_backup and removals and not yes:
-        steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
-        raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
+        steps = ("add --yes to delete it permanently", "or omit --no-backup")
+        raise PlatformError("CONFIRMATION_NEEDED", "nothing was changed: --no-backup needs --yes", steps=steps)
     confirm(active.context, plan, yes or not removals)
 
 
 def _how(active: Kind) -> str:
     if active.running():
         return "a snapshot of everything is taken and verified"
-    return "the volumes are copied into the trash, since the cluster does not run"
+    return "the volumes are copied to the trash, since the cluster is not running"
 
 
 def _way_back(active: Kind, removals: list[Removal]) -> str:

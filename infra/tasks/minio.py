@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @command(
     tier=ANY,
     help={
-        "to": "write a plain tree to this directory",
-        "from_": "read a plain tree from this directory; its first directories are the buckets",
+        "to": "write the objects as plain files to this directory",
+        "from_": "read plain files from this directory; its top-level directories are the buckets",
         "bucket": objects.BUCKET,
         "json_stream": STREAM,
     },
@@ -80,7 +80,7 @@ def _import(context: Context, clients: dict[str, Client], path: Path, named: tup
 
 
 def _mirrored(context: Context, path: Path, done: Any, missing: list[str], seconds: float) -> Answer:
-    gone = [f"{name}: there is no such bucket" for name in missing]
+    gone = [f"{name}: no such bucket" for name in missing]
     partial = objects.named(context, gone + [f"{key} {why}" for key, why in done.refused.items()], "left out")
     data = {
         "path": str(path),
@@ -91,7 +91,7 @@ def _mirrored(context: Context, path: Path, done: Any, missing: list[str], secon
         "missing": missing,
         "seconds": round(seconds, 3),
     }
-    text = f"{path}: {done.copied} copied ({human_bytes(done.size)}), {done.same} were there"
+    text = f"{path}: {done.copied} copied ({human_bytes(done.size)}), {done.same} already present"
     return Answer(data, lines=(text,), exit=int(ExitCode.PARTIAL if partial else ExitCode.OK))
 
 
@@ -99,9 +99,9 @@ def _mirrored(context: Context, path: Path, done: Any, missing: list[str], secon
     tier=ANY,
     log=False,
     help={
-        "bucket": "the bucket; without it all buckets are listed",
-        "prefix": "only keys that begin so",
-        "limit": "how many keys at most",
+        "bucket": "bucket to list; default: list the buckets themselves",
+        "prefix": "only keys with this prefix",
+        "limit": "maximum number of keys",
     },
 )
 def ls(context: Context, bucket: str = "", prefix: str = "", limit: int = 1000) -> Answer:
@@ -126,7 +126,7 @@ def ls(context: Context, bucket: str = "", prefix: str = "", limit: int = 1000) 
     more = len(found) > limit
     rows = tuple((printable(e.key), human_bytes(e.size), e.modified) for e in found[:limit])
     data = [{"key": e.key, "size": e.size, "etag": e.etag, "modified": e.modified} for e in found[:limit]]
-    lines = (f"there are more; see them with --limit {limit * 10}",) if more else ()
+    lines = (f"there are more; show them with --limit {limit * 10}",) if more else ()
     return Answer(data, Table(("KEY", "SIZE", "MODIFIED"), rows), lines, names=tuple(e.key for e in found[:limit]))
 
 
@@ -158,7 +158,7 @@ def init(context: Context) -> Answer:
     from infra.provision import ensure
 
     made = ensure.buckets(lifecycle.running_endpoints(context))
-    text = f"made: {', '.join(made)}" if made else "all buckets are there"
+    text = f"created: {', '.join(made)}" if made else "all buckets exist"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
 
@@ -177,7 +177,7 @@ def url(context: Context) -> Answer:
         for name in STORES
     }
     rows = tuple((name, found["api"], found["console"]) for name, found in data.items())
-    lines = ("the console answers where the engine has one: invoke status",)
+    lines = ("the console is available only if the engine has one: invoke status",)
     return Answer(data, Table(("STORE", "API", "CONSOLE"), rows), lines, names=tuple(f["api"] for f in data.values()))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from infra.data.objects.client import Client
     from infra.data.objects.restore import BucketPlan
 
-TO = "directory of the backups (default: backups/objects in the stack's state directory)"
-FROM = "a backup's directory or name, or `latest`"
+TO = "backup directory (default: backups/objects in the state directory)"
+FROM = "path or name of a backup, or latest"
 
 
 def _target(context: Context, to: str) -> Path:
@@ -36,8 +36,8 @@ def _target(context: Context, to: str) -> Path:
     help={
         "to": TO,
         "bucket": objects.BUCKET,
-        "versions": "every version and delete marker, not only what is current",
-        "keep": "afterwards verify it and remove old backups, so that N verified ones stay",
+        "versions": "all versions and delete markers, not only current objects",
+        "keep": "afterwards verify it and remove older backups, keeping N verified ones",
         "json_stream": STREAM,
     },
     iterable=("bucket",),
@@ -96,9 +96,7 @@ def _backed_up(
 ) -> Answer:
     from infra import shell
 
-    partial = objects.named(
-        context, tally.failed + [f"{name}: there is no such bucket" for name in missing], "not backed up"
-    )
+    partial = objects.named(context, tally.failed + [f"{name}: no such bucket" for name in missing], "not backed up")
     data = {
         "path": str(made.path),
         "objects": tally.objects,
@@ -115,7 +113,7 @@ def _backed_up(
     rate = human_bytes(tally.read / max(seconds, 1e-6))
     lines = (
         f"{made.path}",
-        f"{tally.objects} objects, {human_bytes(tally.size)}; {tally.new} of them read anew"
+        f"{tally.objects} objects, {human_bytes(tally.size)}; {tally.new} of them newly read"
         f" ({human_bytes(tally.read)}, {rate}/s) in {human_seconds(seconds)}",
         f"Next: {shell.typed('invoke', 'minio.verify', '--from', str(made.path))}",
     )
@@ -138,7 +136,7 @@ def list_(context: Context, to: str = "") -> Answer:
     found = objects_records.listing(target)
     rows = tuple(_row(b) for b in found)
     heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
-    lines = () if found else ("no backup yet; make one: invoke minio.backup",)
+    lines = () if found else ("no backups yet; create one: invoke minio.backup",)
     return Answer(
         [_backup_data(b) for b in found], Table(heading, rows), lines, names=tuple(str(b.path) for b in found)
     )
@@ -179,7 +177,7 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
             objects_verify.mark_verified(found)
         seconds = time.monotonic() - began
         data = {"path": str(found.path), "objects": found.facts.get("objects"), "bytes": found.facts.get("bytes")}
-        text = f"{found.path}: {data['objects']} objects are whole ({human_seconds(seconds)})"
+        text = f"{found.path}: {data['objects']} objects are intact ({human_seconds(seconds)})"
         return ended(context, event, Answer({**data, "seconds": round(seconds, 3)}, lines=(text,)))
 
 
@@ -189,10 +187,10 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
         "from_": FROM,
         "bucket": objects.BUCKET,
         "to": TO,
-        "exact": "also remove objects that the backup does not have (they are backed up first)",
-        "versions": "all versions and delete markers that the backup has",
+        "exact": "also remove objects that are not in the backup (they are backed up first)",
+        "versions": "also restore the versions and delete markers in the backup",
         "dry_run": "show the plan and change nothing",
-        "yes": "do not ask",
+        "yes": "skip the confirmation prompt",
         "json_stream": STREAM,
     },
     iterable=("bucket",),
@@ -239,9 +237,9 @@ _LIST = "invoke minio.list shows the backups"
 def _plan(found: store.Backup, plans: list[BucketPlan], exact: bool) -> list[str]:
     lines = [f"This restores {found.path}:"]
     for p in plans:
-        extra = f", {p.extra} {'REMOVED' if exact else 'others stay'}" if p.extra else ""
+        extra = f", {p.extra} {'REMOVED' if exact else 'others are kept'}" if p.extra else ""
         what = f"{p.missing} missing, {p.different} OVERWRITTEN" if p.different else f"{p.missing} missing"
-        made = " (the bucket is made)" if p.new else ""
+        made = " (the bucket is created)" if p.new else ""
         lines.append(f"  {p.source.name:<24} {what}, {p.same} there{extra}; {human_bytes(p.size)}{made}")
     if any(p.overwrites or (exact and p.extra) for p in plans):
         lines.append("What is overwritten or removed is backed up first.")
@@ -276,7 +274,7 @@ def _restored(
         back = objects_restore.way_back(others, beside, plans, exact, tally, why)
     if back:
         typed = shell.typed("invoke", "minio.restore", "--from", str(back.path), "--yes")
-        context.console.say(f"  the way back: {typed}")
+        context.console.say(f"  to undo: {typed}")
     done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
     uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
     order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)
@@ -292,12 +290,12 @@ def _restored(
         "wayBack": str(back.path) if back else "",
         "seconds": round(time.monotonic() - began, 3),
     }
-    text = f"{done.written} objects restored ({human_bytes(done.size)}), {done.same} were there"
+    text = f"{done.written} objects restored ({human_bytes(done.size)}), {done.same} already present"
     text += f", {done.removed} removed" if done.removed else ""
     return Answer(data, lines=(text,), exit=int(ExitCode.PARTIAL if partial else ExitCode.OK))
 
 
-@command(help={"keep": "verified backups that stay", "to": TO, "yes": "do not ask"})
+@command(help={"keep": "number of verified backups to keep", "to": TO, "yes": "skip the confirmation prompt"})
 def prune(context: Context, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
     """Remove old backups, so that N verified ones stay, and the objects that no backup needs any more.
 
@@ -319,13 +317,13 @@ def prune(context: Context, keep: int = 0, to: str = "", yes: bool = False) -> A
             objects_prune.prune(plan)
     data = {"removed": names, "contents": len(plan.contents), "freed": plan.size, "why": plan.why}
     text = f"removed {len(names)} backups and {len(plan.contents)} objects ({human_bytes(plan.size)})"
-    said = text if names or plan.contents else "there is nothing to remove"
+    said = text if names or plan.contents else "nothing to remove"
     return Answer(data, lines=(said, *((plan.why,) if plan.why else ())), names=tuple(names))
 
 
 def _pruning(names: list[str], plan: objects_prune.Plan) -> list[str]:
-    contents = f"{len(plan.contents)} objects that no backup needs then ({human_bytes(plan.size)})"
-    return ["This removes for ever:", *(f"  {name}" for name in names), f"  {contents}"]
+    contents = f"{len(plan.contents)} objects that no remaining backup needs ({human_bytes(plan.size)})"
+    return ["This permanently deletes:", *(f"  {name}" for name in names), f"  {contents}"]
 
 
 TASKS = (backup, list_, verify, restore, prune)

@@ -20,7 +20,7 @@ HEARTBEAT = 15.0
 NAMED = 20
 """Items that a message names; the JSON has them all."""
 
-BUCKET = "only this bucket; give it several times or with commas for more"
+BUCKET = "only this bucket; repeatable, or comma-separated"
 
 
 @dataclass

@@ -26,10 +26,10 @@ def names() -> tuple[str, ...]:
 @command(
     tier=ANY,
     help={
-        "only": "just these and what they need, e.g. mlflow or clearml; several times or with commas for more",
-        "no_clearml": "all but ClearML",
-        "auto_ports": "move ports that others hold, and remember it",
-        "timeout": "seconds for all, 0: budgets",
+        "only": "start only these and what they need, e.g. mlflow or clearml; repeatable, or comma-separated",
+        "no_clearml": "leave out ClearML",
+        "auto_ports": "choose free ports where the usual ones are taken, and remember them",
+        "timeout": "total time limit in seconds; 0: each service's own limit",
         "tier": verbs.TIER,
     },
     iterable=("only",),
@@ -81,10 +81,12 @@ def status(context: Context) -> Answer:
     answer = show.status(choice, replace(found, services=kept, state=state), why=False, reveal=False)
     if kept:
         return answer
-    return replace(answer, lines=("no observability service runs. Next: invoke obs.up",))
+    return replace(answer, lines=("no observability service is running. Next: invoke obs.up",))
 
 
-@command("open", tier=ANY, log=False, help={"service": "which one; default: grafana, else mlflow", "tier": verbs.TIER})
+@command(
+    "open", tier=ANY, log=False, help={"service": "service to open; default: grafana, else mlflow", "tier": verbs.TIER}
+)
 def open_(context: Context, service: str = "") -> Answer:
     """Open a service in the browser, and print its address.
 
@@ -94,8 +96,8 @@ def open_(context: Context, service: str = "") -> Answer:
     there = [n for n in ("grafana", "mlflow", "clearml", "prometheus") if n in ends.services]
     name = service or next(iter(there), "")
     if name not in there:
-        steps = ("invoke obs.up", f"these run: {', '.join(there) or 'none'}")
-        raise PlatformError("NOT_RUNNING", f"{name or 'no service with pages'} is not started", steps=steps)
+        steps = ("invoke obs.up", f"running: {', '.join(there) or 'none'}")
+        raise PlatformError("NOT_RUNNING", f"{name or 'no service with web pages'} is not started", steps=steps)
     address = ends.url(name)
     if context.console.live:
         import webbrowser
@@ -114,7 +116,7 @@ def _running(context: Context) -> tuple[Tier, Endpoints]:
 @command(
     tier=ANY,
     help={
-        "alerts": "also stop Redis for about a minute and see that an alert fires and clears",
+        "alerts": "also stop Redis for about a minute and check that an alert fires and clears",
         "tier": verbs.TIER,
     },
 )
@@ -157,7 +159,7 @@ def _found(active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
         raise PlatformError("UNREACHABLE", "a data source does not answer", why=str(error)) from error
     if alerts:
         return [*found, observability.alert(sources, active.paused("redis"))]
-    return [*found, Check("alert", "warn", "not tried: --alerts stops Redis for about a minute and looks")]
+    return [*found, Check("alert", "warn", "not tested: --alerts stops Redis for about a minute and watches")]
 
 
 TASKS = (up, down, status, open_, check)

@@ -84,10 +84,10 @@ def _by_address(before: tuple[str, ...], addresses: list[str], after: tuple[str,
 
 
 NEXT = (
-    "invoke train.run      train on real images, through the whole platform",
-    "invoke status         what runs and how it does",
-    "invoke env            the .env for your application",
-    "./scripts/start-infra.sh --stop   stop it; the data stays",
+    "invoke train.run      train on real images, end to end",
+    "invoke status         what is running, and in what state",
+    "invoke env            print the .env for your application",
+    "./scripts/start-infra.sh --stop   stop it; the data is kept",
 )
 
 
@@ -100,7 +100,7 @@ def _after(outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
     stores = [engines[name] for name in outcome.endpoints.services if name in engines]
     store = stores[0] if stores else ""
     if catalog.gaps(store) and not outcome.endpoints.elsewhere:
-        lines += [f"The object stores are run by {store}; `invoke doctor` says what it cannot do.", ""]
+        lines += [f"The object stores run on {store}; `invoke doctor` lists what it cannot do.", ""]
     return (*lines, "Next:", *(f"  {line}" for line in (*_activation(), *NEXT)))
 
 
@@ -109,7 +109,7 @@ def _activation() -> tuple[str, ...]:
     if shutil.which("invoke"):
         return ()
     posix, windows = "source .venv/bin/activate", r".venv\Scripts\Activate.ps1"
-    return (f"{windows if os.name == 'nt' else posix}   first, once in each terminal: it has `invoke`",)
+    return (f"{windows if os.name == 'nt' else posix}   first, once in each terminal: it puts `invoke` on PATH",)
 
 
 def _not_found(outcome: Started) -> list[str]:
@@ -216,14 +216,14 @@ def _causes(entries: list[dict[str, Any]]) -> tuple[str, ...]:
         f"{e['name']} is {e['state']}: {e['detail'] or 'no reason known'}; invoke logs -s {e['name']}" for e in roots
     ]
     victims = sorted(bad - {e["name"] for e in roots})
-    return (*lines, *((f"waiting for that: {', '.join(victims)}",) if victims else ())) or ("everything is ready",)
+    return (*lines, *((f"waiting for it: {', '.join(victims)}",) if victims else ())) or ("everything is ready",)
 
 
 def _advice(state: str, tier: str) -> tuple[str, ...]:
     if state == "ready":
-        return ("", f"ready on the tier {tier}. Next: invoke train.run, invoke env")
+        return ("", f"ready on the {tier} tier. Next: invoke train.run, invoke env")
     if state == "stopped":
-        return ("the platform does not run. Next: invoke up",)
+        return ("the platform is not running. Next: invoke up",)
     return ("", "Next: invoke status --why, invoke doctor")
 
 
@@ -256,7 +256,7 @@ def written(context: Context, values: Mapping[str, str], target: str, yes: bool)
     """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
     if path.resolve() == (context.settings.root / ".env").resolve():
-        steps = ("write it into your application's directory, e.g. invoke env --write ../app/.env",)
+        steps = ("write it to your application's directory, e.g. invoke env --write ../app/.env",)
         raise PlatformError("USAGE", f"{path} holds this platform's own settings", steps=steps)
     lines = []
     try:
@@ -265,7 +265,7 @@ def written(context: Context, values: Mapping[str, str], target: str, yes: bool)
         text = "\n".join([WRITTEN_BY_US, *env_lines(values)]) + "\n"
         write_atomic(path, text, mode=0o600)
     except OSError as error:
-        steps = ("name a file in a directory that can be written",)
+        steps = ("name a file in a writable directory",)
         raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
     for line in (f"wrote {path}", *lines):
         context.console.say(line)
@@ -274,8 +274,8 @@ def written(context: Context, values: Mapping[str, str], target: str, yes: bool)
 
 def _keep_aside(path: Path, yes: bool) -> str:
     if not yes:
-        steps = ("the same command with --yes: the old file is kept beside it",)
-        raise PlatformError("CONFIRMATION_NEEDED", f"{path} is there and was not written by this tool", steps=steps)
+        steps = ("run the same command with --yes; the old file is kept beside it",)
+        raise PlatformError("CONFIRMATION_NEEDED", f"{path} exists and was not written by this tool", steps=steps)
     kept = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.bak")
     path.rename(kept)
     return f"the old file is {kept}"

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from infra.data.store import Backup
     from infra.lifecycle import Choice
 
-TARGET = "directory of the snapshots (default: snapshots of the stack)"
+TARGET = "snapshot directory (default: snapshots in the state directory)"
 IDENTITY = "file with the private key of an encrypted snapshot (age or OpenSSH)"
-SKIP = "leave out databases, objects, redis or temporal; several times or with commas"
-NAME = "a snapshot's name or directory, or latest"
+SKIP = "leave out databases, objects, redis or temporal; repeatable, or comma-separated"
+NAME = "path or name of a snapshot, or latest"
 
 
 def _target(context: Context, to: str) -> Path:
@@ -35,8 +35,8 @@ def _parts(skip: list[str]) -> tuple[str, ...]:
 
     unknown = [name for name in words(skip) if name not in snapshot.PARTS]
     if unknown or set(words(skip)) >= set(snapshot.PARTS):
-        steps = (f"the parts are: {', '.join(snapshot.PARTS)}; at least one must stay",)
-        raise PlatformError("USAGE", f"--skip {','.join(words(skip))} does not fit", steps=steps)
+        steps = (f"the parts are: {', '.join(snapshot.PARTS)}; at least one must remain",)
+        raise PlatformError("USAGE", f"--skip {','.join(words(skip))} is not valid", steps=steps)
     return tuple(part for part in snapshot.PARTS if part not in words(skip))
 
 
@@ -76,10 +76,10 @@ def _made(context: Context, made: Backup) -> Answer:
     dangling = checked.get("objects", {}).get("dangling", [])
     for name in dangling[:20]:
         context.console.warn(
-            f"a training's row names the object {name}, which is in neither the store nor the snapshot"
+            f"a training record refers to the object {name}, which is in neither the store nor the snapshot"
         )
     for part, why in made.facts["leftOut"].items():
-        context.console.warn(f"{part} is not in it: {why} (--skip {part} leaves it out without this)")
+        context.console.warn(f"{part} is not included: {why} (--skip {part} silences this warning)")
     rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
     state = "verified" if checked else "not verified"
@@ -114,12 +114,12 @@ def _data(made: Backup) -> dict[str, Any]:
 CREATE: dict[str, Any] = {
     "iterable": ("encrypt", "skip"),
     "help": {
-        "name": "what it is called; also as the first word",
+        "name": "name of the snapshot; also accepted as the first argument",
         "to": TARGET,
         "skip": SKIP,
-        "encrypt": "encrypt it for this recipient: age1..., or an SSH public key; several times for more",
-        "fence": "hold up writers for a moment, so that no transaction lies between the databases",
-        "no_verify": "do not restore and compare it",
+        "encrypt": "encrypt it for this recipient: age1..., or an SSH public key; repeatable",
+        "fence": "pause writers briefly, so that all databases are captured at the same moment",
+        "no_verify": "do not verify it by restoring and comparing",
         "json_stream": STREAM,
     },
 }
@@ -160,7 +160,7 @@ def list_(context: Context, to: str = "") -> Answer:
         store.require_place(target)
     found = snapshot.listing(target)
     heading = ("SNAPSHOT", "NAME", "CREATED", "TIER", "SIZE", "STATE", "PARTS")
-    lines = () if found else ("no snapshot yet; make one: invoke snapshot.create",)
+    lines = () if found else ("no snapshots yet; create one: invoke snapshot.create",)
     names = tuple(b.facts.get("label") or b.path.name for b in found if not b.problem)
     return Answer([_data(b) for b in found], Table(heading, tuple(_row(b) for b in found)), lines, names=names)
 
@@ -191,7 +191,7 @@ def show(context: Context, name: str, to: str = "") -> Answer:
     rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
     rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
     checked = found.facts.get("verified")
-    lines = (str(found.path), f"verified in {checked['seconds']} s" if checked else "not verified when it was made")
+    lines = (str(found.path), f"verified in {checked['seconds']} s" if checked else "not verified when it was created")
     return Answer(_data(found), Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
 
 
@@ -229,12 +229,12 @@ def verify(context: Context, name: str, to: str = "", identity: str = "", json_s
         "name": NAME,
         "to": TARGET,
         "skip": SKIP,
-        "part": "restore only this part; several times or with commas for more",
+        "part": "restore only this part; repeatable, or comma-separated",
         "identity": IDENTITY,
-        "dry_run": "only say what would be done",
-        "yes": "do not ask",
+        "dry_run": "only show what would be done",
+        "yes": "skip the confirmation prompt",
         "json_stream": STREAM,
-        "tier": "tier to restore it on; it is started where it does not run",
+        "tier": "tier to restore to; started if it is not running",
     },
 )
 def restore(
@@ -261,7 +261,9 @@ def restore(
     context.console.tier = choice.tier.name
     plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part))
     others = [t for t in lifecycle.tiers(context).values() if t.name != choice.tier.name and t.running()]
-    lines = plan.lines() + [f"The tier {t.name} runs and is stopped first; its data stays." for t in others]
+    lines = plan.lines() + [
+        f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others
+    ]
     if dry_run:
         return Answer(_planned(plan), lines=tuple(lines))
     with events(context, json_stream) as event, snapshot_restore.opened(context, found, identity) as content:
@@ -299,7 +301,7 @@ def _restored(context: Context, plan: Plan, done: Done) -> Answer:
     for part, why in plan.left_out.items():
         context.console.warn(f"left out: {part}: {why}")
     data = {**_planned(plan), "restored": done.parts, "wayBack": done.way_back, "refused": done.refused}
-    lines = [f"restored on {plan.tier} in {human_seconds(done.seconds)}: {', '.join(done.parts)}", "the way back:"]
+    lines = [f"restored on {plan.tier} in {human_seconds(done.seconds)}: {', '.join(done.parts)}", "to undo:"]
     for part, way in done.way_back.items():
         lines += [f"  {part:<10} {line}" for line in _ways(way)]
     code = ExitCode.PARTIAL if plan.left_out or done.refused else ExitCode.OK
@@ -312,7 +314,7 @@ def _ways(way: Any) -> list[str]:
     return list(way) if isinstance(way, list) else [way]
 
 
-@command(help={"name": NAME, "to": TARGET, "yes": "do not ask"})
+@command(help={"name": NAME, "to": TARGET, "yes": "skip the confirmation prompt"})
 def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answer:
     """Delete a snapshot for ever.
 
@@ -326,12 +328,12 @@ def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answ
     found = broken[0] if broken else snapshot.find(target, name)
     with store.locked(found.path.parent, context.console.command):
         what = "broken" if broken else f"{found.facts['tier']}, {human_bytes(_size(found))}"
-        confirm(context, [f"This deletes for ever: {found.path} ({found.created}, {what})"], yes)
+        confirm(context, [f"This permanently deletes: {found.path} ({found.created}, {what})"], yes)
         store.remove(found)
     return Answer({"removed": str(found.path)}, lines=(f"deleted: {found.path}",), names=(str(found.path),))
 
 
-@command(log=False, help={"to": "the new file"})
+@command(log=False, help={"to": "file to create"})
 def key(_: Context, to: str) -> Answer:
     """Make a key for encrypted snapshots: the private key goes into a file, its recipient is printed.
 
@@ -341,7 +343,7 @@ def key(_: Context, to: str) -> Answer:
 
     path = Path(to).expanduser().absolute()
     recipient = snapshot_age.new_key(path)
-    lines = (recipient, f"the private key is in {path}: keep it elsewhere; without it no snapshot can be read")
+    lines = (recipient, f"the private key is in {path}: keep it elsewhere; without it the snapshots cannot be read")
     return Answer({"recipient": recipient, "path": str(path)}, lines=lines, names=(recipient,))
 
 

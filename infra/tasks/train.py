@@ -32,12 +32,12 @@ CANCEL_BUDGET = 60.0
     tier=ANY,
     help={
         "epochs": "passes over the training images (of the built-in training)",
-        "experiment": "name under which trainings are grouped (default: digits, or command)",
+        "experiment": "name to group trainings by (default: digits, or command)",
         "command": "run this program instead of the built-in training, e.g. 'python train.py --rate 0.1'",
-        "detach": "return at once; the training goes on",
+        "detach": "return immediately; the training continues",
         "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
-        "image": "image of the Job, with your own program in it (default: the backend's)",
-        "gpus": "GPUs that the Job asks for",
+        "image": "image for the Job, containing your own program (default: the backend's)",
+        "gpus": "number of GPUs the Job requests",
     },
 )
 def run(
@@ -74,7 +74,7 @@ def run(
     return _outcome(context, contract, job, in_cluster=order.runner == JOB)
 
 
-@command("list", tier=ANY, log=False, help={"limit": "how many, newest first"})
+@command("list", tier=ANY, log=False, help={"limit": "number of trainings, newest first"})
 def list_(context: Context, limit: int = 20) -> Answer:
     """List the newest trainings.
 
@@ -86,7 +86,7 @@ def list_(context: Context, limit: int = 20) -> Answer:
         raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
     jobs = client.newest(_running(context)[1], limit)
     rows = tuple((j.id, j.state, _epochs(j), _percent(j.heldout_accuracy), _when(j), _duration(j)) for j in jobs)
-    lines = () if jobs else ("no training yet; start one: invoke train.run",)
+    lines = () if jobs else ("no trainings yet; start one: invoke train.run",)
     heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
     return Answer([described(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
 
@@ -261,7 +261,7 @@ def _await_end(context: Context, contract: Contract, job: str) -> None:
 
 def _left(code: str, job: str) -> PlatformError:
     steps = (f"invoke train.show {job}", f"invoke train.cancel {job}")
-    return PlatformError(code, f"{job} goes on without us", steps=steps)
+    return PlatformError(code, f"{job} continues in the background", steps=steps)
 
 
 def _outcome(context: Context, contract: Contract, name: str, in_cluster: bool) -> Answer:
@@ -282,7 +282,7 @@ def _where(log: Path, worker_log: Path, in_cluster: bool) -> str:
     if log.exists():
         return f"its log: {log}"
     if in_cluster:
-        return "its log is with the worker that ran it, in the cluster"
+        return "its log is in the cluster, with the worker that ran it"
     return f"it ended before it wrote a log; the worker's own: {worker_log}"
 
 

@@ -35,7 +35,7 @@ def _expiry(entry: Entry) -> str:
     return "?" if entry.problem else "expired" if entry.expired else trash.utc(entry.expires)
 
 
-@command(help={"entry": "an entry of trash.list, or a service for its newest", "yes": "do not ask"})
+@command(help={"entry": "an entry of trash.list, or a service for its newest", "yes": "skip the confirmation prompt"})
 def restore(context: Context, entry: str, yes: bool = False) -> Answer:
     """Put data from the trash back in its place; what is there now goes into the trash.
 
@@ -48,24 +48,26 @@ def restore(context: Context, entry: str, yes: bool = False) -> Answer:
         found = trash.find(context.stack, entry)
         tier = _tier(context, found)
         present = tier.removals((found.service,))
-        plan = [f"This puts {found.name} ({human_bytes(found.size)}) back in its place:"]
+        plan = [f"This puts {found.name} ({human_bytes(found.size)}) back:"]
         plan += [f"  {item.service:<16} {human_bytes(item.size):>8}  {item.place}" for item in found.items]
-        plan += [f"What is there now ({human_bytes(sum(p.size for p in present))}) goes into the trash."] * bool(
+        plan += [f"The current data ({human_bytes(sum(p.size for p in present))}) is moved to the trash."] * bool(
             present
         )
-        plan += ["It stops the platform first."] if tier.running() else []
+        plan += ["The platform is stopped first."] if tier.running() else []
         confirm(context, plan, yes)
         _stop(tier)
         away = trash.bring_back(tier, found)
     data = {"restored": found.name, "service": found.service, "tier": tier.name, "trash": [e.data() for e in away]}
-    return Answer(data, lines=(f"{found.service} is back", *kept(away), "Next: invoke up"))
+    return Answer(data, lines=(f"{found.service} is restored", *kept(away), "Next: invoke up"))
 
 
 def _tier(context: Context, found: Entry) -> Tier:
     from infra import lifecycle
 
     if found.tier not in lifecycle.TIERS:
-        raise PlatformError("USAGE", f"{found.name} is of the tier {found.tier!r}, which this version does not have")
+        raise PlatformError(
+            "USAGE", f"{found.name} belongs to the tier {found.tier!r}, which this version does not have"
+        )
     context.console.tier = found.tier
     return lifecycle.tier_of(found.tier, context)
 
@@ -85,12 +87,12 @@ def kept(entries: list[Entry]) -> tuple[str, ...]:
         (f"  {e.service}", human_bytes(e.size), f"until {trash.utc(e.expires)}", f"invoke trash.restore {e.name}")
         for e in entries
     )
-    return ("in the trash, with the way back:", *Table(("", "", "", ""), rows).lines()) if entries else ()
+    return ("moved to the trash; to undo:", *Table(("", "", "", ""), rows).lines()) if entries else ()
 
 
-@command(help={"expired": "only what has expired", "yes": "do not ask"})
+@command(help={"expired": "only expired entries", "yes": "skip the confirmation prompt"})
 def empty(context: Context, expired: bool = False, yes: bool = False) -> Answer:
-    """Remove what is in the trash for ever, or only what has expired.
+    """Remove what is in the trash for ever, or only expired entries.
 
     Example: invoke trash.empty --expired --yes
     """
@@ -100,9 +102,9 @@ def empty(context: Context, expired: bool = False, yes: bool = False) -> Answer:
     with stack.lock(context.stack, context.console.command):
         doomed = [e for e in trash.entries(context.stack) if e.expired or not expired]
         if not doomed:
-            return Answer({"removed": [], "bytes": 0}, lines=("there is nothing to remove",))
+            return Answer({"removed": [], "bytes": 0}, lines=("nothing to remove",))
         plan = [f"  {e.name}  {human_bytes(e.size)}" for e in doomed]
-        confirm(context, ["This removes for ever:", *plan], yes)
+        confirm(context, ["This permanently deletes:", *plan], yes)
         for entry in doomed:
             trash.remove(entry)
     size = sum(e.size for e in doomed)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from infra.lifecycle import Choice
     from infra.tiers.base import Removal, Tier
 
-TIER = "tier to use: native, compose, kind; default: the one that runs, was used last, or is best"
-SERVICE = "a service; give it several times or with commas for more"
+TIER = "tier to use: native, compose, kind; default: the running one, else the last used, else the best available"
+SERVICE = "service; repeatable, or comma-separated"
 
 
 def choose(context: Context, *, quiet: bool = False) -> Choice:
@@ -61,7 +61,9 @@ def started(context: Context, names: tuple[str, ...], obs: bool, auto_ports: boo
             if not auto_ports or error.code != "PORT_TAKEN" or turn == 3:
                 raise
             settings, moved = moving.move(context.settings, context.stack, error)
-            context.console.say(f"  moved: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn")
+            context.console.say(
+                f"  ports changed: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn"
+            )
             choice = choose(replace(context, settings=settings), quiet=True)
     raise AssertionError  # the third turn has returned or raised
 
@@ -124,7 +126,7 @@ def logs(context: Context, service: list[str], tail: int = 100, follow: bool = F
     from infra.tasks import show
 
     if tail < 0:
-        raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints all that there is",))
+        raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints everything",))
     active = choose(context, quiet=True).tier
     lifecycle.known_services(words(service), active)
     return show.logs(context, active.logs(words(service), tail, follow), follow)
@@ -167,7 +169,7 @@ def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bo
     with stack.lock(context.stack, "reset"):
         removals = active.removals(service)
         if not removals:
-            return Answer({"removed": [], "trash": []}, lines=("there is no data to remove",))
+            return Answer({"removed": [], "trash": []}, lines=("no data to remove",))
         _consent(active, removals, no_backup, yes)
         _stop_everything(context)
         away = [] if no_backup else trash.put(active, removals, "reset")
@@ -177,7 +179,7 @@ def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bo
     names = tuple(dict.fromkeys(r.service for r in removals))
     data = {"removed": [vars(r) for r in removals], "trash": [e.data() for e in away]}
     lines = (f"{'deleted' if no_backup else 'removed'}: {', '.join(names)}", *kept(away))
-    lines += (f"expired and gone from the trash: {', '.join(e.name for e in expired)}",) if expired else ()
+    lines += (f"expired, removed from the trash: {', '.join(e.name for e in expired)}",) if expired else ()
     return Answer(data, lines=(*lines, "Next: invoke up"))
 
 
@@ -185,14 +187,14 @@ def _consent(active: Tier, removals: list[Removal], no_backup: bool, yes: bool) 
     """Show what a reset does and ask; without a way back a word at the prompt is not enough."""
     from infra.data import trash
 
-    plan = ["This deletes for ever:" if no_backup else f"This goes into the trash, for {trash.DAYS} days:"]
+    plan = ["This permanently deletes:" if no_backup else f"This is moved to the trash for {trash.DAYS} days:"]
     plan += [f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in removals]
-    plan += ["It also stops the platform first."] if active.running() else []
+    plan += ["The platform is stopped first."] if active.running() else []
     if no_backup and not yes:
         for line in plan:
             active.context.console.say(line)
-        steps = ("add --yes to delete it without a way back", "or leave --no-backup out")
-        raise PlatformError("CONFIRMATION_NEEDED", "nothing was done: --no-backup needs --yes", steps=steps)
+        steps = ("add --yes to delete it permanently", "or omit --no-backup")
+        raise PlatformError("CONFIRMATION_NEEDED", "nothing was changed: --no-backup needs --yes", steps=steps)
     confirm(active.context, plan, yes)
 
 
@@ -258,21 +260,21 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
         up,
         {
             "help": {
-                "service": "start only this and what it needs; several times or with commas for more",
-                "obs": "also MLflow and what else of observability the tier has",
-                "auto_ports": "move ports that others hold, and remember it",
-                "timeout": "seconds for all, 0: budgets",
+                "service": "start only this service and what it needs; repeatable, or comma-separated",
+                "obs": "also start MLflow and the tier's other observability services",
+                "auto_ports": "choose free ports where the usual ones are taken, and remember them",
+                "timeout": "total time limit in seconds; 0: each service's own limit",
             },
             "iterable": ("service",),
         },
     ),
     (down, {}),
     (restart, {"help": {"service": SERVICE}, "iterable": ("service",)}),
-    (status, {"help": {"why": "only the cause of the trouble", "show_secrets": "show passwords"}, "log": False}),
+    (status, {"help": {"why": "show only the root cause", "show_secrets": "show passwords"}, "log": False}),
     (
         logs,
         {
-            "help": {"service": SERVICE, "tail": "last lines of each, 0: all", "follow": "go on"},
+            "help": {"service": SERVICE, "tail": "number of last lines of each log; 0: all", "follow": "go on"},
             "iterable": ("service",),
             "log": False,
         },
@@ -281,18 +283,26 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (
         reset,
         {
-            "help": {"service": SERVICE, "no_backup": "delete it for good; needs --yes", "yes": "do not ask"},
+            "help": {
+                "service": SERVICE,
+                "no_backup": "delete it permanently; needs --yes",
+                "yes": "skip the confirmation prompt",
+            },
             "iterable": ("service",),
         },
     ),
     (
         env,
         {
-            "help": {"shell": f"as commands of {', '.join(SHELLS)}", "write": "to a file", "yes": "overwrite it"},
+            "help": {
+                "shell": f"print commands for this shell: {', '.join(SHELLS)}",
+                "write": "to a file",
+                "yes": "overwrite it",
+            },
             "log": False,
         },
     ),
-    (doctor, {"help": {"obs": "check for --obs too", "strict": "warnings count as failures"}, "log": False}),
+    (doctor, {"help": {"obs": "check for --obs too", "strict": "treat warnings as failures"}, "log": False}),
     (version, {"log": False}),
 )
 

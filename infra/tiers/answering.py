@@ -15,7 +15,7 @@ from infra.endpoints import Endpoints
 from infra.waiting import HEARTBEAT
 
 PATIENCE, AFTER_START = 30.0, 180.0
-"""Seconds, and seconds after a start of the node; who is silent then is told by the proof that follows."""
+"""Seconds, and seconds after a start of the node; the checks that follow report what is still silent."""
 PAUSE = 0.1
 
 

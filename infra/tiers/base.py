@@ -61,7 +61,7 @@ class ServiceStatus:
 
 
 class TemporalStorage(StrEnum):
-    """Where Temporal's storage is: a file of this machine, one inside a container, databases of PostgreSQL."""
+    """Kinds of Temporal's storage: a file on this machine, a file inside a container, databases in PostgreSQL."""
 
     FILE = "file"
     INSIDE = "inside"
@@ -246,7 +246,7 @@ class Tier(ABC):
             PlatformError: USAGE where services only stop together.
         """
         steps = ("invoke down stops everything",)
-        raise PlatformError("USAGE", f"the tier {self.name} stops its services together", steps=steps)
+        raise PlatformError("USAGE", f"the {self.name} tier stops all its services together", steps=steps)
 
     def paused(self, _name: str) -> AbstractContextManager[None]:
         """Stop one service for the block; it is ready again afterwards, whatever happened.
@@ -254,5 +254,5 @@ class Tier(ABC):
         Raises:
             PlatformError: USAGE where no single service can be stopped.
         """
-        steps = ("leave --alerts out",)
-        raise PlatformError("USAGE", f"on the tier {self.name} no single service can be stopped", steps=steps)
+        steps = ("omit --alerts",)
+        raise PlatformError("USAGE", f"the {self.name} tier cannot stop a single service", steps=steps)

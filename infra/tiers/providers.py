@@ -56,7 +56,7 @@ def postgres_bin(settings: Settings) -> Program:
 def _named_postgres(directory: Path, settings: Settings) -> Program:
     lacking = _lacking(directory)
     if lacking:
-        raise _wrong_setting("PLATFORM_POSTGRES_BIN", directory, settings, f"has no program {lacking[0]} in it")
+        raise _wrong_setting("PLATFORM_POSTGRES_BIN", directory, settings, f"does not contain the program {lacking[0]}")
     return Program(directory, "postgresql", "PLATFORM_POSTGRES_BIN")
 
 
@@ -90,7 +90,7 @@ def temporal_cli(settings: Settings) -> Program:
     """The Temporal CLI, which has the development server. Raises PlatformError PROGRAM_MISSING."""
     found = _choose(settings, "PLATFORM_TEMPORAL", list(_scripts("temporal")), ("temporal",))
     if found is None:
-        raise _missing("the Temporal CLI", "PLATFORM_TEMPORAL", "install it from temporal.io, the version 1.9 or newer")
+        raise _missing("the Temporal CLI", "PLATFORM_TEMPORAL", "install version 1.9 or newer from temporal.io")
     return found
 
 
@@ -154,7 +154,7 @@ def _is_engine(path: str, engine: str) -> bool:
 def _named_s3(chosen: str, settings: Settings) -> Program:
     engine = Path(chosen).name.removesuffix(".exe").split("-")[0].split(".")[0].lower()
     if engine not in S3_ENGINES:
-        known = f"is none of {', '.join(S3_ENGINES)} (the file's name must say which)"
+        known = f"is not one of {', '.join(S3_ENGINES)} (the file name must match)"
         raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, known)
     if chosen == "rclone":
         return _rclone()
@@ -162,7 +162,7 @@ def _named_s3(chosen: str, settings: Settings) -> Program:
         return bundled
     path = shell.find(chosen)
     if path is None:
-        raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, "is not there or cannot be run")
+        raise _wrong_setting("PLATFORM_S3_SERVER", Path(chosen), settings, "does not exist or is not executable")
     return Program(Path(path), engine, "PLATFORM_S3_SERVER")
 
 
@@ -176,9 +176,9 @@ def _recorded_s3(engine: str) -> Program:
     raise PlatformError(
         "PROGRAM_MISSING",
         f"the object stores' data was written by {engine}, which is not on PATH any more",
-        why="another engine would show empty stores",
+        why="with another engine the stores would look empty",
         steps=(
-            f"put {engine} on PATH, or name it: PLATFORM_S3_SERVER=/path/to/{engine}",
+            f"put {engine} on PATH, or set PLATFORM_S3_SERVER=/path/to/{engine}",
             "or set PLATFORM_S3_SERVER=rclone and delete the data: invoke reset -s minio-datasets,minio-results",
         ),
     )
@@ -235,7 +235,7 @@ def _choose(settings: Settings, setting: str, bundled: Sequence[Path], names: Se
     if chosen:
         path = shell.find(chosen)
         if path is None:
-            raise _wrong_setting(setting, Path(chosen), settings, "is not there or cannot be run")
+            raise _wrong_setting(setting, Path(chosen), settings, "does not exist or is not executable")
         return Program(Path(path), Path(path).stem, setting)
     for candidate in bundled:
         if os.access(candidate, os.X_OK):
@@ -256,6 +256,6 @@ def _wrong_setting(setting: str, path: Path, settings: Settings, problem: str) -
 def _missing(what: str, setting: str, remedy: str) -> PlatformError:
     return PlatformError(
         "PROGRAM_MISSING",
-        f"{what} was not found, neither bundled nor on PATH",
+        f"{what} was not found, either bundled or on PATH",
         steps=("./scripts/start-infra.sh installs what is bundled for this system", remedy, f"or set {setting}"),
     )

@@ -33,7 +33,7 @@ def refuse_unusable(settings: Settings) -> None:
 def _refuse(settings: Settings, name: str, characters: str) -> None:
     raise PlatformError(
         "SETTING_INVALID",
-        f"{name} has {characters} in it, with which Temporal's server cannot log in",
+        f"{name} contains {characters}; Temporal's server cannot log in with it",
         why=f"it comes from {settings.origin(name)}",
-        steps=(f"set {name} to one without that", "or set PLATFORM_LIGHT=yes, or use --tier native"),
+        steps=(f"set {name} to a value without it", "or set PLATFORM_LIGHT=yes, or use --tier native"),
     )

@@ -58,7 +58,7 @@ class Activities:
         self._accept(request)
         with _session(self._contract) as jobs:
             if not jobs.prepare(request.job):
-                raise ApplicationError(f"job {request.job} has ended before it began", non_retryable=True)
+                raise ApplicationError(f"job {request.job} had already ended", non_retryable=True)
         Progress(self._contract, request.job).publish(state="preparing")
 
     @activity.defn(name=workflow.PREPARE, no_thread_cancel_exception=True)
@@ -106,7 +106,7 @@ class Activities:
         with _session(self._contract, budget=5) as jobs:
             attempt = jobs.claim(job)
         if attempt is None:
-            raise ApplicationError(f"job {job} has ended before it began", non_retryable=True)
+            raise ApplicationError(f"job {job} had already ended", non_retryable=True)
         Progress(self._contract, job).publish(state="running", attempt=attempt)
         return attempt
 

@@ -25,7 +25,7 @@ from infra.training.progress import channel
 from infra.training.request import SUBPROCESS, Request
 
 PATIENCE = 20.0
-"""Seconds to wait for a server that is away, when ordering or asking."""
+"""Seconds to wait for an unreachable server, when starting a training or asking about one."""
 WATCH_PATIENCE = 120.0
 """Seconds to wait for PostgreSQL while watching."""
 _POLL, _CHECK = 1.0, 15.0

@@ -63,8 +63,8 @@ def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
     if not host or not (account / "token").exists():
         raise PlatformError(
             "USAGE",
-            "trainings as Jobs need a cluster",
-            why="TRAINING_KUBECONFIG is not set, and this process has no ServiceAccount of a pod",
+            "running trainings as Jobs requires a cluster",
+            why="TRAINING_KUBECONFIG is not set, and this process has no pod ServiceAccount",
         )
     tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
     # Read each time: the kubelet renews it.
@@ -83,7 +83,7 @@ def from_kubeconfig(path: Path) -> Access:
         return _access(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, ssl.SSLError) as error:
         raise PlatformError(
-            "NOT_RUNNING", f"{path} leads to no cluster", why=str(error), steps=("invoke up --tier kind",)
+            "NOT_RUNNING", f"{path} does not point to a cluster", why=str(error), steps=("invoke up --tier kind",)
         ) from error
 
 

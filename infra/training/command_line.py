@@ -43,9 +43,9 @@ def located(words: list[str]) -> list[str]:
         python = "python" if shell.find("python") else "python3"
         raise PlatformError(
             "PROGRAM_MISSING",
-            f"the program {words[0]} is not there",
-            why="it is neither on PATH nor a file that may be run",
-            steps=(f"give its path, or call it through its interpreter: --command '{python} train.py'",),
+            f"the program {words[0]} was not found",
+            why="it is neither on PATH nor an executable file",
+            steps=(f"give its path, or run it with its interpreter: --command '{python} train.py'",),
         )
     return [found, *words[1:]]
 

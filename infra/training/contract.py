@@ -20,7 +20,7 @@ CONNECT_TIMEOUT = 5
 
 REGION = catalog.SETTINGS["S3_REGION"].default
 REGION_NAME = "AWS_DEFAULT_REGION"
-"""There only where the object stores are a service elsewhere that signs for another region."""
+"""Set only where the object stores are an external service that signs for another region."""
 
 READ_TIMEOUT = 30
 """Seconds to wait for an answer of an object store."""
@@ -77,7 +77,7 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
         raise PlatformError(
             "USAGE",
             f"not in the environment: {', '.join(missing)}",
-            why="this program knows the platform only by the variables that invoke env prints",
+            why="this program finds the platform only through the variables that invoke env prints",
             steps=("invoke env --write .env.platform, then load that file",),
         )
     more = [REGION_NAME] if environ.get(REGION_NAME) else []

@@ -180,7 +180,9 @@ def load(store: Store, dataset: str, splits: Sequence[str]) -> dict[str, Split]:
     text = store.get(BUCKET, f"{dataset}/manifest.json")
     items = _items(text) if text else []
     if not items:
-        raise PlatformError("NOT_FOUND", f"the dataset {dataset} is not in the bucket {BUCKET}, or its manifest is bad")
+        raise PlatformError(
+            "NOT_FOUND", f"the dataset {dataset} is not in the bucket {BUCKET}, or its manifest is damaged"
+        )
     return {split: _read(store, dataset, [i for i in items if i.split == split]) for split in splits}
 
 
@@ -200,5 +202,5 @@ def _checked(dataset: str, item: Item, data: bytes | None) -> bytes:
         "TASK_FAILED",
         f"{BUCKET}/{dataset}/{item.key} is {'missing' if data is None else 'damaged'}",
         why="its SHA-256 is not the one in the manifest" if data else "",
-        steps=(f"delete {BUCKET}/{dataset}/manifest.json and train again: the images are sent anew",),
+        steps=(f"delete {BUCKET}/{dataset}/manifest.json and train again: the images are uploaded again",),
     )

@@ -41,7 +41,7 @@ def stored_weights(store: Store, job: str) -> tuple[dict[str, Any], Mapping[str,
         raise PlatformError("NOT_FOUND", f"{WEIGHTS_BUCKET}/{job} has no weights")
     facts: dict[str, Any] = json.loads(about)
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        raise PlatformError("TASK_FAILED", f"{WEIGHTS_BUCKET}/{job}/weights.npz is damaged: its SHA-256 is another")
+        raise PlatformError("TASK_FAILED", f"{WEIGHTS_BUCKET}/{job}/weights.npz is damaged: its SHA-256 differs")
     return facts, from_npz(data)
 
 

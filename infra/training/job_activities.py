@@ -90,7 +90,7 @@ class JobActivities(Activities):
             left = not runner.remove()
         except (Away, Refused) as error:
             return ApplicationError(f"the Job {runner.name} could not be deleted: {error}")
-        return CancelledError(f"{reason}; a node that is away still has a pod" if left else reason)
+        return CancelledError(f"{reason}; an unreachable node still has a pod" if left else reason)
 
     def _over(self, runner: JobRunner) -> bool:
         """Whether the training was cancelled, or its workflow terminated; not when only this try was taken for lost."""

@@ -22,11 +22,11 @@ from infra.training.request import Request
 T = TypeVar("T")
 
 POLL = 1.0
-"""Seconds between two looks at the Job."""
+"""Seconds between two checks of the Job."""
 BEAT = 0.25
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 PATIENCE = 600.0
-"""Seconds that the API server may be away before the training is handed on to another worker."""
+"""Seconds for which the API server may be unreachable before the training is handed over to another worker."""
 REFUSAL_PATIENCE = 30.0
 """Seconds for our rights to be known: an API server that has just started refuses everybody for a moment."""
 FLOOD = MOST_LOG // 4
@@ -143,7 +143,7 @@ class JobLog:
     """The log of a training: what its pods print, each line once, also when another worker (or try) goes on."""
 
     _writing = threading.Lock()
-    """A try that was taken for lost may still run in this process beside the one that follows it."""
+    """An attempt that was considered lost may still run in this process next to its successor."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._place = path, path.with_suffix(".since.json")

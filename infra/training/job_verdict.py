@@ -49,7 +49,7 @@ def _hopeless(pod: Object, memory: str, now: datetime) -> str:
     for state in _states(pod):
         ended, waiting = state.get("terminated"), state.get("waiting", {})
         if ended and ended.get("reason") == "OOMKilled":
-            return f"the training was killed for memory: it took more than its limit ({memory})"
+            return f"the training was killed: out of memory, over its limit ({memory})"
         if ended and _by_itself(ended) and not _disrupted(pod):
             return _ending(ended)
         if waiting.get("reason") in _AT_ONCE or (waiting.get("reason") in _STUCK and _age(pod, now) > PULL_PATIENCE):
@@ -90,7 +90,7 @@ def _given_up(condition: Object, pods: Sequence[Object]) -> str:
     if condition.get("reason") != "BackoffLimitExceeded":
         return f"the Job failed: {condition.get('message') or condition.get('reason')}"
     last = next((_ending(s["terminated"]) for pod in reversed(pods) for s in _states(pod) if "terminated" in s), "")
-    return f"{last or 'the training was ended'}, again and again: given up"
+    return f"{last or 'the training was ended'}, repeatedly; giving up"
 
 
 def _obstacle(pod: Object) -> str:

@@ -98,7 +98,7 @@ class MLflow:
         """Store a file with the run, through the server's artifact proxy."""
         parts = urlsplit(run.artifacts)
         if parts.scheme not in ("mlflow-artifacts", "http", "https"):
-            raise MLflowError(f"the server does not take artifacts itself (artifact root {parts.scheme}:)")
+            raise MLflowError(f"the server does not accept artifacts itself (artifact root {parts.scheme}:)")
         path = quote(f"{parts.path.strip('/').removeprefix('api/2.0/mlflow-artifacts/artifacts/')}/{name}")
         self._send("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{path}", data=data)
 
@@ -148,7 +148,7 @@ class MLflow:
         try:
             return answer.json()
         except ValueError as error:
-            raise MLflowError(f"{self._uri} does not answer like MLflow") from error
+            raise MLflowError(f"{self._uri} does not respond like MLflow") from error
 
     def _send(self, method: str, path: str, **what: Any) -> requests.Response:
         import requests

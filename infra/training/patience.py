@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BUDGET = 40.0
-"""Seconds that a server may be away before the one who needs it gives up."""
+"""Seconds for which a server may be unreachable before its user gives up."""
 
 EXIT_TEMPORARY = 75
 """Exit status for `try again later`: EX_TEMPFAIL of BSD's sysexits.h."""

@@ -21,7 +21,7 @@ from infra.training.request import Request
 _log = logging.getLogger("training.worker")
 
 PAUSE = 5.0
-"""Seconds between tries to write progress while PostgreSQL is away."""
+"""Seconds between tries to write progress while PostgreSQL is unreachable."""
 PATIENCE = 600.0
 """Seconds for the last metrics to be written, once the program has ended."""
 AT_ONCE = 2000
@@ -33,7 +33,7 @@ _IDLE = 0.2
 
 
 class Stop(Exception):
-    """The program has to be stopped: the training was cancelled, or the worker ends."""
+    """The program has to be stopped: the training was cancelled, or the worker is stopping."""
 
 
 class Heart:
@@ -46,13 +46,13 @@ class Heart:
         """Send a heartbeat.
 
         Raises:
-            Stop: the training was cancelled, or the worker ends.
+            Stop: the training was cancelled, or the worker is stopping.
         """
         activity.heartbeat(self.epoch)
         if activity.is_cancelled():
             raise Stop("cancelled")
         if activity.is_worker_shutdown():
-            raise Stop("the worker ends")
+            raise Stop("the worker is stopping")
 
 
 class Recorder(Heart):

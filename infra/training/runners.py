@@ -43,8 +43,8 @@ def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
     from infra.training import cluster, job_manifest
 
     if kubeconfig is None:
-        what = f"trainings are Jobs in a Kubernetes cluster only; this is the tier {tier}"
-        steps = ("invoke up --tier kind, then the same with --tier kind", "or leave --as job away")
+        what = f"trainings can run as Jobs only in a Kubernetes cluster; this is the {tier} tier"
+        steps = ("invoke up --tier kind, then the same command with --tier kind", "or omit --as job")
         return PlatformError("TIER_UNAVAILABLE", what, steps=steps)
     shape = job_manifest.Shape()
     try:
@@ -54,7 +54,7 @@ def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
         return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
     except PlatformError as error:
         return error
-    what = "the application, whose image and settings Jobs use, is not in the cluster"
+    what = "the application, whose image and settings Jobs use, is not deployed in the cluster"
     why = f"there is no ConfigMap {shape.config_map} in the namespace {shape.namespace}"
     steps = ("invoke app.build, then invoke kind.up --apps", "or --as subprocess")
     return None if there else PlatformError("TIER_UNAVAILABLE", what, why=why, steps=steps)
@@ -103,11 +103,11 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
 
 def _check(how: How) -> None:
     if how.runner not in ("", *RUNNERS):
-        raise PlatformError("USAGE", f"--as {how.runner} is none of {', '.join(RUNNERS)}", steps=("--as job",))
+        raise PlatformError("USAGE", f"--as {how.runner} is not one of {', '.join(RUNNERS)}", steps=("--as job",))
     if not 0 <= how.gpus <= MOST_GPUS:
         raise PlatformError("USAGE", f"--gpus {how.gpus} is not between 0 and {MOST_GPUS}")
     if how.image.split() != [how.image] * bool(how.image):
-        raise PlatformError("USAGE", f"--image {how.image!r} is no reference of an image")
+        raise PlatformError("USAGE", f"--image {how.image!r} is not an image reference")
 
 
 def environment(settings: Settings, kubeconfig: Path | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from infra.training import orders
 
 WORKER = "training-worker"
 STOP_GRACE = 20.0
-"""Seconds that the worker may take to stop: its programs get ten of them."""
+"""Seconds for the worker to stop: its programs get ten of them."""
 
 
 def home(stack: Stack) -> Path:
@@ -120,8 +120,8 @@ def check_worker(stack: Stack) -> None:
     if state is not None and state.state == "failed":
         raise PlatformError(
             "SERVICE_FAILED",
-            "the training worker crashed again and again",
+            "the training worker keeps crashing",
             why=state.detail,
-            steps=("invoke train.run tries it again", f"its log: {worker_log(stack)}"),
+            steps=("invoke train.run starts it again", f"its log: {worker_log(stack)}"),
             details={"log": last_lines(worker_log(stack))},
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from temporalio.client import Client
 
 PATIENCE = 20.0
-"""Seconds to wait for Temporal while it is away."""
+"""Seconds to wait for Temporal while it is unreachable."""
 NOT_FOUND = "NOT_FOUND"
 
 

@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> Job:
     """The job of a command line."""
     parser = argparse.ArgumentParser(prog="infra.training.trainer")
     parser.add_argument("--job", required=True)
-    parser.add_argument("--attempt", type=int, default=0, help="0: begin a new try")
+    parser.add_argument("--attempt", type=int, default=0, help="0: begin a new attempt")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--epochs", type=int, required=True)
     found = parser.parse_args(argv)
@@ -215,7 +215,7 @@ def claimed(job: Job, servers: Servers) -> Job:
     """
     attempt = servers.jobs.claim(job.id)
     if attempt is None:
-        raise Superseded(f"job {job.id} has ended before it began")
+        raise Superseded(f"job {job.id} had already ended")
     servers.progress.publish(state="running", attempt=attempt)
     return replace(job, attempt=attempt)
 
@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         return _ended(str(error), EXIT_STOPPED)
     except Superseded as error:
-        return _ended(f"{error}: a newer try runs it, or it has ended; this one stops", EXIT_SUPERSEDED)
+        return _ended(f"{error}: a newer attempt runs it, or it has ended; this one stops", EXIT_SUPERSEDED)
     except Unavailable as error:
         return _ended(str(error), EXIT_TEMPORARY)
     except PlatformError as error:

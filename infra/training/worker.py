@@ -88,7 +88,7 @@ def offers(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, st
     names = [word.strip() for word in (environ.get("TRAINING_RUNNER") or SUBPROCESS).split(",")]
     unknown = [name for name in names if name not in RUNNERS]
     if unknown:
-        raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}, which is none of {', '.join(RUNNERS)}")
+        raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}; allowed: {', '.join(RUNNERS)}")
     # A worker outside the cluster reads the cluster's key from its Secret.
     key = orders if environ.get(KEY) else None
     plain = Activities(found, logs, orders)

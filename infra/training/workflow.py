@@ -108,4 +108,4 @@ def judge(job: str, error: BaseException) -> Ending:
     if isinstance(cause, ApplicationError):
         lines = [str(line) for line in (cause.details[0] if cause.details else [])]
         return Ending(job, "failed", cause.message, lines)
-    return Ending(job, "failed", f"the training was lost again and again: {cause}")
+    return Ending(job, "failed", f"the training was lost repeatedly: {cause}")

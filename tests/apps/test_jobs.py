@@ -172,4 +172,4 @@ def test_a_job_that_was_killed_for_memory_says_so(place: Place) -> None:
     finally:
         place.kubelet.out_of_memory = False
     assert found.state == "failed"
-    assert "killed for memory: it took more than its limit (1Gi)" in (found.error or "")
+    assert "killed: out of memory, over its limit (1Gi)" in (found.error or "")

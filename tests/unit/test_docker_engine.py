@@ -52,7 +52,7 @@ def context(home: Path, name: str, url: str) -> None:
 
 def test_docker_host_comes_first(tmp_path: Path) -> None:
     context(tmp_path, "colima", "unix:///c.sock")
-    assert places({"DOCKER_HOST": "unix:///x.sock"}, tmp_path) == [Place("unix:///x.sock", "named by DOCKER_HOST")]
+    assert places({"DOCKER_HOST": "unix:///x.sock"}, tmp_path) == [Place("unix:///x.sock", "set by DOCKER_HOST")]
 
 
 def test_the_current_context_comes_before_known_sockets(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_engine_that_answers_is_described(short: Path) -> None:
     serve(short / "s", VERSION)
     engine = find({"DOCKER_HOST": f"unix://{short / 's'}"}, short)
     assert (engine.version, engine.api, engine.product) == ("27.1.0", (1, 46), "Docker")
-    assert "named by DOCKER_HOST" in engine.text
+    assert "set by DOCKER_HOST" in engine.text
 
 
 def test_an_old_engine_is_refused_with_what_to_install(short: Path) -> None:

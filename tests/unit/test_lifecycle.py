@@ -120,7 +120,7 @@ def test_a_named_tier_is_taken_whatever_runs(tmp_path: Path, origin: str) -> Non
     }
     named = Context(Settings(values, tmp_path), context.stack, context.console)
     choice = choose(named, {"compose": other.of(named), "native": FakeTier().of(named)})
-    assert (choice.tier.name, choice.reason, choice.named) == ("native", f"asked for by {origin}", True)
+    assert (choice.tier.name, choice.reason, choice.named) == ("native", f"set by {origin}", True)
 
 
 def test_a_named_tier_that_cannot_run_here_is_an_error_and_no_other_is_taken(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_missing_bucket_heals(tmp_path: Path, answers: dict[str, Finding], mon
     context = context_of(tmp_path)
     up(context, FakeTier())
     assert isinstance(context.console, Said)
-    assert "made the missing bucket model-weights" in context.console.err
+    assert "created the missing bucket model-weights" in context.console.err
 
 
 def test_who_is_slow_on_a_busy_machine_is_asked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ def test_a_written_object_comes_back_and_is_gone_afterwards() -> None:
 
 def test_an_object_that_comes_back_changed_is_found_out() -> None:
     finding = asked(Bucket(spoil=b"x"), "s3-write", **NETWORKED["s3-write"])
-    assert (finding.ok, finding.detail) == (False, "an object came back with other bytes than were put")
+    assert (finding.ok, finding.detail) == (False, "an object was read back with different content")
 
 
 # --- sql

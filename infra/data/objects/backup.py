@@ -28,9 +28,9 @@ from infra.data.objects.xml import Entry
 from infra.errors import PlatformError
 
 JOURNAL = ".objects-journal"
-"""What a run writes while it works; it becomes the backup's manifest.jsonl, or helps the next run."""
+"""The file that a run writes while it works; it becomes the backup's manifest.jsonl, or helps the next run."""
 WINDOW = 256
-"""Objects that may be under way at once: bounds the memory and keeps the order of the listing."""
+"""Objects that may be in flight at once: bounds the memory and keeps the order of the listing."""
 TICK = 0.5
 
 
@@ -83,7 +83,7 @@ def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list
     if named and not wanted:
         raise PlatformError(
             "PARTIAL",
-            f"there is no bucket {', '.join(named)}; nothing was done",
+            f"there is no bucket {', '.join(named)}; nothing was changed",
             steps=("invoke minio.buckets", "invoke minio.init makes the platform's buckets again"),
             details={"missing": list(named)},
         )

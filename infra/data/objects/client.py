@@ -45,7 +45,7 @@ class Client(Link):
                 return False
             if error.status in (400, 401, 403):
                 raise self.login_refused(str(error), self._steps()) from error
-            raise self.failed(f"tell of the bucket {bucket}", error) from error
+            raise self.failed(f"describe the bucket {bucket}", error) from error
         return True
 
     def listing(self, bucket: str, prefix: str = "", versions: bool = False) -> Iterator[Entry]:
@@ -64,7 +64,9 @@ class Client(Link):
                 return
             then = following(page, versions)
             if not any(then.values()) or then == more:
-                raise self.failed(f"list {bucket}", S3Error(200, "", "more is said to come, but not where"))
+                raise self.failed(
+                    f"list {bucket}", S3Error(200, "", "the server reports more entries, but not where they start")
+                )
             more = then
 
     def _page(self, bucket: str, query: Mapping[str, str]) -> Element:
@@ -149,7 +151,7 @@ def _parsed(reply: Reply) -> Element:
     try:
         return ElementTree.fromstring(reply.body)
     except ElementTree.ParseError as error:
-        raise S3Error(reply.status, "", f"the answer is no XML: {error}") from error
+        raise S3Error(reply.status, "", f"the response is not XML: {error}") from error
 
 
 def _md5(body: bytes) -> dict[str, str]:

@@ -35,7 +35,7 @@ SMALL_THREADS = 8
 LARGE_THREADS = 4
 HELPERS = 2
 MANY = 1000
-"""Small objects after which processes are worth their start."""
+"""Number of small objects from which on processes are worth starting."""
 
 
 class Crew:

@@ -27,7 +27,7 @@ PART = 16 << 20
 """Bytes above which an object is large: it is sent in parts, and its ETag is no plain MD5."""
 CHUNK = 1 << 20
 CHANGES = 5
-"""How often an object may change under our hands before it is left out and named."""
+"""How often an object may change while it is read before it is left out and reported."""
 STANDARD = (
     "cache-control",
     "content-disposition",
@@ -116,7 +116,7 @@ def _absent(client: Client, item: Item) -> Record:
     """An object that is not found: deleted since, unless the server goes on listing what it cannot give."""
     found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
     if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
-        return _noted(item, failed="the server lists it, but does not find it")
+        return _noted(item, failed="the server lists it but cannot find it")
     return _noted(item, gone=True)
 
 

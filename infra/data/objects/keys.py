@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 PART = ".part-"
-"""How names of files begin that are being written; such keys are refused, such files are no objects."""
+"""Prefix of files that are being written; keys with it are refused, files with it are not objects."""
 LONGEST = 255
 """Bytes of one name that common file systems take."""
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in "123456789¹²³")}
 _WINDOWS_BAD = frozenset('<>:"|?*')
 
 Fold = Callable[[str], str]
-"""How a file system takes names for equal."""
+"""How a file system compares names."""
 
 
 def exact(name: str) -> str:
@@ -40,11 +40,11 @@ def composed(name: str) -> str:
 def problem(key: str) -> str:
     """Why a key cannot be a path below a directory, on any system; '' when it can."""
     if key.startswith("/"):
-        return "begins with /: an absolute path"
+        return "starts with /: an absolute path"
     if key.endswith("/"):
         return "ends with /: a directory cannot hold content"
     if "\\" in key:
-        return "has a backslash, which separates directories on Windows"
+        return "contains a backslash, which separates directories on Windows"
     if any("\ud800" <= c <= "\udfff" for c in key):
         return "is not UTF-8"
     return next((found for name in key.split("/") if (found := _name_problem(name))), "")
@@ -52,20 +52,20 @@ def problem(key: str) -> str:
 
 def _name_problem(name: str) -> str:
     if name in (".", ".."):
-        return f"has the part {name}, which leads to another place"
+        return f"contains the part {name}, which leads to another place"
     if not name:
-        return "has two / in a row"
+        return "contains two consecutive slashes"
     if name.startswith(PART):
-        return f"has a part that begins with {PART}, as files do that are being written"
+        return f"contains a part that starts with {PART}, which is reserved for files being written"
     if any(ord(c) < 32 or c == "\x7f" for c in name):
-        return "has a control character"
+        return "contains a control character"
     if _WINDOWS_BAD & set(name):
-        return "has a character that Windows does not allow in names"
+        return "contains a character that Windows does not allow in names"
     if name.split(".")[0].rstrip(" ").casefold() in _RESERVED:
-        return "has a name that is reserved on Windows"
+        return "contains a name that is reserved on Windows"
     if name[-1] in ". ":
-        return "has a part that ends with a dot or a blank, which Windows leaves off"
-    return "has a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
+        return "contains a part that ends with a dot or a space, which Windows strips"
+    return "contains a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
 
 
 def _digest(path: str) -> bytes:
@@ -98,7 +98,7 @@ class Sieve:
             return found
         name = _digest(self.fold(key))
         if name in self._directories:
-            return "is also the beginning of other keys: a file cannot be a directory"
+            return "is also a prefix of other keys: a file cannot be a directory"
         if self._files.get(name, 0) > 1:
             return "is the same file as another key here (upper and lower case, or the way accents are written)"
         if any(_digest(self.fold(path)) in self._split for path in _above(key)):

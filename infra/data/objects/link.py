@@ -251,12 +251,12 @@ class Link:
         return PlatformError("LOGIN_REFUSED", f"{self.login.name} refused {self.login.shown}", why=why, steps=steps)
 
     def _steps(self) -> tuple[str, ...]:
-        return (f"see {self.login.settings[0]} and {self.login.settings[1]} in .env", "invoke doctor")
+        return (f"check {self.login.settings[0]} and {self.login.settings[1]} in .env", "invoke doctor")
 
     def unreachable(self, error: Exception) -> PlatformError:
         """The error for a server that does not answer."""
         silent = isinstance(error, TimeoutError)
-        why = "it was silent for too long" if silent else (str(error) or type(error).__name__)
+        why = "it sent nothing for too long" if silent else (str(error) or type(error).__name__)
         what = f"{self.login.name} does not answer on {self.login.host}:{self.login.port}"
         return PlatformError("UNREACHABLE", what, why=why, steps=("invoke status", f"invoke logs -s {self.login.name}"))
 

@@ -82,7 +82,7 @@ def _export_bucket(
     for entry in client.listing(source.name):
         sieve.add(entry.key)
     if root.is_symlink():
-        done.refused[source.name] = "its directory is a link, which is not followed"
+        done.refused[source.name] = "its directory is a symlink, which is not followed"
         return
     root.mkdir(mode=0o700, exist_ok=True)
     tree = Tree(root)
@@ -133,7 +133,7 @@ def _copied(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
             if newer is None:
                 return "it was deleted in the meantime"
             item = newer
-    return "it kept changing while it was read"
+    return "it kept changing while it was being read"
 
 
 def _set_time(file: IO[bytes], item: Item) -> None:
@@ -187,10 +187,10 @@ def _import_bucket(
     clients: Mapping[str, Client], root: Path, home: str, threads: ThreadPoolExecutor, uploads: Uploads, done: Mirrored
 ) -> None:
     if root.is_symlink() or not root.is_dir():
-        done.refused[root.name] = "is a link or no directory; buckets are directories"
+        done.refused[root.name] = "is not a directory, or is a symlink; buckets are directories"
         return
     if not home:
-        done.refused[root.name] = "no store has this bucket, and it is none of the platform's"
+        done.refused[root.name] = "no store has this bucket, and it is not one of the platform's"
         return
     client, tree = clients[home], Tree(root)
     client.make_bucket(root.name)

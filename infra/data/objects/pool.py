@@ -32,9 +32,9 @@ class Pool:
         self._known: set[Path] = set()
 
     def path(self, sha256: str) -> Path:
-        """Where a content is kept. Raises ValueError for what is no SHA-256 in hex."""
+        """Where a content is kept. Raises ValueError for what is not a SHA-256 in hex."""
         if not _NAME.match(sha256):
-            raise ValueError(f"{sha256[:80]!r} is no SHA-256")
+            raise ValueError(f"{sha256[:80]!r} is not a SHA-256")
         return self.root / sha256[:2] / sha256
 
     def has(self, sha256: str, size: int) -> bool:
@@ -61,7 +61,7 @@ class Pool:
             if directory not in self._known:
                 private.make(directory)
                 if not self._direct(directory):
-                    raise OSError(errno.ELOOP, "is a link, which is not followed", str(directory))
+                    raise OSError(errno.ELOOP, "is a symlink, which is not followed", str(directory))
                 self._known.add(directory)
         return path
 
@@ -91,11 +91,11 @@ class Pool:
         """
         path = self.path(sha256)
         if not self._direct(path.parent):
-            raise OSError(errno.ELOOP, "is reached over a link, which is not followed", str(path))
+            raise OSError(errno.ELOOP, "is reached through a symlink, which is not followed", str(path))
         descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _BINARY)
         if path.is_symlink() or not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(errno.ELOOP, "is a link or no plain file", str(path))
+            raise OSError(errno.ELOOP, "is not a regular file, or is a symlink", str(path))
         return descriptor
 
     def problem(self, sha256: str, size: int) -> str:
@@ -103,9 +103,9 @@ class Pool:
         try:
             with os.fdopen(self.open(sha256), "rb") as file:
                 if os.fstat(file.fileno()).st_size != size:
-                    return "has another size than its manifest says"
+                    return "does not have the size in its manifest"
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    return "has another content than its name says (SHA-256)"
+                    return "does not have the content that its name says (SHA-256)"
         except FileNotFoundError:
             return "is missing"
         except (OSError, ValueError) as error:

@@ -59,7 +59,7 @@ def prunable(found: list[store.Backup], keep: int) -> tuple[list[store.Backup], 
             doomed.append(backup)
         elif not why and len(found) > keep:
             of = f" of the bucket {lacking[0]}" if lacking else ""
-            why = f"{backup.path.name} stays: fewer than {keep} newer backups{of} are verified and without gaps"
+            why = f"{backup.path.name} is kept: fewer than {keep} newer backups{of} are verified and complete"
     return doomed, why
 
 

@@ -87,7 +87,7 @@ def plan(clients: Mapping[str, Client], backup: store.Backup, named: tuple[str, 
     wanted = buckets_of(backup, named)
     unknown = {s.store for s in wanted} - set(clients)
     if unknown:
-        raise PlatformError("UNREACHABLE", f"the backup needs the store {min(unknown)}, which is not here")
+        raise PlatformError("UNREACHABLE", f"the backup needs the store {min(unknown)}, which does not exist here")
     there = {(name, bucket) for name in {s.store for s in wanted} for bucket in clients[name].buckets()}
     return [_compared(clients[s.store], backup, s, (s.store, s.name) in there) for s in wanted]
 
@@ -146,7 +146,7 @@ def way_back(
     found = [Source(s.store, s.name, clients[s.store].versioning(s.name)) for s in affected]
     made = objects_backup.backup(clients, target, found, False, tally, reason=why)
     if tally.failed:
-        what = "nothing was restored: what it would overwrite could not all be backed up first"
+        what = "nothing was restored: not everything it would overwrite could be backed up first"
         raise PlatformError("BACKUP_FAILED", what, why="\n        ".join(tally.failed[:20]))
     return made
 
@@ -286,7 +286,7 @@ def _prove(order: Restore, made: BucketPlan, client: Client, done: Done) -> None
         if record is None or name_of(record) in done.refused:
             continue
         if entry is None or entry.size != record["size"]:
-            done.refused[name_of(record)] = "it was written, but the server does not list it so"
+            done.refused[name_of(record)] = "it was written, but the server does not list it as written"
 
 
 def _remove_extra(order: Restore, made: BucketPlan, client: Client, threads: ThreadPoolExecutor, done: Done) -> None:

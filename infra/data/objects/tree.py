@@ -59,7 +59,7 @@ class Tree:
             if make and not current.exists():
                 current.mkdir(mode=0o700)
             if current.is_symlink() or _junction(current) or not current.is_dir():
-                raise Way(f"{part} is a link or no directory")
+                raise Way(f"{part} is not a directory, or is a symlink")
         return current
 
     def stat(self, path: str) -> os.stat_result | None:
@@ -109,7 +109,7 @@ class Tree:
                 raise Way(error.strerror or str(error)) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise Way("is no plain file")
+            raise Way("is not a regular file")
         return descriptor
 
     def files(self, path: str = "") -> Iterator[tuple[str, str]]:
@@ -120,11 +120,11 @@ class Tree:
         for entry in entries:
             below = f"{path}/{entry.name}" if path else entry.name
             if entry.is_symlink() or _junction(Path(entry.path)):
-                yield below, "is a link, which is not followed"
+                yield below, "is a symlink, which is not followed"
             elif entry.is_dir(follow_symlinks=False):
                 yield from self.files(below)
             elif not entry.name.startswith(PART):
-                yield below, "" if entry.is_file(follow_symlinks=False) else "is no plain file"
+                yield below, "" if entry.is_file(follow_symlinks=False) else "is not a regular file"
 
     def sweep(self) -> None:
         """Remove the unfinished files of runs that died."""
@@ -145,7 +145,7 @@ def _enter(current: int, part: str, make: bool) -> int:
             raise
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-            raise Way(f"{part} is a link or no directory") from error
+            raise Way(f"{part} is not a directory, or is a symlink") from error
         raise
     with contextlib.suppress(FileExistsError):
         os.mkdir(part, 0o700, dir_fd=current)
@@ -167,7 +167,7 @@ def _replace(temporary: str, target: str, below: int | None) -> None:
         else:
             os.rename(temporary, target, src_dir_fd=below, dst_dir_fd=below)
     except IsADirectoryError as error:
-        raise Way("a directory is there") from error
+        raise Way("there is a directory in its place") from error
 
 
 def fold_of(directory: Path) -> Fold:

@@ -20,11 +20,11 @@ from infra.errors import PlatformError
 
 THREADS = 4
 NAMED = 20
-"""Damaged files (and keys of each) that a message names; the JSON has as many."""
+"""Damaged files (and keys of each) that a message lists; the JSON has as many."""
 VERIFIED = "verified.json"
 
 Tick = Callable[[int, int], None]
-"""Told how many contents, and how many bytes of them, have been read."""
+"""Called with the number of contents read, and their bytes."""
 
 
 def _quiet(objects: int, size: int) -> None:
@@ -50,12 +50,12 @@ def located(target: Path, name: str) -> store.Backup:
         # Those that a restore has made of what it replaced are no state that anybody wants by default.
         whole = [b for b in records.listing(target) if not b.problem and not b.facts.get("reason")]
         if not whole:
-            raise PlatformError("NOT_FOUND", f"there is no whole backup in {target}", steps=("invoke minio.backup",))
+            raise PlatformError("NOT_FOUND", f"there is no complete backup in {target}", steps=("invoke minio.backup",))
         return whole[-1]
     path = Path(name).expanduser()
     path = target / name if not path.exists() and (target / name).exists() else path
     if path.is_symlink():
-        raise PlatformError("BACKUP_DAMAGED", f"{path} is a link, which is not followed", steps=_OTHER)
+        raise PlatformError("BACKUP_DAMAGED", f"{path} is a symlink, which is not followed", steps=_OTHER)
     store.require_directory(path, "invoke minio.list")
     found = store.load(path.absolute())
     store.require_whole(found)
@@ -81,13 +81,13 @@ def check(backup: store.Backup, buckets: tuple[str, ...] = (), tick: Tick = _qui
     bad = _bad(backup, buckets, tick)
     if not bad:
         return
-    lines = [f"{b.file} {b.problem}; it holds {', '.join(b.keys)}" for b in bad]
+    lines = [f"{b.file} {b.problem}; it contains {', '.join(b.keys)}" for b in bad]
     raise PlatformError(
         "BACKUP_DAMAGED",
         f"{backup.path}: {lines[0]}" + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""),
         why="\n        ".join(lines[1:NAMED]),
         steps=(
-            "remove the damaged files and run minio.backup again: it reads what is missing while the objects are there",
+            "remove the damaged files and run minio.backup again: it reads missing ones again while the objects exist",
             "or use another backup: invoke minio.list",
         ),
         details={"path": str(backup.path), "bad": [vars(b) for b in bad[:NAMED]]},
@@ -130,7 +130,9 @@ def _contents(backup: store.Backup, buckets: tuple[str, ...]) -> Iterable[record
     for record in records.selected(records.reading(backup), buckets):
         if records.has_content(record):
             if (record["store"], record["bucket"]) not in named:  # a restore would pass it over
-                raise store.damaged(backup, records.MANIFEST, f"has an object of {record['bucket']!r}, no bucket of it")
+                raise store.damaged(
+                    backup, records.MANIFEST, f"has an object of {record['bucket']!r}, which is not one of its buckets"
+                )
             try:
                 Pool(backup.path).path(record["sha256"])
                 if not isinstance(record["size"], int):

@@ -36,10 +36,10 @@ METRICS = Path("metrics", "backup.prom")
 """Below the stack's state directory, for Prometheus' textfile collector."""
 ROLES_SQL = "roles.sql"
 HEARTBEAT = 5.0
-"""Seconds between two lines that say how far a long work is."""
+"""Seconds between two progress lines of a long operation."""
 
 Event = Callable[[str, dict[str, Any]], None]
-"""Takes (type, facts) of something that happened; for programs that follow along."""
+"""Receives (type, facts) of each event; for programs that follow along."""
 
 
 @dataclass(frozen=True)
@@ -325,9 +325,9 @@ def metrics(found: Sequence[Backup]) -> str:
     verified = [b for b in whole if b.verified]
     newest = whole[-1:] and whole[-1]
     values = {
-        "platform_backups": ("Backups that are whole.", len(whole)),
-        "platform_backups_broken": ("Directories that are no whole backup.", len(found) - len(whole)),
-        "platform_backup_last_timestamp_seconds": ("When the newest was made.", newest and created(newest)),
+        "platform_backups": ("Complete backups.", len(whole)),
+        "platform_backups_broken": ("Directories that are not complete backups.", len(found) - len(whole)),
+        "platform_backup_last_timestamp_seconds": ("When the newest one was made.", newest and created(newest)),
         "platform_backup_last_size_bytes": ("Its size.", newest and newest.size),
         "platform_backup_last_duration_seconds": ("How long it took.", newest and newest.facts.get("seconds", 0)),
         "platform_backup_last_verified_timestamp_seconds": (

@@ -101,8 +101,8 @@ def find_clients(settings: Settings, needed: int) -> Clients:
     raise PlatformError(
         "DATA_INCOMPATIBLE",
         f"PostgreSQL {version_text(needed)} needs client programs of its version or newer; "
-        f"those here are of version {version_text(newest.number)}",
-        why=f"the newest are in {newest.directory}; nothing was touched",
+        f"the ones here are version {version_text(newest.number)}",
+        why=f"the newest are in {newest.directory}; nothing was changed",
         steps=(f"install the client programs of PostgreSQL {needed // 10000} (on PATH), e.g. postgresql-client",),
         details={"needed": version_text(needed), "found": version_text(newest.number)},
     )

@@ -50,7 +50,7 @@ def compare(order: Order, database: str) -> Archive:
     labels = dump.different(saved, found)
     groups = [g for g in _groups(order, database, labels) if (g.content(saved) or ()) == g.content(found)]
     same = _same_rows(order, database, found, groups) if groups else set()
-    wrong += [f"other content: {label}" for label in labels if label not in same]
+    wrong += [f"different content: {label}" for label in labels if label not in same]
     if wrong:
         raise _not_the_same(order.backup, database, wrong)
     return found
@@ -145,7 +145,7 @@ def _saved_sum(order: Order, file: store.File, columns: tuple[int, ...]) -> tupl
 
 
 def _not_the_same(backup: Backup, database: str, differences: Sequence[str]) -> PlatformError:
-    error = store.damaged(backup, database, "is not the same once it is restored")
+    error = store.damaged(backup, database, "is not the same after being restored")
     return PlatformError(
         error.code,
         error.what,

@@ -21,9 +21,9 @@ from infra.data import page_cache
 from infra.data.store import File
 
 CHUNK = 1 << 18
-"""Bytes that are worked on at once: what one step has read lies in the processor's cache for the next."""
+"""Bytes to process at once: what one step has read stays in the processor's cache for the next."""
 LEVEL = 1
-"""Level of zstd: the quickest; a dump is then held up by the server, not by us."""
+"""Level of zstd: the fastest; a dump is then limited by the server, not by compression."""
 PAUSE = 0.01
 SUFFIX = ".zst"
 _TRAILER = b"\\.\n\n\n"  # the end mark that pg_dump puts behind the rows of a table

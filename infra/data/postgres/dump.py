@@ -65,7 +65,7 @@ def dump(
         contents[path.name] = take(path, growing)
         path.unlink()
         if digest.is_table(path) and not contents[path.name].whole and process.poll() in (None, 0):
-            raise PlatformError("BACKUP_FAILED", f"{database}: the rows in {path.name} have no end mark")
+            raise PlatformError("BACKUP_FAILED", f"{database}: the rows in {path.name} have no end marker")
     result = children.finish(process)
     if result.code:
         raise clients.failure("BACKUP_FAILED", argv, result, f"{database} could not be dumped")
@@ -129,7 +129,7 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
     argv = [server.clients.program("pg_restore"), "--list", str(directory)]
     result = children.run(argv, clients.login(server))
     if result.code:
-        raise clients.failure("BACKUP_DAMAGED", argv, result, f"{directory} is no whole archive")
+        raise clients.failure("BACKUP_DAMAGED", argv, result, f"{directory} is not a complete archive")
     matches = [m for line in result.out.splitlines() if (m := _ENTRY.match(line))]
     return {m[1]: m[2] for m in matches}
 
@@ -178,4 +178,4 @@ def from_summary(facts: Mapping[str, object]) -> Archive:
         tables = {k: Content(t["rows"], t["bytes"], t["digest"]) for k, t in facts["tables"].items()}  # type: ignore[attr-defined]
         return Archive(tuple(facts["objects"]), tables)  # type: ignore[arg-type]
     except (KeyError, TypeError, AttributeError) as error:
-        raise PlatformError("BACKUP_DAMAGED", "the manifest says nothing of the tables") from error
+        raise PlatformError("BACKUP_DAMAGED", "the manifest does not mention the tables") from error

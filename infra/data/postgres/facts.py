@@ -60,7 +60,7 @@ class DatabaseFacts:
         try:
             return DatabaseFacts(**{n: data[n] for n in DatabaseFacts.__dataclass_fields__})
         except KeyError as error:
-            raise PlatformError("BACKUP_DAMAGED", f"the manifest does not say the {error} of a database") from error
+            raise PlatformError("BACKUP_DAMAGED", f"the manifest lacks the {error} of a database") from error
 
 
 def databases(link: psycopg.Connection[Any]) -> list[DatabaseFacts]:

@@ -28,19 +28,19 @@ def _problem(facts: Mapping[str, Any]) -> str:
             return f"the version of the {part} is missing"
     databases = _of(facts, "databases")
     if not databases:
-        return "it has no databases"
+        return "it contains no databases"
     bad = next((why for name, entry in databases.items() if (why := _of_database(name, entry))), "")
     folders = {str(entry["directory"]) for entry in databases.values()} if not bad else set()
-    return bad or ("" if len(folders) == len(databases) else "two databases have one directory")
+    return bad or ("" if len(folders) == len(databases) else "two databases share one directory")
 
 
 def _of_database(name: str, entry: Any) -> str:
     if not 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME or "\0" in name or name in TEMPLATES:
-        return f"{name!r} is no name of a database to restore"
+        return f"{name!r} is not a valid database name"
     if not isinstance(entry, dict) or entry.get("name") != name:
-        return f"it says nothing of {name!r}"
+        return f"it does not mention {name!r}"
     if not isinstance(entry.get("directory"), str) or not _DIRECTORY.match(entry["directory"]):
-        return f"{entry.get('directory')!r} is no directory of a database"
+        return f"{entry.get('directory')!r} is not a database directory"
     wrong = [field for field, fits in _FIELDS.items() if field not in entry or not fits(entry[field])]
     wrong += [field for field, fits in _LATER.items() if field in entry and not fits(entry[field])]
     if wrong or not isinstance(entry.get("tables"), dict):

@@ -69,7 +69,7 @@ class Plan:
         lines = [f"This restores {self.backup.path} ({self.backup.created}):"]
         for item in self.items:
             kept = (
-                f"; the present one ({human_bytes(item.live)}) is kept as {item.old}" if item.live is not None else ""
+                f"; the current one ({human_bytes(item.live)}) is kept as {item.old}" if item.live is not None else ""
             )
             lines.append(f"  {item.source} -> {item.target}: {item.rows:,} rows{kept}")
         lines += self.roles.lines()
@@ -126,8 +126,8 @@ def plan(
         sizes = dict(link.execute(_SIZES).fetchall())
         todo = postgres_roles.todo(roles, postgres_roles.read(link, server.superuser), alter_roles)
     if rename in sizes:
-        steps = ("name another one with --to, or leave --to out to put it in the place of the present one",)
-        raise PlatformError("USAGE", f"there is a database {rename} already", steps=steps)
+        steps = ("give another name with --to, or omit --to to replace the current one",)
+        raise PlatformError("USAGE", f"there is already a database {rename}", steps=steps)
     when = scratch.stamp()
     items = tuple(_item(backup, source, rename or source, sizes, when) for source in chosen)
     return Plan(backup, items, todo)
@@ -137,13 +137,13 @@ def _chosen(backup: Backup, names: Sequence[str], rename: str) -> list[str]:
     saved = list(backup.facts["databases"])
     missing = [n for n in names if n not in saved]
     if missing:
-        steps = (f"it holds: {', '.join(saved)}", "invoke db.list shows the others")
-        raise PlatformError("NOT_FOUND", f"the backup holds no database {', '.join(missing)}", steps=steps)
+        steps = (f"it contains: {', '.join(saved)}", "invoke db.list shows the others")
+        raise PlatformError("NOT_FOUND", f"the backup contains no database {', '.join(missing)}", steps=steps)
     chosen = list(dict.fromkeys(names)) or saved
     if rename and len(chosen) != 1:
-        raise PlatformError("USAGE", "--to names one database", steps=("name it: --database NAME --to NEW",))
+        raise PlatformError("USAGE", "--to applies to one database", steps=("select it: --database NAME --to NEW",))
     if postgres_facts.OURS.search(rename) or len(rename.encode()) > postgres_facts.LONGEST_NAME:
-        raise PlatformError("USAGE", f"--to {rename}: not a name for a database of yours", steps=("choose another",))
+        raise PlatformError("USAGE", f"--to {rename}: not a valid name for a database", steps=("choose another",))
     return chosen
 
 
@@ -238,7 +238,7 @@ def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[Item]) -
 
 
 def _not_swapped(error: psycopg.Error) -> PlatformError:
-    what = "the restored databases could not take the place of the present ones, which are as before"
+    what = "the restored databases could not replace the current ones, which are unchanged"
     return PlatformError("BACKUP_FAILED", what, why=str(error).splitlines()[0], steps=("invoke logs -s postgres",))
 
 

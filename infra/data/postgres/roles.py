@@ -82,7 +82,7 @@ def saved(backup: Backup) -> list[Role]:
         for role in roles:
             check(role)
     except (ValueError, TypeError, KeyError) as error:
-        raise store.damaged(backup, FILE, "does not hold roles") from error
+        raise store.damaged(backup, FILE, "contains no roles") from error
     return roles
 
 
@@ -127,7 +127,7 @@ class Todo:
         lines = []
         if self.made:
             named = (f"{r['name']}{' (superuser)' if r['superuser'] else ''}" for r in self.made)
-            lines.append(f"  roles that are missing are made: {', '.join(named)}")
+            lines.append(f"  missing roles are created: {', '.join(named)}")
         kept = {name: what for name, what in self.differing.items() if name not in {r["name"] for r in self.altered}}
         return lines + [
             f"  the role {name} stays as it is; the backup has other {', '.join(w)}" for name, w in kept.items()
@@ -334,7 +334,7 @@ def _not_allowed(server: Server, work: Todo, error: Exception) -> PlatformError:
     names = [role["name"] for role in work.made]
     return PlatformError(
         "PARTIAL",
-        f"{server.who} may not make the roles that are missing: {', '.join(names)}",
+        f"{server.who} is not allowed to create the missing roles: {', '.join(names)}",
         why=str(error).splitlines()[0],
         steps=("have them made (they are in roles.sql of the backup), then restore again",),
         details={"roles": names},

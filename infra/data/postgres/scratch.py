@@ -73,8 +73,10 @@ def _held(server: Server, link: psycopg.Connection[Any]) -> PlatformError:
         (_LOCK,),
     ).fetchone()
     why = f"{row[0]}, since {row[1]} (the server's clock)" if row else ""
-    steps = ("wait until it is done, or stop that process",)
-    return PlatformError("LOCKED", f"another restore or verification is at work on {server.who}", why=why, steps=steps)
+    steps = ("wait until it finishes, or stop that process",)
+    return PlatformError(
+        "LOCKED", f"another restore or verification is in progress on {server.who}", why=why, steps=steps
+    )
 
 
 _OTHERS = """
@@ -182,7 +184,7 @@ def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, 
         psycopg.errors.FeatureNotSupported,
         psycopg.errors.UndefinedObject,
     ) as e:
-        what = f"{facts.name} was made with the locale {facts.locale or facts.collate}, which this server lacks"
+        what = f"{facts.name} was created with the locale {facts.locale or facts.collate}, which this server lacks"
         raise PlatformError("DATA_INCOMPATIBLE", what, why=str(e).splitlines()[0]) from e
     link.execute(sql.SQL("comment on database {} is {}").format(sql.Identifier(name), sql.Literal(MARK)))
 

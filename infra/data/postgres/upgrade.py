@@ -54,7 +54,7 @@ class Plan:
         return [
             f"This moves the databases in {self.old.data} from PostgreSQL {self.old_major} to {self.new_major}:",
             "  the platform is stopped; a verified backup is made with the old server",
-            "  a new directory is made beside, the backup is restored into it and compared",
+            "  a new directory is created next to it, the backup is restored into it and compared",
             f"  the old directory is kept as {self.kept}",
         ]
 
@@ -90,8 +90,8 @@ def plan(settings: Settings, present: Place, found: Program, old_bin: str = "") 
 def _not_upwards(present: Place, old: str, new: str) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
-        f"the data in {present.data} is of PostgreSQL {old}, the programs are of {new}",
-        why="an upgrade goes to a newer major version only; nothing was touched",
+        f"the data in {present.data} belongs to PostgreSQL {old}, but the programs are PostgreSQL {new}",
+        why="an upgrade is only possible to a newer major version; nothing was changed",
         steps=(f"set PLATFORM_POSTGRES_BIN to the programs of PostgreSQL {old} or newer",),
     )
 
@@ -104,7 +104,7 @@ def _programs_of(settings: Settings, major: str, named: str) -> Path:
             return directory
     raise PlatformError(
         "PROGRAM_MISSING",
-        f"the programs of PostgreSQL {major}, which can read the present data, were not found",
+        f"the programs of PostgreSQL {major}, which can read the current data, were not found",
         steps=(f"install PostgreSQL {major}, then: invoke db.upgrade --old-bin DIRECTORY",),
     )
 
@@ -154,7 +154,7 @@ def _filled(settings: Settings, there: Endpoints, console: Console, backup: Path
     console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
     done = restore.restore(server, restore.plan(server, store.load(backup), alter_roles=True), work / "restore")
     rows = sum(int(d["rows"]) for d in done.databases.values())
-    console.say(f"  {len(done.databases)} databases with {rows:,} rows are the same in both")
+    console.say(f"  {len(done.databases)} databases with {rows:,} rows are identical in both")
 
 
 _CONNECTIONS = "100"
@@ -256,7 +256,7 @@ def back(data: Path) -> tuple[Path, Path, str]:
     """
     found = kept(data)
     if not found:
-        raise PlatformError("NOT_FOUND", f"no earlier directory is kept beside {data}", steps=("invoke db.list",))
+        raise PlatformError("NOT_FOUND", f"no earlier directory is kept next to {data}", steps=("invoke db.list",))
     major = native.data_version(data)
     away = data.with_name(f"postgres-{major}-{scratch.stamp()}")
     os.rename(data, away)

@@ -47,8 +47,8 @@ def check_versions(backup: Backup, server: Server) -> None:
     ours, theirs = clients.version_text(server.number), clients.version_text(made_by)
     raise PlatformError(
         "DATA_INCOMPATIBLE",
-        f"the backup is of PostgreSQL {theirs}, the server is PostgreSQL {ours}",
-        why="data goes to the same or a newer major version only; nothing was touched",
+        f"the backup was made by PostgreSQL {theirs}, the server is PostgreSQL {ours}",
+        why="data can only be restored to the same or a newer major version; nothing was changed",
         steps=(f"restore it to PostgreSQL {made_by // 10000} or newer",),
         details={"backup": theirs, "server": ours, "path": str(backup.path)},
     )
@@ -61,8 +61,8 @@ def _check_clients(server: Server) -> None:
     ours, theirs = clients.version_text(server.number), clients.version_text(server.clients.number)
     raise PlatformError(
         "DATA_INCOMPATIBLE",
-        f"pg_restore {theirs} cannot fill a server of PostgreSQL {ours}",
-        why="from 17 on it sets transaction_timeout, which older servers do not know; nothing was touched",
+        f"pg_restore {theirs} cannot restore to a PostgreSQL {ours} server",
+        why="since version 17 it sets transaction_timeout, which older servers do not support; nothing was changed",
         steps=(
             f"install the client programs of PostgreSQL {server.number // 10000} and make the backup with them",
             "or restore it to PostgreSQL 17 or newer",

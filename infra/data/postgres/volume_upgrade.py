@@ -39,20 +39,20 @@ def plan(tier: Tier, old_image: str) -> list[str]:
     """
     removals = tier.removals((SERVICE,))
     if not removals:
-        raise PlatformError("NOT_FOUND", f"there are no databases on the tier {tier.name}", steps=("invoke up",))
+        raise PlatformError("NOT_FOUND", f"there are no databases on the {tier.name} tier", steps=("invoke up",))
     if not old_image:
         raise PlatformError(
             "USAGE",
-            "the image that can read the present data is not known",
-            steps=("name it: invoke db.upgrade --old-image IMAGE:TAG", f"{IMAGE} in .env names the new one"),
+            "the image that can read the current data is not known",
+            steps=("specify it: invoke db.upgrade --old-image IMAGE:TAG", f"{IMAGE} in .env sets the new one"),
         )
-    new = tier.context.settings.text(IMAGE) or "the one of this version"
+    new = tier.context.settings.text(IMAGE) or "this version's default"
     return [
         f"This moves the databases in {', '.join(r.place for r in removals)} to a new major version of PostgreSQL:",
         "  the platform is stopped",
-        f"  the image {old_image} serves the data once more, and a backup is made and verified",
-        "  the present storage goes into the trash",
-        f"  new storage is made by the image {new}, the backup is restored into it and compared",
+        f"  the image {old_image} starts once more with the data, and a backup is made and verified",
+        "  the current storage is moved to the trash",
+        f"  the image {new} creates new storage, the backup is restored into it and compared",
     ]
 
 
@@ -100,9 +100,9 @@ def _filled(tier: Tier, saved: Backup, before: int) -> int:
         old, new = (clients.version_text(n) for n in (before, server.number))
         raise PlatformError(
             "DATA_INCOMPATIBLE",
-            f"nothing to upgrade: the data is of PostgreSQL {old}, the image of {IMAGE} has {new}",
-            why="an upgrade goes to a newer major version; the data is in its place as before",
-            steps=(f"set {IMAGE} to the new image, and --old-image to the present one",),
+            f"nothing to upgrade: the data belongs to PostgreSQL {old}, the image in {IMAGE} has {new}",
+            why="an upgrade needs a newer major version; the data is back in its place",
+            steps=(f"set {IMAGE} to the new image, and --old-image to the current one",),
         )
     tier.context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
     done = restore.restore(server, restore.plan(server, saved, alter_roles=True), tier.context.stack.scratch)

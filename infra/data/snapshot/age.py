@@ -27,8 +27,8 @@ def recipients(texts: Sequence[str]) -> list[Any]:
         try:
             found.append(kind.from_str(text.strip()))
         except pyrage.RecipientError as error:
-            steps = ("invoke snapshot.key --to FILE makes a key and prints its recipient",)
-            raise PlatformError("USAGE", f"{text!r} is no recipient of age", why=str(error), steps=steps) from error
+            steps = ("invoke snapshot.key --to FILE creates a key and prints its recipient",)
+            raise PlatformError("USAGE", f"{text!r} is not an age recipient", why=str(error), steps=steps) from error
     return found
 
 
@@ -49,9 +49,9 @@ def identities(path: Path) -> list[Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise PlatformError("USAGE", f"the identity file {path} cannot be read", why=str(error)) from error
     except pyrage.IdentityError as error:
-        raise PlatformError("USAGE", f"{path} holds no identity of age", steps=("see --identity",)) from error
+        raise PlatformError("USAGE", f"{path} contains no age identity", steps=("see --identity",)) from error
     if not found:
-        raise PlatformError("USAGE", f"{path} holds no identity of age", steps=("see --identity",))
+        raise PlatformError("USAGE", f"{path} contains no age identity", steps=("see --identity",))
     return found
 
 
@@ -70,7 +70,7 @@ def new_key(path: Path) -> str:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(f"# public key: {recipient}\n{identity}\n")
     except OSError as error:
-        raise PlatformError("USAGE", f"{path} cannot be made", why=error.strerror or str(error)) from error
+        raise PlatformError("USAGE", f"{path} cannot be created", why=error.strerror or str(error)) from error
     return recipient
 
 
@@ -166,8 +166,8 @@ def unseal(source: IO[bytes], into: Path, keys: Sequence[Any]) -> None:
     try:
         _piped(lambda pipe: pyrage.decrypt_io(source, pipe, keys), lambda pipe: _unpack(pipe, into))
     except pyrage.DecryptError as error:
-        steps = ("invoke snapshot.show names the recipients",)
-        what = "the identity does not open this snapshot"
+        steps = ("invoke snapshot.show lists the recipients",)
+        what = "the identity does not decrypt this snapshot"
         raise PlatformError("LOGIN_REFUSED", what, why=str(error), steps=steps) from error
     except tarfile.TarError as error:
         raise _damaged(error) from error
@@ -188,7 +188,9 @@ def _unpack(pipe: IO[bytes], into: Path) -> None:
         for member in tar:
             name = PurePosixPath(member.name)
             if not member.isfile() or name.is_absolute() or ".." in name.parts:
-                raise PlatformError("BACKUP_DAMAGED", f"the archive holds {member.name!r}, which is no plain file")
+                raise PlatformError(
+                    "BACKUP_DAMAGED", f"the archive contains {member.name!r}, which is not a regular file"
+                )
             target = into.joinpath(*name.parts)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)

@@ -153,8 +153,8 @@ def _free(order: Order) -> None:
     if order.label and (order.label in taken or "/" in order.label or order.label.startswith((".", "-"))):
         raise PlatformError(
             "USAGE",
-            f"a snapshot cannot be called {order.label!r}",
-            why="another one has that name, or it is no plain name",
+            f"a snapshot cannot be named {order.label!r}",
+            why="the name is taken, or is not a plain name",
             steps=("choose another name", "invoke snapshot.list"),
         )
 
@@ -168,7 +168,7 @@ def _fill(making: _Making) -> None:
     if "objects" in making.order.parts:
         _objects(making)
     if "temporal" in making.order.parts and "temporal" not in making.parts and "temporal" in making.ends.services:
-        making.left_out["temporal"] = "its storage is a file in a container, which no address leads to"
+        making.left_out["temporal"] = "its storage is a file in a container, which cannot be reached over the network"
 
 
 def _databases(making: _Making) -> None:

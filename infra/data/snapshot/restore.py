@@ -52,10 +52,10 @@ class Plan:
 
 
 _KEPT = {
-    "databases": "the present ones are kept as <name>_old_<time>",
-    "objects": "what is overwritten is backed up first, others stay",
-    "redis": "the present keys go into a snapshot of their own first",
-    "temporal": "the present storage is kept",
+    "databases": "the current ones are kept as <name>_old_<time>",
+    "objects": "what is overwritten is backed up first, other objects are kept",
+    "redis": "the current keys are saved to a snapshot of their own first",
+    "temporal": "the current storage is kept",
 }
 
 
@@ -80,15 +80,17 @@ def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[st
     unknown = [name for name in (*skip, *only) if name not in create.PARTS]
     if unknown:
         steps = (f"the parts are: {', '.join(create.PARTS)}",)
-        raise PlatformError("USAGE", f"{unknown[0]!r} is no part of a snapshot", steps=steps)
+        raise PlatformError("USAGE", f"{unknown[0]!r} is not a part of a snapshot", steps=steps)
     missing = [name for name in only if name not in held]
     if missing:
-        raise PlatformError("NOT_FOUND", f"the snapshot has no {missing[0]}", steps=(f"it has: {', '.join(held)}",))
+        raise PlatformError(
+            "NOT_FOUND", f"the snapshot has no {missing[0]}", steps=(f"it contains: {', '.join(held)}",)
+        )
     wanted = [p for p in held if not only or p in only]
     stuck = {p: why for p in wanted if (why := _cannot_cross(p, backup.facts, tier))}
     if set(stuck) - set(skip):
         raise _stuck(backup, tier.name, {p: why for p, why in stuck.items() if p not in skip})
-    left = {p: stuck.get(p, "skipped as asked for") for p in wanted if p in skip}
+    left = {p: stuck.get(p, "skipped as requested") for p in wanted if p in skip}
     return Plan(backup, tier.name, tuple(p for p in wanted if p not in skip), left)
 
 
@@ -113,9 +115,9 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
 def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
-        f"{', '.join(stuck)} of the snapshot cannot be brought to the tier {tier}; nothing was touched",
+        f"{', '.join(stuck)} of the snapshot cannot be restored to the {tier} tier; nothing was changed",
         why="; ".join(stuck.values()),
-        steps=(f"leave it out: add --skip {','.join(stuck)} (workflows that run now are not there then)",),
+        steps=(f"leave it out: add --skip {','.join(stuck)} (workflows that are running now will be gone)",),
         details={"path": str(backup.path), "stuck": dict(stuck)},
     )
 
@@ -133,7 +135,7 @@ def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
         return
     if not identity:
         names = ", ".join(backup.facts["recipients"])
-        steps = ("name the file with the private key: --identity FILE",)
+        steps = ("give the file with the private key: --identity FILE",)
         raise PlatformError("USAGE", "the snapshot is encrypted", why=f"for {names}", steps=steps)
     keys = age.identities(Path(identity).expanduser())
     with postgres_scratch.workspace(context.stack.scratch) as space:

@@ -77,7 +77,7 @@ def check(content: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
     if "redis" in parts:
         _, keys = redis_dump.read(content / "redis" / redis_dump.KEYS)
         if sum(1 for _ in keys) != parts["redis"]["keys"]:
-            raise PlatformError("BACKUP_DAMAGED", f"{content / 'redis'} has another number of keys than it should")
+            raise PlatformError("BACKUP_DAMAGED", f"{content / 'redis'} has an unexpected number of keys")
 
 
 def verify(

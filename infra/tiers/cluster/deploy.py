@@ -27,7 +27,7 @@ from infra.waiting import Wait
 
 SYSTEM = "kube-system"
 MARKS = 40
-"""How many states of releases are remembered, whose images are in the nodes."""
+"""Number of release states to remember whose images are in the nodes."""
 NOTE = "platform-cluster"
 """A ConfigMap that says which stack the cluster belongs to and what it was made from."""
 
@@ -217,7 +217,7 @@ def _follow(cluster: Cluster, rollout: Rollout, timeout: float | None) -> None:
             raise releases.misfit(name, error.why) from error
         steps = (
             f"invoke helm.status {name}",
-            "invoke kind.logs writes all there is to know",
+            "invoke kind.logs collects a diagnostic report",
             "then: invoke kind.up",
         )
         what = f"the release {error.what}"

@@ -41,7 +41,7 @@ def port_checks(host: str, wanted: Sequence[Claim], seen: Sequence[Listed], proj
     found = ports.conflicts(host, [c for c in wanted if c.port not in own])
     publishers = {port: c for c in seen if c.runs for port in c.ports}
     return [_port(c, publishers.get(c.claim.port)) for c in found] or [
-        Check("ports", "ok", "no other program has them")
+        Check("ports", "ok", "not in use by another program")
     ]
 
 
@@ -54,7 +54,7 @@ def _port(conflict: Conflict, publisher: Listed | None) -> Check:
         where = f" ({publisher.directory})" if publisher.directory else ""
         text += f"is taken by the container {publisher.name}{whose}{where}"
         if publisher.project and claim.setting:  # one step for all of a project's ports
-            move = "move ours: --auto-ports, or the settings named"
+            move = "use other ports: --auto-ports, or the settings named above"
             stop = f"docker compose -p {publisher.project} stop"
             return Check(f"port.{claim.port}", "fail", text, f"stop that project: {stop}; or {move}", "PORT_TAKEN")
         return Check(f"port.{claim.port}", "fail", text, f"docker stop {publisher.name}, or {move}", "PORT_TAKEN")
@@ -66,9 +66,9 @@ def _port(conflict: Conflict, publisher: Listed | None) -> Check:
 def memory(total: int, parts: Sequence[Part]) -> Check:
     """The engine's memory against the sum of the limits: a warning, since limits are rarely reached together."""
     limits = sum(p.memory for p in parts if not p.ends)
-    text = f"the engine has {human_bytes(total)} of memory; the services' limits sum up to {human_bytes(limits)}"
+    text = f"the engine has {human_bytes(total)} of memory; the services' limits add up to {human_bytes(limits)}"
     if total and total - RESERVE < limits:
-        remedy = "give Docker more memory, or leave out what is not needed: --light, --no-clearml"
+        remedy = "give Docker more memory, or leave out what you do not need: --light, --no-clearml"
         return Check("memory", "warn", text, remedy)
     return Check("memory", "ok", text)
 
@@ -79,11 +79,11 @@ def disk(root: str) -> Check:
     try:
         free = shutil.disk_usage(path).free
     except OSError:
-        return Check("disk", "ok", f"the engine keeps its data in {root}, which is not on this machine")
+        return Check("disk", "ok", f"the engine stores its data in {root}, which is not on this machine")
     text = f"{human_bytes(free)} free in {root}"
     if free < DISK_NEEDED:
-        remedy = f"free {human_bytes(DISK_NEEDED - free)}: docker system df shows what is there"
-        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_NEEDED)} are needed", remedy)
+        remedy = f"free {human_bytes(DISK_NEEDED - free)}: docker system df shows what takes it"
+        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_NEEDED)} is needed", remedy)
     return Check("disk", "warn" if free < DISK_WARN else "ok", text)
 
 
@@ -91,8 +91,8 @@ def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
     """Whether the images are here; missing ones are pulled by `up`."""
     absent = pull.missing([p.image for p in parts], present)
     if absent:
-        return Check("images", "warn", f"not here yet, to be pulled: {', '.join(absent)}", "invoke compose.pull")
-    return Check("images", "ok", "all images are here")
+        return Check("images", "warn", f"not present yet, will be pulled: {', '.join(absent)}", "invoke compose.pull")
+    return Check("images", "ok", "all images are present")
 
 
 def line_ends(parts: Sequence[Part], root: Path) -> list[Check]:
@@ -102,7 +102,7 @@ def line_ends(parts: Sequence[Part], root: Path) -> list[Check]:
     if not bad:
         return []
     remedy = f"git config core.autocrlf false, then: git checkout -- {' '.join(bad)}"
-    return [Check("line-ends", "fail", f"Windows line ends (CRLF) in {', '.join(bad)}", remedy)]
+    return [Check("line-ends", "fail", f"Windows line endings (CRLF) in {', '.join(bad)}", remedy)]
 
 
 def _has_crlf(path: Path) -> bool:

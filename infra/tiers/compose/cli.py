@@ -96,7 +96,9 @@ def version(environ: Mapping[str, str] | None = None) -> str:
     """
     if not shell.find("docker"):
         steps = ("install it: https://docs.docker.com/engine/install/ (package docker-ce-cli or docker-cli)", *_NATIVE)
-        raise PlatformError("PROGRAM_MISSING", "an engine answers, but there is no program `docker`", steps=steps)
+        raise PlatformError(
+            "PROGRAM_MISSING", "Docker is running, but the `docker` command is not installed", steps=steps
+        )
     done = shell.run(["docker", "compose", "version", "--short"], env=environ, check=False)
     text = done.out.strip().removeprefix("v")
     if done.code or not text:
@@ -117,7 +119,7 @@ def _old_one() -> str:
     if not shell.find("docker-compose"):
         return ""
     said = shell.run(["docker-compose", "version", "--short"], limit=20, check=False).out.strip()
-    return f"there is `docker-compose` {said}, which is not the plugin of `docker`" if said else ""
+    return f"there is `docker-compose` {said}, which is not the `docker` plugin" if said else ""
 
 
 _NATIVE = ("or use --tier native: it needs no Docker",)
@@ -126,4 +128,4 @@ _NATIVE = ("or use --tier native: it needs no Docker",)
 def _unfit(what: str, why: str) -> PlatformError:
     needed = ".".join(str(n) for n in MINIMUM)
     steps = (f"install Docker Compose {needed} or newer: https://docs.docker.com/compose/install/linux/", *_NATIVE)
-    return PlatformError("COMPOSE_UNFIT", what, why=why or f"version {needed} up to 5 is needed", steps=steps)
+    return PlatformError("COMPOSE_UNFIT", what, why=why or f"version {needed} up to 5 is required", steps=steps)

@@ -65,7 +65,7 @@ def some_image(client: Any, preferred: str) -> str:
     for image in client.images():
         return str(image["Id"])
     steps = ("invoke compose.pull",)
-    raise PlatformError("IMAGE_UNAVAILABLE", "no image is here to look into a volume with", steps=steps)
+    raise PlatformError("IMAGE_UNAVAILABLE", "no local image is available to inspect the volume with", steps=steps)
 
 
 def postgres_major(client: Any, volume: str, image: str) -> str:
@@ -112,8 +112,8 @@ def refuse_other_major(found: str, wanted: str, volume: str) -> None:
         f"the volume {volume} was written by PostgreSQL {found}; this is PostgreSQL {wanted}",
         why="nothing was started, and the volume is untouched",
         steps=(
-            f"move the data to it: invoke db.upgrade --old-image postgres:{found} (the old storage is kept)",
-            f"or go on with the old version: POSTGRES_IMAGE=postgres:{found}, invoke up",
+            f"upgrade the data: invoke db.upgrade --old-image postgres:{found} (the old storage is kept)",
+            f"or continue with the old version: POSTGRES_IMAGE=postgres:{found}, invoke up",
         ),
     )
 
@@ -168,11 +168,11 @@ def unstash(client: Any, removal: Removal, kept: Path, image: str) -> None:
     archive = kept / ARCHIVE
     if not archive.exists():
         raise PlatformError(
-            "NOT_FOUND", f"the trash has nothing whole of {removal.volume}", steps=("invoke trash.list",)
+            "NOT_FOUND", f"the trash has no complete copy of {removal.volume}", steps=("invoke trash.list",)
         )
     if volume_facts(client, removal.volume) is not None:
-        steps = (f"invoke reset -s {removal.service} puts it into the trash, too",)
-        raise PlatformError("DATA_INCOMPATIBLE", f"there is a volume {removal.volume} already", steps=steps)
+        steps = (f"invoke reset -s {removal.service} moves it to the trash, too",)
+        raise PlatformError("DATA_INCOMPATIBLE", f"there is already a volume {removal.volume}", steps=steps)
     facts = json.loads((kept / FACTS).read_text(encoding="utf-8"))
     client.create_volume(removal.volume, labels=facts.get("labels") or {})
     try:

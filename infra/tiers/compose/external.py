@@ -37,11 +37,11 @@ def _refuse_loopback(settings: Settings, store: str, place: Place) -> None:
     name = setting(store)
     raise PlatformError(
         "SETTING_INVALID",
-        f"{name}={place.url}: no container can reach that, since in a container it means the container itself",
+        f"{name}={place.url}: no container can reach that, because inside a container it is the container itself",
         why=f"it comes from {settings.origin(name)}",
         steps=(
-            f"set {name} to an address of this machine that containers can reach, too, e.g. http://192.168.1.2:9000",
-            "or that of the bridge docker0: ip addr show docker0",
+            f"set {name} to an address of this machine that containers can also reach, e.g. http://192.168.1.2:9000",
+            "or to that of the docker0 bridge: ip addr show docker0",
         ),
     )
 
@@ -61,11 +61,11 @@ def setting(store: str) -> str:
 def _check(settings: Settings, store: str, places: Mapping[str, Place], finding: Finding) -> Check:
     name, place = setting(store), places[store]
     if finding.ok:
-        return Check(f"store.{store}", "ok", f"{place.url} answers and takes the keys")
+        return Check(f"store.{store}", "ok", f"{place.url} answers and accepts the keys")
     text, where = f"the S3 service {place.url} ({name}, from {settings.origin(name)})", settings.text("S3_REGION")
     if finding.fatal:
         access, secret = endpoints.build(settings, (), places).key_settings(store)
         text += f" refuses the key {place.login.user}, region {where}: {finding.detail}"
         return Check(f"store.{store}", "fail", text, f"set {access} and {secret}, or S3_REGION", "LOGIN_REFUSED")
-    remedy = f"see that it runs and can be reached from here, or set {name} to another address"
+    remedy = f"check that it is running and can be reached from here, or set {name} to another address"
     return Check(f"store.{store}", "fail", f"{text} does not work: {finding.detail}", remedy, "UNREACHABLE")

@@ -21,7 +21,7 @@ def lines(session: Session, services: Sequence[str], tail: int, follow: bool) ->
     """The last lines of the services' containers (all if none is named), and on `follow` those that come."""
     chosen = [c for c in session.containers().values() if _wanted(c.part, services)]
     if not chosen:
-        session.context.console.say("no container, so no log. Next: invoke compose.up")
+        session.context.console.say("no container, so there is no log. Next: invoke compose.up")
     for container in chosen:
         for text in last(session.client, container, tail):
             yield LogLine(container.part, text)

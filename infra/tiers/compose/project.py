@@ -18,7 +18,7 @@ from infra.tiers.compose.state import DIRECTORY_LABEL, PROJECT_LABEL, SERVICE_LA
 DEFAULT = "platform"
 SETTING = "PLATFORM_STACK"
 MARKER = "checkout"
-"""A volume PROJECT_checkout says by a label whose stack the project's volumes are, also when no container is left."""
+"""The volume whose label tells which stack owns the project's volumes, even when no container is left."""
 OWNER_LABEL = "platform.state"
 
 

@@ -127,14 +127,14 @@ def _one(client: Any, mine: Pull, mirrors: Sequence[str]) -> None:
                 return
             if not _any(text, _LIMITED):
                 break
-            mine.detail = f"rate limited by {source.split('/')[0]}, trying again in {pause:.0f} s"
+            mine.detail = f"rate limited by {source.split('/')[0]}, retrying in {pause:.0f} s"
             mine.heard = time.monotonic() + pause
             time.sleep(pause)
         else:
             continue  # still limited: the next mirror
         mine.state, mine.error = FAILED, _refused(mine.reference, text)
         return
-    steps = ("log in: docker login", "or set PLATFORM_IMAGE_MIRRORS, or the image's setting, to a mirror of yours")
+    steps = ("log in: docker login", "or set PLATFORM_IMAGE_MIRRORS, or the image's setting, to your own mirror")
     mine.error = PlatformError("REGISTRY_UNREACHABLE", f"rate limited: {mine.reference}", why=text, steps=steps)
     mine.state = FAILED
 
@@ -167,10 +167,10 @@ def _refused(reference: str, text: str) -> PlatformError:
         return _unreachable(reference, text)
     return PlatformError(
         "IMAGE_UNAVAILABLE",
-        f"the image {reference} cannot be had",
+        f"image {reference} is not available",
         why=text,
         steps=(
-            "see that its name and tag are right (a setting ..._IMAGE replaces it)",
+            "check its name and tag (a setting ..._IMAGE replaces it)",
             "docker login, if it is private",
         ),
     )
@@ -179,11 +179,11 @@ def _refused(reference: str, text: str) -> PlatformError:
 def _unreachable(reference: str, text: str) -> PlatformError:
     return PlatformError(
         "REGISTRY_UNREACHABLE",
-        f"the image {reference} is not here, and its registry does not answer",
+        f"image {reference} is not present, and its registry does not answer",
         why=text,
         steps=(
-            "without a network: docker load an archive of the images, or name local ones by the settings ..._IMAGE",
-            "behind a proxy: see that Docker itself uses it",
-            "or use --tier native: it needs no image",
+            "without a network: docker load an archive of the images, or select local ones with the settings ..._IMAGE",
+            "behind a proxy: check that Docker itself uses it",
+            "or use --tier native: it needs no images",
         ),
     )

@@ -25,7 +25,7 @@ from infra.tiers.compose.state import Container
 
 NAME = "compose"
 A_MOMENT = 1.0
-"""Seconds for which what was seen of the containers holds while one command makes up its mind."""
+"""Seconds for which one command reuses what it saw of the containers."""
 SECRET = "clearml-secret"
 """A private file in the tier's directory."""
 IN_MACHINES = {".docker", ".rd", ".colima", ".orbstack", ".lima"}

@@ -38,7 +38,7 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
     found = [Check("engine", "ok", session.engine.text)]
     there = session.containers(A_MOMENT)
     if as_wanted(session, parts, there):
-        return [*found, Check("containers", "ok", "all run as they should")]
+        return [*found, Check("containers", "ok", "all are running as requested")]
     if "temporal" in names:
         temporal_login.refuse_unusable(session.context.settings)
     version = cli.version(session.compose.environ)
@@ -64,7 +64,7 @@ def _ownership(session: Session, listed: Sequence[project.Listed]) -> list[Check
     others = {c.directory for c in listed if c.project == session.project and not _same(c.directory, str(own))}
     if not others:
         return []
-    text = f"the Compose project {session.project} is that of another checkout: {others.pop()}"
+    text = f"the Compose project {session.project} belongs to another checkout: {others.pop()}"
     remedy = "stop it there, or set PLATFORM_STACK to another name"
     return [Check("project", "fail", text, remedy)]
 
@@ -244,7 +244,7 @@ def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str])
     optional = {s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS}
     if not {model.owner_of(name) for name in lacking} <= optional:
         return error
-    step = f"or do without: PLATFORM_LEAVE_OUT={','.join(lacking)}"
+    step = f"or leave it out: PLATFORM_LEAVE_OUT={','.join(lacking)}"
     return PlatformError(error.code, error.what, why=error.why, steps=(*error.steps, step), details=error.details)
 
 
@@ -285,7 +285,7 @@ def poller(parts: Sequence[Part], watch: Watch, compose: Running | None) -> Call
         if code and not any(i.state == FAILED for i in items) and compose:
             raise compose_failed(compose)
         if busy and all(i.state == READY for i in items):
-            items[-1] = replace(items[-1], state="starting", detail="Compose is at work")
+            items[-1] = replace(items[-1], state="starting", detail="Compose is working")
         return items
 
     return poll

@@ -118,7 +118,7 @@ def why_ended(container: Container, limit: int, killed_for_memory: bool) -> str:
     from infra.console import human_bytes
 
     if container.oom or killed_for_memory:
-        return f"killed for memory (limit {human_bytes(limit)})" if limit else "killed for memory"
+        return f"killed: out of memory (limit {human_bytes(limit)})" if limit else "killed: out of memory"
     if container.error:
         return container.error
     named = {
@@ -135,13 +135,13 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
 
     Args:
         began: when the wait began (seconds since 1970).
-        oom: whether it was killed for memory in that time.
+        oom: whether it was killed: out of memory in that time.
         busy: whether Compose still works: what ended before is no news then.
     """
     if container is None or container.state == "created":
         if container is not None and container.error:
             return FAILED, container.error
-        return "waiting", "for what it needs" if busy else "it was not made"
+        return "waiting", "for its dependencies" if busy else "it was not created"
     if container.state == "restarting" or (container.up and container.restarts >= CRASHES):
         why = f"{why_ended(container, part.memory, oom)}, {container.restarts} restarts"
         return (FAILED if container.restarts >= CRASHES or oom else "backoff"), why

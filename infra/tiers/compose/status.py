@@ -70,10 +70,10 @@ def _named(part: Part, detail: str, service: str) -> str:
 def state_of(part: Part, container: Container | None) -> tuple[str, str]:
     """State and detail of a part when nothing is being started."""
     if container is None:
-        return ("stopped", "its container is gone: invoke up makes it again") if not part.ends else (READY, "")
+        return ("stopped", "its container is gone; invoke up recreates it") if not part.ends else (READY, "")
     if not container.up and container.state != "restarting" and not part.ends:
         if container.state == "created":
-            return "stopped", container.error or "was made, but never started"
+            return "stopped", container.error or "was created but never started"
         return "stopped", compose_state.why_ended(container, part.memory, container.oom)
     if part.ends and container.up:
         return "starting", "works"

@@ -43,9 +43,9 @@ class Compose(Tier):
         except PlatformError as error:
             return Availability(True, f"{engine.text} answers, but {error.what}", error.steps, prefer=False)
         if absent:
-            reason = f"{engine.text} answers, but {len(absent)} of the core's images are not here ({absent[0]} ...)"
+            reason = f"{engine.text} answers, but {len(absent)} of the core images are not present ({absent[0]} ...)"
             return Availability(True, reason, ("invoke compose.up pulls them",), prefer=False)
-        return Availability(True, f"{engine.text} answers, and all images are here")
+        return Availability(True, f"{engine.text} answers, and all images are present")
 
     def _absent(self, engine: Engine) -> list[str]:
         found = docker_engine.ask(engine.place, "/v1.41/images/json")
@@ -141,7 +141,7 @@ class Compose(Tier):
         """The volumes, with their sizes."""
         session = self.session
         for name in set(services) & set(endpoints.external(self.context.settings)):
-            self.context.console.warn(f"{name} is an S3 service elsewhere: it is not touched")
+            self.context.console.warn(f"{name} is an external S3 service and is not touched")
         return data.removals(session.client, session.model, services)
 
     def remove(self, removals: Sequence[Removal]) -> None:

@@ -23,7 +23,7 @@ MEMORY, MEMORY_OBS = 2 * GB, 3 * GB
 """What Docker's machine should have for the cluster with the core, and with observability, in bytes."""
 DISK_FAIL, DISK_WARN = 2 * GB, 8 * GB
 INOTIFY: Mapping[str, int] = {"max_user_watches": 524_288, "max_user_instances": 512}
-"""Limits that kind asks for (https://kind.sigs.k8s.io/docs/user/known-issues#pod-errors-due-to-too-many-open-files)."""
+"""Limits that kind recommends (https://kind.sigs.k8s.io/docs/user/known-issues#pod-errors-due-to-too-many-open-files)."""
 INOTIFY_HOME = Path("/proc/sys/fs/inotify")
 INSTANCES_NEEDED = 64
 """Below this many instances not even the system's own pods start."""
@@ -62,7 +62,7 @@ def engine(info: Mapping[str, Any]) -> Check:
 def memory(info: Mapping[str, Any], obs: bool) -> Check:
     """Memory of Docker's machine, which on a laptop is a virtual one."""
     total, wanted = int(info.get("MemTotal") or 0), MEMORY_OBS if obs else MEMORY
-    text = f"Docker has {human_bytes(total)} of memory, the cluster wants {human_bytes(wanted)}"
+    text = f"Docker has {human_bytes(total)} of memory, the cluster needs about {human_bytes(wanted)}"
     if total and total < wanted:
         return Check("memory", "warn", text, "give Docker more memory (Docker Desktop: Settings, Resources)")
     return Check("memory", "ok", text)
@@ -75,8 +75,8 @@ def disk(info: Mapping[str, Any], fallback: Path) -> Check:
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     text = f"{human_bytes(free)} free at {place}"
     if free < DISK_FAIL:
-        remedy = "make room, e.g. docker image prune: under disk pressure Kubernetes evicts pods"
-        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_FAIL)} are needed", remedy, "PREFLIGHT_FAILED")
+        remedy = "free space, e.g. docker image prune: under disk pressure Kubernetes evicts pods"
+        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_FAIL)} is needed", remedy, "PREFLIGHT_FAILED")
     return Check("disk", "warn" if free < DISK_WARN else "ok", text)
 
 
@@ -108,7 +108,7 @@ def inotify(home: Path = INOTIFY_HOME) -> list[Check]:
         remedy = f"sudo sysctl -w fs.inotify.{name}={wanted}   (pods fail with `too many open files` otherwise)"
         hopeless = name == "max_user_instances" and value < INSTANCES_NEEDED
         status = "fail" if hopeless else "warn" if value < wanted else "ok"
-        text = f"fs.inotify.{name} is {value}, kind asks for {wanted}"
+        text = f"fs.inotify.{name} is {value}, kind recommends {wanted}"
         found.append(Check(f"inotify.{name}", status, text, remedy if status != "ok" else "", "PREFLIGHT_FAILED"))
     return found
 
@@ -117,7 +117,7 @@ def node_ports(numbers: Sequence[int], docker: Docker) -> list[Check]:
     """Ports of kind/cluster.yaml that cannot be had on this machine, and who has them."""
     conflicts = ports.conflicts(HOST, [ports.Claim("the cluster", "", n) for n in numbers])
     return [_taken(c, docker.publisher(c.claim.port)) for c in conflicts] or [
-        Check("ports", "ok", "no other program has them")
+        Check("ports", "ok", "not in use by another program")
     ]
 
 
@@ -127,5 +127,5 @@ def _taken(conflict: ports.Conflict, container: str) -> Check:
     who = who or (f"{holder.name} (pid {holder.pid})" if holder.pid else "another process")
     text = f"port {port} is {conflict.reason or f'taken by {who}'}"
     remedy = f"stop it: docker stop {container}" if container else "stop that process"
-    remedy += ", or give the port another hostPort in kind/cluster.yaml"
+    remedy += ", or change its hostPort in kind/cluster.yaml"
     return Check(f"port.{port}", "fail", text, remedy, "PORT_TAKEN")

@@ -26,7 +26,7 @@ TIER = "kind"
 NAME = "platform"
 MARK = "/kind/platform"
 """In the nodes: a directory of this stack's state. Whose cluster it is can be seen by it, even of one half made."""
-ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "half made"
+ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "incomplete"
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Cluster:
         return [n for n in found if self.is_ours(n)]
 
     def state(self, nodes: Sequence[Node] | None = None) -> str:
-        """absent, stopped, running or half made, as the containers and our record tell; the API is not asked."""
+        """Return absent, stopped, running or incomplete, from the containers and the record; the API is not asked."""
         found = self.nodes() if nodes is None else nodes
         if not found:
             return ABSENT
@@ -130,7 +130,7 @@ class Cluster:
             PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
         """
         if not self.kubeconfig.exists():
-            raise PlatformError("NOT_RUNNING", "there is no cluster of this stack", steps=("invoke kind.up",))
+            raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",))
         self.refuse_others()
         return api.connect(self.kubeconfig)
 

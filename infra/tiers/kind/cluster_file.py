@@ -44,9 +44,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(body, dict) or not isinstance(body.get("nodes"), list):
-            raise ValueError("it has no list of nodes")
+            raise ValueError("it does not contain a list of nodes")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        steps = ("mend it, or take it from the repository again: git checkout -- kind/cluster.yaml",)
+        steps = ("fix it, or restore it from the repository: git checkout -- kind/cluster.yaml",)
         raise PlatformError("SETTINGS_UNREADABLE", f"{path} cannot be used", why=str(error), steps=steps) from error
     return body
 
@@ -69,7 +69,7 @@ def node_image(body: Mapping[str, Any], chosen: str, cgroup: str) -> tuple[str, 
     named = next((str(n["image"]) for n in body["nodes"] if n.get("image")), "")
     version = _minor(named)
     if cgroup == "1" and (not version or version >= FIRST_WITHOUT_CGROUP_V1):
-        why = f"this host has cgroup v1, which {named or 'the newest node image'} refuses: "
+        why = f"this host uses cgroup v1, which {named or 'the newest node image'} does not support: "
         return LAST_FOR_CGROUP_V1, f"{why}{LAST_FOR_CGROUP_V1.partition('@')[0]} is used instead"
     return "", ""
 

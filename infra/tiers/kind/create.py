@@ -41,7 +41,7 @@ def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
     _fetch_node_image(cluster, body)
     root = str(cluster.docker.info().get("DockerRootDir", ""))
     cluster.remember(name=name, fingerprint=mark, image=image, complete=False, dockerRoot=root)
-    cluster.context.console.say(f"  making the cluster {name}")
+    cluster.context.console.say(f"  creating the cluster {name}")
     argv = cli.create(tools.kind.path, name, config, cluster.kubeconfig)
     environment = tools.kind_environment(cluster.kubeconfig)
     try:
@@ -49,7 +49,7 @@ def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
     except PlatformError as error:
         if SLOW_BOOT not in error.why:
             raise
-        cluster.context.console.say("  the node was slower than kind waits for it: once more")
+        cluster.context.console.say("  the node took longer than kind waits; trying once more")
         cluster.docker.end_containers([n.name for n in cluster.nodes()])
         _follow(cluster, shell.spawn(argv, env=environment), timeout)
     adopt(cluster, cluster.nodes())
@@ -80,9 +80,9 @@ def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:
         said = [_words(line) for line in (done.err if done else "").splitlines() if line.strip()]
         raise PlatformError(
             error.code,
-            f"the cluster {cluster.name} could not be made",
+            f"the cluster {cluster.name} could not be created",
             why=next((line for line in said if line.startswith("ERROR")), said[-1] if said else ""),
-            steps=("invoke kind.logs writes all there is to know", "invoke doctor --tier kind", "invoke kind.up"),
+            steps=("invoke kind.logs collects a diagnostic report", "invoke doctor --tier kind", "invoke kind.up"),
             details={"log": said[-20:]},
         ) from error
     except BaseException:
@@ -124,7 +124,7 @@ def _trust(cluster: Cluster) -> None:
 def _existing(bundle: str) -> Path:
     path = Path(bundle).expanduser().resolve()
     if not path.is_file():
-        steps = ("name a file with certificates in PEM form",)
+        steps = ("give a file with PEM certificates",)
         raise PlatformError("SETTING_INVALID", f"PLATFORM_CA_BUNDLE: there is no file {path}", steps=steps)
     return path
 

@@ -161,10 +161,10 @@ def unstash(cluster: Cluster, removal: Removal, kept: Path) -> None:
             os.rename(directory, cluster.volumes / volume.directory)
             return
         if not archive.is_file():
-            raise PlatformError("NOT_FOUND", f"{archive} is not there any more", steps=("invoke trash.list",))
+            raise PlatformError("NOT_FOUND", f"{archive} no longer exists", steps=("invoke trash.list",))
         if node is None:
-            steps = ("invoke kind.up makes a cluster; then the same command again",)
-            raise PlatformError("NOT_RUNNING", "there is no cluster to bring the volume back to", steps=steps)
+            steps = ("create a cluster with invoke kind.up, then run the same command again",)
+            raise PlatformError("NOT_RUNNING", "there is no cluster to restore the volume to", steps=steps)
         with _engine() as engine, archive.open("rb") as file:
             engine.put_archive(node.name, VOLUMES, file)
     except OSError as error:
@@ -226,7 +226,7 @@ def _engine() -> Iterator[Any]:
     try:
         yield client
     except (docker.errors.APIError, requests.RequestException) as error:
-        raise PlatformError("PROGRAM_FAILED", "Docker refused it", why=str(error)) from error
+        raise PlatformError("PROGRAM_FAILED", "Docker rejected the request", why=str(error)) from error
     finally:
         client.close()
 

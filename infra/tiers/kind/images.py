@@ -216,9 +216,9 @@ def pull(
     limited = re.search(r"toomanyrequests|rate limit", done.err, re.IGNORECASE)
     raise PlatformError(
         "SERVICE_FAILED",
-        f"the image {reference} cannot be had",
+        f"image {reference} is not available",
         why=("the registry's rate limit: " if limited else "") + done.last_line,
-        steps=(f"docker pull {reference}", f"or name another image in .env, e.g. {setting}=..."),
+        steps=(f"docker pull {reference}", f"or set another image in .env, e.g. {setting}=..."),
     )
 
 

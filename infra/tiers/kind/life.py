@@ -49,12 +49,12 @@ def wait_for_api(cluster: Cluster, timeout: float | None, nodes: Sequence[Node])
         Wait(cluster.context.console, look, timeout, "invoke kind.up", sleep=lambda _: time.sleep(0.3)).until_ready()
     except PlatformError as error:
         steps = (
-            "invoke kind.logs writes all there is to know",
+            "invoke kind.logs collects a diagnostic report",
             "invoke kind.down --keep-data, then invoke kind.up",
         )
         log = cluster.docker.logs(nodes[0].name, 20) if nodes else []
         raise PlatformError(
-            error.code, "the cluster does not come up", why=error.why, steps=steps, details={"log": log}
+            error.code, "the cluster did not come up", why=error.why, steps=steps, details={"log": log}
         ) from error
     finally:
         link.close()

@@ -74,7 +74,7 @@ class Docker:
         body = _object(done.out)
         if done.code != 0 or body.get("ServerErrors") or not body.get("ServerVersion"):
             said = "; ".join(body.get("ServerErrors") or []) or done.last_line
-            steps = ("start Docker (Docker Desktop, or `systemctl start docker`), then the same command again",)
+            steps = ("start Docker (Docker Desktop, or `systemctl start docker`), then run the same command again",)
             raise PlatformError("UNREACHABLE", "Docker does not answer", why=said, steps=steps)
         return body
 

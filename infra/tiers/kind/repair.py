@@ -37,9 +37,9 @@ def ensure(cluster: Cluster, tools: Tools, timeout: float | None) -> bool:
 
 def _say_when_changed(cluster: Cluster) -> None:
     if cluster.outdated():
-        steps = "`invoke kind.down --keep-data` and `invoke kind.up` make a new one with the same data"
+        steps = "`invoke kind.down --keep-data` and `invoke kind.up` create a new one with the same data"
         cluster.context.console.warn(
-            f"kind/cluster.yaml has changed since the cluster was made, which keeps its ports, mounts and "
+            f"kind/cluster.yaml has changed since the cluster was created, which keeps its ports, mounts and "
             f"node image: {steps}"
         )
 
@@ -57,17 +57,17 @@ def _mend(cluster: Cluster, tools: Tools, nodes: Sequence[Node]) -> str:
     )
     patience = life.API_BUDGET if cluster.record.get("complete") else HALF_MADE_PATIENCE
     if done.code == 0 and life.works_soon(cluster, patience):
-        cluster.context.console.say("  the cluster was made, but not recorded: it works, so it is used")
+        cluster.context.console.say("  the cluster was created but not recorded; it works and will be used")
         create.adopt(cluster, nodes)
         return RUNNING
     if not cluster.kept and _holds_data(cluster, nodes[0]):
         raise PlatformError(
             "DATA_INCOMPATIBLE",
-            f"the cluster {cluster.name} does not work, and there are volumes in its node",
+            f"the cluster {cluster.name} does not work, and its node contains volumes",
             why=done.last_line if done.code else "its API server does not answer",
-            steps=("invoke kind.logs writes all there is to know", "invoke kind.down --yes puts it away"),
+            steps=("invoke kind.logs collects a diagnostic report", "invoke kind.down --yes deletes it"),
         )
-    cluster.context.console.say("  the cluster was left half made: it is made anew (it holds no data of its own)")
+    cluster.context.console.say("  the cluster is incomplete; recreating it (it holds no data of its own)")
     cluster.docker.end_containers([n.name for n in nodes])
     cluster.kubeconfig.unlink(missing_ok=True)
     return ABSENT
@@ -80,7 +80,7 @@ def _await_other_kind(cluster: Cluster) -> None:
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if {"create", "cluster", str(cluster.kubeconfig)} <= set(words):
-            cluster.context.console.say("  waiting for the `kind create cluster` that is still at work")
+            cluster.context.console.say("  waiting for a `kind create cluster` that is still running")
             try:
                 process.wait(create.BUDGET)
             except psutil.TimeoutExpired:

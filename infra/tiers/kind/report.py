@@ -33,7 +33,7 @@ def write(tier: Kind, to: str) -> tuple[Path, list[tuple[str, str]]]:
     except OSError as error:
         if not to:
             raise stack.unwritable(path, error) from error
-        steps = ("name a directory, or leave --to out",)
+        steps = ("give a directory, or omit --to",)
         raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error
     parts: dict[str, Callable[[], None]] = {
         "checks": lambda: _checks(tier, path),
@@ -53,7 +53,7 @@ def _part(work: Callable[[], None]) -> str:
     try:
         work()
     except PlatformError as error:
-        return f"not there: {error.what}{f'; {error.why}' if error.why else ''}"
+        return f"not available: {error.what}{f'; {error.why}' if error.why else ''}"
     except OSError as error:
         return f"not written: {error}"
     return "written"

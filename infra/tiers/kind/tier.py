@@ -116,7 +116,7 @@ class Kind(Tier):
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
         """Programs, engine, cgroups, memory, disk, limits of the kernel, ports."""
-        instead = "in a cluster it is a value of charts (minio: engine=external), see helm/README.md"
+        instead = "in a cluster this is a chart value (minio: engine=external), see helm/README.md"
         endpoints.refuse_external(self.context.settings, TIER, instead)
         temporal_login.refuse_unusable(self.context.settings)
         obs = any(catalog.service(n).overlay == catalog.OVERLAY_OBS for n in names)
@@ -169,7 +169,7 @@ class Kind(Tier):
     def removals(self, services: Sequence[str]) -> list[Removal]:
         """The volumes that hold something."""
         for other in data.shared(services):
-            self.context.console.warn(f"{other} is in the same object store: its buckets go, too")
+            self.context.console.warn(f"{other} is in the same object store: its buckets are removed, too")
         return data.removals(self.cluster, services)
 
     def remove(self, removals: Sequence[Removal]) -> None:
@@ -195,7 +195,7 @@ class Kind(Tier):
         cluster.refuse_others()
         if not cluster.listening():
             there = bool(cluster.record)
-            text = "the cluster is stopped" if there else "there is no cluster of this stack"
+            text = "the cluster is stopped" if there else "this stack has no cluster"
             steps = ("invoke kind.start" if there else "invoke kind.up", "invoke kind.status")
             raise PlatformError("NOT_RUNNING", text, steps=steps)
         return cluster

@@ -17,7 +17,7 @@ DISK_NEEDED = 500_000_000
 """Bytes that must be free: PostgreSQL 50 MB, write-ahead log up to 1 GB only under load, Temporal, some data."""
 DISK_WARN = 2_000_000_000
 MEMORY_NEEDED = {False: 600_000_000, True: 1_200_000_000}
-"""Bytes of free memory wanted: measured need (core 350 MB, with MLflow 800 MB) and some room."""
+"""Bytes of free memory to have: the measured need (core 350 MB, with MLflow 800 MB) and some headroom."""
 
 
 def programs(found: Programs) -> list[Check]:
@@ -42,7 +42,9 @@ _BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S
 
 def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
     """One failure for each port that cannot be had, with its holder and the setting that moves it."""
-    return [_port(conflict, own_home) for conflict in conflicts] or [Check("ports", "ok", "no other program has them")]
+    return [_port(conflict, own_home) for conflict in conflicts] or [
+        Check("ports", "ok", "not in use by another program")
+    ]
 
 
 def _port(conflict: Conflict, own_home: Path) -> Check:
@@ -58,7 +60,7 @@ def _port(conflict: Conflict, own_home: Path) -> Check:
     return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
 
 
-_UNSEEN = " by a process that cannot be seen: another user's, or a connection that is about to end"
+_UNSEEN = " by a process this user cannot see: another user's, or a closing connection"
 
 
 def by_whom(holder: Holder, foreign: bool) -> str:
@@ -75,7 +77,7 @@ def disk(home: Path) -> Check:
     text = f"{human_bytes(free)} free in {existing}"
     if free < DISK_NEEDED:
         remedy = f"free {human_bytes(DISK_NEEDED - free)}, or set PLATFORM_STATE_DIR to another disk"
-        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_NEEDED)} are needed", remedy)
+        return Check("disk", "fail", f"only {text}; {human_bytes(DISK_NEEDED)} is needed", remedy)
     return Check("disk", "warn" if free < DISK_WARN else "ok", text, "")
 
 
@@ -85,5 +87,5 @@ def memory(obs: bool) -> Check:
 
     free = psutil.virtual_memory().available
     needed = MEMORY_NEEDED[obs]
-    text = f"{human_bytes(free)} of memory available, about {human_bytes(needed)} are needed"
+    text = f"{human_bytes(free)} of memory available, about {human_bytes(needed)} is needed"
     return Check("memory", "ok" if free >= needed else "warn", text, "close other programs" if free < needed else "")

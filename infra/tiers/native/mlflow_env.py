@@ -44,7 +44,7 @@ def ensure(root: Path, console: Console) -> Path:
     """
     if ready(root):
         return python_of(root)
-    console.say("  installing MLflow into .venv-mlflow (once; under a minute with a quick package index)")
+    console.say("  installing MLflow into .venv-mlflow (once; takes under a minute with a fast package index)")
     target = root / DIRECTORY
     uv = shell.find("uv")
     make = (
@@ -73,6 +73,6 @@ def _cannot_install(error: PlatformError) -> PlatformError:
         error.code,
         "MLflow could not be installed; the core services are not affected",
         why=error.why,
-        steps=("see whether the package index can be reached, then run the same command again", *error.steps),
+        steps=("check that the package index can be reached, then run the same command again", *error.steps),
         details=error.details,
     )

@@ -229,8 +229,8 @@ def recorded(home: Path) -> str:
     if engine and engine not in _ENGINES:
         raise PlatformError(
             "DATA_INCOMPATIBLE",
-            f"{note} is damaged: it says which program wrote the object stores' data",
-            steps=("write that program's name into it: rclone, unless you have chosen another one",),
+            f"{note} is damaged; it names the program that wrote the object stores' data",
+            steps=("write that program's name into it: rclone, unless you chose another one",),
         )
     return engine
 

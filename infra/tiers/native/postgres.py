@@ -105,7 +105,7 @@ def os_user(settings: Settings) -> tuple[int, int]:
             return entry.pw_uid, entry.pw_gid
     raise PlatformError(
         "SETTING_INVALID",
-        f"PostgreSQL does not run as root, and there is no user {chosen or 'postgres or nobody'} to run it",
+        f"PostgreSQL does not run as root, and there is no user {chosen or 'postgres or nobody'} to run it as",
         why=f"PLATFORM_POSTGRES_OS_USER comes from {settings.origin('PLATFORM_POSTGRES_OS_USER')}",
         steps=("set PLATFORM_POSTGRES_OS_USER to an existing user other than root",),
     )
@@ -139,12 +139,12 @@ def check_version(place_: Place, found: Program) -> None:
     if data_major != major:
         steps = (
             f"set PLATFORM_POSTGRES_BIN to the bin directory of PostgreSQL {data_major}",
-            "or move that directory away and start with empty databases",
+            "or move that directory away to start with empty databases",
         )
         raise PlatformError(
             "DATA_INCOMPATIBLE",
-            f"the data in {place_.data} was made by PostgreSQL {data_major}, the program is PostgreSQL {major}",
-            why="PostgreSQL cannot open data of another major version; nothing was touched",
+            f"the data in {place_.data} was created by PostgreSQL {data_major}, but the program is PostgreSQL {major}",
+            why="PostgreSQL cannot open the data of another major version; nothing was changed",
             steps=(*_move_to(data_major, major), *steps),
             details={"data": data_major, "program": major, "path": str(place_.data)},
         )
@@ -163,7 +163,7 @@ def data_version(data: Path) -> str:
 
 def _move_to(data_major: str, major: str) -> tuple[str, ...]:
     older = data_major.isdigit() and int(data_major) < int(major)
-    return ("move the data to it: invoke db.upgrade (the old storage is kept)",) if older else ()
+    return ("upgrade the data: invoke db.upgrade (the old storage is kept)",) if older else ()
 
 
 def program_major(place_: Place) -> str:
@@ -184,9 +184,9 @@ def install(place_: Place, found: Program) -> None:
     if found.origin != "bundled":
         raise PlatformError(
             "PROGRAM_MISSING",
-            f"{found.path} cannot be reached by the user that runs PostgreSQL",
-            why="PostgreSQL does not run as root, and a directory on the way is private",
-            steps=(f"open the way: chmod o+x the directories above {found.path}", "or do not run as root"),
+            f"the user that runs PostgreSQL cannot access {found.path}",
+            why="PostgreSQL does not run as root, and a parent directory is private",
+            steps=(f"allow access: chmod o+x the directories above {found.path}", "or do not run as root"),
         )
     packages, target = found.path.parents[2], place_.bin.parents[2]
     temporary = Path(tempfile.mkdtemp(dir=_mkdirs(target.parent)))

@@ -30,7 +30,7 @@ def service(spec: Spec, state: State | None, supervised: bool) -> ServiceStatus:
     return ServiceStatus(
         spec.name,
         "unsupervised" if alone else state.state,
-        "nobody would restart it: its supervisor has ended, invoke up starts another" if alone else state.detail,
+        "its supervisor has ended, so nothing would restart it; invoke up starts a new one" if alone else state.detail,
         state.pid if live else None,
         restarts=state.restarts,
         since=state.since,

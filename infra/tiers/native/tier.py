@@ -41,7 +41,7 @@ class Native(Tier):
             services.programs(self.context.settings, self.home, self.context.stack.name)
         except PlatformError as error:
             return Availability(False, f"{error.what}; {error.why}".removesuffix("; "), error.steps)
-        return Availability(True, "needs nothing but this Python environment")
+        return Availability(True, "needs only this Python environment")
 
     @property
     def builder(self) -> Builder:
@@ -90,9 +90,7 @@ class Native(Tier):
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
         """Programs, data version, ports, disk and memory."""
-        endpoints.refuse_external(
-            self.context.settings, NAME, "remove that setting: the stores of this machine are used"
-        )
+        endpoints.refuse_external(self.context.settings, NAME, "remove that setting to use the stores on this machine")
         builder = self.builder
         postgres.check_version(builder.programs.postgres, builder.programs.found["postgres"])
         object_store.check_origins(builder.programs.store.engine, builder.settings)
@@ -141,7 +139,7 @@ class Native(Tier):
         where, login = builder.programs.postgres, builder.endpoints.postgres
         postgres.install(where, builder.programs.found["postgres"])
         if not where.initialised:
-            self.context.console.say("  making the databases' directory")
+            self.context.console.say("  creating the database directory")
             postgres.initialise(where, builder.home, login.user, login.password)
         postgres.forget_recycled_pid(where)
 
@@ -261,7 +259,7 @@ def _moved(builder: Builder, spec: supervise.Spec) -> str:
     if question == spec.probe:
         return ""
     port = f" (port {spec.probe['port']})" if spec.probe.get("port") != question.get("port") else ""
-    return f"was started with other settings{port}; `invoke up` applies the present ones"
+    return f"was started with other settings{port}; `invoke up` applies the current ones"
 
 
 def _unfinished(data: Path) -> list[Path]:

@@ -19,7 +19,7 @@ STORES = frozenset(s.name for s in catalog.SERVICES if s.login == catalog.STORE_
 def directory(removal: Removal) -> Path:
     """The directory of a removal. Raises ValueError for a volume, which this tier has none of."""
     if removal.path is None:
-        raise ValueError(f"{removal.place} is no directory")
+        raise ValueError(f"{removal.place} is not a directory")
     return removal.path
 
 
@@ -65,12 +65,12 @@ def unstash(home: Path, removal: Removal, kept: Path) -> None:
     """
     data, there = directory(removal), _kept(kept)
     if not there.is_dir() or there.is_symlink():
-        raise PlatformError("NOT_FOUND", f"{there} is not there any more", steps=("invoke trash.list",))
+        raise PlatformError("NOT_FOUND", f"{there} no longer exists", steps=("invoke trash.list",))
     engine = _engine(home, removal, kept)
     try:
         private.directory(data.parent, private.way())
         if data.exists():
-            raise FileExistsError(errno.EEXIST, "there is data in its place", str(data))
+            raise FileExistsError(errno.EEXIST, "its original place has data", str(data))
         if removal.service == "postgres" and postgres.is_root():
             stack.write_atomic(home / "postgres-data", f"{data}\n")
         os.rename(there, data)
@@ -89,8 +89,10 @@ def _engine(home: Path, removal: Removal, kept: Path) -> str:
     if now and object_store.layout(now) != object_store.layout(engine):
         raise PlatformError(
             "DATA_INCOMPATIBLE",
-            f"the kept data of {removal.service} was written by {engine}, the present data by {now}",
-            why="engines cannot read each other's data; nothing was touched",
-            steps=("first put the present data of both stores away: invoke reset -s minio-datasets,minio-results",),
+            f"the kept data of {removal.service} was written by {engine}, the current data by {now}",
+            why="engines cannot read each other's data; nothing was changed",
+            steps=(
+                "first move the current data of both stores to the trash: invoke reset -s minio-datasets,minio-results",
+            ),
         )
     return engine

@@ -21,7 +21,7 @@ def test_temporals_storage_is_refused_first_and_can_be_left_out_both_ways() -> N
         small = light(made)
         small.invoke("up", check=True)
         before = small.data("compose.ps")
-        refused(small.invoke("snapshot.restore", "full", "--yes"), 8, "--skip temporal", "nothing was touched")
+        refused(small.invoke("snapshot.restore", "full", "--yes"), 8, "--skip temporal", "nothing was changed")
         assert [c["id"] for c in small.data("compose.ps")] == [c["id"] for c in before]
         done = small.invoke("snapshot.restore", "full", "--skip", "temporal", "--yes", "--json")
         assert done.returncode == 11, done.stderr

@@ -114,7 +114,7 @@ def test_3_a_full_disk_is_said_with_what_is_needed_and_retention_does_not_run(si
     with site.link("platform") as link:
         link.execute("create table big as select n, md5(n::text) as t from generate_series(1, 200000) n")
     done = site.invoke("db.backup", "--to", str(small_disk), "--keep", "1")
-    refused(done, 10, "no space left in", "MB are needed", "BACKUP_FAILED")
+    refused(done, 10, "no space left in", "MB is needed", "BACKUP_FAILED")
     assert [e.name for e in small_disk.iterdir() if e.is_dir()] == [first.name]
     store.check_files(store.load(first))
 

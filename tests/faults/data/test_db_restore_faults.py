@@ -74,7 +74,7 @@ def test_one_database_under_another_name(site: Site, path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert site.content("new%20%22one%22") == before
     again = site.invoke("db.restore", "--from", str(path), "--database", "users", "--to", 'new "one"', "--yes")
-    refused(again, 2, "there is a database")
+    refused(again, 2, "there is already a database")
     with site.link() as link:
         link.execute('drop database "new ""one"""')
 
@@ -303,7 +303,9 @@ def test_rows_that_differ_are_found_and_their_order_is_left_out_of_account(site:
     assert site.invoke("db.verify", "--from", str(path)).returncode == 0
     table |= {**right, "rows": 7}
     (path / store.MANIFEST).write_text(json.dumps({**body, "sha256": store.digest_of(body)}))
-    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "is not the same", "other content", "plain")
+    refused(
+        site.invoke("db.restore", "--from", str(path), "--yes"), 10, "is not the same", "different content", "plain"
+    )
     _untouched(site, before)
 
 
@@ -512,7 +514,7 @@ def test_paths_that_are_no_backup_are_said_and_touch_nothing(site: Site, path: P
     refused(site.invoke(*restore, str(tmp_path / "nowhere")), 9, "there is no backup")
     refused(site.invoke(*restore, str(path / "manifest.json")), 9, "a backup is a directory")
     refused(site.invoke(*restore, str(tmp_path)), 10, "not a complete backup", "manifest.json")
-    refused(site.invoke(*restore, str(path.parent)), 10, f"name one of them: {path}")
+    refused(site.invoke(*restore, str(path.parent)), 10, f"choose one of them: {path}")
     refused(site.invoke("minio.restore", "--yes", "--from", str(path)), 10, "not of objects")
     refused(site.invoke("snapshot.restore", str(path), "--yes"), 10, "not a snapshot")
     refused(site.invoke("db.prune", "--keep", "0", "--to", str(site.target), "--yes"), 2, "--keep 0")

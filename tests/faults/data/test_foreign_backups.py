@@ -64,7 +64,7 @@ def test_a_directory_outside_is_never_written_to(site: Site, tmp_path: Path) -> 
     evil.parent.chmod(0o755)
     rewritten(path, lambda body: body["facts"]["databases"]["users"].update({"directory": str(evil)}))
     for words in (["db.verify"], ["db.restore", "--yes"]):
-        refused(site.invoke(*words, "--from", str(path)), 10, "BACKUP_DAMAGED", "not one of this tool", "evil")
+        refused(site.invoke(*words, "--from", str(path)), 10, "BACKUP_DAMAGED", "not written by this tool", "evil")
     listed = json.loads(site.invoke("db.list", "--to", str(site.target), "--json").stdout)["data"]
     assert "evil" in listed[-1]["problem"]
     assert not evil.exists()
@@ -79,7 +79,7 @@ def test_roles_that_are_none_are_refused_and_superusers_are_named(site: Site) ->
     done = site.invoke("db.restore", "--from", str(path), "--dry-run")
     assert "boss (superuser)" in done.stdout + done.stderr
     _with_roles(path, '[{"name": "boss"}]')
-    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "BACKUP_DAMAGED", "does not hold roles")
+    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "BACKUP_DAMAGED", "contains no roles")
 
 
 def _with_roles(path: Path, text: str) -> None:

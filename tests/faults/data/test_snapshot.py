@@ -180,7 +180,7 @@ def test_encrypted_only_its_key_opens_it(site: Site, tmp_path: Path) -> None:
     assert b"row 199" not in (path / "content.tar.age").read_bytes()
     change(site)
     refused(site.invoke("snapshot.restore", "sealed", "--yes"), 2, made["recipient"], "--identity")
-    refused(site.invoke("snapshot.verify", "sealed", "--identity", str(tmp_path / "other")), 5, "does not open")
+    refused(site.invoke("snapshot.verify", "sealed", "--identity", str(tmp_path / "other")), 5, "does not decrypt")
     assert site.invoke("snapshot.verify", "sealed", "--identity", str(tmp_path / "key")).returncode == 0
     done = site.invoke("snapshot.restore", "sealed", "--yes", "--identity", str(tmp_path / "key"))
     assert done.returncode == 0, done.stderr

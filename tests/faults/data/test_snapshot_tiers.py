@@ -48,7 +48,7 @@ def test_a_finished_training_crosses_to_compose_and_back(made: Stage, tmp_path: 
     made.invoke("snapshot.create", "here", "--tier", "native", check=True)
 
     stuck = ("snapshot.restore", "here", "--tier", "compose", "--yes")
-    refused(made.invoke(*stuck), 8, "--skip temporal", "nothing was touched")
+    refused(made.invoke(*stuck), 8, "--skip temporal", "nothing was changed")
     assert made.invoke("status", "--tier", "native").returncode == 0
     done = made.invoke(*stuck, "--skip", "temporal", "--json")
     assert done.returncode == 11, done.stderr

@@ -91,7 +91,7 @@ def test_an_engine_that_this_user_may_not_use(tmp_path: Path, place: Path) -> No
         # May read what root's checkout holds, but write nothing, to a socket least of all.
         ordinary = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         reads = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--")
-        refused(up(tmp_path, *ordinary, *reads, DOCKER_HOST=url), "may not use Docker", "usermod -aG docker")
+        refused(up(tmp_path, *ordinary, *reads, DOCKER_HOST=url), "is not allowed to use Docker", "usermod -aG docker")
 
 
 def test_compose_version_1_is_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_program_that_does_not_work_is_not_called_old(planned: Product, tmp_pa
     (Path(own) / "helm").chmod(0o755)
     found = planned.having(PLATFORM_KIND_BIN=own).error("kind.up", expect=5)
     assert found["code"] == "PROGRAM_MISSING"
-    assert "helm does not tell its version" in found["message"]
+    assert "helm does not report its version" in found["message"]
 
 
 def test_docker_that_is_missing_is_named(planned: Product) -> None:
@@ -158,7 +158,7 @@ def test_a_disk_that_is_nearly_full_is_said_before_anything_is_made(planned: Pro
         found = planned.having(PATH=f"{shim}{os.pathsep}{os.environ['PATH']}").error("kind.up", expect=4)
     assert found["code"] == "PREFLIGHT_FAILED"
     assert f"free at {disk}" in said(found)
-    assert "make room" in said(found)
+    assert "free space" in said(found)
 
 
 @contextlib.contextmanager

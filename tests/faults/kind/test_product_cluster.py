@@ -77,9 +77,9 @@ def test_a_cluster_left_half_made_is_made_anew(planned: Product) -> None:
     killed_tree(task)
     assert len(planned.nodes()) == 1
     status = planned.invoke("kind.status", expect=9)
-    assert "half made" in status.stdout
+    assert "incomplete" in status.stdout
     done = planned.invoke("kind.up")
-    assert "half made" in done.stderr
+    assert "incomplete" in done.stderr
     assert planned.data("kind.status")["state"] == "ready"
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_is_killed_while_kind_works_is_finished_by_the_next(up: Produ
     task.communicate(timeout=30)
     made = up.nodes()[0].id
     done = up.invoke("kind.up")
-    assert "still at work" in done.stderr or "it works, so it is used" in done.stderr
+    assert "that is still running" in done.stderr or "it works and will be used" in done.stderr
     assert [n.id for n in up.nodes()] == [made]
 
 
@@ -142,7 +142,7 @@ def test_a_kubeconfig_that_was_moved_away_is_written_anew(up: Product) -> None:
     before = ours.read_text(encoding="utf-8")
     ours.rename(ours.with_name("moved-away"))
     try:
-        assert "it is used" in up.invoke("kind.up").stderr
+        assert "will be used" in up.invoke("kind.up").stderr
         assert ours.read_text(encoding="utf-8") == before
     finally:
         ours.write_text(before, encoding="utf-8")

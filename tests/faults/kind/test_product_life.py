@@ -186,7 +186,7 @@ def test_down_asks_and_takes_a_snapshot_that_brings_everything_back(up: Product)
 
 def test_down_of_a_stopped_cluster_puts_the_volumes_into_the_trash(up: Product) -> None:
     up.invoke("kind.stop")
-    assert "copied into the trash" in up.invoke("kind.down", expect=3).stderr
+    assert "copied to the trash" in up.invoke("kind.down", expect=3).stderr
     up.invoke("kind.down", "--yes")
     entries = {e["service"]: e["name"] for e in up.data("trash.list")}
     assert "postgres" in entries

@@ -24,7 +24,7 @@ def test_a_missing_database_is_made_again_by_up_and_named(running: Victim, name:
     before = tools.pids(running)
     doctor = running.invoke("doctor")
     assert (doctor.returncode, name in doctor.stdout) == (4, True)
-    assert f"made the missing database {name}" in running.up().stderr
+    assert f"created the missing database {name}" in running.up().stderr
     assert tools.pids(running) == before
     with psycopg.connect(deposit.ends.database_url(name)) as link:
         assert link.execute("select 1").fetchone() == (1,)
@@ -38,8 +38,8 @@ def test_a_missing_bucket_is_made_again_by_up_and_named(running: Victim, bucket:
     doctor = running.invoke("doctor")
     assert (doctor.returncode, bucket.name in doctor.stdout) == (4, True)
     said = running.up().stderr
-    assert f"made the missing bucket {bucket.name}" in said
-    assert said.count("made the missing") == 1
+    assert f"created the missing bucket {bucket.name}" in said
+    assert said.count("created the missing") == 1
     assert store.request("HEAD", f"/{bucket.name}").status == 200
 
 
@@ -138,7 +138,7 @@ def test_reset_of_everything_removes_all_data_and_up_starts_afresh(fresh_platfor
     fresh_platform.invoke("reset", "--yes", check=True)
     tools.assert_nothing_runs(fresh_platform)
     assert not [d for d in directories.values() if d.exists()]
-    assert "there is no data to remove" in fresh_platform.invoke("reset").stdout
+    assert "no data to remove" in fresh_platform.invoke("reset").stdout
     fresh_platform.up()
     Deposit(fresh_platform).put().check()
 
@@ -158,7 +158,7 @@ def test_what_reset_has_removed_comes_back_whole(fresh_platform: Victim) -> None
 
 def test_reset_without_a_way_back(fresh_platform: Victim) -> None:
     fresh_platform.up()
-    tools.refused(fresh_platform.invoke("reset", "--no-backup"), 3, "deletes for ever", "--no-backup needs --yes")
+    tools.refused(fresh_platform.invoke("reset", "--no-backup"), 3, "permanently deletes", "--no-backup needs --yes")
     fresh_platform.invoke("reset", "--no-backup", "--yes", check=True)
     assert fresh_platform.stage.data("trash.list") == []
     assert not [d for d in tools.data_directories(fresh_platform).values() if d.exists()]

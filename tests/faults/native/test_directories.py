@@ -77,7 +77,7 @@ def test_a_file_in_place_of_the_state_directory_is_refused(unused: Victim, tmp_p
 def test_a_disk_that_is_too_small_is_found_before_the_start(unused: Victim, mount: Mount) -> None:
     where = mount("small", "size=100m")
     victim = _at(unused, where / "state")
-    tools.refused(victim.invoke("up"), 4, "MB free", str(where), "500 MB are needed", "PLATFORM_STATE_DIR")
+    tools.refused(victim.invoke("up"), 4, "MB free", str(where), "500 MB is needed", "PLATFORM_STATE_DIR")
     assert not (where / "state" / "native").exists()
     done = victim.invoke("doctor")
     assert done.returncode == 4

@@ -165,7 +165,7 @@ def test_of_two_ups_at_once_the_second_is_told_who_is_at_work(stopped: Victim) -
     first = tools.start(stopped, "up")
     tools.until("the lock", lambda: _locked_by(stopped, first))
     said = tools.refused(stopped.invoke("up"), 12, f"pid {first.pid}", "`up`", "since", "LOCKED")
-    assert "wait until it is done" in said
+    assert "wait until it finishes" in said
     assert tools.ended(first).returncode == 0
     tools.assert_runs_once(stopped)
 

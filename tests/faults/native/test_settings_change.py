@@ -31,7 +31,7 @@ def test_another_postgresql_password_is_refused_at_once_by_a_server_that_starts(
 ) -> None:
     running.invoke("down", check=True)
     wrong = tools.with_settings(running, POSTGRES_PASSWORD=WRONG)
-    said = tools.refused(wrong.invoke("up"), 5, "postgres", "refuses our login", "LOGIN_REFUSED")
+    said = tools.refused(wrong.invoke("up"), 5, "postgres", "refuses the login", "LOGIN_REFUSED")
     assert WRONG not in said
     assert "not ready within" not in said
     assert wrong.invoke("status").returncode == 7

@@ -49,7 +49,7 @@ def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Complet
         (("logs", "-s", "temporl"), ("temporl", "did you mean temporal?", "the services are")),
         (("restart", "-s", "postgress"), ("postgress", "did you mean postgres?")),
         (("logs", "redis"), ("there is no task 'redis'", "invoke logs -s redis")),
-        (("status", "-s", "redis"), ("there is no task 'redis'", "status takes no service by name")),
+        (("status", "-s", "redis"), ("there is no task 'redis'", "status does not take a bare service name")),
         (("reset", "-s", "rediss", "--yes"), ("rediss", "did you mean redis?")),
         (("env", "--shell", "tcsh"), ("tcsh", "fish")),
     ],

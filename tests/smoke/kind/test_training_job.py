@@ -116,7 +116,7 @@ def test_a_job_killed_for_memory_says_so(platform: Platform) -> None:
     job = start(platform, "--as", "job", "--command", "python3 -c 'x = bytearray(8 * 10**9)'")
     found = ended(platform, job)
     assert found["state"] == "failed"
-    assert "killed for memory" in found["error"]
+    assert "killed: out of memory" in found["error"]
 
 
 def test_an_image_that_does_not_exist_ends_it_with_the_reason(platform: Platform) -> None:

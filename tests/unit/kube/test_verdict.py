@@ -73,7 +73,7 @@ def test_a_container_that_runs_is_not_blamed_for_its_past() -> None:
 def test_killed_for_memory_names_the_limit() -> None:
     seen = verdict.judge(of(o.pod(container=o.waiting("CrashLoopBackOff", restarts=1, reason="OOMKilled"))))
     assert seen.state == "failed"
-    assert "killed for memory (its limit is 64Mi)" in seen.detail
+    assert "killed: out of memory (its limit is 64Mi)" in seen.detail
 
 
 def test_an_early_kill_for_memory_does_not_count() -> None:
@@ -124,7 +124,10 @@ def unschedulable(message: str) -> dict[str, Any]:
 
 def test_a_pod_that_fits_on_no_node() -> None:
     seen = verdict.judge(of(unschedulable("0/1 nodes are available: 1 Insufficient memory. preemption: none")))
-    assert (seen.state, seen.detail) == ("failed", "fits on no node: 0/1 nodes are available: 1 Insufficient memory")
+    assert (seen.state, seen.detail) == (
+        "failed",
+        "does not fit on any node: 0/1 nodes are available: 1 Insufficient memory",
+    )
 
 
 def test_disk_pressure_is_said() -> None:

@@ -190,7 +190,7 @@ def test_what_a_task_says_of_a_signal_itself_stays(capsys: pytest.CaptureFixture
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
         except KeyboardInterrupt:
-            raise PlatformError("INTERRUPTED", "the training goes on", steps=("invoke train.cancel x",)) from None
+            raise PlatformError("INTERRUPTED", "the training continues", steps=("invoke train.cancel x",)) from None
         raise AssertionError
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -109,7 +109,7 @@ def test_exactly_one_object_on_stdout(results: Results, call: str) -> None:
 
 def test_help_of_a_task_shows_its_example_and_explains_its_options(results: Results) -> None:
     assert "Example: invoke up" in results["help"].stdout
-    assert re.search(r"--obs +also MLflow", results["help"].stdout)
+    assert re.search(r"--obs +also start MLflow", results["help"].stdout)
 
 
 def test_completion_knows_the_options_of_a_task(results: Results) -> None:

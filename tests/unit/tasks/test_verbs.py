@@ -117,7 +117,7 @@ def test_with_nothing_running(tier: Tier, said: Captured) -> None:
     assert codes == {"status": 9, "down": 0, "wait": 9, "restart": 9, "reset": 0, "env": 0, "version": 0}
     out, err = said()
     assert "nothing was running" in out
-    assert "there is no data to remove" in out
+    assert "no data to remove" in out
     assert "Traceback" not in err
 
 
@@ -154,7 +154,7 @@ def test_up_shows_no_password_of_the_users_own(tier: Tier, said: Captured, monke
 
 def test_status_codes(up: Tier, said: Captured) -> None:
     assert call("status") == 0
-    assert "ready on the tier native" in said()[0]
+    assert "ready on the native tier" in said()[0]
     up.found[1] = ServiceStatus("redis", "backoff", "exit 1; next try in 1 s")
     assert call("status") == 7
     assert "exit 1; next try in 1 s" in said()[0]
@@ -168,7 +168,7 @@ def test_status_why_names_the_culprit_and_its_victims(up: Tier, said: Captured) 
     ]
     assert call("status", why=True) == 7
     out = said()[0]
-    assert out.splitlines() == ["postgres is failed: exit 1; invoke logs -s postgres", "waiting for that: mlflow"]
+    assert out.splitlines() == ["postgres is failed: exit 1; invoke logs -s postgres", "waiting for it: mlflow"]
 
 
 def test_status_as_data(up: Tier, said: Captured) -> None:
@@ -244,7 +244,7 @@ def test_reset_without_consent_deletes_nothing(up: Tier, data: Path, said: Captu
     out, err = said()
     assert json.loads(out)["error"]["code"] == "CONFIRMATION_NEEDED"
     assert str(data / "postgres") in err, "the plan is shown all the same"
-    assert "stops the platform first" in err
+    assert "platform is stopped first" in err
     assert (data / "postgres").exists()
     assert up.asked == []
 
@@ -266,7 +266,7 @@ def test_reset_says_the_way_back(up: Tier, data: Path, said: Captured) -> None:
 def test_reset_for_good_needs_consent_on_the_command_line(up: Tier, data: Path, said: Captured) -> None:
     assert call("reset", no_backup=True) == 3
     assert (data / "redis").exists()
-    assert "deletes for ever" in said()[1]
+    assert "permanently deletes" in said()[1]
     assert call("reset", no_backup=True, yes=True) == 0
     assert not (data / "redis").exists()
     assert not (data / "trash").exists()

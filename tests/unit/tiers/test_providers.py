@@ -175,7 +175,7 @@ def test_a_directory_that_lacks_a_program_is_none(
 ) -> None:
     directory = postgres_in(tmp_path / "pg", *(n for n in POSTGRES if n != lacking))
     error = refused(providers.postgres_bin, settings_of(tmp_path, PLATFORM_POSTGRES_BIN=str(directory)))
-    assert f"has no program {lacking} in it" in error.what
+    assert f"does not contain the program {lacking}" in error.what
     monkeypatch.setattr(providers, "_installed_postgres", lambda: iter([directory]))
     refused(providers.postgres_bin, settings_of(tmp_path))
 

@@ -96,8 +96,8 @@ DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
         (job(), [], RUNNING, "waiting for its pod"),
         (job(), [pod(phase="Running")], RUNNING, ""),
         (job({"type": "Complete"}), [ended(137), pod(phase="Succeeded")], SUCCEEDED, ""),
-        (job(), [ended(137, "OOMKilled")], FAILED, "killed for memory: it took more than its limit (1Gi)"),
-        (job(GIVEN_UP), [ended(137, "OOMKilled")], FAILED, "killed for memory"),
+        (job(), [ended(137, "OOMKilled")], FAILED, "killed: out of memory, over its limit (1Gi)"),
+        (job(GIVEN_UP), [ended(137, "OOMKilled")], FAILED, "killed: out of memory"),
         (job(), [ended(1)], FAILED, "exit status 1"),
         (job(), [ended(128, "StartError")], FAILED, "StartError"),
         (job(), [ended(75), pod(phase="Running")], RUNNING, ""),
@@ -106,7 +106,7 @@ DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
         (job(), [ended(143)], RUNNING, "its pod is starting"),
         (job(), [ended(1, conditions=DISRUPTED)], RUNNING, ""),
         (job(), [ended(1, reason_="x")], FAILED, "exit status 1"),
-        (job(GIVEN_UP), [ended(75), ended(75)], FAILED, "exit status 75, again and again: given up"),
+        (job(GIVEN_UP), [ended(75), ended(75)], FAILED, "exit status 75, repeatedly; giving up"),
         (job({"type": "Failed", "reason": "DeadlineExceeded"}), [], FAILED, "DeadlineExceeded"),
         (job(), [waiting("ErrImagePull", 3)], RUNNING, "ErrImagePull no such image"),
         (job(), [waiting("ImagePullBackOff", 16)], FAILED, "cannot start: ImagePullBackOff: no such image"),
@@ -222,5 +222,5 @@ def test_a_kubeconfig_that_leads_nowhere_is_an_error(tmp_path: Path, text: str) 
 
 
 def test_outside_a_cluster_jobs_need_a_kubeconfig(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="need a cluster"):
+    with pytest.raises(PlatformError, match="requires a cluster"):
         cluster.from_pod({}, tmp_path)

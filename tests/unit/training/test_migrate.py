@@ -33,7 +33,7 @@ def test_a_changed_migration_is_refused() -> None:
 
 
 def test_a_newer_database_is_refused() -> None:
-    with pytest.raises(PlatformError, match="0002, which this version does not know") as caught:
+    with pytest.raises(PlatformError, match="0002, which this version does not have") as caught:
         migrate.pending([ONE], {1: ONE.sha256, 2: TWO.sha256})
     assert caught.value.code == "DATA_INCOMPATIBLE"
 

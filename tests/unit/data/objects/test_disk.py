@@ -172,7 +172,9 @@ def test_an_object_of_a_bucket_that_the_manifest_does_not_name_is_damage(tmp_pat
     foreign(backup, buckets=[{"store": "s", "name": "other", "objects": 1, "bytes": 1}])
     error = code_of(verify.check, verify.located(tmp_path, "latest"))
     assert error.exit == ExitCode.BACKUP
-    assert "has an object of 'b', no bucket of it" in error.what  # a restore would pass it over, and end with 0
+    assert (
+        "has an object of 'b', which is not one of its buckets" in error.what
+    )  # a restore would pass it over, and end with 0
 
 
 def test_damage_names_the_file_and_its_keys(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_damage_names_the_file_and_its_keys(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(b"same").hexdigest()
     Pool(tmp_path).path(sha256).unlink()
     error = code_of(verify.check, backup)
-    assert f"{sha256} is missing; it holds b/one, b/two\\x07" in error.what
+    assert f"{sha256} is missing; it contains b/one, b/two\\x07" in error.what
 
 
 def test_a_kept_backup_keeps_its_contents(tmp_path: Path) -> None:

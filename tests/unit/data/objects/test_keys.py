@@ -13,14 +13,14 @@ UNSAFE = {
     "./x": "part .",
     "/abs": "absolute",
     "//x": "absolute",
-    "a//b": "two /",
+    "a//b": "two consecutive slashes",
     "dir/": "ends with /",
     "a\\b": "backslash",
     "CON": "reserved",
     "a/nul.txt": "reserved",
     "com1 .log": "reserved",
-    "trailing.": "dot or a blank",
-    "a /b": "dot or a blank",
+    "trailing.": "dot or a space",
+    "a /b": "dot or a space",
     "a:b": "Windows",
     "what?": "Windows",
     "bell\x07": "control",
@@ -52,7 +52,7 @@ def sieved(fold: objects_keys.Fold, *keys: str) -> dict[str, str]:
 def test_a_key_that_is_file_and_directory_is_refused_and_what_is_below_is_not() -> None:
     refused = sieved(objects_keys.exact, "dir", "dir-a", "dir/x", "other")
     assert list(refused) == ["dir"]
-    assert "beginning of other keys" in refused["dir"]
+    assert "prefix of other keys" in refused["dir"]
 
 
 def test_upper_and_lower_case_meet_only_where_the_file_system_says_so() -> None:

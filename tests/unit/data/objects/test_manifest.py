@@ -35,4 +35,4 @@ def test_what_this_tool_writes_has_no_problem() -> None:
     ],
 )
 def test_what_it_never_writes_is_refused(facts: dict[str, Any]) -> None:
-    assert "not one of this tool" in _judged(facts)
+    assert "not written by this tool" in _judged(facts)

@@ -84,7 +84,7 @@ def test_a_full_disk_is_said_with_what_is_needed(tmp_path: Path) -> None:
     log = {"log": ["pg_dump: error: could not write to file: No space left on device"]}
     with pytest.raises(PlatformError) as caught, postgres_backup._room(tmp_path, 5_000_000):
         raise PlatformError("BACKUP_FAILED", "pg_dump ended with 1", details=log)
-    assert "about 5 MB are needed" in caught.value.what
+    assert "about 5 MB is needed" in caught.value.what
 
 
 def test_children_end_with_their_task() -> None:

@@ -75,7 +75,7 @@ ENTRY = "facts/databases/users"
 )
 def test_what_it_never_writes_is_refused(tmp_path: Path, where: str, value: Any) -> None:
     found = manifest.judged(_loaded(tmp_path, {where: value}))
-    assert "not one of this tool" in found.problem
+    assert "not written by this tool" in found.problem
     with pytest.raises(PlatformError) as caught:
         backup.find(tmp_path, str(found.path))
     assert caught.value.code == "BACKUP_DAMAGED"
@@ -86,7 +86,7 @@ def test_what_it_never_writes_is_refused(tmp_path: Path, where: str, value: Any)
 def test_names_that_no_database_to_restore_has(tmp_path: Path, name: str) -> None:
     facts = manifest_facts(name)
     found = manifest.judged(_loaded(tmp_path, {"facts": facts}))
-    assert "no name of a database" in found.problem
+    assert "not a valid database name" in found.problem
 
 
 def test_a_foreign_backup_does_not_count_as_one_that_is_kept(tmp_path: Path) -> None:

@@ -59,4 +59,4 @@ def test_what_it_never_writes_is_refused(where: str, value: Any) -> None:
     for step in way:
         place = place[step]
     place[last] = value
-    assert "not one of this tool" in _judged(facts)
+    assert "not written by this tool" in _judged(facts)

@@ -11,7 +11,7 @@ from infra.errors import PlatformError
 from infra.tiers.compose.session import SECRET, Session, applied, make_figures, mounted
 from tests.unit.helpers import context_of, settings_of
 
-USUAL = Place("unix:///var/run/docker.sock", "its usual socket")
+USUAL = Place("unix:///var/run/docker.sock", "its default socket")
 
 
 def test_backups_write_their_figures_where_prometheus_looks(tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ def settings_of(root: Path, **values: str) -> settings.Settings:
         (replace(UP, state="restarting", restarts=1, code=2), "backoff", "exit code 2"),
         (replace(UP, state="restarting", restarts=3, code=2), "failed", "3 restarts"),
         (replace(UP, health="", restarts=3), "failed", "3 restarts"),
-        (replace(UP, state="restarting", code=137, oom=True, restarts=3), "failed", "killed for memory (limit 512 MB)"),
+        (
+            replace(UP, state="restarting", code=137, oom=True, restarts=3),
+            "failed",
+            "killed: out of memory (limit 512 MB)",
+        ),
         (replace(UP, state="exited", code=0, ended=300.0), "waiting", "for Compose"),
         (replace(UP, state="exited", code=1, ended=50.0), "waiting", "for Compose"),
         (replace(UP, state="created", error="no such file"), "failed", "no such file"),
@@ -64,7 +68,7 @@ def test_what_has_ended_when_compose_is_done_has_failed() -> None:
 
 def test_a_kill_for_memory_that_only_an_event_has_told_counts() -> None:
     found = judged(PART, replace(UP, state="restarting", restarts=1, code=137), 0.0, oom=True, busy=True)
-    assert found == ("failed", "killed for memory (limit 512 MB), 1 restarts")
+    assert found == ("failed", "killed: out of memory (limit 512 MB), 1 restarts")
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "ready"), (3, "failed")])
@@ -188,7 +192,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **answers: shell.Result) -> None:
 @pytest.mark.parametrize(
     ("answers", "code", "said"),
     [
-        ({}, "PROGRAM_MISSING", "no program `docker`"),
+        ({}, "PROGRAM_MISSING", "`docker` command is not installed"),
         ({"docker": shell.Result(1, "", "not a docker command")}, "COMPOSE_UNFIT", "not installed"),
         ({"docker": shell.Result(0, "2.20.0\n", "")}, "COMPOSE_UNFIT", "2.20.0 is too old"),
     ],

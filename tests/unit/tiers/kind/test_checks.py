@@ -35,7 +35,7 @@ def test_one_that_runs_is_only_warned(tmp_path: Path, monkeypatch: pytest.Monkey
     with_room(monkeypatch, 1.0)
     found = checks.room(str(tmp_path), tmp_path)
     assert found.status == "warn"
-    assert "make room" in found.remedy
+    assert "free space" in found.remedy
 
 
 def test_dockers_disk_in_a_virtual_machine_is_that_of_the_state(tmp_path: Path) -> None:

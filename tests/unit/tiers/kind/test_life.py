@@ -71,7 +71,7 @@ def wait(root: Path, *services: str, times: Sequence[float] = (0.0,), said: list
 def test_who_does_not_answer_yet_is_asked_again_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = replies(monkeypatch, {"redis": Finding(False, "it hung up")}, {})
+    asked = replies(monkeypatch, {"redis": Finding(False, "it closed the connection")}, {})
     assert wait(tmp_path, "postgres", "redis", "mlflow") == []
     assert asked == [["postgres", "redis"], ["redis"]]
 

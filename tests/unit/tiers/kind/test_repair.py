@@ -94,7 +94,7 @@ def test_one_that_does_not_work_is_made_anew(tmp_path: Path, monkeypatch: pytest
     assert stage.ensure() is True
     assert stage.asked == [("start", "platform-control-plane"), ("rm", "platform-control-plane")]
     assert stage.done == ["export kubeconfig", "create"]
-    assert "half made" in stage.said
+    assert "incomplete" in stage.said
 
 
 def test_one_with_volumes_inside_is_never_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

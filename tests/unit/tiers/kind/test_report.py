@@ -27,7 +27,7 @@ class Tier:
         return ("postgres",)
 
     def preflight(self, names: tuple[str, ...]) -> list[Check]:
-        return [Check("disk", "fail", "only 1 GB free", "make room")]
+        return [Check("disk", "fail", "only 1 GB free", "free space")]
 
     @property
     def tools(self) -> Any:
@@ -48,8 +48,8 @@ def written(tmp_path: Path, to: str = "", **settings: str) -> tuple[Path, dict[s
 def test_what_can_be_had_is_written_and_the_rest_says_why_not(tmp_path: Path) -> None:
     path, parts = written(tmp_path)
     assert parts["checks"] == parts["cluster"] == parts["trouble"] == "written"
-    assert parts["nodes"] == "not there: helm is not installed"
-    assert parts["status"] == "not there: the cluster is stopped; its containers have ended"
+    assert parts["nodes"] == "not available: helm is not installed"
+    assert parts["status"] == "not available: the cluster is stopped; its containers have ended"
     assert "only 1 GB free" in (path / "checks.txt").read_text()
 
 
