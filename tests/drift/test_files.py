@@ -85,3 +85,23 @@ def test_generated_files_are_not_ignored_by_git() -> None:
     assert ".env" in ignored
     assert not {".env.example", "docs/", "requirements/"} & set(ignored)
     assert (ROOT / ".env.example").exists()
+
+
+def named_in(text: str) -> set[str]:
+    """What a test's programs import or patch in strings: `infra.x.name`, of import lines and of points of faults."""
+    lines = re.findall(r"^from (infra[\w.]*) import (\w+)", text, re.MULTILINE)
+    points = re.findall(r'"(infra(?:\.\w+)+) (?:before|after)', text)
+    return {f"{module}.{name}" for module, name in lines} | set(points)
+
+
+def there(dotted: str) -> bool:
+    """Whether a module, or a name in a module, exists."""
+    module, _, name = dotted.rpartition(".")
+    if dotted in modules():
+        return True
+    return module in modules() and re.search(rf"\b{name}\b", modules()[module].read_text(encoding="utf-8")) is not None
+
+
+@pytest.mark.parametrize("path", [path for path in text_files() if path.startswith("tests/") and path.endswith(".py")])
+def test_code_inside_strings_of_the_tests_names_what_is_there(path: str) -> None:
+    assert sorted(name for name in named_in(read(path)) if not there(name)) == []

@@ -13,7 +13,7 @@ import pytest
 
 from infra.settings import ROOT
 from tests.faults.matrix import Matrix
-from tests.smoke.stage import UP_LIMIT, Completed, Stage, stage
+from tests.smoke.stage import GONE, UP_LIMIT, Completed, Stage, stage
 
 TIER = "native"
 WORKER = "training-worker"
@@ -70,7 +70,7 @@ class Victim:
         """End a service's process without warning; returns its pid once it is gone."""
         process = psutil.Process(self.pid(service))
         process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-        psutil.wait_procs([process], timeout=10)
+        psutil.wait_procs([process], timeout=GONE)
         return process.pid
 
     def left_over(self) -> list[str]:

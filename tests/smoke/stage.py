@@ -34,6 +34,10 @@ from tests.smoke import containers
 
 UP_LIMIT = 1800.0
 """Seconds for `up` including a first installation of MLflow; a hang ends there, nothing is measured by it."""
+HANG = 300.0
+"""Seconds after which something that should have happened never will; nothing is measured by it."""
+GONE = 60.0
+"""Seconds after which a process that is about to end is left over; a busy machine takes its time."""
 LAST_LINES = 30
 # Below the ports that systems give to outgoing connections (Linux: from 32768).
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000
@@ -114,12 +118,12 @@ class Stage:
 
     def _kill(self) -> list[str]:
         # A supervisor gives its lock back, and with it `down` its answer, a moment before its process is gone.
-        _, left = psutil.wait_procs(self.left_over(), timeout=5)
+        _, left = psutil.wait_procs(self.left_over(), timeout=GONE)
         names = [f"{p.pid} {command_line(p)}" for p in left]
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=10)
+        psutil.wait_procs(left, timeout=GONE)
         return names
 
 

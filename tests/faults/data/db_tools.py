@@ -179,7 +179,7 @@ class Site:
             link.close()
 
 
-def wait_for(what: str, condition: Any, limit: float = 30.0) -> None:
+def wait_for(what: str, condition: Any, limit: float = LIMIT) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + limit
     while not condition():

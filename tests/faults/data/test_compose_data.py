@@ -15,7 +15,7 @@ from scripts.run_tests import unavailable
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import NAMES, Site, wait_for
 from tests.smoke import containers
-from tests.smoke.stage import stage
+from tests.smoke.stage import HANG, stage
 
 LIGHT = {"PLATFORM_LIGHT": "yes"}
 OLD_IMAGE, OLD_MAJOR = "platform-rig/postgres-old:15", "15"
@@ -53,7 +53,7 @@ def test_24_a_container_that_is_killed_during_the_backup_is_no_success(running: 
         process = running.start("db.backup", "--to", str(running.target))
         wait_for("the dump", lambda: any("platform-db-" in name for name in running.clients()))
         engine.kill(box)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=HANG)
     assert process.returncode in (5, 10), said
     assert running.published() == [first.name]
     assert not running.parts()

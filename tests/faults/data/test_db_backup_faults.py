@@ -24,7 +24,7 @@ from infra.data import store
 from infra.locks import try_lock
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import NAMES, Site, refused, wait_for, within
-from tests.smoke.stage import command_line
+from tests.smoke.stage import GONE, HANG, command_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and modes")
 
@@ -78,7 +78,7 @@ def test_2_kill_9_of_pg_dump_ends_with_10_and_what_it_said(site: Site) -> None:
         time.sleep(0.5)
         for child in _dumps(process.pid):
             child.send_signal(signal.SIGKILL)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=HANG)
     assert process.returncode == 10, err + out
     assert "pg_dump was killed by signal 9" in err
     assert _hashes(site) == before
@@ -178,7 +178,7 @@ def test_23_ctrl_c_and_sigterm_end_it_within_two_seconds(site: Site, number: int
             children = _dumps(process.pid)
             began = time.monotonic()
             os.kill(process.pid, number)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=HANG)
             assert time.monotonic() - began < within(2)
             assert process.returncode == code, err
             assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
@@ -200,8 +200,8 @@ def test_23_at_thirty_random_moments_nothing_is_left_half(site: Site) -> None:
         for _ in range(1 + (number % 3 == 0)):  # some twice, at once
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, sent)
-        _, said = process.communicate(timeout=60)
-        took, (_, alive) = time.monotonic() - began, psutil.wait_procs(children, timeout=5)
+        _, said = process.communicate(timeout=HANG)
+        took, (_, alive) = time.monotonic() - began, psutil.wait_procs(children, timeout=GONE)
         # What was published a moment before may also meet a process that is on its way out.
         expected = (0, 128 + sent, -sent) if own.published() else (128 + sent,)
         if process.returncode not in expected or took > within(2) or alive or own.parts() or not _free(own.target):
@@ -222,7 +222,7 @@ def test_24_the_end_of_the_server_is_no_success(site: Site) -> None:
         process = site.start("db.backup", "--to", str(site.target))
         wait_for("the dump", lambda: _dumps(process.pid))
         site.victim.kill("postgres")
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANG)
     assert process.returncode in (5, 10), err
     site.victim.up()
     assert site.published() == [first.name]
@@ -258,7 +258,7 @@ def test_26_files_are_private_and_the_password_is_in_no_command_line(site: Site,
             process = site.start("db.backup", "--to", str(site.target))
             wait_for("the dump", lambda: _dumps(process.pid))
             commands = " ".join(command_line(p) for p in psutil.Process(process.pid).children(recursive=True))
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG)
     finally:
         os.umask(before)
     assert site.ends.postgres.password not in commands
@@ -301,7 +301,7 @@ def test_29_a_fence_that_cannot_be_had_is_said_and_the_snapshots_are_taken_toget
     wait_for("the dump, which begins after the last try", lambda: _dumps(process.pid))
     release.set()
     holder.join()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 11, err
     data = json.loads(out)["data"]
     fence = store.load(Path(data["path"])).facts["snapshots"]["fence"]

@@ -23,6 +23,7 @@ from infra.data import store
 from infra.errors import PlatformError
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import NAMES, Site, refused, wait_for, within
+from tests.smoke.stage import HANG
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and modes")
 
@@ -324,7 +325,7 @@ def test_23_ctrl_c_and_sigterm_end_the_filling_within_two_seconds(
     wait_for("both to sleep", lambda: _asleep(site) == 2 or process.poll() is not None)
     began = time.monotonic()
     os.kill(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG)
     assert time.monotonic() - began < within(2)
     assert process.returncode == code, said
     _untouched(site, before)
@@ -339,7 +340,7 @@ def _asleep(site: Site) -> int:
 
 _BETWEEN = """
 import os, signal, sys, threading
-from infra.data import postgres_restore as place
+from infra.data.postgres import restore as place
 real = place.swap_text
 def slow(*given):
     parts = real(*given).split(";\\n")

@@ -32,7 +32,7 @@ from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import takes_signals, wait_for, within
 from tests.rig.engines import boto, engine, open_uploads
-from tests.smoke.stage import command_line
+from tests.smoke.stage import GONE, HANG, command_line
 from tests.unit.helpers import free_port, serving
 
 BUCKET = "training-datasets"
@@ -81,7 +81,7 @@ def family(child: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def assert_clean(target: Path, started: list[psutil.Process]) -> None:
     """Nothing half, no process, and the lock is free."""
-    psutil.wait_procs(started, timeout=5)
+    psutil.wait_procs(started, timeout=GONE)
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     if not target.exists():
         return
@@ -111,7 +111,7 @@ def test_23_ctrl_c_and_sigterm_at_any_time_leave_nothing_half(filled: Victim, tm
         child.send_signal(sent)
         if number % 3 == 0:
             child.send_signal(sent)  # again, at once
-        child.communicate(timeout=30)
+        child.communicate(timeout=HANG)
         took = time.monotonic() - ended
         done = len(store.catalogue(target, records.KIND))
         expected = 0 if done else 128 + sent
@@ -154,8 +154,8 @@ def test_1_a_killed_backup_leaves_none_and_the_next_goes_on(filled: Victim, tmp_
         time.sleep(chance.uniform(0.1, 0.8))
         started = family(child)
         child.kill()
-        child.communicate(timeout=30)
-        psutil.wait_procs(started, timeout=5)
+        child.communicate(timeout=HANG)
+        psutil.wait_procs(started, timeout=GONE)
         assert [str(b.path) for b in store.catalogue(tmp_path, records.KIND)] == [good]
     last = json.loads(filled.invoke("minio.backup", "--to", str(tmp_path), "--json", check=True).stdout)["data"]
     assert last["objects"] == OBJECTS + 1
@@ -171,7 +171,7 @@ def test_13_a_second_run_on_the_same_target_ends_at_once(filled: Victim, tmp_pat
     second = filled.invoke("minio.backup", "--to", str(tmp_path), "--json")
     said = json.loads(second.stdout)["error"]
     child.kill()
-    child.communicate(timeout=30)
+    child.communicate(timeout=HANG)
     assert second.returncode == ExitCode.LOCKED
     assert str(child.pid) in said["why"]
     assert filled.invoke("minio.backup", "--to", str(tmp_path)).returncode == 0
@@ -190,7 +190,7 @@ def test_23_a_restore_that_is_stopped_leaves_no_upload_and_can_be_run_again(fill
         time.sleep(0.4 + number / 4)
         started, ended = family(child), time.monotonic()
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=30)
+        child.communicate(timeout=HANG)
         assert child.returncode in (0, ExitCode.INTERRUPTED)
         assert time.monotonic() - ended < within(ENDS_WITHIN)
         assert open_uploads(login_of(filled), BUCKET) == []
@@ -259,9 +259,9 @@ def test_26_everything_is_private_and_no_secret_is_shown(filled: Victim, tmp_pat
         while child.poll() is None:
             lines |= {command_line(p) for p in family(child) if p.is_running()}
             time.sleep(0.05)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=HANG)
     except psutil.Error:
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=HANG)
     finally:
         os.umask(before)
     assert child.returncode == 0, err

@@ -266,7 +266,7 @@ def test_1_kill_9_of_a_snapshot_leaves_none_and_the_next_run_sweeps(site: Site, 
 
 _SEALING = """
 import os, sys, time
-from infra.data import snapshot_age
+from infra.data.snapshot import age as snapshot_age
 real = snapshot_age._pack
 def slow(content, pipe):
     os.kill(os.getpid(), int(sys.argv.pop(1)))

@@ -15,6 +15,7 @@ import yaml
 from tests.faults.kind.cluster import run, until
 from tests.faults.kind.product import Product, product, said
 from tests.rig.kind import tools
+from tests.smoke.stage import HANG
 
 pytestmark = pytest.mark.usefixtures("rig")
 
@@ -68,7 +69,7 @@ def killed_tree(task: subprocess.Popen[str]) -> None:
     for process in victims:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    task.communicate(timeout=30)
+    task.communicate(timeout=HANG)
 
 
 def test_a_cluster_left_half_made_is_made_anew(planned: Product) -> None:
@@ -88,7 +89,7 @@ def test_a_run_that_is_killed_while_kind_works_is_finished_by_the_next(up: Produ
     task = up.begin("kind.up")
     until("the node's container is there", lambda: bool(up.nodes()), 120)
     task.send_signal(signal.SIGKILL)
-    task.communicate(timeout=30)
+    task.communicate(timeout=HANG)
     made = up.nodes()[0].id
     done = up.invoke("kind.up")
     assert "that is still running" in done.stderr or "it works and will be used" in done.stderr

@@ -14,6 +14,7 @@ from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
 from tests.faults.native.tools import Blocked, Deposit
+from tests.smoke.stage import HANG
 
 
 @pytest.mark.parametrize("name", ["platform", "labeler"])
@@ -99,7 +100,7 @@ async def _until_it_waits(deposit: Deposit) -> None:
 async def _told(deposit: Deposit, word: str) -> str:
     async with deposit.worker() as handle:
         await handle.signal(Blocked.tell, word)
-        found: str = await asyncio.wait_for(handle.result(), timedelta(seconds=tools.HANG).total_seconds())
+        found: str = await asyncio.wait_for(handle.result(), timedelta(seconds=HANG).total_seconds())
         return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
-from tests.smoke.stage import Completed, run, stage
+from tests.smoke.stage import HANG, Completed, run, stage
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Completed:
     (checkout / ".env").write_text(dotenv, encoding="utf-8")
     env = {k: v for k, v in victim.env.items() if k != "REDIS_PORT"}
-    return run([sys.executable, "-m", "invoke", *arguments], checkout, env, tools.HANG)
+    return run([sys.executable, "-m", "invoke", *arguments], checkout, env, HANG)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_env_file_that_is_no_text(untouched: Victim, checkout: Path) -> None:
     _in(checkout, untouched, "", "version")
     (checkout / ".env").write_bytes(b"REDIS_PORT=\xff\xfe\n")
     env = {k: v for k, v in untouched.env.items() if k != "REDIS_PORT"}
-    done = run([sys.executable, "-m", "invoke", "up"], checkout, env, tools.HANG)
+    done = run([sys.executable, "-m", "invoke", "up"], checkout, env, HANG)
     tools.refused(done, 2, str(checkout / ".env"), "UTF-8")
 
 

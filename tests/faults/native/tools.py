@@ -33,10 +33,8 @@ from infra.sigv4 import Store
 from infra.tiers.native import services as native_services
 from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
-from tests.smoke.stage import Completed
+from tests.smoke.stage import HANG, Completed
 
-HANG = 120.0
-"""Seconds after which something that should have happened never will; nothing is measured by it."""
 ROWS, KEYS = 50, 50
 
 
@@ -164,14 +162,14 @@ def assert_runs_once(victim: Victim) -> None:
     until(
         f"just {expected} to run",
         lambda: {p.pid for p in roots(victim)} == expected,
-        20,
+        HANG,
         lambda: "\n".join(f"{p.pid} {p.ppid()} {' '.join(p.cmdline())[:150]}" for p in roots(victim)),
     )
 
 
 def assert_nothing_runs(victim: Victim) -> None:
     """Nothing of the platform runs, after at most a moment for what is just ending."""
-    until(f"nothing to run, but there are {victim.left_over()}", lambda: not victim.stage.left_over(), 20)
+    until(f"nothing to run, but there are {victim.left_over()}", lambda: not victim.stage.left_over())
 
 
 @contextlib.contextmanager

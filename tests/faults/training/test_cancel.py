@@ -15,6 +15,7 @@ from infra.settings import ROOT
 from tests.faults.conftest import Victim
 from tests.faults.training.tools import Training, execute, processes_with, start, until
 from tests.smoke.platform import PYTHON
+from tests.smoke.stage import HANG
 
 # Two processes that ignore the request to stop, and progress.
 STUBBORN = """
@@ -66,7 +67,7 @@ def test_a_watched_training_that_is_cancelled_elsewhere_is_no_success(platform: 
     training = Training(platform, job_of(watcher))
     training.until_epoch(1)
     platform.invoke("train.cancel", training.id, check=True)
-    answer, _ = watcher.communicate(timeout=60)
+    answer, _ = watcher.communicate(timeout=HANG)
     envelope = json.loads(answer)
     assert watcher.returncode == 1
     assert envelope["error"]["code"] == "TASK_FAILED"
@@ -79,7 +80,7 @@ def test_ctrl_c_leaves_the_training_running(platform: Victim) -> None:
     training = Training(platform, job_of(watcher))
     training.until_epoch(1)
     watcher.send_signal(signal.SIGINT)
-    _, said = watcher.communicate(timeout=60)
+    _, said = watcher.communicate(timeout=HANG)
     assert watcher.returncode == 130
     assert f"invoke train.cancel {training.id}" in said
     assert training.row().state == "running"
