@@ -135,7 +135,9 @@ class Activities:
     def _environment(self, request: Request) -> dict[str, str]:
         if request.built_in:
             return own_environment(os.environ, self._contract)
-        return {**self._contract.values, **self._orders.environment(request.job)}
+        # A program whose output goes into a file would keep its lines back.
+        unbuffered = {"PYTHONUNBUFFERED": "1"}
+        return {**unbuffered, **self._contract.values, **self._orders.environment(request.job)}
 
 
 def refusal(job: str, reason: Refused) -> ApplicationError:

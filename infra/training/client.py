@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -144,16 +144,35 @@ def unfinished(contract: Contract) -> int:
 
 
 def find(contract: Contract, name: str) -> Job:
-    """The job of that id, brought up to date when its workflow is gone.
+    """The job of that id, or the newest (`latest`), or the one whose id begins so; brought up to date.
 
     Raises:
-        PlatformError: NOT_FOUND with a near miss; UNREACHABLE, LOGIN_REFUSED.
+        PlatformError: NOT_FOUND with a near miss; USAGE when several begin so; UNREACHABLE, LOGIN_REFUSED.
     """
     recent = newest(contract, 200)
-    job = next((j for j in recent if j.id == name), None) or _older(contract, name, bool(recent))
+    job = named(name, recent) or _older(contract, name, bool(recent))
     if job is None:
         raise _unknown(name, [j.id for j in recent])
     return job if job.final else _reconciled(contract, job)
+
+
+LATEST = "latest"
+
+
+def named(name: str, recent: Sequence[Job]) -> Job | None:
+    """The job that a name means, out of the newest ones (newest first).
+
+    Raises:
+        PlatformError: USAGE when several begin so.
+    """
+    if name == LATEST:
+        return next(iter(recent), None)
+    found = [j for j in recent if j.id == name] or [j for j in recent if name and j.id.startswith(name)]
+    if len(found) > 1:
+        some = ", ".join(j.id for j in found[:5])
+        what = f"{len(found)} trainings begin with {name}"
+        raise PlatformError("USAGE", what, why=some, steps=("give more of the id", f"or {LATEST} for the newest"))
+    return next(iter(found), None)
 
 
 def _older(contract: Contract, name: str, tables: bool) -> Job | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,26 @@ def _cluster(kubeconfig: Path, shape: Shape) -> Cluster:
     from infra.training import cluster
 
     return cluster.Cluster(cluster.from_kubeconfig(kubeconfig), shape.namespace)
+
+
+def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:
+    """What asks for the new lines of a Job's pods; None where it has none (any more)."""
+    import tempfile
+
+    from infra.training import cluster, job_manifest
+    from infra.training.job_runner import JobLog
+
+    found, name = _cluster(kubeconfig, job_manifest.Shape()), job_manifest.name(job)
+    log = JobLog(Path(tempfile.mkdtemp(prefix="training-log-")) / "log")
+
+    def news() -> list[str]:
+        with contextlib.suppress(cluster.Away, cluster.Refused):
+            return log.news(found, found.pods(name))
+        return []
+
+    with contextlib.suppress(cluster.Away, cluster.Refused):
+        return news if found.pods(name) else None
+    return None
 
 
 def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:

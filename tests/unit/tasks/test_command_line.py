@@ -23,7 +23,7 @@ VERBS = ("doctor", "down", "env", "logs", "reset", "restart", "status", "up", "v
 GOLDEN = {
     *VERBS,
     *(f"native.{verb}" for verb in VERBS),
-    *(f"train.{name}" for name in ("cancel", "list", "run", "show")),
+    *(f"train.{name}" for name in ("attach", "cancel", "list", "logs", "run", "show")),
 }
 """The tasks at the root and of the namespaces that are as old as this list."""
 
@@ -45,13 +45,14 @@ LIST_LOADS = {
         "infra.errors",
         "infra.console",
         "infra.context",
+        "infra.terminal",
         "infra.training",
         "infra.training.described",
     ),
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "root", "snapshot", "train")),
-    *(f"infra.tasks.{name}" for name in ("trash", "verbs")),
+    *(f"infra.tasks.{name}" for name in ("train_order", "train_show", "train_watch", "trash", "verbs")),
 }
 """What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""
 

@@ -10,6 +10,7 @@ from infra.errors import PlatformError
 from infra.training import client
 from infra.training.contract import Contract
 from infra.training.patience import Unavailable
+from tests.unit.training.test_train_task import job as a_job
 
 CONTRACT = Contract(endpoints.contract(endpoints.build(settings.load(environ={}), ())))
 NOW = datetime(2026, 11, 23, 23, 59, tzinfo=UTC)
@@ -69,3 +70,17 @@ def test_what_made_the_patience_end_is_told() -> None:
     with pytest.raises(PlatformError) as caught, client.answering(CONTRACT):
         raise Unavailable("PostgreSQL does not answer") from psycopg.errors.TooManyConnections("too many clients")
     assert (caught.value.code, caught.value.details["sqlstate"]) == ("DATABASE_BUSY", "53300")
+
+
+def test_a_training_by_its_id_its_beginning_or_the_newest() -> None:
+    recent = [a_job(id=name) for name in ("nets-20261124-aaaaaa", "digits-20261123-1a2b3c", "digits-20261123-1a2b3d")]
+    assert [client.named(name, recent) for name in ("latest", "nets", "digits-20261123-1a2b3d")] == [
+        recent[0],
+        recent[0],
+        recent[2],
+    ]
+    assert [client.named(name, []) for name in ("latest", "x", "")] == [None, None, None]
+    assert client.named("", recent) is None
+    with pytest.raises(PlatformError, match="2 trainings begin with digits") as caught:
+        client.named("digits", recent)
+    assert (caught.value.code, "digits-20261123-1a2b3c" in caught.value.why) == ("USAGE", True)

@@ -12,7 +12,7 @@ import pytest
 
 from infra.console import Console
 from infra.errors import PlatformError
-from infra.tasks import train
+from infra.tasks import train, train_order, train_watch
 from infra.training.client import Glimpse
 from infra.training.described import described
 from infra.training.jobs import Job
@@ -60,14 +60,14 @@ def test_wrong_orders_are_refused_before_anything_is_asked(
     epochs: int, experiment: str, command: str, code: str
 ) -> None:
     with pytest.raises(PlatformError) as caught:
-        train._order(epochs, experiment, command, located=True)
+        train_order.order(epochs, experiment, command, {}, located=True)
     assert caught.value.code == code
 
 
 def test_orders() -> None:
-    assert train._order(3, "", "", located=True).experiment == "digits"
-    assert train._order(3, "", "", located=True).config.epochs == 3
-    own = train._order(15, "", f"'{sys.executable}' -c pass", located=True)
+    assert train_order.order(3, "", "", {}, located=True).experiment == "digits"
+    assert train_order.order(3, "", "", {}, located=True).config.epochs == 3
+    own = train_order.order(15, "", f"'{sys.executable}' -c pass", {}, located=True)
     assert own.command[1:] == ("-c", "pass")
     assert (own.experiment, own.cwd) == ("command", os.getcwd())
 
@@ -82,31 +82,31 @@ def test_the_answer_for_programs() -> None:
 def test_a_failure_carries_the_reason_and_the_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("one\ntwo\n", encoding="utf-8")
-    where = train._where(log, tmp_path / "worker.log", in_cluster=True)
-    error = train._failure(job(state="failed", error="exit status 3", last_lines="one\ntwo"), where)
+    where = train_watch.where("x", log, tmp_path / "worker.log", in_cluster=True)
+    error = train_watch.failure(job(state="failed", error="exit status 3", last_lines="one\ntwo"), where)
     assert (error.code, int(error.exit), error.why) == ("TASK_FAILED", 1, "exit status 3")
     assert error.details["log"] == ["one", "two"]
     assert str(log) in error.steps[0]
 
 
-@pytest.mark.parametrize(("in_cluster", "named"), [(True, "in the cluster"), (False, "/nowhere/worker.log")])
+@pytest.mark.parametrize(("in_cluster", "named"), [(True, "invoke train.logs x"), (False, "/nowhere/worker.log")])
 def test_a_failure_names_no_log_that_is_not_here(in_cluster: bool, named: str) -> None:
-    where = train._where(Path("/nowhere/x.log"), Path("/nowhere/worker.log"), in_cluster)
-    error = train._failure(job(state="failed", error="exit status 3"), where)
+    where = train_watch.where("x", Path("/nowhere/x.log"), Path("/nowhere/worker.log"), in_cluster)
+    error = train_watch.failure(job(state="failed", error="exit status 3"), where)
     assert "/nowhere/x.log" not in error.steps[0]
     assert named in error.steps[0]
-    assert in_cluster or "cluster" not in error.steps[0]
+    assert "cluster" not in error.steps[0]
 
 
 def test_a_cancelled_training_is_no_success() -> None:
-    error = train._failure(job(state="cancelled", error="cancelled"), "its log: /logs/x.log")
+    error = train_watch.failure(job(state="cancelled", error="cancelled"), "its log: /logs/x.log")
     assert (error.code, error.what) == ("TASK_FAILED", "digits-20261123-1a2b3c has been cancelled")
 
 
 def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
     stream = io.StringIO()
     metrics = {"train_loss": 0.25, "val_accuracy": 0.9, "epoch_seconds": 0.1}
-    with train._lines(Console(stderr=stream)) as show:
+    with train_watch.lines(Console(stderr=stream)) as view:
         for glimpse in (
             Glimpse("queued"),
             Glimpse("queued"),
@@ -116,7 +116,7 @@ def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
             Glimpse("running", 1, 15, metrics, "PostgreSQL does not answer"),
             Glimpse("running", 2, 0, {}),
         ):
-            show(glimpse)
+            view.show(glimpse)
     assert stream.getvalue().splitlines() == [
         "queued",
         "running",
@@ -128,10 +128,10 @@ def test_progress_without_a_terminal_is_a_line_for_each_change() -> None:
 
 def test_a_long_wait_says_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    monkeypatch.setattr(train, "HEARTBEAT", 0)
-    with train._lines(Console(stderr=stream)) as show:
-        show(Glimpse("queued"))
-        show(Glimpse("queued"))
+    monkeypatch.setattr(train_watch, "HEARTBEAT", 0)
+    with train_watch.lines(Console(stderr=stream)) as view:
+        view.show(Glimpse("queued"))
+        view.show(Glimpse("queued"))
     assert stream.getvalue().splitlines()[1] == "queued (for 0.0 s): other trainings run first (invoke train.list)"
 
 
@@ -146,8 +146,8 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     stream = Screen()
-    with train._bar(Console(stderr=stream)) as show:
-        show(Glimpse("running", 3, 15, {"loss": 0.5}))
+    with train_watch.bar(Console(stderr=stream)) as view:
+        view.show(Glimpse("running", 3, 15, {"loss": 0.5}))
     assert "loss 0.5" in stream.getvalue()
     assert "3/15" in stream.getvalue()
 
@@ -162,3 +162,60 @@ def test_listing_the_tasks_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("task", train.TASKS)
 def test_every_task_has_help_and_an_example(task: Any) -> None:
     assert "Example: invoke train." in (task.__doc__ or "")
+
+
+def test_the_order_has_the_environment_of_the_shell_and_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of the shell")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "the platform's")
+    command = f"'{sys.executable}' -c pass"
+    own = train_order.order(15, "", command, {"A": "1", "HF_TOKEN": "given"}, located=True)
+    assert (own.env["HF_TOKEN"], own.env["A"], "POSTGRES_PASSWORD" in own.env) == ("given", "1", False)
+    assert "given" not in repr(own)
+    of_an_image = train_order.order(15, "", "python train.py", {"A": "1"}, located=False)
+    assert (of_an_image.env, of_an_image.command) == ({"A": "1"}, ("python", "train.py"))
+    with pytest.raises(PlatformError, match="--env is for a program of yours"):
+        train_order.order(15, "", "", {"A": "1"}, located=True)
+
+
+def test_variables_of_files_and_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "my env"
+    file.write_text("A=1\nB='two words'\n# no\nC=$HOME\nexport D=4\nE=\n", encoding="utf-8-sig")
+    found = train_order.variables(["B", "F=a=b", "G="], [str(file)], {"B": "of the shell"})
+    assert found == {"A": "1", "B": "of the shell", "C": "$HOME", "D": "4", "E": "", "F": "a=b", "G": ""}
+
+
+@pytest.mark.parametrize(
+    ("entries", "files", "words"),
+    [
+        (["HF_TOKEN"], [], "no such variable"),
+        (["=x"], [], "no name"),
+        (["A B=x"], [], "no name"),
+        ([], ["/no/such/file"], "cannot be read"),
+    ],
+)
+def test_variables_that_cannot_be_given_are_refused(entries: list[str], files: list[str], words: str) -> None:
+    with pytest.raises(PlatformError, match=words) as caught:
+        train_order.variables(entries, files, {})
+    assert caught.value.code == "USAGE"
+
+
+def test_what_a_training_prints_is_shown_above_its_progress() -> None:
+    stream = io.StringIO()
+    printed = ["== 2026-11-23T12:00:00Z training: python x", "loading", '{"epoch": 1}', "\x1b]0;title\x07", "{}"]
+    batches = [printed, [f"line {i}" for i in range(train_watch.AT_ONCE + 3)], []]
+    with train_watch.lines(Console(stderr=stream)) as view:
+        while train_watch._tell(view, Printing(batches)):
+            pass
+    said = stream.getvalue().splitlines()
+    assert said[:4] == ["loading", "\\u001b]0;title\\u0007", "{}", "line 0"]
+    assert said[-1] == "... 3 more lines are in the log"
+
+
+class Printing(train_watch.Source):
+    """A training that prints these batches of lines."""
+
+    def __init__(self, batches: list[list[str]]) -> None:
+        self.batches = batches
+
+    def news(self) -> list[str]:
+        return self.batches.pop(0)

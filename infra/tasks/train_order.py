@@ -1,0 +1,80 @@
+"""What a command line orders: the built-in training, or a program with its directory and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.errors import PlatformError
+
+if TYPE_CHECKING:
+    from infra.training.client import Order
+
+
+def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], *, located: bool) -> Order:
+    """Build an order.
+
+    Args:
+        given: the variables that --env and --env-file name.
+        located: whether the program is one of this machine, which then runs as in the caller's shell.
+
+    Raises:
+        PlatformError: USAGE, PROGRAM_MISSING.
+    """
+    from infra.training import command_line, environment
+    from infra.training.client import Order
+    from infra.training.config import MOST_EPOCHS, TrainingConfig
+
+    if not 1 <= epochs <= MOST_EPOCHS:
+        raise PlatformError(
+            "USAGE", f"--epochs {epochs} is not between 1 and {MOST_EPOCHS}", steps=("invoke train.run --epochs 15",)
+        )
+    if len(experiment) > 100 or any(ord(c) < 32 for c in experiment):
+        raise PlatformError("USAGE", "--experiment is longer than 100 characters, or has a line break in it")
+    if not command:
+        if given:
+            raise PlatformError("USAGE", "--env is for a program of yours", steps=("add --command",))
+        return Order(experiment or "digits", TrainingConfig(epochs=epochs))
+    words = command_line.split(command)
+    if located:
+        words, env = command_line.located(words), {**environment.callers(os.environ), **given}
+    else:
+        env = dict(given)
+    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env)
+
+
+def variables(entries: Sequence[str], files: Sequence[str], shell: Mapping[str, str]) -> dict[str, str]:
+    """The variables of --env-file, then of --env: `NAME` takes the value of the shell.
+
+    Raises:
+        PlatformError: USAGE.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        found |= _of_file(Path(file).expanduser())
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not equals and name not in shell:
+            steps = (f"export {name}=..., or --env {name}=VALUE",)
+            raise PlatformError("USAGE", f"--env {name}: the shell has no such variable", steps=steps)
+        found[_checked(name, "--env")] = value if equals else shell[name]
+    return found
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            found = dotenv_values(stream=file, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlatformError("USAGE", f"--env-file {path} cannot be read", why=str(error)) from error
+    return {_checked(name, str(path)): value or "" for name, value in found.items()}
+
+
+def _checked(name: str, origin: str) -> str:
+    if not name or "\0" in name or name.split() != [name]:
+        raise PlatformError("USAGE", f"{origin}: {name!r} is no name of a variable", steps=("--env NAME=VALUE",))
+    return name
