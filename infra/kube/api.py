@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from infra.errors import PlatformError
@@ -29,6 +29,22 @@ class NoAnswer(Exception):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Reader(Protocol):
+    """Whoever answers questions about a cluster; each method raises NoAnswer."""
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """The object or list at a path."""
+        ...
+
+    def items(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """The items of a list."""
+        ...
+
+    def text(self, path: str, **query: str) -> str:
+        """What stands at a path as text."""
+        ...
 
 
 @dataclass

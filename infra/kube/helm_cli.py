@@ -18,7 +18,10 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Deploy:
-    """What to install or upgrade. `sets` are `key=value` texts; `values` are files, or STDIN."""
+    """What to install or upgrade. `sets` are `key=value` texts; `values` are files, or STDIN.
+
+    For rendering only: `kubernetes` is the version to render for, `crds` whether the chart's definitions are wanted.
+    """
 
     release: str
     chart: str
@@ -32,6 +35,8 @@ class Deploy:
     wait: bool = False
     timeout: float = 600.0
     dry_run: bool = False
+    kubernetes: str = RENDERED_FOR
+    crds: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class Helm:
 
     def template(self, deploy: Deploy) -> list[str]:
         """Render a chart; asks no cluster."""
-        words = ["template", deploy.release, deploy.chart, "-n", deploy.namespace, "--kube-version", RENDERED_FOR]
+        words = ["template", deploy.release, deploy.chart, "-n", deploy.namespace, "--kube-version", deploy.kubernetes]
+        words += ["--include-crds"] if deploy.crds else []
         words += ["--version", deploy.version] if deploy.version else []
         words += [word for file in deploy.values for word in ("-f", file)]
         return [self.program, *words, *(word for text in deploy.sets for word in ("--set", text))]

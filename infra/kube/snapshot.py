@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.kube.api import Api
+from infra.kube.api import Reader
 
 Object = Mapping[str, Any]
 
@@ -33,9 +33,22 @@ class Snapshot:
         """What belongs to a release; events are those of its pods, claims and workloads."""
         workloads = [w for w in self.workloads if _released(w, release, namespace)]
         jobs = [j for j in self.jobs if _released(j, release, namespace) and not _is_test(j)]
+        return self._of(
+            workloads, jobs, lambda c, pods: metadata(c)["namespace"] == namespace and _claimed(c, pods, release)
+        )
+
+    def of_names(self, wanted: Collection[tuple[str, str, str]]) -> Snapshot:
+        """What belongs to workloads and jobs that are named: each by kind, namespace and name."""
+        workloads = [w for w in self.workloads if _named(w) in wanted]
+        jobs = [j for j in self.jobs if _named(j) in wanted]
+        return self._of(workloads, jobs, lambda c, pods: any(metadata(c)["name"] in claims_of(p) for p in pods))
+
+    def _of(
+        self, workloads: Sequence[Object], jobs: Sequence[Object], claimed: Callable[[Object, list[Object]], bool]
+    ) -> Snapshot:
         owners = [*workloads, *jobs]
         pods = [p for p in self.pods if any(selects(owner, p) for owner in owners)]
-        claims = [c for c in self.claims if metadata(c)["namespace"] == namespace and _claimed(c, pods, release)]
+        claims = [c for c in self.claims if claimed(c, pods)]
         names = {(metadata(o)["namespace"], metadata(o)["name"]) for o in (*owners, *pods, *claims)}
         names |= {(metadata(p)["namespace"], owner["name"]) for p in pods for owner in _owners(p)}
         events = [e for e in self.events if (_about(e).get("namespace"), _about(e).get("name")) in names]
@@ -47,6 +60,10 @@ def metadata(thing: Object) -> dict[str, Any]:
     """Its metadata."""
     found: dict[str, Any] = thing["metadata"]
     return found
+
+
+def _named(thing: Object) -> tuple[str, str, str]:
+    return (thing["kind"], metadata(thing)["namespace"], metadata(thing)["name"])
 
 
 def _labels(thing: Object) -> Mapping[str, str]:
@@ -124,7 +141,7 @@ def claims_of(pod: Object) -> list[str]:
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
-def take(api: Api, *, events: bool = True) -> Snapshot:
+def take(api: Reader, *, events: bool = True) -> Snapshot:
     """Ask the cluster. Raises `infra.kube.api.NoAnswer`."""
     workloads: list[Object] = []
     for kind, plural in WORKLOADS.items():

@@ -87,7 +87,14 @@ def find(settings: Settings, memory: Path) -> Tools:
     Raises:
         PlatformError: PROGRAM_MISSING for every one that is missing or too old, with what to install.
     """
-    absent = missing(settings)
+    found = require([tool.name for tool in catalog.KUBE_TOOLS], settings, memory)
+    shim = Path(found["kind"].path).parent / SHIM
+    return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)
+
+
+def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, Program]:
+    """Find some of the programs; `memory` and errors as for `find`."""
+    absent = [name for name in missing(settings) if name in names]
     if absent:
         raise PlatformError(
             "PROGRAM_MISSING",
@@ -95,10 +102,9 @@ def find(settings: Settings, memory: Path) -> Tools:
             why="looked in PLATFORM_KIND_BIN and on PATH",
             steps=(*steps(absent), "or set PLATFORM_KIND_BIN to the directory that contains them"),
         )
-    found = installed(settings, memory)
+    found = {name: program for name, program in installed(settings, memory).items() if name in names}
     _refuse_old(found)
-    shim = Path(found["kind"].path).parent / SHIM
-    return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)
+    return found
 
 
 def installed(settings: Settings, memory: Path) -> dict[str, Program]:
@@ -108,7 +114,7 @@ def installed(settings: Settings, memory: Path) -> dict[str, Program]:
 
 
 def _refuse_old(found: Mapping[str, Program]) -> None:
-    old = [found[t.name] for t in catalog.KUBE_TOOLS if found[t.name].version[:2] < t.minimum]
+    old = [found[t.name] for t in catalog.KUBE_TOOLS if t.name in found and found[t.name].version[:2] < t.minimum]
     if old:
         mute = [p.name for p in old if not p.version]
         texts = (

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from infra import private
-from infra.kube.api import Api, NoAnswer
+from infra.kube.api import NoAnswer, Reader
 from infra.kube.snapshot import Snapshot
 from infra.kube.verdict import Verdict
 from infra.stack import write_atomic
@@ -15,7 +15,7 @@ LINES = 12
 EVENTS = 8
 
 
-def describe(api: Api, seen: Verdict, found: Snapshot, note: Path) -> None:
+def describe(api: Reader, seen: Verdict, found: Snapshot, note: Path) -> None:
     """Write what is known of the pod to blame to a file; an old one is gone when there is nothing to say."""
     lines = [*log(api, seen, LINES), *events(found, EVENTS)]
     with contextlib.suppress(OSError):
@@ -26,7 +26,7 @@ def describe(api: Api, seen: Verdict, found: Snapshot, note: Path) -> None:
             note.unlink(missing_ok=True)
 
 
-def log(api: Api, seen: Verdict, count: int) -> list[str]:
+def log(api: Reader, seen: Verdict, count: int) -> list[str]:
     """The last lines of the container to blame, of its last run where it has crashed."""
     if not (seen.pod and seen.container):
         return []

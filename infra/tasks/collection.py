@@ -153,10 +153,26 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
 
 def collect() -> invoke.Collection:
     """All tasks of this version; ends the program when the command line does not fit them."""
-    from infra.tasks import app, compose, db, helm, images, k8s, kind, minio, native, obs, root, snapshot, train, trash
+    from infra.tasks import (
+        app,
+        compose,
+        db,
+        helm,
+        images,
+        k8s,
+        kind,
+        minio,
+        native,
+        obs,
+        prod,
+        root,
+        snapshot,
+        train,
+        trash,
+    )
 
     tasks = invoke.Collection(*root.TASKS)
-    for module in (app, compose, db, images, native, minio, obs, train, trash, helm, k8s, kind):
+    for module in (app, compose, db, images, native, minio, obs, train, trash, helm, k8s, kind, prod):
         tasks.add_collection(_namespace(module))
     tasks.add_collection(_namespace(snapshot, snapshot.tasks(_named_snapshot(sys.argv))))
     if _is_command_line():

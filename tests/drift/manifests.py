@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from infra import catalog
+from infra.prod import check
 from infra.settings import ROOT
 
 Object = Mapping[str, Any]
@@ -42,6 +43,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 ENGINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("postgresql", ("engine=external", "external.host=db.example.com", "auth.password=x")),
     ("postgresql", ("engine=external", "external.host=10.0.0.7", "auth.existingSecret=mine")),
+    ("postgresql", ("engine=external", "external.host=db.x", "external.caConfigMap=ca", "auth.existingSecret=mine")),
+    ("postgresql", ("engine=cloudnativepg", "cloudnativepg.instances=3", "cloudnativepg.recovery.server=postgresql")),
     ("postgresql", ("engine=cloudnativepg", "cloudnativepg.walSize=1Gi", "service.type=NodePort")),
     ("postgresql", ("persistence.enabled=false", "networkPolicy.enabled=true")),
     ("redis", ("engine=external", "external.host=cache.example.com", "auth.enabled=false")),
@@ -51,15 +54,14 @@ ENGINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("temporal", ("engine=dev",)),
     ("temporal", ("engine=external", "external.host=temporal.example.com", "external.port=443")),
     ("temporal", ("replicas=2", "networkPolicy.enabled=true", "ui.enabled=false")),
-    ("mlflow", ("existingSecret=mine", "networkPolicy.enabled=true")),
+    ("temporal", ("database.tls=true", "database.caConfigMap=ca")),
+    ("mlflow", ("database.existingSecret=mine", "artifacts.existingSecret=mine", "networkPolicy.enabled=true")),
+    ("mlflow", ("artifacts.identity.role=mine", "database.caConfigMap=mine", "database.sslmode=verify-full")),
     ("observability", ("networkPolicy.enabled=true", "operator.enabled=true", "grafana.auth.existingSecret=mine")),
     ("platform", ("frontend.enabled=false", "worker.enabled=false", "existingSecret=mine")),
     ("platform", ("networkPolicy.enabled=true", "ingress.enabled=true", "ingress.host=x.example.com")),
 )
 """Further ways to run a chart: its name and the values that say so."""
-
-WITHOUT_SCHEMA = ("postgresql.cnpg.io/", "barmancloud.cnpg.io/", "monitoring.coreos.com/")
-"""API groups that operators bring: Kubernetes' own schemas do not know them."""
 
 
 @cache
@@ -140,38 +142,18 @@ def containers(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
 
 
 def invalid(thing: Object, version: str) -> str:
-    """What Kubernetes' own schema of that version finds wrong with an object, unknown keys included; '' for nothing."""
-    if thing["apiVersion"].startswith(WITHOUT_SCHEMA):
-        return ""
+    """What its schema finds wrong with an object, unknown keys included; '' for nothing.
+
+    Those of Kubernetes are of that version; those of operators are in infra/prod/schemas.
+    """
     return _invalid(json.dumps(thing, sort_keys=True, default=str), version)
 
 
 @cache
 def _invalid(text: str, version: str) -> str:
     thing = json.loads(text)
-    errors = _validator(thing["kind"], thing["apiVersion"], version).iter_errors(thing)
-    return "; ".join(f"{name(thing)}: {'.'.join(map(str, error.path))}: {error.message}" for error in errors)
-
-
-@cache
-def _validator(kind: str, api: str, version: str) -> Any:
-    """As kubernetes_validate does it, which reads all schemas of a version again for every object (0.1 s each)."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-    from referencing import Registry, Resource
-
-    group, _, level = api.rpartition("/")
-    short = f"{group.partition('.')[0]}-{level}" if group else level
-    schema, definitions = (_schema(version, file) for file in (f"{kind.lower()}-{short}", "_definitions"))
-    known = Resource.from_contents(definitions) @ (Resource.from_contents(schema) @ Registry())
-    return Draft202012Validator(schema, registry=known)
-
-
-@cache
-def _schema(version: str, file: str) -> Any:
-    import kubernetes_validate
-
-    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{version}.0-local-strict"
-    return json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+    assert check.unchecked([thing], version) == []
+    return "; ".join(f"{found.object}: {found.text}" for found in check.schemas([thing], version))
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -21,6 +21,7 @@ LAYERS = (
     "kube",
     "provision",
     *("tiers", "training", "data"),
+    "prod",
     "app",
     *("lifecycle", "doctor", "auto_ports", "observability"),
     *("korean", "documents"),

@@ -60,3 +60,48 @@ s3() {
     curl --config - --silent --show-error --max-time 10 --aws-sigv4 "aws:amz:$REGION:s3" "$@" "$ENDPOINT/$path"
 }
 {{- end }}
+
+{{/* What makes the buckets. */}}
+{{- define "minio.bucketsPod" -}}
+metadata:
+  labels:
+    {{- include "common.podLabels" (list $ "buckets") | nindent 4 }}
+spec:
+  {{- include "common.pod" (list $ .Values.runAsUser) | nindent 2 }}
+  restartPolicy: Never
+  containers:
+    - name: buckets
+      {{- include "minio.clientImage" . | nindent 6 }}
+      {{- include "common.container" . | nindent 6 }}
+      command: [sh, -ec]
+      args:
+        - |
+          {{- include "minio.request" . | nindent 10 }}
+          status() { s3 "$@" --output /dev/null --write-out '%{http_code}' || true; }
+          while case $(status "") in 000 | 5??) true ;; *) false ;; esac; do
+            echo "waiting for $ENDPOINT"
+            sleep 1
+          done
+          for bucket in $BUCKETS; do
+            case $(status "$bucket" --head) in
+              200) echo "bucket $bucket is there" ;;
+              404)
+                s3 "$bucket" --fail-with-body --request PUT
+                {{- if ne .Values.region "us-east-1" }} --header "$UNSIGNED" --data \
+                  "<CreateBucketConfiguration><LocationConstraint>$REGION</LocationConstraint></CreateBucketConfiguration>"
+                {{- end }}
+                echo "bucket $bucket made"
+                ;;
+              *)
+                echo "bucket $bucket cannot be used:" >&2
+                s3 "$bucket" >&2
+                exit 1
+                ;;
+            esac
+          done
+      env:
+        {{- include "minio.client" . | nindent 8 }}
+      resources:
+        requests: { cpu: 10m, memory: 16Mi }
+        limits: { cpu: 500m, memory: 64Mi }
+{{- end }}

@@ -76,6 +76,32 @@ affinity:
 {{- end }}
 {{- end }}
 
+{{/* Replicas on different nodes, and where it can be in different zones. Call: include "common.spread" (list $ "component") */}}
+{{- define "common.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: DoNotSchedule
+    # Nodes that are drained or gone do not count.
+    nodeTaintsPolicy: Honor
+    labelSelector:
+      matchLabels:
+        {{- include "common.selector" . | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  - maxSkew: 1
+    topologyKey: topology.kubernetes.io/zone
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "common.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* Name of a Job that does something once: with other contents it is another Job. A Job cannot be changed, and so it is
+     the same for helm, kubectl, Argo CD and Flux, which know no common order. Call: (list $ name contents) */}}
+{{- define "common.once" -}}
+{{ include "common.name" (index . 0) }}-{{ index . 1 }}-{{ index . 2 | sha256sum | trunc 8 }}
+{{- end }}
+
 {{/* What every container has. */}}
 {{- define "common.container" -}}
 securityContext:
@@ -123,6 +149,8 @@ metadata:
     {{- include "common.labels" (list $root (index . 2)) | nindent 4 }}
 spec:
   maxUnavailable: {{ $root.Values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is broken anyway must not keep its node from being drained.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- include "common.selector" (list $root (index . 2)) | nindent 6 }}

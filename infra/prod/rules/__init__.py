@@ -1,0 +1,28 @@
+"""What must hold for everything that is applied to a production cluster.
+
+Each rule has a name, says which object breaks it and what to do. `RULES` is the list; docs/production.md shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from infra.prod.rules import access, data, pods
+from infra.prod.rules.base import Objects, title
+
+RULES = (*access.RULES, *pods.RULES, *data.RULES)
+"""Every rule, in the order in which they are reported."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that an object breaks, and what is wrong."""
+
+    rule: str
+    object: str
+    text: str
+
+
+def findings(objects: Objects) -> list[Finding]:
+    """List everything that breaks a rule, in the order of the rules."""
+    return [Finding(rule.name, title(thing), text) for rule in RULES for thing, text in rule.find(objects)]
