@@ -47,6 +47,9 @@ KOREAN = Language(
     texts=korean.TEXTS,
 )
 READMES: Mapping[str, Language] = {"README.md": ENGLISH, "README.ko.md": KOREAN}
+PRODUCTION = "docs/production.md"
+PAGES = (*READMES, PRODUCTION)
+"""Files written by hand with generated parts."""
 ENV_EXAMPLE = ".env.example"
 COMPOSE_ENV_EXAMPLE = "compose/.env.example"
 COMPOSE_FILES = "compose/docker-compose*.yml"
@@ -57,7 +60,7 @@ def rendered(readmes: Mapping[str, str], compose: Iterable[str]) -> dict[str, st
     """Path -> text of every file that is generated, or has generated parts.
 
     Args:
-        readmes: the present text of each file of `READMES`.
+        readmes: the present text of each file of `PAGES`.
         compose: the texts of the files of `COMPOSE_FILES`.
 
     Raises:
@@ -67,7 +70,15 @@ def rendered(readmes: Mapping[str, str], compose: Iterable[str]) -> dict[str, st
     texts = {path: readme(readmes[path], language) for path, language in READMES.items()}
     variables = {name for text in compose for name in compose_variables(text)}
     env = {ENV_EXAMPLE: env_example(), COMPOSE_ENV_EXAMPLE: compose_env_example(variables)}
-    return {**texts, **env, ERRORS: errors_page()}
+    production = with_section(readmes[PRODUCTION], "rules", rules_table())
+    return {**texts, **env, ERRORS: errors_page(), PRODUCTION: production}
+
+
+def rules_table() -> str:
+    """The rules of prod.check."""
+    from infra.prod.rules import RULES
+
+    return markdown_table(("rule", "demand"), ((f"`{rule.name}`", rule.demand) for rule in RULES))
 
 
 def compose_variables(text: str) -> dict[str, str]:

@@ -38,9 +38,7 @@ SOURCES = (
         "config/crd/bases",
         frozenset({"Cluster", "Database", "DatabaseRole", "ScheduledBackup", "Backup"}),
     ),
-    Source(
-        "github.com/cloudnative-pg/plugin-barman-cloud", "v0.13.0", "config/crd/bases", frozenset({"ObjectStore"})
-    ),
+    Source("github.com/cloudnative-pg/plugin-barman-cloud", "v0.13.0", "config/crd/bases", frozenset({"ObjectStore"})),
     Source("sigs.k8s.io/gateway-api", "v1.5.1", "config/crd/standard", frozenset({"HTTPRoute"})),
     Source(
         "github.com/prometheus-operator/prometheus-operator",
@@ -48,7 +46,9 @@ SOURCES = (
         "example/prometheus-operator-crd",
         frozenset({"ServiceMonitor", "PodMonitor", "PrometheusRule"}),
     ),
-    Source("github.com/external-secrets/external-secrets", "v0.20.4", "config/crds/bases", frozenset({"ExternalSecret"})),
+    Source(
+        "github.com/external-secrets/external-secrets", "v0.20.4", "config/crds/bases", frozenset({"ExternalSecret"})
+    ),
 )
 
 

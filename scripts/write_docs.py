@@ -10,7 +10,7 @@ from infra.settings import ROOT
 
 def main() -> int:
     """Write the files that differ and name them."""
-    readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.READMES}
+    readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.PAGES}
     compose = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(documents.COMPOSE_FILES))]
     for name, text in documents.rendered(readmes, compose).items():
         path = ROOT / name

@@ -65,5 +65,5 @@ def make(cluster: Cluster, of: Object, budget: float = BUDGET, sleep: Callable[[
 
 
 def _failed(name: str, why: str) -> PlatformError:
-    steps = ("kubectl get backups -n platform", "invoke prod.status")
+    steps = ("kubectl get backups -n platform", "invoke prod.status SITE")
     return PlatformError("BACKUP_FAILED", f"the backup {name} failed; nothing was deployed", why=why, steps=steps)

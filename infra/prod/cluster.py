@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,7 @@ def key(thing: Mapping[str, Any]) -> tuple[str, str, str]:
     return (f"{thing['kind']}.{group}".rstrip("."), about.get("namespace", ""), about["name"])
 
 
-@contextlib.contextmanager
-def checked(site: Site, kubectl: str, cache: Path) -> Iterator[Cluster]:
+def checked(site: Site, kubectl: str, cache: Path) -> Cluster:
     """Go to the cluster of a site, once context and uid are what the site says.
 
     Raises:
@@ -167,7 +166,7 @@ def checked(site: Site, kubectl: str, cache: Path) -> Iterator[Cluster]:
             why=f"its uid is {uid}, the site file says {site.uid}",
             steps=("kubectl config get-contexts", f"correct cluster.uid in {site.path}, if this is the right cluster"),
         )
-    yield cluster
+    return cluster
 
 
 def uid_of(cluster: Cluster) -> str:

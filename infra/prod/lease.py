@@ -37,7 +37,7 @@ class Held:
         """Go on only while it is ours. Raises PlatformError LOCKED."""
         if self.lost.is_set():
             what = "another deployer has taken over; this one stops"
-            raise PlatformError("LOCKED", what, steps=("invoke prod.status",))
+            raise PlatformError("LOCKED", what, steps=("invoke prod.status SITE",))
 
     def keep(self) -> None:
         """Renew it until the end, in a thread of its own."""

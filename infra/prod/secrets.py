@@ -5,21 +5,23 @@ Passwords go from here to the API server on standard input: never on a command l
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from infra.prod.cluster import Cluster, Object, as_list
+from infra.prod.logins import Recipe, Where, recipes
 from infra.prod.rules.base import pods, title
 from infra.prod.site import Site
 
-Where = tuple[str, str]
-"""Namespace and name."""
-ROTATED = {"cnpg.io/reload": "true"}
-"""Label by which CloudNativePG takes over a new password at once."""
+_PART = re.compile(r"\{(password|secret):([^}]+)\}")
+LOGIN_FIELDS = ("passwordSecret", "superuserSecret", "secret")
+"""Fields of CloudNativePG's objects that name a Secret with username and password."""
 
 
 @dataclass
@@ -28,40 +30,44 @@ class Need:
 
     namespace: str
     name: str
-    keys: set[str]
-    users: list[str]
+    keys: set[str] = field(default_factory=set)
+    users: list[str] = field(default_factory=list)
     there: set[str] | None = None
 
     @property
-    def missing(self) -> set[str]:
-        """The keys that are absent."""
-        return self.keys - (self.there or set())
+    def where(self) -> Where:
+        """Namespace and name."""
+        return (self.namespace, self.name)
 
     @property
     def state(self) -> str:
-        """What to say of it: there, absent, or which keys it lacks."""
+        """What to say of it: unknown keys, there, absent, or which keys it lacks."""
         if self.there is None:
             return "absent"
-        return f"lacks {', '.join(sorted(self.missing))}" if self.missing else "there"
+        missing = self.keys - self.there
+        return f"lacks {', '.join(sorted(missing))}" if missing else "there"
 
 
 def needs(objects: Sequence[Object], site: Site) -> list[Need]:
     """Find every Secret that rendered objects name, with the keys that are taken from it."""
     found: dict[Where, Need] = {}
+    known = recipes(site)
     for namespace, name, key, user in _named(objects):
-        need = found.setdefault((namespace, name), Need(namespace, name, set(), []))
-        need.keys |= {key} if key else set(recipe_keys(site, need))
+        need = found.setdefault((namespace, name), Need(namespace, name))
+        whole = known.get(need.where)
+        need.keys |= {key} if key else set(whole.values if whole else ())
         need.users += [user] if user not in need.users else []
     return [found[where] for where in sorted(found)]
 
 
 def _named(objects: Sequence[Object]) -> Iterator[tuple[str, str, str, str]]:
+    """Namespace, name and key ('' for all) of each Secret that is named, and by what."""
     for owner, pod in pods(objects):
         for name, key in _of_pod(pod["spec"]):
             yield owner["metadata"].get("namespace", ""), name, key, title(owner)
     for thing in objects:
-        for path, name, key in _of_operators(thing.get("spec") or {}, ""):
-            if not path.startswith("template."):
+        if str(thing["apiVersion"]).partition("/")[0].endswith("cnpg.io"):
+            for name, key in _of_operators(thing["spec"]):
                 yield thing["metadata"].get("namespace", ""), name, key, title(thing)
 
 
@@ -72,128 +78,109 @@ def _of_pod(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             items = volume["secret"].get("items") or [{"key": ""}]
             yield from ((volume["secret"]["secretName"], item["key"]) for item in items)
     for container in (*(spec.get("initContainers") or []), *spec["containers"]):
-        for entry in container.get("env") or []:
-            found = (entry.get("valueFrom") or {}).get("secretKeyRef")
-            if found:
-                yield found["name"], found["key"]
-        for entry in container.get("envFrom") or []:
-            if "secretRef" in entry:
-                yield entry["secretRef"]["name"], ""
+        taken = [(e.get("valueFrom") or {}).get("secretKeyRef") for e in container.get("env") or []]
+        yield from ((ref["name"], ref["key"]) for ref in taken if ref)
+        yield from ((e["secretRef"]["name"], "") for e in container.get("envFrom") or [] if "secretRef" in e)
+        named = {e["name"]: e.get("value", "") for e in container.get("env") or []}
+        if named.get("TRAINING_SECRET"):
+            yield named["TRAINING_SECRET"], ""
 
 
-LOGIN_FIELDS = ("passwordSecret", "superuserSecret", "secret")
-
-
-def _of_operators(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Names of Secrets in the objects of CloudNativePG and its plugin, wherever they stand."""
-    if isinstance(value, list):
-        for inner in value:
-            yield from _of_operators(inner, path)
-    if not isinstance(value, dict):
-        return
-    for name, inner in value.items():
-        where = f"{path}{name}."
-        if isinstance(inner, dict) and name in LOGIN_FIELDS and set(inner) == {"name"}:
-            yield from ((where, inner["name"], key) for key in ("username", "password"))
-        elif isinstance(inner, dict) and name in ("accessKeyId", "secretAccessKey") and "key" in inner:
-            yield where, inner["name"], inner["key"]
+def _of_operators(value: Any) -> Iterator[tuple[str, str]]:
+    """Secrets in an object of CloudNativePG or its plugin, wherever they stand."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if name in LOGIN_FIELDS and isinstance(inner, dict) and set(inner) == {"name"}:
+            yield from ((inner["name"], key) for key in ("username", "password"))
+        elif name in ("accessKeyId", "secretAccessKey"):
+            yield inner["name"], inner["key"]
         elif name == "imagePullSecrets":
-            yield from ((where, entry["name"], ".dockerconfigjson") for entry in inner)
+            yield from ((entry["name"], ".dockerconfigjson") for entry in inner)
         else:
-            yield from _of_operators(inner, where)
+            yield from _of_operators(inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from _of_operators(inner)
 
 
 def look(cluster: Cluster, wanted: Sequence[Need]) -> None:
-    """Ask the cluster which keys are there; no value is kept or shown."""
-    asked: list[Object] = [_empty(n.namespace, n.name) for n in wanted]
-    live = cluster.live(asked) if asked else {}
+    """Ask the cluster which keys are there; no value is kept."""
+    live = _live(cluster, [need.where for need in wanted])
     for need in wanted:
-        found = live.get(("Secret", need.namespace, need.name))
-        need.there = None if found is None else set(found.get("data") or {})
+        need.there = set(live[need.where]) if need.where in live else None
 
 
-def _empty(namespace: str, name: str) -> Object:
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": namespace, "name": name}}
-
-
-# --- what can be made
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a Secret is made: key -> what stands in it. `{password:ROLE}` is the password of a role, quoted in URLs."""
-
-    values: Mapping[str, str]
-    labels: Mapping[str, str]
-
-
-def recipe_keys(site: Site, need: Need) -> tuple[str, ...]:
-    """Name the keys of a Secret that is taken as a whole."""
-    from infra.prod.logins import recipes
-
-    found = recipes(site).get((need.namespace, need.name))
-    return tuple(found.values) if found else ()
+def _live(cluster: Cluster, wanted: Sequence[Where]) -> dict[Where, dict[str, str]]:
+    """The contents of those Secrets that are there, still encoded."""
+    asked = [{"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": s, "name": n}} for s, n in wanted]
+    found = cluster.live(asked) if asked else {}
+    return {(space, name): dict(thing.get("data") or {}) for (_, space, name), thing in found.items()}
 
 
 def generate(site: Site, cluster: Cluster, wanted: Sequence[Need]) -> list[Need]:
-    """Make the Secrets that are absent and can be made here; never changes one that is there.
+    """Make the Secrets that are absent and can be made; one that is there is never changed.
 
-    Passwords of one role are the same everywhere: where one of its Secrets is there already, its password is taken.
+    The password of a role is the same everywhere: where a Secret of it is there already, it is taken from that.
 
     Returns:
-        those that were made.
+        those that were made; what depends on a Secret that people have to give is left out until that is there.
     """
-    from infra.prod.logins import recipes
-
     known = recipes(site)
-    due = [n for n in wanted if n.there is None and (n.namespace, n.name) in known]
-    if not due:
-        return []
-    words = _Words(cluster, known)
-    made = [_made(n, known[(n.namespace, n.name)], words) for n in due]
-    cluster.run("create", "-f", "-", stdin=as_list(made))
-    return due
+    words = _Words(known, _live(cluster, [*known, ("platform", "object-store")]))
+    made = {n.where: texts for n in wanted if n.there is None and (texts := words.filled(n.where)) is not None}
+    if made:
+        bodies = [_secret(where, texts, known[where]) for where, texts in made.items()]
+        cluster.run("create", "-f", "-", stdin=as_list(bodies))
+    return [need for need in wanted if need.where in made]
 
 
+@dataclass
 class _Words:
-    """Passwords by role: those in the cluster, else new ones."""
+    """Passwords by role: those in the cluster, else new ones; and what stands in other Secrets."""
 
-    def __init__(self, cluster: Cluster, known: Mapping[Where, Recipe]) -> None:
-        self._cluster, self._known = cluster, known
-        self._found: dict[str, str] = {}
+    known: Mapping[Where, Recipe]
+    live: Mapping[Where, Mapping[str, str]]
+    roles: dict[str, str] = field(default_factory=dict)
 
-    def of(self, role: str) -> str:
-        if role not in self._found:
-            self._found[role] = self._there(role) or secrets.token_urlsafe(24)
-        return self._found[role]
+    def filled(self, where: Where) -> dict[str, str] | None:
+        """The texts of a Secret; None when it cannot be made (yet)."""
+        recipe = self.known.get(where)
+        if recipe is None:
+            return None
+        names = [name for text in recipe.values.values() for kind, name in _PART.findall(text) if kind == "secret"]
+        if any(self._other(name) is None for name in names):
+            return None
+        return {key: self._text(text) for key, text in recipe.values.items()}
+
+    def _text(self, text: str) -> str:
+        return _PART.sub(lambda found: self._word(found, text), text)
+
+    def _word(self, found: re.Match[str], text: str) -> str:
+        word = self._password(found[2]) if found[1] == "password" else str(self._other(found[2]))
+        return word if text == found[0] else quote(word, safe="")
+
+    def _password(self, role: str) -> str:
+        if role not in self.roles:
+            self.roles[role] = self._there(role) or secrets.token_urlsafe(24)
+        return self.roles[role]
 
     def _there(self, role: str) -> str:
-        import base64
-
-        mark = f"{{password:{role}}}"
-        for (namespace, name), recipe in self._known.items():
-            keys = [key for key, text in recipe.values.items() if text == mark]
-            words = ("get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", "json")
-            text = self._cluster.run(*words).out if keys else ""
-            data = (json.loads(text).get("data") or {}) if text.strip() else {}
-            if keys and keys[0] in data:
-                return base64.b64decode(data[keys[0]]).decode()
+        for where, recipe in self.known.items():
+            for key, text in recipe.values.items():
+                if text == f"{{password:{role}}}" and key in self.live.get(where, {}):
+                    return base64.b64decode(self.live[where][key]).decode()
         return ""
 
-
-def _made(need: Need, recipe: Recipe, words: _Words) -> Object:
-    about = {"namespace": need.namespace, "name": need.name, "labels": dict(recipe.labels)}
-    texts = {key: _filled(text, words) for key, text in recipe.values.items()}
-    login = set(texts) == {"username", "password"}
-    kind = "kubernetes.io/basic-auth" if login else "Opaque"
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "type": kind, "stringData": texts}
+    def _other(self, name: str) -> str | None:
+        namespace, secret, key = name.split("/")
+        data = self.live.get((namespace, secret), {})
+        return base64.b64decode(data[key]).decode() if key in data else None
 
 
-def _filled(text: str, words: _Words) -> str:
-    import re
+def _secret(where: Where, texts: Mapping[str, str], recipe: Recipe) -> Object:
+    kind = "kubernetes.io/basic-auth" if set(texts) == {"username", "password"} else "Opaque"
+    about = {"namespace": where[0], "name": where[1], "labels": dict(recipe.labels)}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "type": kind, "stringData": dict(texts)}
 
-    def replaced(found: re.Match[str]) -> str:
-        password = words.of(found[1])
-        return password if text == found[0] else quote(password, safe="")
 
-    return re.sub(r"\{password:([a-z_-]+)\}", replaced, text)
+def shown(needs: Sequence[Need]) -> list[dict[str, object]]:
+    """Needs as data, without any value."""
+    return json.loads(json.dumps([{**vars(n), "keys": sorted(n.keys), "there": n.state} for n in needs], default=list))  # type: ignore[no-any-return]

@@ -173,6 +173,7 @@ def _platform(site: Site) -> Values:
         "training": {"gpus": site.part("training").get("class", {}).get("count", 0)},
         "storage": {"externalEndpoint": s3["endpoint"], "internalEndpoint": s3["endpoint"]},
         "ingress": _ingress(site),
+        "signing": {"existingSecret": "platform-signing"},
     }
 
 

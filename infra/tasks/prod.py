@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table
+from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks.command import Run, command
+from infra.tasks.command import command
 
 if TYPE_CHECKING:
     from infra.kube.helm_cli import Helm
+    from infra.prod.cluster import Cluster
     from infra.prod.render import Rendered
+    from infra.prod.site import Site
 
 SITE = "a file of sites/, by its name or its path"
 CHARTS = "folder with the upstream charts as NAME-VERSION.tgz, where no registry is reached"
 
 
-def helm(run: Run) -> Helm:
+def helm(context: Context) -> Helm:
     """Find Helm; no cluster is asked, so it gets no kubeconfig.
 
     Raises:
@@ -28,11 +31,11 @@ def helm(run: Run) -> Helm:
     from infra.kube import tools
     from infra.kube.helm_cli import Helm
 
-    found = tools.require(("helm",), run.settings, run.stack.home / "prod" / "tools.json")["helm"]
+    found = tools.require(("helm",), context.settings, context.stack.home / "prod" / "tools.json")["helm"]
     return Helm(found.path, found.version[0], Path(os.devnull))
 
 
-def rendered(run: Run, site: str, charts: str = "") -> Rendered:
+def rendered(context: Context, site: str, charts: str = "") -> Rendered:
     """Render a site.
 
     Raises:
@@ -42,22 +45,35 @@ def rendered(run: Run, site: str, charts: str = "") -> Rendered:
     from infra.prod.site import load
 
     folder = Path(charts).expanduser().absolute() if charts else None
-    return render.render(load(site, run.settings.root), run.settings.root, helm(run), folder)
+    return render.render(load(site, context.settings.root), context.settings.root, helm(context), folder)
+
+
+def cluster(context: Context, site: Site) -> Cluster:
+    """Go to the cluster of a site: context and uid must be what the site says.
+
+    Raises:
+        PlatformError: PROGRAM_MISSING, CONTEXT_REFUSED, UNREACHABLE, LOGIN_REFUSED.
+    """
+    from infra.kube import tools
+    from infra.prod.cluster import checked
+
+    found = tools.require(("kubectl",), context.settings, context.stack.home / "prod" / "tools.json")["kubectl"]
+    return checked(site, found.path, context.stack.home / "prod" / "cache")
 
 
 @command(log=False, help={"site": SITE, "to": "folder that becomes exactly what was rendered", "charts": CHARTS})
-def render(run: Run, site: str, to: str, charts: str = "") -> Answer:
+def render(context: Context, site: str, to: str, charts: str = "") -> Answer:
     """Write a site as plain YAML: a folder for each wave, with a kustomization, and the images' digests.
 
-    Example: invoke prod.render example --to /tmp/example
+    Example: invoke prod.render example --to rendered
     """
     from infra.prod.render import write
 
-    made, target = rendered(run, site, charts), Path(to).expanduser().absolute()
+    made, target = rendered(context, site, charts), Path(to).expanduser().absolute()
     files = write(made, target)
     open_ones = [r for r in made.references() if r not in made.digests]
     if open_ones:
-        run.console.warn(f"{len(open_ones)} images have no digest: invoke prod.lock {made.site.name}")
+        context.console.warn(f"{len(open_ones)} images have no digest: invoke prod.lock {made.site.name}")
     waves = {name: len(things) for name, things in made.waves.items()}
     table = Table(("wave", "objects"), tuple((name, str(count)) for name, count in waves.items()))
     data = {"site": made.site.name, "to": str(target), "files": files, "waves": waves, "hash": made.hash}
@@ -66,17 +82,17 @@ def render(run: Run, site: str, to: str, charts: str = "") -> Answer:
 
 
 @command(log=False, help={"site": SITE, "charts": CHARTS})
-def check(run: Run, site: str, charts: str = "") -> Answer:
+def check(context: Context, site: str, charts: str = "") -> Answer:
     """Check a site without its cluster: schemas and rules; exit 4 when something is wrong.
 
     Example: invoke prod.check example
     """
     from infra.prod.check import check as checked
 
-    made = rendered(run, site, charts)
+    made = rendered(context, site, charts)
     found, unknown = checked(made)
     for kind in unknown:
-        run.console.warn(f"not checked against a schema: {kind}")
+        context.console.warn(f"not checked against a schema: {kind}")
     rows = tuple((f.rule, f.object, f.text) for f in found)
     said = f"{len(found)} findings" if found else f"{len(made.objects)} objects fit every schema and rule"
     data = {"site": made.site.name, "findings": [vars(f) for f in found], "unchecked": unknown}
@@ -85,7 +101,7 @@ def check(run: Run, site: str, charts: str = "") -> Answer:
 
 
 @command(log=False, help={"site": SITE, "charts": CHARTS})
-def lock(run: Run, site: str, charts: str = "") -> Answer:
+def lock(context: Context, site: str, charts: str = "") -> Answer:
     """Ask the registries for the digests of a site's images, and keep them beside the site file.
 
     Example: invoke prod.lock example
@@ -93,7 +109,7 @@ def lock(run: Run, site: str, charts: str = "") -> Answer:
     from infra import registry, stack
     from infra.prod import images
 
-    made = rendered(run, site, charts)
+    made = rendered(context, site, charts)
     findings = [registry.look_up(reference) for reference in made.references()]
     missing = [f for f in findings if f.state != registry.THERE]
     if missing:
@@ -107,4 +123,114 @@ def lock(run: Run, site: str, charts: str = "") -> Answer:
     return Answer({"file": str(made.site.lock), "images": dict(rows)}, Table(("image", "digest"), rows))
 
 
-TASKS = (render, check, lock)
+@command(log=False, help={"site": SITE, "charts": CHARTS})
+def diff(context: Context, site: str, charts: str = "") -> Answer:
+    """Ask the cluster what applying a site would change, and print the id of that plan; nothing is changed.
+
+    Example: invoke prod.diff example
+    """
+    from infra.prod import diff as diffs
+
+    made = rendered(context, site, charts)
+    plan = diffs.plan(made, cluster(context, made.site))
+    rows = [(c.wave, c.action, c.object, "; ".join(c.fields)) for c in plan.changes if c.action != diffs.SAME]
+    said = [f"{len(plan.todo)} changes, {len(plan.refused)} refused; plan {plan.id}"]
+    said += [f"next: invoke prod.deploy {site} --plan {plan.id}"] if plan.todo and not plan.refused else []
+    data = {"site": made.site.name, "plan": plan.id, "changes": [vars(c) for c in plan.changes]}
+    table = Table(("wave", "action", "object", "fields"), tuple(rows))
+    return Answer(data, table, tuple(said), exit=int(ExitCode.PREFLIGHT) if plan.refused else 0)
+
+
+@command(
+    help={
+        "site": SITE,
+        "plan": "id that prod.diff printed: the confirmation; another state of files or cluster is refused",
+        "timeout": "seconds that a wave may take, migrations not counted",
+        "charts": CHARTS,
+    }
+)
+def deploy(context: Context, site: str, plan: str, timeout: float = 900.0, charts: str = "") -> Answer:
+    """Apply exactly the plan with that id, wave by wave; a wave that fails is taken back.
+
+    Example: invoke prod.deploy example --plan 0123456789ab
+    """
+    from infra.prod.check import check as checked
+    from infra.prod.deploy import Deployment
+
+    made = rendered(context, site, charts)
+    wrong, _ = checked(made)
+    if wrong:
+        problems = [f"{f.rule}: {f.object} {f.text}" for f in wrong[:10]]
+        what = f"{made.site.name} breaks {len(wrong)} rules; nothing was changed"
+        steps = (f"invoke prod.check {site}",)
+        raise PlatformError("PREFLIGHT_FAILED", what, steps=steps, details={"problems": problems})
+    there, notes = cluster(context, made.site), context.stack.home / "prod" / "trouble"
+    waves = Deployment(made, there, context.console, notes, timeout or 900.0).run(plan)
+    return Answer(
+        {"site": made.site.name, "waves": waves}, lines=(f"deployed: {', '.join(waves)}",), names=tuple(waves)
+    )
+
+
+@command(
+    help={"site": SITE, "generate": "make those that are absent and can be made; none is changed", "charts": CHARTS}
+)
+def secrets(context: Context, site: str, generate: bool = False, charts: str = "") -> Answer:
+    """List the Secrets of a site: which keys, what uses them, whether the cluster has them; never their contents.
+
+    Example: invoke prod.secrets example --generate
+    """
+    from infra.prod import secrets as found
+
+    made = rendered(context, site, charts)
+    wanted = found.needs(made.objects, made.site)
+    there = cluster(context, made.site)
+    found.look(there, wanted)
+    fresh = found.generate(made.site, there, wanted) if generate else []
+    found.look(there, wanted)
+    rows = tuple((n.namespace, n.name, n.state, ", ".join(sorted(n.keys)), ", ".join(n.users)) for n in wanted)
+    table = Table(("namespace", "secret", "state", "keys", "used by"), rows)
+    lacking = [n for n in wanted if n.state != "there"]
+    said = (f"{len(wanted) - len(lacking)} of {len(wanted)} are there", *(f"made: {n.name}" for n in fresh))
+    data = {"site": made.site.name, "secrets": found.shown(wanted), "made": [n.name for n in fresh]}
+    return Answer(data, table, said, exit=int(ExitCode.NOTHING) if lacking else 0)
+
+
+@command(log=False, help={"site": SITE, "charts": CHARTS})
+def status(context: Context, site: str, charts: str = "") -> Answer:
+    """Say how a site does: waves, replicas and nodes, replication, archive, backups, certificates; exit 7 on a failure.
+
+    Example: invoke prod.status example
+    """
+    from infra.prod import status as found
+
+    made = rendered(context, site, charts)
+    lines = found.status(made, cluster(context, made.site))
+    failed = any(line.state == "fail" for line in lines)
+    table = Table(("about", "state", "detail"), tuple((line.about, line.state, line.text) for line in lines))
+    data = {"site": made.site.name, "findings": found.as_data(lines)}
+    return Answer(data, table, exit=int(ExitCode.SERVICE_FAILED) if failed else 0)
+
+
+@command(
+    help={"name": "name of the new site", "cluster_context": "context of the kubeconfig that leads to its cluster"}
+)
+def init(context: Context, name: str, cluster_context: str) -> Answer:
+    """Look at a cluster and write a new site file from what it has.
+
+    Example: invoke prod.init prod-eu eks-prod
+    """
+    from infra.kube import tools
+    from infra.prod import init as new
+    from infra.prod.cluster import Cluster
+
+    found = tools.require(("kubectl",), context.settings, context.stack.home / "prod" / "tools.json")["kubectl"]
+    there = new.look(Cluster(found.path, cluster_context, context.stack.home / "prod" / "cache"))
+    path = context.settings.root / "sites" / f"{name}.yaml"
+    text = new.text(name, cluster_context, there)
+    new.write(path, text)
+    open_ones = text.count("CHANGE-ME")
+    said = (f"wrote {path}; {open_ones} values are yours to say", f"next: edit it, then invoke prod.check {name}")
+    return Answer({"file": str(path), "open": open_ones, "found": vars(there)}, lines=said, names=(str(path),))
+
+
+TASKS = (init, render, check, lock, secrets, diff, deploy, status)

@@ -12,7 +12,7 @@ from infra.errors import CODES, EXIT_MEANING, ExitCode
 from tests.drift.repo import READMES, read
 
 COMPOSE = [path.read_text(encoding="utf-8") for path in sorted(settings.ROOT.glob(documents.COMPOSE_FILES))]
-RENDERED = documents.rendered({path: read(path) for path in READMES}, COMPOSE)
+RENDERED = documents.rendered({path: read(path) for path in documents.PAGES}, COMPOSE)
 
 
 @pytest.mark.parametrize("path", RENDERED)

@@ -40,6 +40,8 @@ stringData:
 {{- define "temporal.sqlTool" -}}
 {{- $secret := index . 1 }}
 {{- with (index . 0).Values.database -}}
+- name: HOME
+  value: /tmp
 - name: SQL_PLUGIN
   value: postgres12
 - name: SQL_HOST
@@ -98,8 +100,8 @@ stringData:
      version of an empty folder otherwise, which fails without having changed anything. */}}
 {{- define "temporal.reached" -}}
 reached() {
-  mkdir -p "/tmp/versions/$1/v$2"
-  temporal-sql-tool --db "$1" update-schema --schema-dir "/tmp/versions/$1" >/dev/null 2>&1
+  mkdir -p "$HOME/versions/$1/v$2"
+  temporal-sql-tool --db "$1" update-schema --schema-dir "$HOME/versions/$1" >/dev/null 2>&1
 }
 {{- end }}
 

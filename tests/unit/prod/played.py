@@ -95,10 +95,11 @@ class Played(Cluster):
         return {**before, **thing, "metadata": {**before.get("metadata", {}), **thing["metadata"]}}
 
     def _create(self, words: Sequence[str], things: list[Object]) -> shell.Result:
-        if key(things[0]) in self.has:
+        if any(key(thing) in self.has for thing in things):
             return shell.Result(1, "", "AlreadyExists")
-        self.log.append(f"create {things[0]['kind']} {things[0]['metadata']['name']}")
-        self.becomes(self.put(things[0]))
+        for thing in things:
+            self.log.append(f"create {thing['kind']} {thing['metadata']['name']}")
+            self.becomes(self.put(thing))
         return shell.Result(0, "", "")
 
     def _replace(self, words: Sequence[str], things: list[Object]) -> shell.Result:

