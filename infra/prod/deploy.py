@@ -110,7 +110,7 @@ class Deployment:
             now = self.clock()
             left, last = left - (0.0 if migrating else now - last), now
             if seen.state == FAILED or left <= 0:
-                raise self._failed(wave, seen, things)
+                raise self._failed(wave, seen)
             self.sleep(PAUSE)
 
     def _look(self, things: Sequence[Object]) -> tuple[Verdict, bool]:
@@ -122,7 +122,7 @@ class Deployment:
             return Verdict(STARTING, str(error)), False
         return ready.judge(things, found, live), ready.migrating(things, found)
 
-    def _failed(self, wave: str, seen: Verdict, things: Sequence[Object]) -> PlatformError:
+    def _failed(self, wave: str, seen: Verdict) -> PlatformError:
         code = "SERVICE_FAILED" if seen.state == FAILED else "WAIT_TIMEOUT"
         log: list[str] = []
         if seen.pod:

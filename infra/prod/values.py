@@ -159,10 +159,6 @@ def _mlflow(site: Site) -> Values:
     }
 
 
-def _observability(site: Site) -> Values:
-    return {}
-
-
 def _platform(site: Site) -> Values:
     size, images, s3 = sizes.of(site.says), site.part("images"), site.part("s3")
     part = {"replicas": size.replicas}
@@ -195,6 +191,5 @@ _OF: Mapping[str, Callable[[Site], Values]] = {
     "minio": _minio,
     "temporal": _temporal,
     "mlflow": _mlflow,
-    "observability": _observability,
     "platform": _platform,
 }
