@@ -10,11 +10,12 @@ from infra.console import Answer, Table, human_bytes, printable
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import minio_backups, objects
-from infra.tasks.command import ANY, command, words
+from infra.tasks.command import ANY, command, confirm, words
 from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
     from infra.data.objects.client import Client
+    from infra.tiers.native.tier import Native
 
 
 @command(
@@ -205,4 +206,51 @@ def console(context: Context, store: str = "minio-results") -> Answer:
     return Answer({"store": store, "url": address}, lines=(address,), names=(address,))
 
 
-TASKS = (*minio_backups.TASKS, mirror, ls, buckets, init, url, console)
+@command(help={"to": "the engine to move to, e.g. weed (SeaweedFS)", "yes": "do not ask"})
+def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
+    """Show which program serves the object stores, or move them to another one: copied, verified, switched.
+
+    The platform is stopped meanwhile; the old data goes into the trash for a week.
+
+    Example: invoke minio.engine --to weed --yes
+    """
+    from infra import lifecycle, stack, store_engine
+    from infra.tiers.native import object_store
+    from infra.tiers.native.tier import Native
+
+    with stack.lock(context.stack, "minio.engine"):
+        native = Native(context)
+        now = object_store.recorded(native.home)
+        if not to:
+            return Answer({"engine": now}, lines=(now or "no object store has written data yet: invoke up",))
+        if not now:
+            raise PlatformError("NOT_FOUND", "there is no data to move", steps=("invoke up",))
+        wanted, ran = store_engine.target(context, to, now), native.running()
+        confirm(context, _engine_plan(native, now, wanted), yes)
+
+        def stop() -> None:
+            lifecycle.stop_others(context.stack)
+            native.stop()
+
+        moved = store_engine.move(native, wanted, stop, context.console.say)
+    if ran:
+        lifecycle.up(lifecycle.Choice(Native(context), "it ran before", named=False), False, None)
+    data = {"engine": moved.engine, "before": moved.before, "objects": moved.objects, "bytes": moved.size}
+    text = f"{moved.objects} objects ({human_bytes(moved.size)}) moved from {moved.before} to {moved.engine}"
+    back = f"the old data is in the trash for a week: {', '.join(moved.kept)}"
+    return Answer({**data, "trash": list(moved.kept)}, lines=(text, back, *(() if ran else ("Next: invoke up",))))
+
+
+def _engine_plan(native: Native, now: str, wanted: str) -> list[str]:
+    from infra.data.objects.login import STORES
+
+    found = native.removals(STORES)
+    size = human_bytes(sum(r.size for r in found))
+    return [
+        f"This moves the object stores from {now} to {wanted}:",
+        *(f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in found),
+        f"It stops the platform and needs about twice {size} of free disk; the old data goes into the trash.",
+    ]
+
+
+TASKS = (*minio_backups.TASKS, mirror, ls, buckets, init, url, console, engine)

@@ -23,7 +23,7 @@ LAYERS = (
     *("tiers", "training", "data"),
     "prod",
     "app",
-    *("lifecycle", "doctor", "auto_ports", "observability"),
+    *("lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
     *("korean", "documents"),
     "tasks",
 )

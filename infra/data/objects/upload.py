@@ -115,6 +115,13 @@ def _differences(client: Client, record: Record, etag: str = "") -> list[str]:
     return different
 
 
+def differences(client: Client, record: Record) -> list[str]:
+    """Compare an object with its record by reading it whole; returns what is not the same: headers, size, content."""
+    different = _differences(client, record)
+    same = "the object" in different or _read_back(client, record["bucket"], record["key"]) == record["sha256"]
+    return different if same else [*different, "content"]
+
+
 def _read_back(client: Client, bucket: str, key: str) -> str:
     with client.answer("GET", bucket, key) as got:
         return hashlib.file_digest(got, "sha256").hexdigest()

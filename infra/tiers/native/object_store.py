@@ -209,7 +209,7 @@ def check_layout(home: Path, program: Program, setting_origin: str) -> None:
             why=f"PLATFORM_S3_SERVER comes from {setting_origin}",
             steps=(
                 f"set PLATFORM_S3_SERVER={noted} to keep the data",
-                "or delete it: invoke reset -s minio-datasets,minio-results",
+                f"or move it: remove PLATFORM_S3_SERVER, then: invoke minio.engine --to {program.engine}",
             ),
             details={"data": noted, "program": program.engine},
         )
@@ -239,6 +239,32 @@ def record(home: Path, engine: str) -> None:
     """Note which engine writes the data."""
     if recorded(home) != engine:
         write_atomic(home / "store-engine", engine + "\n")
+
+
+VERIFIED = "verified"
+
+
+def moving(home: Path) -> Path:
+    """Where a move of the stores to another engine prepares the new data."""
+    return home / "engine-move"
+
+
+def move_to_finish(home: Path) -> str:
+    """The engine of a move whose new data is verified and whose switch was cut short; '' where there is none."""
+    try:
+        return (moving(home) / VERIFIED).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def refuse_unfinished(home: Path) -> None:
+    """Start no store in the middle of a switch, which could be an empty one. Raises PlatformError DATA_INCOMPATIBLE."""
+    if engine := move_to_finish(home):
+        raise PlatformError(
+            "DATA_INCOMPATIBLE",
+            f"moving the object stores to {engine} was interrupted; all data is there",
+            steps=(f"invoke minio.engine --to {engine} --yes finishes it",),
+        )
 
 
 def signing_key(home: Path) -> str:

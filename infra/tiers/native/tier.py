@@ -96,6 +96,7 @@ class Native(Tier):
         object_store.check_origins(builder.programs.store.engine, builder.settings)
         origin = self.context.settings.origin("PLATFORM_S3_SERVER")
         object_store.check_layout(builder.home, builder.programs.store, origin)
+        object_store.refuse_unfinished(builder.home)
         found = checks.programs(builder.programs)
         claims = self._claims(self._mended(), builder, names)
         found += checks.ports(ports.conflicts(builder.endpoints.host, claims), self.context.stack.home)
