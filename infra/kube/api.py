@@ -141,20 +141,19 @@ def _tls(access: kubeconfig.Access) -> ssl.SSLContext:
     return made
 
 
-def connect(path: Path) -> Api:
+def connect(path: Path, steps: tuple[str, ...] = ()) -> Api:
     """The API that a kubeconfig leads to.
+
+    Args:
+        path: the kubeconfig.
+        steps: what writes it, for errors.
 
     Raises:
         PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
     """
-    return Api(kubeconfig.read(path))
+    return Api(kubeconfig.read(path, steps))
 
 
-def unreachable(error: NoAnswer) -> PlatformError:
+def unreachable(error: NoAnswer, steps: tuple[str, ...]) -> PlatformError:
     """The error for people when the API server does not answer."""
-    return PlatformError(
-        "UNREACHABLE",
-        "the cluster does not answer",
-        why=str(error),
-        steps=("invoke kind.status", "invoke kind.up brings a stopped one back"),
-    )
+    return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps)

@@ -11,9 +11,6 @@ from typing import Any
 
 from infra.errors import PlatformError
 
-CONTEXT_PREFIX = "kind-"
-HERE = ("127.0.0.1", "::1", "0.0.0.0")
-
 
 @dataclass(frozen=True)
 class Access:
@@ -46,32 +43,12 @@ def context(path: Path) -> str:
     return found[1] if found else ""
 
 
-def leads_to(path: Path, cluster: str) -> bool:
-    """Whether a kubeconfig leads to that kind cluster on this machine."""
-    where = address(path)
-    return context(path) == f"{CONTEXT_PREFIX}{cluster}" and where is not None and where[0] in HERE
-
-
-def refuse_others(path: Path, cluster: str) -> None:
-    """Go on only when the kubeconfig leads to our kind cluster on this machine.
-
-    Raises:
-        PlatformError: CONTEXT_REFUSED.
-    """
-    if leads_to(path, cluster):
-        return
-    named, where = context(path), address(path)
-    leads = f"context {named or 'none'}, server {where[0] if where else 'unknown'}"
-    raise PlatformError(
-        "CONTEXT_REFUSED",
-        f"{path} does not point to the kind cluster {cluster} on this machine",
-        why=leads,
-        steps=("move that file away and run invoke kind.up, which writes it again", "invoke kind.status"),
-    )
-
-
-def read(path: Path) -> Access:
+def read(path: Path, steps: tuple[str, ...] = ()) -> Access:
     """What is needed to speak to the cluster of the current context.
+
+    Args:
+        path: the file.
+        steps: what writes it, for errors.
 
     Raises:
         PlatformError: NOT_RUNNING when there is no such file, CONTEXT_REFUSED when it cannot be used.
@@ -82,12 +59,11 @@ def read(path: Path) -> Access:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _access(body)
     except FileNotFoundError as error:
-        raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",)) from error
+        raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=steps) from error
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, StopIteration) as error:
-        steps = ("move that file away and run invoke kind.up, which writes it again",)
-        raise PlatformError(
-            "CONTEXT_REFUSED", f"{path} is not a kubeconfig written by kind", why=str(error), steps=steps
-        ) from error
+        steps = tuple(f"move that file away and run {step}, which writes it again" for step in steps)
+        what = f"{path} is not a usable kubeconfig"
+        raise PlatformError("CONTEXT_REFUSED", what, why=str(error), steps=steps) from error
 
 
 def _access(body: Mapping[str, Any]) -> Access:

@@ -17,8 +17,6 @@ from infra.settings import Settings
 
 FINGERPRINT = "platform-fingerprint"
 """Label of a release's Secret: a hash of all that it was made from."""
-KEPT_CLASS = "platform-kept"
-"""The storage class of kind/storage-class.yaml."""
 RELEASES_OF: Mapping[str, str] = {s.name: s.release for s in catalog.SERVICES if s.release}
 """The release that runs a service of the catalogue."""
 
@@ -40,6 +38,23 @@ def volumes(release: str) -> tuple[str, ...]:
     """Where the values of a release speak of a volume."""
     found = (f"{part.section}.persistence".removeprefix(".") for _, part in parts_of(release) if part.volume)
     return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How releases are made for one kind of cluster.
+
+    `name` is that of the values files, values-<name>.yaml; `storage_class` is for volumes, '' leaves it to the values;
+    `grafana_password` is Grafana's where the settings have none of their own.
+    """
+
+    name: str = ""
+    storage_class: str = ""
+    grafana_password: str = ""
+
+
+PLAIN = Profile()
+"""What the values of the charts say."""
 
 
 @dataclass(frozen=True)
@@ -101,25 +116,25 @@ def services_of(release: str) -> tuple[str, ...]:
     return tuple(s for s, r in RELEASES_OF.items() if r == release)
 
 
-def values(release: str, settings: Settings, services: Iterable[str] = (), storage_class: str = "") -> dict[str, Any]:
+def values(release: str, settings: Settings, services: Iterable[str] = (), profile: Profile = PLAIN) -> dict[str, Any]:
     """The values that come from this machine's settings; what the values files say is not repeated.
 
     Args:
         services: those that shall run: parts of a release that has several, and what others make use of.
-        storage_class: for the volumes; '' leaves it to the values files.
+        profile: that of the cluster.
     """
     found: dict[str, Any] = {}
     for path, setting in images(release).items():
         if settings.text(setting):
             _put(found, f"{path}.ref", settings.text(setting))
     for path, value in (
-        *_logins(release, settings).items(),
+        *_logins(release, settings, profile).items(),
         *_parts(release, set(services), left_out(settings)).items(),
         *_trackers(release, settings, set(services)).items(),
     ):
         _put(found, path, value)
-    for path in volumes(release) if storage_class else ():
-        _put(found, f"{path}.storageClass", storage_class)
+    for path in volumes(release) if profile.storage_class else ():
+        _put(found, f"{path}.storageClass", profile.storage_class)
     return found
 
 
@@ -142,14 +157,14 @@ def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str,
     return {"observabilityBackends": found} if release == "platform" else {}
 
 
-def _logins(release: str, settings: Settings) -> dict[str, Any]:
+def _logins(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
     """The logins of the settings, where a release makes or uses them."""
     rows = [row for s in catalog.SERVICES if s.release == release for row in s.values]
     rows += [row for c in catalog.CHARTS if c.release == release for row in c.values]
-    return {path: settings.text(name) for path, name in rows} | _made(release, settings)
+    return {path: settings.text(name) for path, name in rows} | _made(release, settings, profile)
 
 
-def _made(release: str, settings: Settings) -> dict[str, Any]:
+def _made(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
     """What a release is told that is not a setting as it stands."""
     if release == "redis":
         return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
@@ -158,8 +173,9 @@ def _made(release: str, settings: Settings) -> dict[str, Any]:
     if release == "temporal":
         engine = "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single"
         return {"namespaces": [{"name": settings.text("TEMPORAL_NAMESPACE"), "retention": "72h"}], "engine": engine}
-    if release == "observability" and settings.origin("GRAFANA_ADMIN_PASSWORD") == "default":
-        return {"grafana.auth.password": catalog.GRAFANA_ON_KIND}
+    own = settings.origin("GRAFANA_ADMIN_PASSWORD") != "default"
+    if release == "observability" and profile.grafana_password and not own:
+        return {"grafana.auth.password": profile.grafana_password}
     return {}
 
 
@@ -175,18 +191,18 @@ def wanted(
     settings: Settings,
     services: Iterable[str] = (),
     sets: Sequence[str] = (),
-    storage_class: str = "",
+    profile: Profile = PLAIN,
 ) -> Wanted:
-    """A release of ours on kind, from its folder, its values-kind.yaml and the settings.
+    """A release of ours, from its folder, the values of the profile and the settings.
 
     Args:
         services: of a release that runs several, those that shall run.
         sets: `key=value` texts of the user, which win.
-        storage_class: for the volumes; '' leaves it to the values.
+        profile: that of the cluster.
     """
     folder, upstream = settings.root / "helm" / chart.release, bool(chart.source)
-    files = (folder / "values-kind.yaml",) if not upstream else (folder / "values.yaml", folder / "values-kind.yaml")
-    stdin = json.dumps(values(chart.release, settings, services, storage_class), sort_keys=True)
+    files = (*([folder / "values.yaml"] if upstream else []), folder / f"values-{profile.name}.yaml")
+    stdin = json.dumps(values(chart.release, settings, services, profile), sort_keys=True)
     mark = fingerprint(folder, stdin, (*sets, chart.version))
     deploy = Deploy(
         release=chart.release,

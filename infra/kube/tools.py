@@ -1,9 +1,8 @@
-"""The programs kind, kubectl and helm: where they are, which versions, and what to install instead."""
+"""Programs that work on clusters: where they are, which versions, and what to install instead."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ from infra import catalog, shell, stack
 from infra.errors import PlatformError
 from infra.settings import Settings
 
-SHIM = "shim"
-"""A directory next to the programs that comes first on kind's PATH, e.g. with a `docker` of fewer privileges."""
 VERSION_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "kind": ("version",),
     "kubectl": ("version", "--client"),
@@ -35,21 +32,6 @@ class Program:
     def shown(self) -> str:
         """The version for people."""
         return ".".join(map(str, self.version)) or "of unknown version"
-
-
-@dataclass(frozen=True)
-class Tools:
-    """The three programs, and the directory that kind is to find first on PATH (None: nothing special)."""
-
-    kind: Program
-    kubectl: Program
-    helm: Program
-    shim: Path | None = None
-
-    def kind_environment(self, kubeconfig: Path) -> dict[str, str]:
-        """Variables for kind: its kubeconfig, and the PATH with the shim in front."""
-        found = {"KUBECONFIG": str(kubeconfig)}
-        return found | ({"PATH": f"{self.shim}{os.pathsep}{os.environ.get('PATH', '')}"} if self.shim else {})
 
 
 def parse(text: str) -> tuple[int, ...]:
@@ -78,22 +60,17 @@ def steps(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def find(settings: Settings, memory: Path) -> Tools:
-    """The three programs, with their versions.
+def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, Program]:
+    """Some of the programs, with their versions.
 
     Args:
+        names: which ones.
+        settings: they may name a directory with them.
         memory: a file that remembers versions by path, size and time, since asking costs a second.
 
     Raises:
         PlatformError: PROGRAM_MISSING for every one that is missing or too old, with what to install.
     """
-    found = require([tool.name for tool in catalog.KUBE_TOOLS], settings, memory)
-    shim = Path(found["kind"].path).parent / SHIM
-    return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)
-
-
-def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, Program]:
-    """Find some of the programs; `memory` and errors as for `find`."""
     absent = [name for name in missing(settings) if name in names]
     if absent:
         raise PlatformError(
@@ -108,7 +85,7 @@ def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str,
 
 
 def installed(settings: Settings, memory: Path) -> dict[str, Program]:
-    """Those of the programs that are there, of whatever version; `memory` as for `find`."""
+    """Those of the programs that are there, of whatever version; `memory` as for `require`."""
     places = {tool.name: locate(tool.name, settings) for tool in catalog.KUBE_TOOLS}
     return _versions({name: path for name, path in places.items() if path is not None}, memory)
 

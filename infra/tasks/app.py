@@ -15,7 +15,7 @@ def run(context: Context) -> Answer:
     """
     from infra import endpoints, lifecycle, stack
     from infra.app import service
-    from infra.tiers.native import checks as native_checks
+    from infra.tiers import port_checks
     from infra.training import contract, runners
     from infra.training import service as training
     from infra.training.request import JOB, SUBPROCESS
@@ -27,7 +27,7 @@ def run(context: Context) -> Answer:
     links = service.addresses(ends, active.engines())
     with stack.lock(context.stack, "app.run"):
         conflicts = service.taken(context.settings, context.stack)
-        lifecycle.raise_on_failures(native_checks.ports(conflicts, context.stack.home) if conflicts else [])
+        lifecycle.raise_on_failures(port_checks.ports(conflicts, context.stack.home) if conflicts else [])
         runner = SUBPROCESS if runners.obstacle(active.jobs_kubeconfig, active.name) else JOB
         jobs = runners.environment(context.settings, active.jobs_kubeconfig)
         training.ensure_worker(context.stack, contract.read(values).values, jobs)

@@ -23,11 +23,8 @@ SET = "chart value as key=value; repeatable"
 def _deployed(active: Kind) -> dict[str, Deployed]:
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    api = active.require().api()
-    try:
+    with active.require().connected() as api:
         return cluster_deploy.deployed(api)
-    finally:
-        api.close()
 
 
 def _one(active: Kind, name: str) -> Deployed:
@@ -130,11 +127,8 @@ def status(context: Context, name: str) -> Answer:
 
     active = the_tier(context)
     known = _one(active, name)
-    api = active.cluster.api()
-    try:
+    with active.cluster.connected() as api:
         mine = snapshot.take(api).of_release(known.name, known.namespace)
-    finally:
-        api.close()
     seen = verdict.judge(mine)
     pods = [_pod(p) for p in mine.pods]
     rows = tuple((p["name"], p["phase"], str(p["restarts"])) for p in pods)

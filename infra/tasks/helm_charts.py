@@ -28,7 +28,7 @@ def render(active: Kind, name: str, production: bool, sets: Sequence[str] = ()) 
 
     helm, made = active.helm, {}
     for chart in _charts(name):
-        wanted = releases.wanted(chart, active.context.settings, (), sets, releases.KEPT_CLASS)
+        wanted = releases.wanted(chart, active.context.settings, (), sets, active.cluster.profile)
         if production:
             file = active.context.settings.root / "helm" / chart.release / "values-production.yaml"
             wanted = replace(wanted, deploy=replace(wanted.deploy, values=(str(file),)), stdin="")

@@ -37,7 +37,7 @@ def upgrade(active: Kind, known: Deployed, order: Order) -> None:
     from infra.tiers.cluster import deploy as cluster_deploy
     from infra.tiers.cluster import overrides as cluster_overrides
 
-    cluster, found = active.require(), active.tools
+    cluster = active.require()
     if order.forget:
         cluster_overrides.override(cluster, known.name, ())
     if not (order.sets or order.files or order.forget):
@@ -45,14 +45,14 @@ def upgrade(active: Kind, known: Deployed, order: Order) -> None:
     services = active.deployed.names
     base = cluster_deploy.wanted(cluster, [releases.chart(known.name)], services)[0]
     every = tuple(cluster_overrides.merged(base.deploy.sets, order.sets))
-    base = releases.wanted(base.chart, active.context.settings, services, every, releases.KEPT_CLASS)
+    base = releases.wanted(base.chart, active.context.settings, services, every, cluster.profile)
     whole = _changed(base.deploy, order, reuse=False)
     mark = releases.fingerprint(Path(base.deploy.chart), base.stdin, (str(time.time_ns()), *whole.sets))
     shown = releases.Wanted(base.chart, whole, base.stdin, mark)  # what is rendered to learn the images
     wanted = shown
     if not order.forget:  # else from the values files again, plus what is given now
         wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
-    cluster_deploy.deploy(cluster, found, active.helm, [wanted], order.timeout, shown=[shown])
+    active.deploy([wanted], order.timeout, shown=[shown])
     if order.sets:
         cluster_overrides.override(cluster, known.name, order.sets)
 
@@ -62,13 +62,13 @@ def roll_out(active: Kind, names: Sequence[str], timeout: float | None) -> list[
     from infra.kube import releases
     from infra.tiers.cluster import deploy as cluster_deploy
 
-    cluster, found = active.require(), active.tools
+    cluster = active.require()
     deployed = active.deployed
     services = deployed.of_releases(names)
     every = {*services, *deployed.names}
     wanted = cluster_deploy.wanted(cluster, [releases.chart(n) for n in names], tuple(every))
     cluster_deploy.prepare(cluster, active.kubectl)
-    done = cluster_deploy.deploy(cluster, found, active.helm, wanted, timeout)
+    done = active.deploy(wanted, timeout)
     deployed.add(services)
     return done.changed
 

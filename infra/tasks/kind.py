@@ -165,11 +165,12 @@ def load(context: Context, image: list[str]) -> Answer:
     from infra import stack
     from infra.kube import releases
     from infra.tiers.cluster import deploy as cluster_deploy
+    from infra.tiers.kind import images as kind_images
 
     active = the_tier(context)
-    cluster, found = active.require(), active.tools
+    cluster = active.require()
     with stack.lock(context.stack, "kind.load"):
-        way = cluster_deploy.supply(cluster, found)
+        way = kind_images.supply(cluster, active.tools)
         there = active.deployed.names
         charts = releases.of_services(there)
         names = words(image) or way.needed(cluster_deploy.wanted(cluster, charts, there), active.helm)

@@ -16,6 +16,7 @@ from infra.context import Context
 from infra.kube import releases
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.kind import cli as kind_cli
+from infra.tiers.kind import images as kind_images
 from infra.tiers.kind.tier import Kind
 from tests.smoke import stage as stages
 
@@ -83,7 +84,7 @@ def _by_hand(made: stages.Stage) -> float:
     config = (cluster.home / "cluster.yaml").read_text(encoding="utf-8")
     charts = releases.charts([catalog.OVERLAY_CORE])
     wanted = cluster_deploy.wanted(cluster, charts, [])
-    images = cluster_deploy.supply(cluster, tools).needed(wanted, tier.helm)
+    images = kind_images.supply(cluster, tools).needed(wanted, tier.helm)
     basics, name = cluster_deploy.basics(cluster), cluster.name
     made.invoke("kind.down", "--no-backup", "--yes", check=True)
     kubeconfig, file = made.home / "by-hand", made.home / "by-hand.yaml"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -28,6 +30,25 @@ LAYERS = (
     "tasks",
 )
 """Modules and packages of `infra` from the bottom to the top; each may import from those before it."""
+
+ROOMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "supervision": (("process",), ("client",), ("supervisor",)),
+    "tiers": (
+        ("base", "providers", "answering", "temporal_login", "port_checks"),
+        ("native", "compose", "cluster"),
+        ("kind",),
+    ),
+    "data": (
+        ("store", "page_cache", "redis_dump", "temporal_file", "trash"),
+        ("postgres", "objects"),
+        ("snapshot",),
+    ),
+}
+"""Package -> its modules and packages from the bottom to the top; packages on one floor do not import each other."""
+
+ANY_CLUSTER = "infra.tiers.cluster"
+"""What works on any Kubernetes cluster: it reaches nothing of kind or Docker, by whatever way."""
+NEVER = ("infra.tiers.kind", "infra.docker_engine", "docker")
 
 HEAVY = {
     *("boto3", "botocore", "clearml", "docker", "dotenv", "mlflow", "numpy", "PIL", "psutil", "psycopg", "redis"),
@@ -59,12 +80,18 @@ def layer(name: str) -> int:
     return LAYERS.index(inner if inner in LAYERS else inner.split(".")[0])
 
 
+@cache
+def imported() -> Mapping[str, set[str]]:
+    """What each module of `infra` imports, wherever it stands."""
+    return {name: imports(path) for name, path in modules().items()}
+
+
 def arrows() -> set[tuple[str, str]]:
     """Imports between modules of `infra`, wherever they stand."""
     known = modules()
     found = set()
-    for name, path in known.items():
-        for target in imports(path):
+    for name, targets in imported().items():
+        for target in targets:
             while target and target not in known:
                 target = target.rpartition(".")[0]
             if target.startswith("infra.") and target != name:
@@ -91,6 +118,63 @@ def test_no_circles() -> None:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def floor(package: str, name: str) -> tuple[int, str]:
+    """The floor of a module of a package in ROOMS, and its room."""
+    room = name.removeprefix(f"infra.{package}.").split(".")[0]
+    return next(n for n, rooms in enumerate(ROOMS[package]) if room in rooms), room
+
+
+def within(package: str) -> list[tuple[str, str]]:
+    """The imports between modules of one package."""
+    prefix = f"infra.{package}."
+    return [(a, b) for a, b in sorted(arrows()) if a.startswith(prefix) and b.startswith(prefix)]
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_has_its_floor(package: str) -> None:
+    known = {name.split(".")[2] for name in modules() if name.startswith(f"infra.{package}.")}
+    assert known == {room for rooms in ROOMS[package] for room in rooms}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_import_points_upwards_inside_a_package(package: str) -> None:
+    assert [(a, b) for a, b in within(package) if floor(package, b)[0] > floor(package, a)[0]] == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_packages_on_one_floor_do_not_import_each_other(package: str) -> None:
+    packages = {name for name in modules() if modules()[name].name == "__init__.py"}
+    beside = [(floor(package, a), floor(package, b), a, b) for a, b in within(package)]
+    walls = [(a, b) for (n, x), (m, y), a, b in beside if n == m and x != y and f"infra.{package}.{y}" in packages]
+    assert walls == []
+
+
+def reached(start: str) -> dict[str, str]:
+    """Everything that the modules of a package import, directly or not: the name -> who imports it."""
+    found = {name: "" for name in imported() if name.startswith(f"{start}.")}
+    todo = list(found)
+    while todo:
+        name = todo.pop()
+        for target in imported().get(name, ()):
+            for outer in _outer(target):
+                if outer not in found:
+                    found[outer] = name
+                    todo.append(outer)
+    return found
+
+
+def _outer(name: str) -> list[str]:
+    """A dotted name and the packages around it: importing it loads all of them."""
+    words = name.split(".")
+    return [".".join(words[: n + 1]) for n in range(len(words))]
+
+
+def test_what_works_on_any_cluster_knows_nothing_of_kind_or_docker() -> None:
+    found = reached(ANY_CLUSTER)
+    assert {name: by for name, by in found.items() if set(_outer(name)) & set(NEVER)} == {}
+    assert "infra.kube.api" in found, "the search finds nothing any more"
 
 
 def test_nothing_in_infra_imports_tests_or_scripts() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from infra import catalog, stack
 from infra.kube import releases
-from infra.tiers.kind.cluster import TIER
 
 FILE = "services.json"
 
@@ -49,4 +48,4 @@ class DeployedServices:
 
 
 def _ordered(names: Collection[str]) -> tuple[str, ...]:
-    return tuple(s.name for s in catalog.offered(TIER) if s.name in names)
+    return tuple(s.name for s in catalog.SERVICES if s.release and s.name in names)

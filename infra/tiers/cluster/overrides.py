@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from infra import stack
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.cluster.target import Target
 
 
-def overrides(cluster: Cluster) -> dict[str, list[str]]:
+def overrides(cluster: Target) -> dict[str, list[str]]:
     """What users have set by `helm.upgrade --set`, by release."""
     found = stack.read_json(cluster.home / "overrides.json") or {}
     return {name: [str(s) for s in sets] for name, sets in found.items() if isinstance(sets, list)}
@@ -22,19 +22,19 @@ def merged(known: Sequence[str], sets: Sequence[str]) -> list[str]:
     return [*(text for text in known if text.partition("=")[0] not in names), *sets]
 
 
-def override(cluster: Cluster, release: str, sets: Sequence[str]) -> None:
+def override(cluster: Target, release: str, sets: Sequence[str]) -> None:
     """Keep what a user has set, so that later deployments keep it too; nothing given forgets it."""
     known = overrides(cluster)
     _keep(cluster, {**known, release: merged(known.get(release, []), sets) if sets else []})
 
 
-def _keep(cluster: Cluster, sets: Mapping[str, Sequence[str]]) -> None:
+def _keep(cluster: Target, sets: Mapping[str, Sequence[str]]) -> None:
     body = {name: list(texts) for name, texts in sets.items() if texts}
     stack.write_atomic(cluster.home / "overrides.json", json.dumps(body, indent=1) + "\n", mode=0o600)
 
 
 @contextlib.contextmanager
-def trying(cluster: Cluster, release: str, sets: Sequence[str]) -> Iterator[None]:
+def trying(cluster: Target, release: str, sets: Sequence[str]) -> Iterator[None]:
     """Deploy with what a user has set; what does not become ready is not kept, else every later run would fail."""
     before = overrides(cluster)
     if sets:

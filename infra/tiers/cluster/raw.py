@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra import catalog, shell
-from infra.kube.api import Api, NoAnswer, unreachable
+from infra.kube.api import Api, NoAnswer
 from infra.kube.kubectl_cli import OWNER, Kubectl
 from infra.kube.snapshot import RELEASE, Object, metadata
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.cluster.target import Target
 
 KINDS: Mapping[str, str] = {
     "deployment": "/apis/apps/v1/namespaces/{}/deployments",
@@ -35,15 +35,10 @@ class Raw:
     name: str
 
 
-def find(cluster: Cluster) -> list[Raw]:
+def find(cluster: Target) -> list[Raw]:
     """Every object in the platform's namespaces that kubectl has applied and that is no part of a release."""
-    api = cluster.api()
-    try:
+    with cluster.connected() as api:
         return [thing for namespace in catalog.NAMESPACES for thing in _in(api, namespace)]
-    except NoAnswer as error:
-        raise unreachable(error) from error
-    finally:
-        api.close()
 
 
 def _in(api: Api, namespace: str) -> list[Raw]:

@@ -10,34 +10,22 @@ from infra import shell
 from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube import snapshot
-from infra.kube.api import Api, NoAnswer, unreachable
+from infra.kube.api import Api
 from infra.kube.kubectl_cli import Kubectl
 from infra.tiers.base import LogLine, ServiceStatus
 from infra.tiers.cluster import services as cluster_services
 from infra.tiers.cluster.services import Cast
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.cluster.target import Target
 from infra.waiting import Wait
 
 
 @contextlib.contextmanager
-def _api(cluster: Cluster) -> Iterator[Api]:
-    """The cluster's API; its silence is an error for people."""
-    api = cluster.api()
-    try:
-        yield api
-    except NoAnswer as error:
-        raise unreachable(error) from error
-    finally:
-        api.close()
-
-
-@contextlib.contextmanager
-def _cast(cluster: Cluster) -> Iterator[tuple[Api, Cast]]:
-    with _api(cluster) as api:
+def _cast(cluster: Target) -> Iterator[tuple[Api, Cast]]:
+    with cluster.connected() as api:
         yield api, cluster_services.cast(api, snapshot.take(api))
 
 
-def status(cluster: Cluster, services: Sequence[str], memory: bool = True) -> list[ServiceStatus]:
+def status(cluster: Target, services: Sequence[str], memory: bool = True) -> list[ServiceStatus]:
     """The services as their pods are.
 
     Args:
@@ -51,7 +39,7 @@ def status(cluster: Cluster, services: Sequence[str], memory: bool = True) -> li
         return [cluster_services.status(s, who, used) for s in services]
 
 
-def restart(cluster: Cluster, kubectl: Kubectl, services: Sequence[str]) -> None:
+def restart(cluster: Target, kubectl: Kubectl, services: Sequence[str]) -> None:
     """Replace the pods of the services; nothing is waited for."""
     with _cast(cluster) as (_, who):
         workloads = [w for s in services for w in who.workloads(s)]
@@ -60,29 +48,28 @@ def restart(cluster: Cluster, kubectl: Kubectl, services: Sequence[str]) -> None
         shell.run(kubectl.restart(namespace, name))
 
 
-def wait(cluster: Cluster, console: Console, services: Sequence[str], timeout: float | None) -> None:
+def wait(cluster: Target, console: Console, services: Sequence[str], timeout: float | None) -> None:
     """Block until the services' pods are ready; `timeout` in seconds, None: each service's budget.
 
     Raises:
         PlatformError: SERVICE_FAILED or WAIT_TIMEOUT, too.
     """
-    with _api(cluster) as api:
-        Wait(
-            console, lambda: cluster_services.items(api, services), timeout, "invoke kind.up", sleep=_pause
-        ).until_ready()
+    with cluster.connected() as api:
+        look, again = (lambda: cluster_services.items(api, services)), cluster.commands.up
+        Wait(console, look, timeout, again, sleep=_pause).until_ready()
 
 
 def _pause(_: float) -> None:
     time.sleep(0.3)
 
 
-def logs(cluster: Cluster, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+def logs(cluster: Target, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
     """What the services' containers say."""
     with _cast(cluster) as (api, who):
         yield from cluster_services.logs(api, cluster_services.sources(services, who), tail, follow)
 
 
-def pod(cluster: Cluster, service: str) -> tuple[str, str]:
+def pod(cluster: Target, service: str) -> tuple[str, str]:
     """Namespace and name of a pod that runs a service.
 
     Raises:
@@ -91,4 +78,4 @@ def pod(cluster: Cluster, service: str) -> tuple[str, str]:
     with _cast(cluster) as (_, who):
         for found in who.pods(service):
             return str(snapshot.metadata(found)["namespace"]), str(snapshot.metadata(found)["name"])
-    raise PlatformError("NOT_RUNNING", f"{service} has no pod", steps=("invoke kind.up", "invoke kind.status"))
+    raise PlatformError("NOT_RUNNING", f"{service} has no pod", steps=(cluster.commands.up, cluster.commands.status))

@@ -14,7 +14,7 @@ from infra.tiers.base import Check
 from infra.tiers.compose import model, pull
 from infra.tiers.compose.model import Part
 from infra.tiers.compose.project import Listed
-from infra.tiers.native.checks import by_whom
+from infra.tiers.port_checks import by_whom
 
 DISK_NEEDED = 1_000_000_000
 """Bytes that must be free in the engine's root: volumes at first use, logs; images are counted apart."""

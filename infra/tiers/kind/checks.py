@@ -12,11 +12,11 @@ from typing import Any
 from infra import ports
 from infra.console import human_bytes
 from infra.endpoints import HOST
-from infra.kube.tools import Tools
 from infra.tiers.base import Check
 from infra.tiers.kind import cluster_file
 from infra.tiers.kind.cluster import Cluster
 from infra.tiers.kind.nodes import Docker
+from infra.tiers.kind.tools import Tools
 
 GB = 1_000_000_000
 MEMORY, MEMORY_OBS = 2 * GB, 3 * GB

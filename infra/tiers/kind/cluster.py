@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -12,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra import private, stack
-from infra.context import Context
+from infra import catalog
 from infra.errors import PlatformError
-from infra.kube import api, kubeconfig
+from infra.kube import api
 from infra.kube.api import Api
-from infra.settings import Settings
-from infra.stack import write_atomic
-from infra.tiers.kind import cluster_file
+from infra.kube.kubeconfig import address
+from infra.kube.releases import Profile
+from infra.tiers.cluster.target import Commands, Target
+from infra.tiers.kind import cluster_file, kubeconfig
 from infra.tiers.kind.nodes import Docker, Node
 
 TIER = "kind"
@@ -29,23 +28,20 @@ MARK = "/kind/platform"
 ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "incomplete"
 
 
+KEPT_CLASS = "platform-kept"
+"""The storage class of kind/storage-class.yaml."""
+PROFILE = Profile(TIER, KEPT_CLASS, catalog.GRAFANA_ON_KIND)
+COMMANDS = Commands("invoke kind.up", "invoke kind.status", "invoke kind.logs collects a diagnostic report")
+
+
 @dataclass
-class Cluster:
-    """The cluster of one stack; what it is called and made of is kept in `<home>/cluster.json`."""
+class Cluster(Target):
+    """The cluster of one stack; known of it are its name, fingerprint, image, whether it is complete, and more."""
 
-    context: Context
-    home: Path
+    profile = PROFILE
+    commands = COMMANDS
+
     docker: Docker = field(default_factory=Docker)
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of this run."""
-        return self.context.settings
-
-    @property
-    def kubeconfig(self) -> Path:
-        """Our own kubeconfig."""
-        return self.home / "kubeconfig"
 
     @property
     def volumes(self) -> Path:
@@ -56,24 +52,6 @@ class Cluster:
     def mark(self) -> Path:
         """What is mounted into the nodes to tell whose they are."""
         return self.home / "node"
-
-    @property
-    def memory(self) -> Path:
-        """The file with what is known of the cluster."""
-        return self.home / "cluster.json"
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What is known of the cluster: name, fingerprint, image, complete, kept."""
-        return stack.read_json(self.memory) or {}
-
-    def remember(self, **facts: object) -> None:
-        """Add to what is known. Raises PlatformError STATE_UNWRITABLE."""
-        try:
-            private.directory(self.home)
-            write_atomic(self.memory, json.dumps(self.record | facts, indent=1) + "\n")
-        except OSError as error:
-            raise stack.unwritable(self.home, error) from error
 
     @cached_property
     def file(self) -> dict[str, Any]:
@@ -114,7 +92,7 @@ class Cluster:
     def listening(self) -> bool:
         """Whether something listens where our API server should: quick, no program is asked, and nobody elsewhere."""
         ours = self.record.get("complete") and kubeconfig.leads_to(self.kubeconfig, self.name)
-        where = kubeconfig.address(self.kubeconfig) if ours else None
+        where = address(self.kubeconfig) if ours else None
         if where is None:
             return False
         try:
@@ -132,7 +110,14 @@ class Cluster:
         if not self.kubeconfig.exists():
             raise PlatformError("NOT_RUNNING", "this stack has no cluster", steps=("invoke kind.up",))
         self.refuse_others()
-        return api.connect(self.kubeconfig)
+        return api.connect(self.kubeconfig, (self.commands.up,))
+
+    def manifests(self) -> list[object]:
+        """The storage class."""
+        import yaml
+
+        path = self.settings.root / "kind" / "storage-class.yaml"
+        return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
     def refuse_others(self) -> None:
         """Go on only when our kubeconfig, where there is one, leads to our cluster. Raises CONTEXT_REFUSED."""

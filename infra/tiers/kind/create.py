@@ -10,12 +10,12 @@ from typing import Any
 
 from infra import private, shell, stack
 from infra.errors import PlatformError
-from infra.kube.tools import Tools
 from infra.stack import write_atomic
 from infra.tiers.kind import cli, cluster_file
 from infra.tiers.kind.cluster import MARK, Cluster
 from infra.tiers.kind.cluster_file import Mount
 from infra.tiers.kind.nodes import Node
+from infra.tiers.kind.tools import Tools
 from infra.waiting import Item, Wait
 
 SLOW_BOOT = "could not find a log line"

@@ -22,7 +22,7 @@ from infra.kube.snapshot import INSTANCE, Object, metadata
 from infra.stack import write_atomic
 from infra.tiers.base import Removal
 from infra.tiers.cluster import services as cluster_services
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KEPT_CLASS, Cluster
 from infra.tiers.kind.cluster_file import VOLUMES
 from infra.tiers.kind.nodes import Node
 
@@ -60,7 +60,7 @@ def parse(claims: Sequence[Object]) -> list[Volume]:
     found = [
         Volume(metadata(c)["namespace"], metadata(c)["name"], (metadata(c).get("labels") or {}).get(INSTANCE, ""))
         for c in claims
-        if c["spec"].get("storageClassName") == releases.KEPT_CLASS
+        if c["spec"].get("storageClassName") == KEPT_CLASS
     ]
     return sorted(found, key=lambda v: (v.namespace, v.claim))
 

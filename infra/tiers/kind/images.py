@@ -10,16 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra import shell, stack
+from infra import images, shell, stack
 from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube.helm_cli import Helm
 from infra.kube.releases import Wanted, misfit
 from infra.kube.rollout import cause
-from infra.kube.tools import Tools
 from infra.tiers.kind import cli, loading
+from infra.tiers.kind.cluster import Cluster
 from infra.tiers.kind.loading import Streams
 from infra.tiers.kind.nodes import Docker, Node
+from infra.tiers.kind.tools import Tools
 
 PULL_ATTEMPTS = 3
 # What a registry or the way to it says when another attempt may help.
@@ -225,3 +226,13 @@ def pull(
 def _short(reference: str) -> str:
     """The name under which Docker lists an image of its default registry."""
     return reference.removeprefix("docker.io/library/").removeprefix("docker.io/")
+
+
+def supply(cluster: Cluster, tools: Tools) -> Supply:
+    """What brings images into the nodes of a cluster."""
+    known = images.locked(cluster.settings.root)
+    replaced = {reference: setting for setting, reference in images.references(cluster.settings).items()}
+    memory, console = cluster.home / "images.json", cluster.context.console
+    return Supply(
+        cluster.docker, tools, cluster.name, cluster.nodes(), memory, cluster.kubeconfig, console, known, replaced
+    )

@@ -12,11 +12,11 @@ from infra.errors import PlatformError
 from infra.kube import api
 from infra.kube.api import Api
 from infra.kube.snapshot import metadata
-from infra.kube.tools import Tools
 from infra.tiers.cluster import deployed as cluster_deployed
 from infra.tiers.kind import cli
 from infra.tiers.kind.cluster import Cluster
 from infra.tiers.kind.nodes import Node
+from infra.tiers.kind.tools import Tools
 from infra.waiting import Item, Wait
 
 API_BUDGET = 120.0

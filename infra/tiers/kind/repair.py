@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.kube.tools import Tools
 from infra.tiers.kind import cli, cluster_file, create, life
 from infra.tiers.kind.cluster import ABSENT, HALF_MADE, RUNNING, STOPPED, Cluster
 from infra.tiers.kind.nodes import Node
+from infra.tiers.kind.tools import Tools
 
 HALF_MADE_PATIENCE = 20.0
 """Seconds for a cluster whose making was cut short; one that was complete once, and lost its login, gets more."""

@@ -10,17 +10,21 @@ from pathlib import Path
 from infra import catalog, endpoints, shell
 from infra.endpoints import Endpoints, Login
 from infra.errors import PlatformError
-from infra.kube import releases, tools
+from infra.kube import releases
+from infra.kube import tools as kube_tools
 from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
-from infra.kube.tools import Tools
+from infra.kube.releases import Wanted
 from infra.tiers import answering, providers, temporal_login
 from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.cluster import running as cluster_running
+from infra.tiers.cluster.deploy import Outcome
 from infra.tiers.cluster.deployed import DeployedServices
-from infra.tiers.kind import checks, data, life, repair
+from infra.tiers.kind import checks, data, life, repair, tools
 from infra.tiers.kind.cluster import TIER, Cluster
+from infra.tiers.kind.deploy import Nodes
+from infra.tiers.kind.tools import Tools
 
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
 
@@ -32,9 +36,9 @@ class Kind(Tier):
 
     def available(self) -> Availability:
         """Whether kind, kubectl, helm and docker are installed; versions and the engine are looked at by preflight."""
-        absent = tools.missing(self.context.settings) + ([] if shell.find("docker") else ["docker"])
+        absent = kube_tools.missing(self.context.settings) + ([] if shell.find("docker") else ["docker"])
         if absent:
-            steps = tools.steps([n for n in absent if n != "docker"])
+            steps = kube_tools.steps([n for n in absent if n != "docker"])
             steps += ("install Docker: https://docs.docker.com/get-started/get-docker/",) if "docker" in absent else ()
             return Availability(False, f"not installed: {', '.join(absent)}", steps)
         return Availability(True, "kind, kubectl and helm are installed", prefer=False)
@@ -61,7 +65,7 @@ class Kind(Tier):
 
     def programs(self) -> dict[str, str]:
         """kind, kubectl and helm, the engine that the nodes run in, and their image."""
-        cluster, there = self.cluster, tools.installed(self.context.settings, self._tools_seen)
+        cluster, there = self.cluster, kube_tools.installed(self.context.settings, self._tools_seen)
         shown = {t.name: there[t.name].shown if t.name in there else "not installed" for t in catalog.KUBE_TOOLS}
         engine = known_or_why(lambda: checks.engine(cluster.docker.info()).text)
         return {**shown, "container engine": engine, "node image": str(cluster.record.get("image") or "none yet")}
@@ -124,14 +128,19 @@ class Kind(Tier):
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Cluster, images, releases, until all are ready; what is there as wanted is left alone."""
-        cluster, found = self.cluster, self.tools
-        fresh = repair.ensure(cluster, found, timeout)
+        cluster = self.cluster
+        fresh = repair.ensure(cluster, self.tools, timeout)
         cluster_deploy.prepare(cluster, self.kubectl)
         wanted = cluster_deploy.wanted(cluster, releases.of_services(names), names)
-        done = cluster_deploy.deploy(cluster, found, self.helm, wanted, timeout)
+        done = self.deploy(wanted, timeout)
         self.deployed.add(names)
         if fresh or done.waited:
             self._until_they_answer(names, answering.AFTER_START if fresh else answering.PATIENCE)
+
+    def deploy(self, wanted: Sequence[Wanted], timeout: float | None, shown: Sequence[Wanted] = ()) -> Outcome:
+        """Bring releases to what is wanted; `shown` as for `Nodes`, errors as of `cluster.deploy`."""
+        nodes = Nodes(self.cluster, self.tools, self.helm, shown)
+        return cluster_deploy.deploy(self.cluster, self.kubectl, self.helm, wanted, timeout, nodes)
 
     def stop(self) -> bool:
         """Stop the cluster's nodes; everything in it stays, and `up` brings it back."""

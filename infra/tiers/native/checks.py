@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from infra import catalog
 from infra.console import human_bytes
-from infra.ports import Conflict, Holder
 from infra.tiers.base import Check
 from infra.tiers.native.services import Programs
 from infra.tiers.providers import Program
@@ -38,36 +36,6 @@ def _origin(name: str, program: Program) -> str:
 
 
 _BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S3_SERVER"
-
-
-def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
-    """One failure for each port that cannot be had, with its holder and the setting that moves it."""
-    return [_port(conflict, own_home) for conflict in conflicts] or [
-        Check("ports", "ok", "not in use by another program")
-    ]
-
-
-def _port(conflict: Conflict, own_home: Path) -> Check:
-    claim, holder = conflict.claim, conflict.holder
-    foreign = holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve()
-    text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + by_whom(holder, foreign)}"
-    if foreign:
-        remedy = f"stop that stack (invoke down in its checkout), or set {claim.setting} to another port"
-    elif holder.pid:
-        remedy = f"end that process, or set {claim.setting} to another port"
-    else:
-        remedy = f"set {claim.setting} to another port"
-    return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
-
-
-_UNSEEN = " by a process this user cannot see: another user's, or a closing connection"
-
-
-def by_whom(holder: Holder, foreign: bool) -> str:
-    """Who holds a port, as the end of a sentence that says that it is taken."""
-    if foreign:
-        return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
-    return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else _UNSEEN
 
 
 def disk(home: Path) -> Check:

@@ -15,7 +15,7 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.provision import ensure
 from infra.supervision import client as supervise
-from infra.tiers import providers
+from infra.tiers import port_checks, providers
 from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, TemporalStorage, Tier, known_or_why
 from infra.tiers.native import checks, mlflow_env, object_store, postgres, services, trash
 from infra.tiers.native import logs as native_logs
@@ -99,7 +99,7 @@ class Native(Tier):
         object_store.refuse_unfinished(builder.home)
         found = checks.programs(builder.programs)
         claims = self._claims(self._mended(), builder, names)
-        found += checks.ports(ports.conflicts(builder.endpoints.host, claims), self.context.stack.home)
+        found += port_checks.ports(ports.conflicts(builder.endpoints.host, claims), self.context.stack.home)
         return [*found, checks.disk(self.context.stack.home), checks.memory("mlflow" in names)]
 
     def _claims(self, home: Path, builder: Builder, names: Sequence[str]) -> list[ports.Claim]:

@@ -7,6 +7,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.kube import kubeconfig
+from infra.tiers.kind import kubeconfig as kind_kubeconfig
 
 PEM = base64.b64encode(b"-----BEGIN X-----").decode()
 
@@ -44,7 +45,7 @@ def test_address_and_context_without_a_parser(tmp_path: Path) -> None:
 
 
 def test_our_own_cluster_is_accepted(tmp_path: Path) -> None:
-    kubeconfig.refuse_others(written(tmp_path / "config"), "mine")
+    kind_kubeconfig.refuse_others(written(tmp_path / "config"), "mine")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_any_other_cluster_is_refused(tmp_path: Path, server: str, context: str)
     path = written(tmp_path / "config", server, context)
     before = path.read_bytes()
     with pytest.raises(PlatformError) as caught:
-        kubeconfig.refuse_others(path, "mine")
+        kind_kubeconfig.refuse_others(path, "mine")
     assert caught.value.code == "CONTEXT_REFUSED"
     assert path.read_bytes() == before
 

@@ -9,6 +9,7 @@ from infra import catalog
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.settings import ROOT
+from infra.tiers.kind.cluster import PROFILE
 from tests.unit.helpers import settings_of
 from tests.unit.kube import objects as o
 
@@ -69,7 +70,11 @@ def test_of_a_release_with_several_services_only_the_wanted_run(tmp_path: Path) 
 
 def test_grafana_has_the_password_of_kind_unless_one_is_set(tmp_path: Path) -> None:
     def password(**values: str) -> str:
-        return str(releases.values("observability", settings_of(tmp_path, **values))["grafana"]["auth"]["password"])
+        return str(
+            releases.values("observability", settings_of(tmp_path, **values), profile=PROFILE)["grafana"]["auth"][
+                "password"
+            ]
+        )
 
     assert password() == "prom-operator"
     assert password(GRAFANA_ADMIN_PASSWORD="own") == "own"
@@ -109,7 +114,9 @@ def test_values_we_give_are_values_the_chart_has(chart: catalog.Chart, tmp_path:
 
     known = yaml.safe_load((ROOT / "helm" / chart.release / "values.yaml").read_text(encoding="utf-8"))
     every = {setting: "x:1" for c in catalog.CHARTS for setting in releases.images(c.release).values()}
-    given = releases.values(chart.release, settings_of(tmp_path, **every), ["prometheus"], "some-class")
+    given = releases.values(
+        chart.release, settings_of(tmp_path, **every), ["prometheus"], releases.Profile(storage_class="some-class")
+    )
     assert [path for path in _paths(given) if not _has(known, path)] == []
 
 

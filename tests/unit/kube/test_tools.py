@@ -7,6 +7,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.kube import tools
+from infra.tiers.kind import tools as kind_tools
 from tests.unit.helpers import script, settings_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="programs are played by shell scripts")
@@ -29,8 +30,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
-def find(home: Path, programs: Path) -> tools.Tools:
-    return tools.find(settings_of(home, PLATFORM_KIND_BIN=str(programs)), home / "tools.json")
+def find(home: Path, programs: Path) -> kind_tools.Tools:
+    return kind_tools.find(settings_of(home, PLATFORM_KIND_BIN=str(programs)), home / "tools.json")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from infra.kube import releases
 from infra.kube.releases import Deployed
 from infra.settings import ROOT
 from infra.tiers.cluster import deploy, overrides
+from infra.tiers.kind.cluster import KEPT_CLASS
 from tests.unit.kube import objects as o
 from tests.unit.tiers.kind.fakes import Answers, cluster_of
 
@@ -51,5 +51,5 @@ def test_every_cluster_gets_namespaces_storage_class_and_a_note_of_whose_it_is(t
     kinds = [entry["kind"] for entry in found]
     assert kinds.count("Namespace") == 3
     classes = [entry["metadata"]["name"] for entry in found if entry["kind"] == "StorageClass"]
-    assert classes == [releases.KEPT_CLASS]
+    assert classes == [KEPT_CLASS]
     assert found[-1]["data"]["stack"] == made.context.stack.name

@@ -12,11 +12,12 @@ import yaml
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.kube.tools import Program, Tools
+from infra.kube.tools import Program
 from infra.settings import ROOT
 from infra.shell import Result
 from infra.tiers.kind import create
 from infra.tiers.kind.cluster import MARK, Cluster
+from infra.tiers.kind.tools import Tools
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 
 TOOLS = Tools(Program("kind", "kind", (0, 33)), Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))

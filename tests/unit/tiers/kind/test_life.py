@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from infra import endpoints, health, shell
-from infra.kube.tools import Program, Tools
+from infra.kube.tools import Program
 from infra.probes import Finding
 from infra.shell import Result
 from infra.tiers import answering
 from infra.tiers.cluster import overrides as cluster_overrides
 from infra.tiers.kind import life
+from infra.tiers.kind.tools import Tools
 from tests.unit.helpers import settings_of
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 

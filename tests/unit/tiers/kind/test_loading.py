@@ -15,13 +15,15 @@ from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.helm_cli import Helm
-from infra.kube.tools import Program, Tools
+from infra.kube.tools import Program
 from infra.settings import ROOT
 from infra.shell import Result
 from infra.tiers.kind import loading
+from infra.tiers.kind.cluster import PROFILE
 from infra.tiers.kind.images import Supply
 from infra.tiers.kind.loading import Streams
 from infra.tiers.kind.nodes import Docker, Node
+from infra.tiers.kind.tools import Tools
 from tests.unit.helpers import settings_of
 
 SIZES = {"small:1": 10, "large:1": 100, "middle:1": 60, "tiny:1": 30}
@@ -128,7 +130,7 @@ redis:
 def test_a_chart_that_cannot_be_rendered_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: str
 ) -> None:
-    wanted = releases.wanted(releases.chart("redis"), settings_of(ROOT))
+    wanted = releases.wanted(releases.chart("redis"), settings_of(ROOT), profile=PROFILE)
     monkeypatch.setattr(shell, "run", lambda *_, **__: Result(1, "", said))
     with pytest.raises(PlatformError) as caught:
         supply(tmp_path).needed([wanted], Helm("helm", 4, tmp_path))

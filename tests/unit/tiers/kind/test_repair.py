@@ -10,10 +10,11 @@ import pytest
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.kube.tools import Program, Tools
+from infra.kube.tools import Program
 from infra.shell import Result
 from infra.tiers.kind import create, life, repair
 from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.tools import Tools
 from tests.unit.helpers import Said
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 

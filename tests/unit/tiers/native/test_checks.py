@@ -9,6 +9,7 @@ import pytest
 
 from infra import catalog
 from infra.ports import Claim, Conflict, Holder
+from infra.tiers import port_checks
 from infra.tiers.native import checks as native_checks
 from infra.tiers.native.postgres import Place
 from infra.tiers.native.services import Programs
@@ -18,7 +19,7 @@ CLAIM = Claim("redis", "REDIS_PORT", 6379)
 
 
 def port(holder: Holder, reason: str = "", own: Path = Path("/own")) -> tuple[str, str]:
-    (check,) = native_checks.ports([Conflict(CLAIM, holder, reason)], own)
+    (check,) = port_checks.ports([Conflict(CLAIM, holder, reason)], own)
     assert (check.id, check.status, check.code) == ("port.6379", "fail", "PORT_TAKEN")
     assert "port 6379 (redis)" in check.text
     assert "REDIS_PORT" in check.remedy
@@ -54,7 +55,7 @@ def test_a_port_that_is_not_allowed() -> None:
 
 
 def test_free_ports_are_one_line() -> None:
-    (check,) = native_checks.ports([], Path("/own"))
+    (check,) = port_checks.ports([], Path("/own"))
     assert check.status == "ok"
 
 

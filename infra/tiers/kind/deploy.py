@@ -1,0 +1,70 @@
+"""What kind does around a deployment: images are brought to the nodes, and volumes are noted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infra.kube import snapshot
+from infra.kube.api import Api, NoAnswer
+from infra.kube.helm_cli import Helm
+from infra.kube.releases import Wanted
+from infra.tiers.cluster.deploy import Hooks
+from infra.tiers.kind import data, images
+from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.convoy import Convoy
+from infra.tiers.kind.tools import Tools
+
+MARKS = 40
+"""Number of release states to remember whose images are in the nodes."""
+
+
+class Nodes(Hooks):
+    """The nodes of a cluster during a deployment: they pull nothing, the host brings them what releases need."""
+
+    def __init__(self, cluster: Cluster, tools: Tools, helm: Helm, shown: Sequence[Wanted] = ()) -> None:
+        """Begin with nothing under way; `shown` is rendered, to learn which images are needed, in place of `wanted`."""
+        self.cluster, self.tools, self.helm, self.shown = cluster, tools, helm, shown
+        self._convoy: Convoy | None = None
+        self._marks: list[str] = []
+
+    def before(self, wanted: Sequence[Wanted], stale: bool) -> None:
+        """Bring the images of what starts first, and those of the rest in the background."""
+        self._marks = sorted(w.fingerprint for w in wanted)
+        if stale or not set(self._marks) <= set(self._known()):
+            self._convoy = self._load(self.shown or wanted)
+            self._convoy.begin()
+
+    def held(self, release: str) -> str:
+        """Why a release cannot start yet."""
+        return self._convoy.held(release) if self._convoy else ""
+
+    def after(self, api: Api) -> None:
+        """Remember whose images are there, and which volumes."""
+        if self._convoy:
+            self._convoy.finish()
+            self.cluster.remember(imagesFor=[*self._known(), *self._marks][-MARKS:])
+        self._note_volumes(api)
+
+    def stop(self) -> None:
+        """End what is still being loaded."""
+        if self._convoy:
+            self._convoy.stop()
+
+    def _known(self) -> list[str]:
+        return list(self.cluster.record.get("imagesFor") or [])
+
+    def _load(self, wanted: Sequence[Wanted]) -> Convoy:
+        """The images of releases, on their way: those that need no other release first."""
+        way = images.supply(self.cluster, self.tools)
+        of = way.needed_by(wanted, self.helm)
+        every = list(dict.fromkeys(image for found in of.values() for image in found))
+        return Convoy(way.plan(every), of, [w.name for w in wanted if not set(w.chart.needs) & set(of)])
+
+    def _note_volumes(self, api: Api) -> None:
+        try:
+            claims = snapshot.take(api, events=False).claims
+        except NoAnswer:
+            return
+        found = data.parse(claims)
+        if found != data.known(self.cluster):
+            data.remember(self.cluster, found)
