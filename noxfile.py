@@ -88,7 +88,13 @@ def smoke_kind(session: nox.Session) -> None:
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
     """Bad input and faults against native platforms of their own."""
-    _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/training", "tests/faults/security")
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/security")
+
+
+@nox.session(name="faults-training")
+def faults_training(session: nox.Session) -> None:
+    """Trainings that are cancelled, killed, or lose a server: the longest fault tests of the native tier."""
+    _pytest(session, *SIDE_BY_SIDE, "tests/faults/training")
 
 
 @nox.session(name="faults-compose")

@@ -38,6 +38,7 @@ SESSIONS = (
     *(f"smoke-{tier}" for tier in PLANNED_TIERS),
     "apps",
     "faults-native",
+    "faults-training",
     "faults-data",
     "faults-engine",
     "faults-compose",

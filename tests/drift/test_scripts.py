@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from infra.settings import ROOT
+from scripts import ci
 from tests.drift import repo
 from tests.drift.repo import read
 
@@ -61,8 +62,14 @@ def test_run_tests_hands_every_option_on_in_both_languages() -> None:
     assert "param(" not in read("scripts/run-tests.ps1")
 
 
-def test_ci_calls_run_tests() -> None:
-    assert 'exec ./scripts/run-tests.sh --require compose,kind "$@"' in read(".ci/run")
+def test_ci_hands_every_option_on() -> None:
+    assert read(".ci/run").endswith('exec .venv/bin/python -m scripts.ci "$@"\n')
+
+
+@pytest.mark.parametrize("readme", repo.READMES)
+def test_readmes_say_which_sessions_ci_runs(readme: str) -> None:
+    paragraphs = [part for part in read(readme).split("\n\n") if part.startswith("CI")]
+    assert [re.findall(r"`([\w-]+)`", part) for part in paragraphs] == [list(ci.SESSIONS)]
 
 
 @pytest.mark.parametrize("path", SHELL_SCRIPTS)
