@@ -19,6 +19,7 @@ from infra.tiers import providers
 from infra.tiers.native import object_store
 from infra.tiers.native.object_store import StorePlan
 from tests.rig import cache
+from tests.smoke.stage import free_ports
 
 ACCESS, SECRET = "rig-access-key", "rig-secret-key-0123"
 STARTED_WITHIN = 30.0
@@ -33,7 +34,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def engine(name: str, home: Path) -> Iterator[Login]:
-    """An engine that the native tier knows (`rclone`, `minio`), empty or with what the directory holds.
+    """An engine that the native tier knows (`rclone`, `weed`, `minio`), empty or with what the directory holds.
 
     Raises:
         FileNotFoundError: the program is not installed.
@@ -41,7 +42,9 @@ def engine(name: str, home: Path) -> Iterator[Login]:
     home.mkdir(parents=True, exist_ok=True)
     port, console = free_port(), free_port()
     program = _program(name)
-    plan = StorePlan("minio-datasets", "127.0.0.1", port, console, ACCESS, SECRET, home / "data", home / "cache")
+    address = ("minio-datasets", "127.0.0.1", port, console)
+    inner = int(free_ports()["MINIO_DATASETS_INTERNAL_PORT"]) if name == "weed" else 0
+    plan = StorePlan(*address, ACCESS, SECRET, home / "data", home / "cache", inner, "tokens")
     for directory in object_store.directories(program, plan):
         directory.mkdir(parents=True, exist_ok=True)
     command = object_store.command(program, plan)
@@ -52,8 +55,8 @@ def engine(name: str, home: Path) -> Iterator[Login]:
 
 
 def _program(name: str) -> providers.Program:
-    if name == "rclone":
-        return _bundled()
+    if name in ("rclone", "weed"):
+        return _bundled(name)
     built = cache.path("parts").glob(f"object-store-*/{name}")  # by `python -m tests.rig.up`
     path = shutil.which(name) or next(map(str, built), None)
     if path is None:
@@ -61,10 +64,13 @@ def _program(name: str) -> providers.Program:
     return providers.Program(Path(path), name, "PATH")
 
 
-def _bundled() -> providers.Program:
+def _bundled(name: str) -> providers.Program:
     from tests.unit.helpers import settings_of
 
-    return providers.s3_server(settings_of(Path.cwd(), PLATFORM_S3_SERVER="rclone"))
+    try:
+        return providers.s3_server(settings_of(Path.cwd(), PLATFORM_S3_SERVER=name))
+    except PlatformError as error:
+        raise FileNotFoundError(name) from error
 
 
 @contextlib.contextmanager

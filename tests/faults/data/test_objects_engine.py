@@ -46,7 +46,7 @@ def ceph_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
         yield login
 
 
-@pytest.fixture(params=["rclone", "minio", "ceph"])
+@pytest.fixture(params=["rclone", "weed", "minio", "ceph"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
     """A running server of each kind that this machine has, with nothing in it."""
     with contextlib.ExitStack() as stack:
