@@ -54,14 +54,25 @@ ENV_EXAMPLE = ".env.example"
 COMPOSE_ENV_EXAMPLE = "compose/.env.example"
 COMPOSE_FILES = "compose/docker-compose*.yml"
 ERRORS = "docs/errors.md"
+COMMON = "helm/_common.tpl"
+COPIED_FOLDERS: Mapping[str, str] = {
+    "compose/obs/grafana/dashboards": "helm/observability/files/dashboards",
+    "compose/obs/prometheus/rules": "helm/observability/files/rules",
+}
+"""Folders whose files a chart has, too: Helm reads none outside of the chart."""
+COPIED = (COMMON, *(f"{folder}/*" for folder in COPIED_FOLDERS))
+"""Files of which others are copies, as patterns."""
 
 
-def rendered(readmes: Mapping[str, str], compose: Iterable[str]) -> dict[str, str]:
+def rendered(
+    readmes: Mapping[str, str], compose: Iterable[str], originals: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Path -> text of every file that is generated, or has generated parts.
 
     Args:
         readmes: the present text of each file of `PAGES`.
         compose: the texts of the files of `COMPOSE_FILES`.
+        originals: path and text of the files of `COPIED`.
 
     Raises:
         ValueError: a README lacks the markers of a table.
@@ -71,7 +82,19 @@ def rendered(readmes: Mapping[str, str], compose: Iterable[str]) -> dict[str, st
     variables = {name for text in compose for name in compose_variables(text)}
     env = {ENV_EXAMPLE: env_example(), COMPOSE_ENV_EXAMPLE: compose_env_example(variables)}
     production = with_section(readmes[PRODUCTION], "rules", rules_table())
-    return {**texts, **env, ERRORS: errors_page(), PRODUCTION: production}
+    return {**texts, **env, ERRORS: errors_page(), PRODUCTION: production, **copies(originals or {})}
+
+
+def copies(originals: Mapping[str, str]) -> dict[str, str]:
+    """Path -> text of the charts' copies of what is shared: templates, dashboards, alert rules."""
+    found: dict[str, str] = {}
+    for path, text in originals.items():
+        folder, _, name = path.rpartition("/")
+        if path == COMMON:
+            found |= {f"helm/{chart.release}/templates/_common.tpl": text for chart in catalog.CHARTS}
+        else:
+            found[f"{COPIED_FOLDERS[folder]}/{name}"] = text
+    return found
 
 
 def rules_table() -> str:

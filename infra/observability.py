@@ -28,7 +28,6 @@ class Sources:
     """How to reach the data sources: through Grafana where it runs, as its users do, else directly."""
 
     ends: Endpoints
-    settings_login: tuple[str, str]
 
     @property
     def way(self) -> str:
@@ -45,7 +44,8 @@ class Sources:
 
         if "grafana" in self.ends.services:
             url = f"{self.ends.url('grafana')}{GRAFANA_PROXY}/{source}{path}"
-            answer = requests.get(url, params=params, auth=self.settings_login, timeout=ANSWER_LIMIT)
+            login = (self.ends.grafana.user, self.ends.grafana.password)
+            answer = requests.get(url, params=params, auth=login, timeout=ANSWER_LIMIT)
         else:
             answer = requests.get(f"{self.ends.url(source)}{path}", params=params, timeout=ANSWER_LIMIT)
         if answer.status_code != 200:
@@ -95,7 +95,7 @@ def logs(sources: Sources, shipped: bool) -> Check:
         return Check("logs", "warn", "no logs are shipped to Loki: Alloy is not running", "invoke obs.up")
     mark = f"obs-check-{uuid.uuid4().hex}"
     write_log_line(sources.ends, mark)
-    query = f'{{service="postgres"}} |= "{mark}"'
+    query = f'{{service=~"postgres(ql)?"}} |= "{mark}"'  # the second on Kubernetes
     end = time.monotonic() + LOG_LIMIT
     while time.monotonic() < end:
         since = str(int((time.time() - 300) * 1e9))

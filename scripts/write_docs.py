@@ -8,11 +8,17 @@ from infra import documents
 from infra.settings import ROOT
 
 
+def originals() -> dict[str, str]:
+    """Path -> text of the files of which others are copies."""
+    paths = [path for pattern in documents.COPIED for path in sorted(ROOT.glob(pattern))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
 def main() -> int:
     """Write the files that differ and name them."""
     readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.PAGES}
     compose = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(documents.COMPOSE_FILES))]
-    for name, text in documents.rendered(readmes, compose).items():
+    for name, text in documents.rendered(readmes, compose, originals()).items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -148,8 +148,7 @@ def _found(active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
 
     if "prometheus" not in ends.services:
         raise PlatformError("NOT_RUNNING", "Prometheus is not started", steps=("invoke obs.up",))
-    login = (active.context.settings.text("GRAFANA_ADMIN_USER"), active.context.settings.text("GRAFANA_ADMIN_PASSWORD"))
-    sources = observability.Sources(ends, login)
+    sources = observability.Sources(ends)
     seen = active.observed()
     try:
         found = observability.settled(lambda: observability.targets(sources, list(seen.absent)))

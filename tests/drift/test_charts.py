@@ -224,10 +224,6 @@ def _differences(
     ]
 
 
-def test_shared_templates_are_the_same_everywhere() -> None:
-    assert len({read(f"helm/{chart}/templates/_common.tpl") for chart in m.CHARTS}) == 1
-
-
 @pytest.mark.parametrize("chart", m.CHARTS)
 def test_chart_is_named_after_its_folder_and_tells_its_version(chart: str) -> None:
     about, values = m.load(f"helm/{chart}/Chart.yaml"), m.load(f"helm/{chart}/values.yaml")

@@ -9,7 +9,6 @@ import pytest
 
 from infra import catalog
 from infra.kube import releases
-from infra.settings import ROOT
 from tests.drift import manifests as m
 from tests.drift.repo import read
 
@@ -147,18 +146,6 @@ def test_rights_of_the_training_worker_are_the_least() -> None:
 def test_dynamic_configuration_of_temporal_is_that_of_compose() -> None:
     compose = m.load("compose/temporal/dynamicconfig/development.yaml")
     assert m.load("helm/temporal/values.yaml")["dynamicConfig"] == compose
-
-
-@pytest.mark.parametrize(("folder", "compose"), [("dashboards", "grafana/dashboards"), ("rules", "prometheus/rules")])
-def test_dashboards_and_alerts_are_those_of_compose(folder: str, compose: str) -> None:
-    def files(directory: str) -> dict[str, str]:
-        return {
-            p.name: p.read_text(encoding="utf-8") for p in (ROOT / directory).iterdir() if p.suffix in (".json", ".yml")
-        }
-
-    theirs = files(f"compose/obs/{compose}")
-    assert theirs
-    assert files(f"helm/observability/files/{folder}") == theirs, f"copy compose/obs/{compose} to helm/observability"
 
 
 def test_jobs_of_prometheus_are_those_of_compose() -> None:

@@ -9,15 +9,23 @@ import pytest
 
 from infra import catalog, documents, korean, settings
 from infra.errors import CODES, EXIT_MEANING, ExitCode
+from scripts.write_docs import originals
 from tests.drift.repo import READMES, read
 
 COMPOSE = [path.read_text(encoding="utf-8") for path in sorted(settings.ROOT.glob(documents.COMPOSE_FILES))]
-RENDERED = documents.rendered({path: read(path) for path in documents.PAGES}, COMPOSE)
+RENDERED = documents.rendered({path: read(path) for path in documents.PAGES}, COMPOSE, originals())
 
 
 @pytest.mark.parametrize("path", RENDERED)
 def test_committed_file_is_what_would_be_generated(path: str) -> None:
     assert read(path) == RENDERED[path], f"{path} is out of date: nox -s update-docs"
+
+
+def test_no_copy_outlives_its_original() -> None:
+    folders = [settings.ROOT / folder for folder in documents.COPIED_FOLDERS.values()]
+    there = {path.relative_to(settings.ROOT).as_posix() for folder in folders for path in folder.iterdir()}
+    assert there - set(RENDERED) == set()
+    assert len([path for path in RENDERED if path.endswith("/_common.tpl")]) == len(catalog.CHARTS)
 
 
 def test_every_text_of_the_tables_is_translated() -> None:

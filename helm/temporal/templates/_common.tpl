@@ -1,4 +1,4 @@
-{{/* The same file in every chart, so that each can be installed alone; tests/drift compares them. */}}
+{{/* Copied from helm/_common.tpl into every chart, so that each can be installed alone: nox -s update-docs. */}}
 
 {{- define "common.name" -}}
 {{ .Values.fullnameOverride | default .Release.Name | trunc 50 | trimSuffix "-" }}

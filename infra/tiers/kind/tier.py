@@ -16,7 +16,7 @@ from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Wanted
 from infra.tiers import answering, providers, temporal_login
-from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier, known_or_why
+from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.cluster import running as cluster_running
 from infra.tiers.cluster.deploy import Outcome
@@ -62,6 +62,11 @@ class Kind(Tier):
     def _tools_seen(self) -> Path:
         """The file in which their versions are remembered."""
         return self.home / "tools.json"
+
+    def observed(self) -> Observed:
+        """Alloy comes with Loki, unless it is left out."""
+        shipped = "loki" in self.endpoints().services and "alloy" not in releases.left_out(self.context.settings)
+        return replace(super().observed(), logs=shipped)
 
     def programs(self) -> dict[str, str]:
         """kind, kubectl and helm, the engine that the nodes run in, and their image."""
