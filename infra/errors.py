@@ -69,6 +69,7 @@ CODES: Mapping[str, Kind] = {
     "CONFIRMATION_NEEDED": Kind(ExitCode.CONFIRM, "this deletes or overwrites something: add --yes"),
     "PLAN_STALE": Kind(ExitCode.CONFIRM, "files or cluster have changed since the plan was made; nothing was changed"),
     "FROZEN": Kind(ExitCode.PREFLIGHT, "the cluster is frozen by an annotation; nothing was changed"),
+    "TRUST_NEEDED": Kind(ExitCode.CONFIRM, "a backup that was made elsewhere can run code here: add --trust"),
     "PREFLIGHT_FAILED": Kind(ExitCode.PREFLIGHT, "a check before the start failed; nothing was started"),
     "PORT_TAKEN": Kind(ExitCode.PREFLIGHT, "a port that a service needs is in use"),
     "STATE_UNWRITABLE": Kind(ExitCode.PREFLIGHT, "the state directory cannot be written"),

@@ -189,6 +189,27 @@ def appending(path: Path) -> BinaryIO:
     return file
 
 
+def key(path: Path) -> bytes:
+    """A random key (64 hex digits) in a private file, which is made where it is missing; the same for all who ask.
+
+    Raises:
+        OSError: it cannot be made or read.
+        PlatformError: DATA_INCOMPATIBLE for a file that holds no key.
+    """
+    if not path.exists():
+        directory(path.parent, way())
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        put(fresh, secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # unlike a rename it never replaces a key that somebody else has made meanwhile
+        fresh.unlink()
+    found = path.read_bytes().strip()
+    if len(found) != 64:
+        steps = (f"remove {path}: a new one is made",)
+        raise PlatformError("DATA_INCOMPATIBLE", f"the key {path} is damaged", steps=steps)
+    return found
+
+
 def give(path: Path, owner: tuple[int, int] | None) -> None:
     """Give a file or directory to (uid, gid), itself and not what it may point to; None leaves it as it is.
 

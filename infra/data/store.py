@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from infra import private
+from infra.data import maker
 from infra.errors import PlatformError
 from infra.locks import try_lock
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+SIGNATURE = "signature"
+"""A file beside the manifest, which earlier versions of this tool do not look at."""
 PART = ".part-"
 FORMAT = 1
 """Version of the layout; a newer one is refused."""
@@ -53,6 +56,8 @@ class Backup:
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[File, ...] = ()
     problem: str = ""
+    digest: str = ""
+    signature: str = ""
 
     @property
     def verified(self) -> bool:
@@ -172,7 +177,11 @@ def _seal(draft: Draft, kind: str, sequence: int, facts: Mapping[str, Any]) -> N
         "facts": {k: v for k, v in facts.items() if k not in ("path", "name")},
         "files": [vars(file) for file in draft.files],
     }
-    write_private(draft.directory / MANIFEST, json.dumps({**body, "sha256": digest_of(body)}, indent=1) + "\n")
+    digest = digest_of(body)
+    write_private(draft.directory / MANIFEST, json.dumps({**body, "sha256": digest}, indent=1) + "\n")
+    signature = maker.signature(kind, digest)
+    if signature:
+        write_private(draft.directory / SIGNATURE, signature + "\n")
     for directory, _, _ in os.walk(draft.directory):
         sync_directory(Path(directory))
 
@@ -245,11 +254,19 @@ def _parsed(path: Path, body: Mapping[str, Any]) -> Backup:
         return Backup(path, str(body.get("kind", "")), int(body.get("sequence", 0)), "", problem=problem)
     problem = "" if body["sha256"] == digest_of(body) else "its manifest is damaged (checksum)"
     files = tuple(File(**entry) for entry in body["files"])
-    found = Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem)
+    signed = (body["sha256"], _signature(path))
+    found = Backup(path, body["kind"], body["sequence"], body["created"], body["facts"], files, problem, *signed)
     strange = problem or _impossible(found)
     return (
         found if strange == problem else Backup(path, _text(found.kind), _number(found.sequence), "", problem=strange)
     )
+
+
+def _signature(path: Path) -> str:
+    try:
+        return private.read_text(path / SIGNATURE).strip()
+    except OSError:
+        return ""
 
 
 def _text(value: Any) -> str:

@@ -141,6 +141,7 @@ def _answered(
     console: Console, body: Callable[..., Answer | None], options: dict[str, Any], tier: str, log: bool
 ) -> int:
     from infra import private, settings, stack
+    from infra.data import maker
 
     if console.output not in FORMATS:
         wrong, console.output = console.output, "table"
@@ -154,7 +155,8 @@ def _answered(
     console.stack = home.name
     if log:
         console.open_log(home.logs)
-    answer = body(Context(loaded, home, console), **options)
+    with maker.signing(home.home):
+        answer = body(Context(loaded, home, console), **options)
     if answer is None:
         return 0
     console.answer(answer)

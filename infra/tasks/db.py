@@ -14,7 +14,7 @@ from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import db_upgrade
 from infra.tasks.command import ANY, command, confirm, directory, named, words
-from infra.tasks.events import STREAM, ended, events
+from infra.tasks.events import STREAM, TRUST, ended, events
 
 if TYPE_CHECKING:
     from infra.data.postgres.clients import Server
@@ -164,18 +164,20 @@ def list_(context: Context, to: str = "") -> Answer:
     if to:
         store.require_place(target)
     found = postgres_backup.listing(target)
-    data = [_listed(b) for b in found]
+    data = [_listed(context, b) for b in found]
     rows = tuple(
-        (b.path.name, _age(b), human_bytes(b.size), _state(b), printable(", ".join(d["databases"])))
+        (b.path.name, _age(b), human_bytes(b.size), _state(b), d["maker"] or "", printable(", ".join(d["databases"])))
         for b, d in zip(found, data, strict=True)
     )
     broken = tuple(f"{b.path.name}: {printable(b.problem)}" for b in found if b.problem)
     lines = broken if found else (f"no backups in {target}; create one: invoke db.backup --verify",)
-    heading = ("BACKUP", "AGE", "SIZE", "STATE", "DATABASES")
+    heading = ("BACKUP", "AGE", "SIZE", "STATE", "MADE", "DATABASES")
     return Answer(data, Table(heading, rows), lines, names=tuple(b.path.name for b in found if not b.problem))
 
 
-def _listed(found: Backup) -> dict[str, Any]:
+def _listed(context: Context, found: Backup) -> dict[str, Any]:
+    from infra.data import maker
+
     return {
         "path": str(found.path),
         "sequence": found.sequence,
@@ -183,6 +185,7 @@ def _listed(found: Backup) -> dict[str, Any]:
         "bytes": found.size,
         "verified": found.verified,
         "problem": found.problem or None,
+        "maker": None if found.problem else maker.of(context.stack.home, found),
         "databases": [] if found.problem else list(found.facts["databases"]),
     }
 
@@ -230,6 +233,7 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
         "to": "restore the database under this name",
         "dry_run": "only show what would be done",
         "yes": "skip the confirmation prompt",
+        "trust": TRUST,
         "json_stream": STREAM,
     },
 )
@@ -240,12 +244,14 @@ def restore(
     to: str = "",
     dry_run: bool = False,
     yes: bool = False,
+    trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
     """Restore databases from a backup; the present ones are kept under another name.
 
     Example: invoke db.restore --from latest --database platform --yes
     """
+    from infra.data import maker
     from infra.data.postgres import backup as postgres_backup
     from infra.data.postgres import restore as postgres_restore
     from infra.data.postgres import verify as postgres_verify
@@ -255,10 +261,13 @@ def restore(
     found = postgres_backup.find(_target(context, ""), from_)
     server = _server(context, postgres_verify.client_needed(found))
     plan = postgres_restore.plan(server, found, words(database), to)
+    home = context.stack.home
+    said = [*plan.lines(), *maker.lines(home, found)]
     if dry_run:
         postgres_restore.check_files(plan)
-        return Answer(plan.data(), lines=tuple(plan.lines()))
-    confirm(context, plan.lines(), yes)
+        return Answer({**plan.data(), "maker": maker.of(home, found)}, lines=tuple(said))
+    maker.require_trust(home, found, trust)
+    confirm(context, said, yes)
     with events(context, json_stream) as event:
         done = postgres_restore.restore(server, plan, context.stack.scratch, event)
         _warn_of_left_over(context, server)

@@ -13,7 +13,7 @@ from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import objects
 from infra.tasks.command import ANY, command, confirm, directory, words
-from infra.tasks.events import STREAM, Event, ended, events
+from infra.tasks.events import STREAM, TRUST, Event, ended, events
 
 if TYPE_CHECKING:
     from infra.data import store
@@ -127,19 +127,19 @@ def list_(context: Context, to: str = "") -> Answer:
 
     Example: invoke minio.list --json
     """
-    from infra.data import store
+    from infra.data import maker, store
     from infra.data.objects import records as objects_records
 
     target = _target(context, to)
     if to:
         store.require_place(target)
     found = objects_records.listing(target)
-    rows = tuple(_row(b) for b in found)
-    heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE")
+    makers = ["" if b.problem else maker.of(context.stack.home, b) for b in found]
+    rows = tuple((*_row(b), made) for b, made in zip(found, makers, strict=True))
+    heading = ("BACKUP", "CREATED", "BUCKETS", "OBJECTS", "SIZE", "STATE", "MADE")
     lines = () if found else ("no backups yet; create one: invoke minio.backup",)
-    return Answer(
-        [_backup_data(b) for b in found], Table(heading, rows), lines, names=tuple(str(b.path) for b in found)
-    )
+    data = [{**_backup_data(b), "maker": made or None} for b, made in zip(found, makers, strict=True)]
+    return Answer(data, Table(heading, rows), lines, names=tuple(str(b.path) for b in found))
 
 
 def _row(backup: store.Backup) -> tuple[str, ...]:
@@ -191,6 +191,7 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
         "versions": "also restore the versions and delete markers in the backup",
         "dry_run": "show the plan and change nothing",
         "yes": "skip the confirmation prompt",
+        "trust": TRUST,
         "json_stream": STREAM,
     },
     iterable=("bucket",),
@@ -204,13 +205,14 @@ def restore(
     versions: bool = False,
     dry_run: bool = False,
     yes: bool = False,
+    trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
     """Bring the objects of a backup back; what it would overwrite is backed up first, the rest stays.
 
     Example: invoke minio.restore --from latest --bucket model-weights --yes
     """
-    from infra.data import store
+    from infra.data import maker, store
     from infra.data.objects import restore as objects_restore
     from infra.data.objects import verify as objects_verify
 
@@ -221,9 +223,13 @@ def restore(
         objects_verify.check(found, words(bucket), objects.Progress(context.console, "checked", event))
         clients = stack.enter_context(objects.clients(context))
         plans = objects_restore.plan(clients, found, words(bucket))
+        home = context.stack.home
+        lines = [*_plan(found, plans, exact), *maker.lines(home, found)]
         if dry_run:
-            return ended(context, event, Answer(_plan_data(found, plans), lines=tuple(_plan(found, plans, exact))))
-        confirm(context, _plan(found, plans, exact), yes)
+            data = {**_plan_data(found, plans), "maker": maker.of(home, found)}
+            return ended(context, event, Answer(data, lines=tuple(lines)))
+        maker.require_trust(home, found, trust)
+        confirm(context, lines, yes)
         # From a disk that takes no writes nobody can prune, and the way back needs another place.
         beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(context, "")
         with store.locked(beside, "minio.restore"):

@@ -11,7 +11,7 @@ from infra.console import Answer, Table, human_bytes, human_seconds
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, directory, named, words
-from infra.tasks.events import STREAM, ended, events
+from infra.tasks.events import STREAM, TRUST, ended, events
 
 if TYPE_CHECKING:
     from infra.data.snapshot.restore import Done, Plan
@@ -152,29 +152,33 @@ def list_(context: Context, to: str = "") -> Answer:
 
     Example: invoke snapshot.list
     """
-    from infra.data import store
+    from infra.data import maker, store
     from infra.data.snapshot import create as snapshot
 
     target = _target(context, to)
     if to:
         store.require_place(target)
     found = snapshot.listing(target)
-    heading = ("SNAPSHOT", "NAME", "CREATED", "TIER", "SIZE", "STATE", "PARTS")
+    heading = ("SNAPSHOT", "NAME", "CREATED", "TIER", "SIZE", "STATE", "MADE", "PARTS")
     lines = () if found else ("no snapshots yet; create one: invoke snapshot.create",)
     names = tuple(b.facts.get("label") or b.path.name for b in found if not b.problem)
-    return Answer([_data(b) for b in found], Table(heading, tuple(_row(b) for b in found)), lines, names=names)
+    home = context.stack.home
+    data = [{**_data(b), "maker": None if b.problem else maker.of(home, b)} for b in found]
+    return Answer(data, Table(heading, tuple(_row(home, b) for b in found)), lines, names=names)
 
 
-def _row(b: Backup) -> tuple[str, ...]:
+def _row(home: Path, b: Backup) -> tuple[str, ...]:
+    from infra.data import maker
     from infra.data.snapshot import create as snapshot
 
     if b.problem:
-        return b.path.name, "", b.created, "", "", "BROKEN", b.problem
+        return b.path.name, "", b.created, "", "", "BROKEN", "", b.problem
     state = "verified" if b.verified else "not verified"
     state += ", encrypted" if snapshot.encrypted(b) else ""
     parts = ", ".join(b.facts["parts"])
     what = f"{parts} ({b.facts['why']})" if b.facts.get("why") else parts
-    return b.path.name, b.facts.get("label", ""), b.created, b.facts["tier"], human_bytes(_size(b)), state, what
+    made = (b.created, b.facts["tier"], human_bytes(_size(b)), state, maker.of(home, b))
+    return b.path.name, b.facts.get("label", ""), *made, what
 
 
 @command(log=False, help={"name": NAME, "to": TARGET})
@@ -183,6 +187,7 @@ def show(context: Context, name: str, to: str = "") -> Answer:
 
     Example: invoke snapshot.show latest
     """
+    from infra.data import maker
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import manifest as snapshot_manifest
 
@@ -191,8 +196,10 @@ def show(context: Context, name: str, to: str = "") -> Answer:
     rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
     rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
     checked = found.facts.get("verified")
-    lines = (str(found.path), f"verified in {checked['seconds']} s" if checked else "not verified when it was created")
-    return Answer(_data(found), Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
+    data = {**_data(found), "maker": maker.of(context.stack.home, found)}
+    state = f"verified in {checked['seconds']} s" if checked else "not verified when it was created"
+    lines = (str(found.path), f"made {data['maker']}, {state}")
+    return Answer(data, Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
 
 
 @command(tier=ANY, help={"name": NAME, "to": TARGET, "identity": IDENTITY, "json_stream": STREAM})
@@ -233,6 +240,7 @@ def verify(context: Context, name: str, to: str = "", identity: str = "", json_s
         "identity": IDENTITY,
         "dry_run": "only show what would be done",
         "yes": "skip the confirmation prompt",
+        "trust": TRUST,
         "json_stream": STREAM,
         "tier": "tier to restore to; started if it is not running",
     },
@@ -246,6 +254,7 @@ def restore(
     identity: str = "",
     dry_run: bool = False,
     yes: bool = False,
+    trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
     """Restore a snapshot, also of another tier; what is there is kept first.
@@ -253,6 +262,7 @@ def restore(
     Example: invoke snapshot.restore latest --tier native --yes
     """
     from infra import lifecycle, stack
+    from infra.data import maker
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
 
@@ -264,8 +274,10 @@ def restore(
     lines = plan.lines() + [
         f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others
     ]
+    lines += maker.lines(context.stack.home, found)
     if dry_run:
-        return Answer(_planned(plan), lines=tuple(lines))
+        return Answer({**_planned(plan), "maker": maker.of(context.stack.home, found)}, lines=tuple(lines))
+    maker.require_trust(context.stack.home, found, trust)
     with events(context, json_stream) as event, snapshot_restore.opened(context, found, identity) as content:
         confirm(context, lines, yes)
         _running(choice, others)

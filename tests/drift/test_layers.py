@@ -39,6 +39,7 @@ ROOMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("kind",),
     ),
     "data": (
+        ("maker",),
         ("store", "page_cache", "redis_dump", "temporal_file", "trash"),
         ("postgres", "objects"),
         ("snapshot",),
