@@ -17,7 +17,7 @@ HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def allowed(environ: Mapping[str, str]) -> frozenset[str]:
-    """The names by which the application of this environment may be called, without ports."""
+    """Return the names by which the application of this environment may be called, without ports."""
     named = (word.strip() for word in environ.get(VARIABLE, "").split(","))
     return frozenset(_plain(name) for name in (*HERE, environ.get("APP_HOST", ""), *named)) - {"", "0.0.0.0", "::"}
 
@@ -42,7 +42,7 @@ def refusal(header: str | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name or an address without its port, in one spelling; '' for what is neither."""
+    """Return a name or an address without its port, in one spelling; '' for what is neither."""
     text = text.strip().lower()
     found = _HEADER.fullmatch(text)
     name = found["bracketed"] or found["name"].rstrip(".") if found else text

@@ -15,7 +15,7 @@ REACH = 2000
 
 
 def taken(error: PlatformError) -> list[int]:
-    """The ports that a preflight has found taken."""
+    """Return the ports that a preflight has found taken."""
     checks = error.details.get("checks")
     ids = [str(c.get("id", "")) for c in checks] if isinstance(checks, Iterable) else []
     return [int(i.removeprefix("port.")) for i in ids if i.startswith("port.") and i[5:].isdigit()]
@@ -38,7 +38,7 @@ def moves(settings: Settings, wanted: Iterable[int]) -> dict[str, str]:
 
 
 def _block(first: int, name: str) -> range:
-    """The ports that a setting stands for."""
+    """Return the ports that a setting stands for."""
     return range(first, first + catalog.SETTINGS[name].span)
 
 
@@ -47,7 +47,7 @@ def _free(block: range, used: set[int]) -> bool:
 
 
 def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Settings, dict[str, str]]:
-    """The settings with the taken ports moved, and which were; they are remembered.
+    """Return the settings with the taken ports moved, and which were; they are remembered.
 
     Raises:
         PlatformError: the given one, when nothing can be moved: what the user has set himself stays.

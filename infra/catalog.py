@@ -90,7 +90,7 @@ class Service:
     secrets: tuple[str, ...] = ()
 
     def port(self, role: str) -> Port:
-        """The port with that role; KeyError when there is none."""
+        """Return the port with that role; KeyError when there is none."""
         for port in self.ports:
             if port.role == role:
                 return port
@@ -655,7 +655,7 @@ SETTINGS: Mapping[str, Setting] = {s.name: s for s in (*_port_settings(), *_PLAI
 
 
 def variables() -> tuple[Variable, ...]:
-    """The lines of the `.env` contract, in their order: of the core, where trainings are tracked, of the trackers."""
+    """Return the lines of the `.env` contract, in order: the core, where trainings are tracked, the trackers."""
     core = [v for s in SERVICES if s.overlay == OVERLAY_CORE for v in s.contract]
     trackers = [v for s in reversed(SERVICES) if s.overlay != OVERLAY_CORE for v in s.contract]
     return (*core, Variable("OBSERVABILITY_BACKENDS"), *trackers)
@@ -687,7 +687,7 @@ GAPS: tuple[Gap, ...] = (
 
 
 def service(name: str) -> Service:
-    """The service of that name; KeyError when there is none."""
+    """Return the service of that name; KeyError when there is none."""
     for candidate in SERVICES:
         if candidate.name == name:
             return candidate
@@ -695,7 +695,7 @@ def service(name: str) -> Service:
 
 
 def with_needs(names: Sequence[str]) -> tuple[str, ...]:
-    """Services and everything they need, in the order of the catalogue."""
+    """Return the services and everything they need, in the order of the catalogue."""
     wanted = set(names)
     for entry in reversed(SERVICES):  # a service stands behind what it needs
         if entry.name in wanted:
@@ -709,6 +709,6 @@ def gaps(*where: str) -> tuple[Gap, ...]:
 
 
 def offered(tier: str) -> tuple[Service, ...]:
-    """The services that a tier can run, core first."""
+    """Return the services that a tier can run, core first."""
     missing = {g.feature for g in gaps(tier)}
     return tuple(s for s in SERVICES if s.name not in missing)

@@ -84,12 +84,12 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether progress may be drawn and questions asked: both ends are terminals and this is no CI."""
+        """Return whether progress may be drawn and questions asked: both ends are terminals and this is no CI."""
         tty = self.stderr.isatty() and sys.stdin is not None and sys.stdin.isatty()
         return tty and not self.environ.get("CI") and self.environ.get("TERM") != "dumb"
 
     def color(self, stream: TextIO) -> bool:
-        """Whether colour codes may be written to that stream."""
+        """Return whether colour codes may be written to that stream."""
         if self.no_color or self.environ.get("NO_COLOR"):
             return False
         if self.environ.get("FORCE_COLOR"):
@@ -97,16 +97,16 @@ class Console:
         return stream.isatty() and self.environ.get("TERM") != "dumb"
 
     def paint(self, text: str, style: str, stream: TextIO | None = None) -> str:
-        """The text in a style, or as it is where colours are off."""
+        """Return the text in a style, or as it is where colours are off."""
         code = _COLORS[style]
         return f"\x1b[{code}m{text}\x1b[0m" if self.color(stream or self.stderr) else text
 
     def symbol(self, style: str, stream: TextIO | None = None) -> str:
-        """A mark for a state; plain ASCII where the stream is not UTF-8."""
+        """Return a mark for a state; plain ASCII where the stream is not UTF-8."""
         return _SYMBOLS[style][0 if unicode_ok(stream or self.stderr) else 1]
 
     def mask(self, text: str) -> str:
-        """The text without the secrets of the settings, as they are and as they stand in URLs."""
+        """Return the text without the secrets of the settings, as they are and as they stand in URLs."""
         if not self.secrets:
             return text
         from urllib.parse import quote
@@ -116,7 +116,7 @@ class Console:
         return re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)", MASK, text)
 
     def _masked(self, value: Any) -> Any:
-        """Data without secrets; done before it is written as JSON, where quotes and the like look different."""
+        """Return data without secrets; before it becomes JSON, where quotes and the like look different."""
         if isinstance(value, str):
             return self.mask(value)
         if isinstance(value, dict):
@@ -154,7 +154,7 @@ class Console:
         return [*self._table(answer.table), *(self.mask(line) for line in answer.lines)]
 
     def _table(self, table: Table | None) -> list[str]:
-        """The lines of a table, on a terminal in its width; secrets are hidden before anything is cut off."""
+        """Return the lines of a table, on a terminal in its width; secrets are hidden before anything is cut off."""
         if table is None:
             return []
         masked, mark = table.mapped(lambda cell: printable(self.mask(cell))), "…" if unicode_ok(self.stdout) else "..."
@@ -237,7 +237,7 @@ class Console:
 
 
 def unicode_ok(stream: TextIO) -> bool:
-    """Whether the stream can carry the symbols."""
+    """Return whether the stream can carry the symbols."""
     return (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
 
 
@@ -261,7 +261,7 @@ def write_line(stream: TextIO, text: str, *, styled: bool = False, raw: bool = F
 
 
 def block(error: PlatformError, console: Console) -> list[str]:
-    """The error block: what failed, why, the log's last lines, the next step, the code."""
+    """Return the error block: what failed, why, the log's last lines, the next step, the code."""
     lines = [f"{console.symbol('bad')} {error.what}"]
     if error.why:
         lines.append(f"  why:  {error.why}")
@@ -276,7 +276,7 @@ def block(error: PlatformError, console: Console) -> list[str]:
 
 
 def _plain(data: object) -> Any:
-    """Data as JSON has it: paths and the like become text."""
+    """Return the data as JSON has it: paths and the like become text."""
     return json.loads(json.dumps(data, default=str))
 
 
@@ -317,12 +317,12 @@ def _cmd(value: str) -> str:
 
 
 def env_lines(variables: Mapping[str, str], shell: str = "") -> list[str]:
-    """Variables as `KEY='value'` lines, or as commands of a shell (one of SHELLS)."""
+    """Return the variables as `KEY='value'` lines, or as commands of a shell (one of SHELLS)."""
     return [_QUOTES[shell](name, value) for name, value in variables.items()]
 
 
 def human_bytes(size: float) -> str:
-    """A size for people: `1.4 GB` (powers of 1000)."""
+    """Return a size for people: `1.4 GB` (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
@@ -331,7 +331,7 @@ def human_bytes(size: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration for people: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    """Return a duration for people: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -339,5 +339,5 @@ def human_seconds(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from elsewhere, on one line and without what a terminal would obey."""
+    """Return a text from elsewhere, on one line and without what a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

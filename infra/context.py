@@ -24,7 +24,7 @@ class Context:
     console: Console
 
     def with_values(self, values: Mapping[str, str], origin: str) -> Self:
-        """The same run with some settings replaced; `origin` says by what. Raises PlatformError SETTING_INVALID."""
+        """Return this run with some settings replaced; `origin` tells by what. Raises PlatformError SETTING_INVALID."""
         from infra.settings import with_values
 
         return replace(self, settings=with_values(self.settings, values, origin))

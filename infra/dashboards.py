@@ -30,7 +30,7 @@ class Query:
 
 
 def boards(root: Path) -> dict[str, dict[str, Any]]:
-    """File name -> dashboard, of a checkout.
+    """Return the file name -> dashboard, of a checkout.
 
     Raises:
         ValueError: a file is no JSON.
@@ -40,7 +40,7 @@ def boards(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def queries(board: Mapping[str, Any]) -> Iterator[Query]:
-    """Every query of a dashboard."""
+    """Yield every query of a dashboard."""
     values = {str(v["name"]): v for v in board.get("templating", {}).get("list", ())}
     for panel in board["panels"]:
         for target in panel["targets"]:

@@ -196,7 +196,7 @@ def _asked(error: psycopg.Error, url: str) -> tuple[str, str, str]:
 
 
 def _said(error: psycopg.Error) -> str:
-    """The server's own words; without any, the first line: what follows are guesses of libpq."""
+    """Return the server's own words; without any, the first line: what follows are guesses of libpq."""
     text = str(error).strip()
     words = _SERVERS_WORDS.search(text)
     return words[1].strip() if words else text.splitlines()[0].strip() if text else type(error).__doc__ or ""

@@ -58,7 +58,7 @@ class Engine:
 
 
 def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
-    """The places where engines listen, most usual first; which of them are there is not asked."""
+    """Return the places where engines listen, most usual first; which of them are there is not asked."""
     if sys.platform == "win32":
         pipes = {"Docker": "docker_engine", "Docker Desktop": "dockerDesktopLinuxEngine"}
         pipes |= {"Podman": "podman-machine-default"}
@@ -93,7 +93,7 @@ def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -
 
 
 def _context(environ: Mapping[str, str], config: Path) -> Place | None:
-    """The engine of the current context (docs.docker.com/engine/manage-resources/contexts); None for the default."""
+    """Return the current context's engine (docs.docker.com/engine/manage-resources/contexts); None for the default."""
     name = environ.get("DOCKER_CONTEXT") or _json(config / "config.json").get("currentContext", "")
     if not name or name == "default":
         return None
@@ -112,7 +112,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def find(environ: Mapping[str, str] | None = None, home: Path | None = None) -> Engine:
-    """The engine to use.
+    """Return the engine to use.
 
     Raises:
         PlatformError: DOCKER_MISSING, DOCKER_STOPPED, DOCKER_REFUSED or DOCKER_TOO_OLD, each with what to do.
@@ -142,7 +142,7 @@ def _checked(place: Place, answer: Mapping[str, Any]) -> Engine:
 
 
 def ask(place: Place, path: str) -> Any:
-    """The JSON answer of an engine to GET `path`, without the SDK where it listens on a Unix socket.
+    """Return the JSON answer of an engine to GET `path`, without the SDK where it listens on a Unix socket.
 
     Raises:
         OSError, ValueError, http.client.HTTPException: it does not answer, or not as an engine.
@@ -178,7 +178,7 @@ def _ask_by_sdk(place: Place, path: str) -> Any:
 
 
 def client(engine: Engine, limit: int | None = 120) -> Any:
-    """A client of the SDK (docker.APIClient) for an engine that answers.
+    """Return a client of the SDK (docker.APIClient) for an engine that answers.
 
     Args:
         limit: seconds for one answer; None for streams.

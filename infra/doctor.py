@@ -25,7 +25,7 @@ LOOK_AT = 2000
 
 
 def checks(tier: Tier, obs: bool) -> list[Check]:
-    """All findings, those of the machine first; never raises for a failed check."""
+    """Run all checks, those of the machine first; never raises for a failed check."""
     found = [_python(), *_settings(tier.context), *_private(tier.context)]
     try:
         found += tier.preflight(tier.selection(obs, ()))
@@ -51,7 +51,7 @@ def _settings(context: Context) -> list[Check]:
 
 
 def _private(context: Context) -> list[Check]:
-    """Whether anybody else can read what contains data or passwords; nothing to say where modes mean nothing."""
+    """Return whether anybody else can read what contains data or passwords; nothing to say where modes mean nothing."""
     if sys.platform == "win32":
         return []
     env = context.settings.root / ENV_FILE
@@ -64,7 +64,7 @@ def _private(context: Context) -> list[Check]:
 
 
 def _loose_below(home: Path) -> list[Path]:
-    """Files and directories that others can read, of those that hold backups or passwords; the first LOOK_AT each."""
+    """Return the files and directories with backups or passwords that others can read; the first LOOK_AT each."""
     found = [path for path in home.glob("*/redis.conf") if _loose(path)]
     for pattern in PRIVATE:
         found += [path for path in itertools.islice(home.glob(pattern), LOOK_AT) if _loose(path)]
@@ -77,7 +77,7 @@ def _holds_secrets(context: Context) -> bool:
 
 
 def _loose(path: Path) -> bool:
-    """Whether group or others may do anything with it."""
+    """Return whether group or others may do anything with it."""
     with contextlib.suppress(OSError):
         return not path.is_symlink() and bool(path.stat().st_mode & 0o077)
     return False
@@ -94,7 +94,7 @@ def _answers(tier: Tier) -> list[Check]:
 
 
 def _left_over(ends: Endpoints) -> list[Check]:
-    """Databases that verifications and restores have made and not dropped."""
+    """Return the databases that verifications and restores have made and not dropped."""
     from infra.data.postgres import scratch
 
     with contextlib.suppress(PlatformError):  # a server that does not answer is said elsewhere
@@ -107,5 +107,5 @@ def _left_over(ends: Endpoints) -> list[Check]:
 
 
 def worst(found: Sequence[Check]) -> str:
-    """The worst status among checks: fail, warn or ok."""
+    """Return the worst status among checks: fail, warn or ok."""
     return next((s for s in ("fail", "warn") if any(c.status == s for c in found)), "ok")

@@ -27,7 +27,7 @@ class Language:
     texts: Mapping[str, str] | None = None
 
     def text(self, english: str) -> str:
-        """A text of the catalogue in this language; the English one where nobody has translated it."""
+        """Return a text of the catalogue in this language; the English one where nobody has translated it."""
         return (self.texts or {}).get(english, english)
 
 
@@ -67,7 +67,7 @@ COPIED = (COMMON, *(f"{folder}/*" for folder in COPIED_FOLDERS))
 def rendered(
     readmes: Mapping[str, str], compose: Iterable[str], originals: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Path -> text of every file that is generated, or has generated parts.
+    """Return the path -> text of every file that is generated, or has generated parts.
 
     Args:
         readmes: the present text of each file of `PAGES`.
@@ -86,7 +86,7 @@ def rendered(
 
 
 def copies(originals: Mapping[str, str]) -> dict[str, str]:
-    """Path -> text of the charts' copies of what is shared: templates, dashboards, alert rules."""
+    """Return the path -> text of the charts' copies of what is shared: templates, dashboards, alert rules."""
     found: dict[str, str] = {}
     for path, text in originals.items():
         folder, _, name = path.rpartition("/")
@@ -98,7 +98,7 @@ def copies(originals: Mapping[str, str]) -> dict[str, str]:
 
 
 def rules_table() -> str:
-    """The rules of prod.check."""
+    """Return the rules of prod.check."""
     from infra.prod.rules import RULES
 
     return markdown_table(("rule", "demand"), ((f"`{rule.name}`", rule.demand) for rule in RULES))
@@ -111,13 +111,13 @@ def compose_variables(text: str) -> dict[str, str]:
 
 
 def readme(text: str, language: Language) -> str:
-    """A README with its generated tables brought up to date."""
+    """Return a README with its generated tables brought up to date."""
     text = with_section(text, "services", services_table(language))
     return with_section(text, "gaps", gaps_table(language))
 
 
 def with_section(text: str, name: str, body: str) -> str:
-    """The text with what is between `<!-- name:begin -->` and `<!-- name:end -->` replaced.
+    """Return the text with what is between `<!-- name:begin -->` and `<!-- name:end -->` replaced.
 
     Raises:
         ValueError: one of the markers is missing or there twice.
@@ -130,14 +130,14 @@ def with_section(text: str, name: str, body: str) -> str:
 
 
 def markdown_table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, one line a row."""
+    """Return a Markdown table, one line a row."""
     lines = [list(heading)]
     lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
     return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
 
 
 def services_table(language: Language) -> str:
-    """Service, address, login, tiers."""
+    """Return the service, address, login, tiers."""
     return markdown_table(language.services, (_service_row(s, language) for s in catalog.SERVICES))
 
 
@@ -219,7 +219,7 @@ def compose_env_example(names: Iterable[str]) -> str:
 
 
 def grouped(settings: Iterable[Setting] = tuple(catalog.SETTINGS.values())) -> dict[str, list[str]]:
-    """Settings as lines of `.env.example`, by the title of their group, in the catalogue's order."""
+    """Return the settings as lines of `.env.example`, by the title of their group, in the catalogue's order."""
     groups: dict[str, list[str]] = {title: [] for title, _ in _GROUPS}
     order = list(catalog.SETTINGS)
     for setting in sorted(settings, key=lambda s: order.index(s.name)):

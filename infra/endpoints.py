@@ -39,7 +39,7 @@ class Place:
 
     @property
     def secure(self) -> bool:
-        """Whether it speaks TLS."""
+        """Return whether it speaks TLS."""
         return urlsplit(self.url).scheme == "https"
 
     @property
@@ -67,7 +67,7 @@ class Endpoints:
     elsewhere: Mapping[str, Place] = field(default_factory=dict)
 
     def port(self, service: str, role: str = "") -> int:
-        """Port number of a service; the first one unless a role is named."""
+        """Return the port number of a service; the first one unless a role is named."""
         entry = catalog.service(service)
         port = entry.port(role) if role else entry.ports[0]
         return self.ports[port.setting]
@@ -79,7 +79,7 @@ class Endpoints:
         return f"{self.host}:{self.port(service, role)}"
 
     def url(self, service: str, role: str = "") -> str:
-        """Address with its scheme and without login, as shown to people."""
+        """Return the address with its scheme and without login, as shown to people."""
         if service in self.elsewhere:
             return self.elsewhere[service].url
         entry = catalog.service(service)
@@ -93,7 +93,7 @@ class Endpoints:
         return f"postgresql://{user}:{password}@{host or self.host}:{self.port('postgres')}/{database}"
 
     def redis_url(self, host: str = "") -> str:
-        """Redis URL of database 0, with the password where there is one."""
+        """Return the Redis URL of database 0, with the password where there is one."""
         login = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
         return f"redis://{login}{host or self.host}:{self.port('redis')}/0"
 
@@ -104,7 +104,7 @@ class Endpoints:
         return f"http://{host or self.host}:{self.port(store, 'api')}"
 
     def key_settings(self, store: str) -> tuple[str, str]:
-        """Names of the settings with the keys of an object store."""
+        """Return the names of the settings with the keys of an object store."""
         if store not in self.elsewhere:
             return catalog.STORE_LOGIN
         prefix = catalog.EXTERNAL_STORES[store]
@@ -116,7 +116,7 @@ class Endpoints:
 
 
 def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str, Place] | None = None) -> Endpoints:
-    """Endpoints of a tier that listens on the ports of the settings.
+    """Return the endpoints of a tier that listens on the ports of the settings.
 
     Args:
         settings: the settings of this run.
@@ -137,7 +137,7 @@ def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str,
 
 
 def external(settings: Settings) -> dict[str, Place]:
-    """The object stores that the settings S3_... describe; {} unless PLATFORM_S3_ENGINE is external.
+    """Return the object stores described by the settings S3_...; {} unless PLATFORM_S3_ENGINE is external.
 
     Raises:
         PlatformError: SETTING_INVALID when an address is missing.
@@ -183,7 +183,7 @@ def _backends(chosen: str, services: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def contract(endpoints: Endpoints) -> dict[str, str]:
-    """The `.env` contract for applications: exactly the names of `catalog.CONTRACT_NAMES`.
+    """Return the `.env` contract for applications: exactly the names of `catalog.CONTRACT_NAMES`.
 
     An S3 service elsewhere that signs for another region adds AWS_DEFAULT_REGION, which every AWS SDK reads.
     """

@@ -12,7 +12,7 @@ from infra.endpoints import Endpoints, Login, Place
 
 
 def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "platform") -> dict[str, Any]:
-    """The probe of a service, as data (it holds passwords: keep it private).
+    """Return the probe of a service, as data (it holds passwords: keep it private).
 
     Raises:
         KeyError: the catalogue asks it a kind of question that nothing here knows.
@@ -36,7 +36,7 @@ def _login(login: Login, user: str, password: str) -> dict[str, str]:
 
 
 def _elsewhere(place: Place, store: str) -> dict[str, Any]:
-    """The question for an S3 service that is not ours."""
+    """Return the question for an external S3 service."""
     where = {"host": place.host, "port": place.port, "secure": place.secure, "region": place.region}
     keys = {"access_key": place.login.user, "secret_key": place.login.password}
     bucket = next(b.name for b in catalog.BUCKETS if b.store == store)
@@ -44,7 +44,7 @@ def _elsewhere(place: Place, store: str) -> dict[str, Any]:
 
 
 def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
-    """The questions at the end of `up`: also each database, and put, get, delete in each bucket."""
+    """Return the questions at the end of `up`: also each database, and put, get, delete in each bucket."""
     questions: dict[str, dict[str, Any]] = {}
     for service in endpoints.services:
         # PostgreSQL itself is asked apart from our databases, which may be missing and can be made.
@@ -58,7 +58,7 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
 
 
 def buckets(endpoints: Endpoints) -> tuple[catalog.Bucket, ...]:
-    """The buckets that shall exist: of stores that run, and those of observability only where MLflow does."""
+    """Return the buckets that must exist: of stores that run, and those of observability only where MLflow does."""
     known = catalog.BUCKETS + (catalog.OBS_BUCKETS if "mlflow" in endpoints.services else ())
     return tuple(b for b in known if b.store in endpoints.services)
 

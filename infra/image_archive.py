@@ -73,7 +73,7 @@ def _written(file: Any, chunks: Iterator[bytes], progress: Progress) -> str:
 
 
 def contents(source: Path) -> list[str]:
-    """The names and tags of the images in an archive.
+    """Return the names and tags of the images in an archive.
 
     Raises:
         PlatformError: USAGE when it cannot be read, or is not an image archive.

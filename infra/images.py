@@ -42,7 +42,7 @@ def declared(root: Path) -> dict[str, str]:
 
 
 def locked(root: Path) -> dict[str, str]:
-    """Reference -> digest of the lock file; nothing when there is none.
+    """Return the reference -> digest of the lock file; nothing when there is none.
 
     Raises:
         PlatformError: SETTINGS_UNREADABLE when it is damaged: using other images than were locked would be worse.
@@ -73,12 +73,12 @@ def _damaged(path: Path, why: str) -> PlatformError:
 
 
 def lock_text(digests: Mapping[str, str]) -> str:
-    """The text of a lock file."""
+    """Return the text of a lock file."""
     return json.dumps({"format": FORMAT, "images": dict(sorted(digests.items()))}, indent=2) + "\n"
 
 
 def images(settings: Settings, local: Collection[str] = ()) -> list[Image]:
-    """Every image that a tier with containers may run, in the order of the catalogue.
+    """Return every image that a tier with containers may run, in the order of the catalogue.
 
     Args:
         settings: a setting that is not empty wins.
@@ -106,7 +106,7 @@ def references(settings: Settings, local: Collection[str] = ()) -> dict[str, str
 
 
 def needed(settings: Settings, obs: bool = False, clearml: bool = False) -> tuple[str, ...]:
-    """The settings of the images that the compose tier runs: the core, with observability, with ClearML."""
+    """Return the settings of the images that the compose tier runs: the core, with observability, with ClearML."""
     chosen = {"", "light" if settings.text("PLATFORM_LIGHT") == "yes" else "full", settings.text("PLATFORM_S3_ENGINE")}
     wanted = [
         s for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE or (clearml if s.name == "clearml" else obs)
@@ -118,6 +118,6 @@ def needed(settings: Settings, obs: bool = False, clearml: bool = False) -> tupl
 
 
 def replaced(settings: Settings, local: Collection[str] = ()) -> dict[str, str]:
-    """Those references that differ from what the files say: what Compose and the charts must be told."""
+    """Return the references that differ from those in the files: what Compose and the charts must be told."""
     said = declared(settings.root)
     return {name: reference for name, reference in references(settings, local).items() if reference != said.get(name)}

@@ -33,12 +33,12 @@ class Choice:
 
 
 def tiers(context: Context) -> Mapping[str, Tier]:
-    """All tiers of this version, best first."""
+    """Return all tiers of this version, best first."""
     return {name: made(context) for name, made in TIERS.items()}
 
 
 def tier_of(name: str, context: Context) -> Tier:
-    """One tier; what the others are made of is not imported.
+    """Return one tier; what the others are made of is not imported.
 
     Raises:
         PlatformError: USAGE for a name that this version does not have.
@@ -241,7 +241,7 @@ def _unanswered(questions: dict[str, dict[str, Any]]) -> dict[str, Finding]:
 
 
 def psql(settings: Settings) -> Path:
-    """The client program with which SQL servers are probed."""
+    """Return the client program with which SQL servers are probed."""
     from infra.tiers import providers
 
     return providers.postgres_bin(settings).path / f"psql{providers.EXE}"
@@ -257,7 +257,7 @@ class Report:
 
 
 def report(tier: Tier) -> Report:
-    """Status of everything: processes as the tier sees them, and whether each answers its question now."""
+    """Return the status of everything: processes as the tier sees them, and whether each one answers now."""
     found = tier.status() if tier.running() else []
     live = [s.name for s in found if s.state in ("ready", "starting")]
     ends = tier.endpoints()
@@ -267,7 +267,7 @@ def report(tier: Tier) -> Report:
 
 
 def overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:
-    """The state of several services as one word: ready, starting, degraded or stopped."""
+    """Return the state of several services as one word: ready, starting, degraded or stopped."""
     if not found or all(s.state == "stopped" for s in found):
         return "stopped"
     if all(s.state == "ready" and findings[s.name].ok for s in found):
@@ -285,13 +285,13 @@ def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[s
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """A server's message, fit for a table."""
+    """Return a server's message, fit for a table."""
     flat = " ".join(text.split())
     return flat if len(flat) <= limit else f"{flat[:limit]}..."
 
 
 def require_running(choice: Choice) -> Tier:
-    """The tier, provided that it runs.
+    """Return the tier, provided that it runs.
 
     Raises:
         PlatformError: NOT_RUNNING.
@@ -304,7 +304,7 @@ def require_running(choice: Choice) -> Tier:
 
 
 def running_endpoints(context: Context) -> Endpoints:
-    """Endpoints of the running platform, for tasks that use it.
+    """Return the endpoints of the running platform, for tasks that use it.
 
     Raises:
         PlatformError: NOT_RUNNING.

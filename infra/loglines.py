@@ -14,7 +14,7 @@ CHUNK = 1 << 20
 
 
 def last(path: Path, count: int) -> list[str]:
-    """The last lines of a file, all for 0 and less; none where it cannot be read."""
+    """Return the last lines of a file, all for 0 and less; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return list(deque(read(file), maxlen=count if count > 0 else None))
@@ -23,7 +23,7 @@ def last(path: Path, count: int) -> list[str]:
 
 
 def read(file: BinaryIO) -> Iterator[str]:
-    """The lines from where a file stands, without their ends; one that is too long is cut, and says so."""
+    """Yield the lines from where a file stands, without their ends; one that is too long is cut, and says so."""
     while piece := file.readline(LONGEST):
         left_out = 0
         while piece and not piece.endswith(b"\n") and (more := file.readline(LONGEST)):
@@ -42,7 +42,7 @@ class Follower:
         self._passing = False
 
     def news(self) -> list[str]:
-        """Lines since the last call, at most a mebibyte of them."""
+        """Return the lines since the last call, at most a mebibyte of them."""
         with contextlib.suppress(OSError):
             if self._size() < self._position:
                 self._position, self._passing = 0, False

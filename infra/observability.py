@@ -35,7 +35,7 @@ class Sources:
         return "through Grafana" if "grafana" in self.ends.services else "directly, since Grafana is not running"
 
     def get(self, source: str, path: str, **params: str) -> Any:
-        """The JSON answer of `prometheus` or `loki`.
+        """Return the JSON answer of `prometheus` or `loki`.
 
         Raises:
             requests.RequestException, ValueError: no answer, or not a good one.
@@ -54,7 +54,7 @@ class Sources:
 
 
 def targets(sources: Sources, absent: Sequence[str]) -> list[Check]:
-    """Whether each Prometheus target is up; what was not started has no target that could be.
+    """Return whether each Prometheus target is up; what was not started has no target that could be.
 
     Args:
         absent: jobs whose service was not started or was left out.
@@ -74,7 +74,7 @@ def targets(sources: Sources, absent: Sequence[str]) -> list[Check]:
 
 
 def settled(ask: Callable[[], list[Check]], limit: float = 30.0) -> list[Check]:
-    """The checks once none fails, or as they are after `limit` seconds: a target is asked each ten seconds."""
+    """Return the checks once none fails, or as they are after `limit` seconds: a target is asked each ten seconds."""
     end = time.monotonic() + limit
     while True:
         found = ask()
@@ -84,7 +84,7 @@ def settled(ask: Callable[[], list[Check]], limit: float = 30.0) -> list[Check]:
 
 
 def logs(sources: Sources, shipped: bool) -> Check:
-    """Whether a line that PostgreSQL logs now is found in Loki.
+    """Return whether a line that PostgreSQL logs now is found in Loki.
 
     Args:
         shipped: whether what carries logs to Loki runs.
@@ -127,7 +127,7 @@ class Outcome:
 
 
 def board_checks(sources: Sources, root: Path, shipped: bool) -> list[Check]:
-    """Each dashboard's queries, asked of the data sources: do they parse, and do they give data."""
+    """Return each dashboard's queries, asked of the data sources: do they parse, and do they give data."""
     return [_board(name, board, sources, shipped) for name, board in dashboards.boards(root).items()]
 
 
@@ -191,7 +191,7 @@ def _series(sources: Sources, query: dashboards.Query) -> bool:
 
 
 def alert(sources: Sources, paused: AbstractContextManager[None]) -> Check:
-    """Whether the alert for a service fires when it is stopped, and clears when it is back; it is always started.
+    """Check that a service's alert fires when it is stopped and clears when it is back; always starts it again.
 
     Args:
         paused: Redis is stopped in its block, and ready again afterwards.
@@ -207,13 +207,13 @@ def alert(sources: Sources, paused: AbstractContextManager[None]) -> Check:
 
 
 def firing(sources: Sources) -> set[str]:
-    """The jobs for which an alert fires now."""
+    """Return the jobs for which an alert fires now."""
     found = sources.get("prometheus", "/api/v1/alerts")["data"]["alerts"]
     return {str(a["labels"].get("job", "")) for a in found if a["state"] == "firing"}
 
 
 def _until(reached: Callable[[], bool], limit: float) -> float | None:
-    """Seconds until something was so; None when it was not within the limit."""
+    """Return the seconds until something was so; None when it was not within the limit."""
     began = time.monotonic()
     while time.monotonic() - began < limit:
         if reached():

@@ -87,7 +87,7 @@ def _popen(
 
 
 def _broken_pipe(wrote: Result) -> bool:
-    """Whether a writer only complains that nobody reads any more."""
+    """Return whether a writer only complains that nobody reads any more."""
     return not wrote.err.strip() or "brokenpipe" in wrote.err.lower().replace(" ", "")
 
 

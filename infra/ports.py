@@ -66,7 +66,7 @@ def _reason(error: OSError) -> str:
 
 
 def conflicts(host: str, claims: Sequence[Claim]) -> list[Conflict]:
-    """Every claim that cannot be had, all checked at once."""
+    """Check all claims at once and return those that are taken."""
     bad = [(claim, reason) for claim in claims if (reason := blocked(host, claim.port))]
     if not bad:
         return []
@@ -87,7 +87,7 @@ def listeners() -> Mapping[int, Holder]:
 
 
 def listening(pid: int) -> set[int]:
-    """The TCP ports that a process listens on; none where the system does not tell."""
+    """Return the TCP ports that a process listens on; none where the system does not tell."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
@@ -112,7 +112,7 @@ def _holder(pid: int | None) -> Holder:
 
 
 def _stack_home(process: psutil.Process) -> Path | None:
-    """The state directory of the stack that a process belongs to: by its directory, or by our supervisor above it."""
+    """Return the state directory of the stack that a process belongs to: by its directory, or its supervisor."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):

@@ -74,12 +74,12 @@ def check_tree(home: Path) -> None:
 
 
 def way() -> int:
-    """The mode of a directory above the databases: where root starts PostgreSQL, its user must pass."""
+    """Return the mode of a directory above the databases: where root starts PostgreSQL, its user must pass."""
     return PASSABLE if is_root() else CLOSED
 
 
 def is_root() -> bool:
-    """Whether the present user is root (POSIX)."""
+    """Return whether the present user is root (POSIX)."""
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -124,7 +124,7 @@ def _others_write(status: os.stat_result) -> bool:
 
 
 def _group_of_one(gid: int) -> bool:
-    """Whether a group is that of this user alone, as many systems make one for each (and have umask 002)."""
+    """Return whether a group is that of this user alone, as many systems make one for each (and have umask 002)."""
     if sys.platform == "win32":
         return False
     import grp
@@ -138,7 +138,7 @@ def _group_of_one(gid: int) -> bool:
 
 
 def _keeps_modes(path: Path) -> bool:
-    """Whether the file system knows modes at all: one of Windows, as WSL mounts them, shows 777 for everything."""
+    """Return whether the file system supports modes: a Windows one, as mounted by WSL, shows 777 for everything."""
     probe = path / f".modes-{secrets.token_hex(8)}"
     try:
         os.mkdir(probe, CLOSED)

@@ -89,7 +89,7 @@ def _redis(probe: Probe, limit: float) -> Finding:
 
 
 def _refused(answer: str) -> bool:
-    """Whether Redis refused the login; old versions say so with a plain error."""
+    """Return whether Redis refused the login; old versions say so with a plain error."""
     old = answer.startswith("-ERR") and ("AUTH" in answer or "password" in answer)
     return old or answer.startswith(("-NOAUTH", "-WRONGPASS"))
 
@@ -126,13 +126,13 @@ def _quoted(value: str) -> str:
 
 
 def store_of(probe: Probe) -> Store:
-    """The S3 server that an s3 probe speaks of."""
+    """Return the S3 server that an s3 probe speaks of."""
     more = {name: probe[name] for name in ("secure", "region") if name in probe}
     return Store(probe["host"], probe["port"], probe["access_key"], probe["secret_key"], **more)
 
 
 def _s3_bucket(probe: Probe, limit: float) -> Finding:
-    """Whether a server that is not ours takes our keys, asked of a bucket of ours, which need not be there yet.
+    """Return whether a server that is not ours takes our keys, asked of a bucket of ours, which need not be there yet.
 
     Keys of a service elsewhere may often not list all its buckets.
     """

@@ -113,7 +113,7 @@ def _once(reference: str, wanted: Reference, limit: float) -> Finding:
 
 
 def _manifest(session: Any, wanted: Reference, limit: float) -> Any:
-    """The answer for the manifest: HEAD, which no registry counts as a pull; with a token where one is asked for."""
+    """Request the manifest: by HEAD, which no registry counts as a pull; with a token where one is required."""
     url = f"{wanted.base}/v2/{wanted.repository}/manifests/{wanted.version}"
     headers = {"Accept": ACCEPT}
     answer = session.head(url, headers=headers, timeout=limit, allow_redirects=True)

@@ -45,11 +45,11 @@ class Settings:
     root: Path = ROOT
 
     def text(self, name: str) -> str:
-        """The value as text."""
+        """Return the value as text."""
         return self.values[name].text
 
     def port(self, name: str) -> int:
-        """The value of a port setting."""
+        """Return the value of a port setting."""
         return int(self.values[name].text)
 
     def origin(self, name: str) -> str:
@@ -63,11 +63,11 @@ class Settings:
         return (self.root / Path(chosen).expanduser()).resolve() if chosen else self.root / ".platform"
 
     def origins(self) -> tuple[str, ...]:
-        """The web pages that may use the object stores, e.g. http://127.0.0.1:8888."""
+        """Return the web pages that may use the object stores, e.g. http://127.0.0.1:8888."""
         return tuple(o for word in self.text("PLATFORM_S3_ORIGINS").split(",") if (o := word.strip().rstrip("/")))
 
     def secrets(self) -> tuple[str, ...]:
-        """Values that must not be shown: passwords that are not empty."""
+        """Return the values that must not be shown: passwords that are not empty."""
         named = (n for n, s in catalog.SETTINGS.items() if s.kind == "secret")
         return tuple(sorted({self.text(n) for n in named} - {""}, key=len, reverse=True))
 
@@ -99,7 +99,7 @@ def load(
 
 
 def with_values(settings: Settings, values: Mapping[str, str], origin: str) -> Settings:
-    """The settings with some of them set. Raises PlatformError SETTING_INVALID."""
+    """Return the settings with some of them set. Raises PlatformError SETTING_INVALID."""
     given = {n: Value(v, origin) for n, v in values.items()}
     for name, value in given.items():
         _check(catalog.SETTINGS[name], value)
@@ -107,7 +107,7 @@ def with_values(settings: Settings, values: Mapping[str, str], origin: str) -> S
 
 
 def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -> Settings:
-    """The settings with what an earlier run has decided, for those that the user has not set.
+    """Return the settings with what an earlier run has decided, for those that the user has not set.
 
     Args:
         values: what was remembered, e.g. ports that --auto-ports has moved.

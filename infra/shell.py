@@ -235,7 +235,7 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: s
 
 
 def _scratch() -> Path:
-    """A private file that is empty."""
+    """Return a private file that is empty."""
     descriptor, name = tempfile.mkstemp(prefix="platform-run-")
     os.close(descriptor)
     return Path(name)
@@ -270,7 +270,7 @@ def cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
 
 
 def typed(*argv: str) -> str:
-    """A command as it can be typed: what needs it is quoted in the way of the system's shells."""
+    """Return a command as it can be typed: what needs it is quoted in the way of the system's shells."""
     return subprocess.list2cmdline(argv) if sys.platform == "win32" else shlex.join(argv)
 
 

@@ -63,7 +63,7 @@ class Store:
 
 
 def bucket_body(region: str) -> bytes:
-    """The body of a request that makes a bucket: its region, but for the default one, which must not be named.
+    """Return the body of a request that makes a bucket: its region, but for the default one, which must not be named.
 
     Source: CreateBucket, Amazon S3 API reference.
     """
@@ -74,7 +74,7 @@ def bucket_body(region: str) -> bytes:
 
 
 def sign(store: Store, method: str, encoded_path: str, body: bytes, stamp: str) -> dict[str, str]:
-    """Headers that authenticate a request at the time `stamp` (YYYYMMDDThhmmssZ)."""
+    """Return the headers that authenticate a request at the time `stamp` (YYYYMMDDThhmmssZ)."""
     digest = hashlib.sha256(body).hexdigest()
     host = host_header(store.host, store.port, store.secure)
     headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
@@ -83,13 +83,13 @@ def sign(store: Store, method: str, encoded_path: str, body: bytes, stamp: str) 
 
 
 def host_header(host: str, port: int, secure: bool) -> str:
-    """The header `host`, which is signed: without the port where it is the scheme's own, as clients write it."""
+    """Return the header `host`, which is signed: without the port where it is the scheme's own, as clients write it."""
     name = f"[{host}]" if ":" in host else host
     return name if port == (443 if secure else 80) else f"{name}:{port}"
 
 
 def connect(host: str, port: int, secure: bool, timeout: float, blocksize: int = 8192) -> http.client.HTTPConnection:
-    """A connection, not made yet; with TLS the server's certificate is checked (SSL_CERT_FILE adds a company's own)."""
+    """Return a connection, not yet opened; TLS checks the server's certificate (SSL_CERT_FILE adds a company CA)."""
     if not secure:
         return http.client.HTTPConnection(host, port, timeout=timeout, blocksize=blocksize)
     import ssl
@@ -101,7 +101,7 @@ def connect(host: str, port: int, secure: bool, timeout: float, blocksize: int =
 def authorization(
     keys: tuple[str, str], method: str, path: str, query: str, headers: Mapping[str, str], region: str = REGION
 ) -> str:
-    """The Authorization header.
+    """Return the Authorization header.
 
     Args:
         keys: access key and secret key.

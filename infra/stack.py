@@ -42,7 +42,7 @@ class Stack:
         return self.home / "scratch"
 
     def tier_home(self, tier: str) -> Path:
-        """The directory of one tier's state and data."""
+        """Return the directory of one tier's state and data."""
         return self.home / tier
 
     @property
@@ -52,7 +52,7 @@ class Stack:
 
 
 def of(settings: Settings) -> Stack:
-    """The stack of a checkout: the directory's name plus six hex digits of its path's SHA-256."""
+    """Return the stack of a checkout: the directory's name plus six hex digits of its path's SHA-256."""
     home = settings.state_dir
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
     label = re.sub(r"[^a-z0-9]+", "-", settings.root.name.lower()).strip("-") or "platform"
@@ -79,7 +79,7 @@ def ensure_home(stack: Stack) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> PlatformError:
-    """The error for a directory that takes no writes (read-only, full, not ours)."""
+    """Return the error for a directory that takes no writes (read-only, full, not ours)."""
     return PlatformError(
         "STATE_UNWRITABLE",
         f"the state directory {path} cannot be written",
@@ -118,7 +118,7 @@ def make_way(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None when the file is missing, unreadable or no object."""
+    """Return the object in a JSON file; None when the file is missing, unreadable or no object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -136,12 +136,12 @@ def remember(stack: Stack, **facts: object) -> None:
 
 
 def remembered(stack: Stack, fact: str) -> str:
-    """A fact from an earlier run as text, or ''."""
+    """Return a fact from an earlier run as text, or ''."""
     return str((read_json(stack.memory) or {}).get(fact, ""))
 
 
 def remembered_settings(stack: Stack) -> dict[str, str]:
-    """Settings that earlier runs have decided, such as ports that were moved."""
+    """Return the settings that earlier runs have decided, such as ports that were moved."""
     found = (read_json(stack.memory) or {}).get("settings")
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 

@@ -46,7 +46,7 @@ class Moved:
 
 
 def target(context: Context, engine: str, before: str) -> str:
-    """The engine to move to, provided that it can be used here.
+    """Return the engine to move to, provided that it can be used here.
 
     Raises:
         PlatformError: USAGE for no engine or the present one; SETTING_INVALID where a setting asks for another one;
@@ -118,7 +118,7 @@ def _copied(tier: Native, engine: str, room: Path, say: Say) -> restore.Done:
 
 
 def _on_other_ports(context: Context) -> Context:
-    """The same stores where nobody knows them."""
+    """Return the same stores where nobody knows them."""
     services = (catalog.service(name) for name in STORES)
     names = [p.setting for s in services for p in s.ports] + [p.setting for p in catalog.STORE_PORTS.values()]
     moved = auto_ports.moves(context.settings, [context.settings.port(name) for name in names])

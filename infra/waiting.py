@@ -143,7 +143,7 @@ def _line(item: Item, elapsed: float) -> str:
 
 
 def live_table(items: Sequence[Item], began: dict[str, float], now: float, console: Console) -> Any:
-    """The table that a terminal shows while waiting: service, state, elapsed time, what it waits for."""
+    """Return the table that a terminal shows while waiting: service, state, elapsed time, what it waits for."""
     from rich.table import Table
     from rich.text import Text
 
@@ -160,7 +160,7 @@ def live_table(items: Sequence[Item], began: dict[str, float], now: float, conso
 
 
 def culprit(items: Sequence[Item]) -> Item:
-    """The item to blame: of the failed ones, else of all that are not ready, the first whose own needs are not open."""
+    """Return the item to blame: the first failed, or else unready, one whose own dependencies are ready."""
     unready = [i for i in items if i.state != READY]
     blamed = [i for i in unready if i.state == FAILED or i.fatal] or unready
     names = {i.name for i in blamed}
@@ -169,17 +169,17 @@ def culprit(items: Sequence[Item]) -> Item:
 
 
 def recovering(detail: str) -> bool:
-    """Whether an answer says that the server is still taking up its data."""
+    """Return whether an answer says that the server is still taking up its data."""
     return any(said in detail for said in _RECOVERING)
 
 
 def allowed(item: Item) -> float:
-    """Seconds that an item may take: its budget, or more while it recovers."""
+    """Return the seconds that an item may take: its budget, or more while it recovers."""
     return max(item.budget, RECOVERY) if recovering(item.detail) else item.budget
 
 
 def last_lines(log: Path | None, count: int = LAST_LINES) -> list[str]:
-    """The last lines of a log file, without control characters; empty where there is none."""
+    """Return the last lines of a log file, without control characters; empty where there is none."""
     if log is None:
         return []
     try:
@@ -203,7 +203,7 @@ def login_steps(service: str) -> tuple[str, ...]:
 
 
 def failure(item: Item, code: str, retry: str, waited: float = 0.0) -> PlatformError:
-    """The error for a service that failed, refused our login, or was not ready in time."""
+    """Return the error for a service that failed, refused our login, or was not ready in time."""
     what = {
         "LOGIN_REFUSED": f"{item.name} is running but refuses the login",
         "SERVICE_FAILED": f"{item.name} failed",

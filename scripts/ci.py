@@ -46,7 +46,7 @@ def needs(sessions: Sequence[str]) -> frozenset[str]:
 
 
 def commands(wanted: frozenset[str]) -> list[list[str]]:
-    """The programs that make what is needed of the rig, one after the other."""
+    """Return the programs that make what is needed of the rig, one after the other."""
     python = [sys.executable, "-m"]
     rig = [*python, "tests.rig.up", *(["--kind"] if KIND in wanted else [])]
     browser = [*python, "tests.rig.browser"]
@@ -83,7 +83,7 @@ class Rig:
 
 
 def settings() -> dict[str, str]:
-    """The lines of the rig's rig.env; {} where there is none."""
+    """Return the lines of the rig's rig.env; {} where there is none."""
     cache = os.environ.get("PLATFORM_RIG_CACHE") or str(Path.home() / ".cache" / "platform-infra-rig")
     path = Path(cache) / "rig.env"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -44,7 +44,7 @@ class EnvironmentProblem(Exception):
         self.log, self.steps, self.code = tuple(log), tuple(steps), code
 
     def lines(self) -> list[str]:
-        """The message for people."""
+        """Return the message for people."""
         log = [f"    | {line}" for line in self.log]
         return [f"error: {self}", *log, *(f"  next: {step}" for step in self.steps), f"  exit: {int(self.code)}"]
 
@@ -81,16 +81,16 @@ class Environment:
         return self.home / ".platform-unfinished"
 
     def requirements(self, lock: str) -> Path:
-        """The lock file of that name."""
+        """Return the lock file of that name."""
         return self.root / "requirements" / f"{lock}.txt"
 
     def digest(self, lock: str) -> str:
-        """SHA-256 of a lock file."""
+        """Return the SHA-256 of a lock file."""
         return hashlib.sha256(self.requirements(lock).read_bytes()).hexdigest()
 
 
 def is_good(env: Environment, lock: str, version: str) -> bool:
-    """Whether `.venv`, whose interpreter has that version, already holds what the lock file names."""
+    """Return whether `.venv`, whose interpreter has that version, already holds what the lock file names."""
     stamp = _stamp(env)
     installed = stamp.get(lock) == env.digest(lock) and stamp.get("python") == version
     return installed and not env.unfinished.exists()
@@ -172,7 +172,7 @@ def _build(env: Environment, lock: str, say: Callable[[str], None], descriptor: 
 
 
 def _fits(version: str) -> bool:
-    """Whether an existing interpreter may stay: it runs, is new enough, and is the one that was asked for."""
+    """Return whether an existing interpreter may stay: it runs, is new enough, and is the one that was asked for."""
     parts = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     asked_for = not os.environ.get("PLATFORM_PYTHON") or parts == sys.version_info[:2]
     return parts >= OLDEST and asked_for
@@ -229,12 +229,12 @@ def _need_ensurepip() -> None:
 
 
 def _base_python() -> str:
-    """The interpreter below a virtual environment that may be active, or even be the one to make."""
+    """Return the interpreter below a virtual environment that may be active, or even be the one to make."""
     return str(getattr(sys, "_base_executable", "") or sys.executable)
 
 
 def version_of(python: Path) -> str:
-    """Version of an interpreter; '' when it does not run."""
+    """Return the version of an interpreter; '' when it does not run."""
     code = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     try:
         done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=False)

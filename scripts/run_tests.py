@@ -63,7 +63,7 @@ class Outcome:
 
 
 def from_junit(session: str, path: Path, code: int) -> Outcome:
-    """The outcome that a JUnit file and the session's exit code tell; a failure without a failed test counts as one."""
+    """Read the outcome from a JUnit file and the exit code; a failure without a failed test counts as one."""
     try:
         cases = list(ElementTree.parse(path).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError):
@@ -86,14 +86,14 @@ def _reason(case: ElementTree.Element) -> str:
 
 
 def _told(failed: Counter[str], skipped: Counter[str]) -> tuple[str, ...]:
-    """The first failed tests and every reason for a skip, each once with its number."""
+    """Return the first failed tests and every reason for a skip, each once with its number."""
     more = (f"failed: {len(failed) - SHOWN_FAILURES} more",) if len(failed) > SHOWN_FAILURES else ()
     told = [f"{text} (x{n})" if n > 1 else text for text, n in (*failed.items(), *skipped.items())]
     return (*told[: min(len(failed), SHOWN_FAILURES)], *more, *told[len(failed) :])
 
 
 def from_exit(session: str, code: int) -> Outcome:
-    """The outcome of a session that is one check."""
+    """Return the outcome of a session that is one check."""
     return Outcome(session, failed=1, why=(f"ended with {code}",)) if code else Outcome(session, passed=1)
 
 
@@ -152,7 +152,7 @@ def run(session: str, python: Path) -> Outcome:
 
 
 def demand(outcomes: Sequence[Outcome], required: Sequence[str]) -> list[Outcome]:
-    """The outcomes, with a failure for each required tier whose smoke session did not run or passed nothing."""
+    """Return the outcomes, with a failure for each required tier whose smoke session did not run or passed nothing."""
     known = {o.session: o for o in outcomes}
     for tier in required:
         session = f"smoke-{tier}"
@@ -165,7 +165,7 @@ def demand(outcomes: Sequence[Outcome], required: Sequence[str]) -> list[Outcome
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """One row per session; further reasons on rows of their own."""
+    """Return one row per session; further reasons on rows of their own."""
     rows: list[tuple[str, ...]] = []
     for o in outcomes:
         counts = (str(o.passed), str(o.failed), str(o.skipped))
@@ -176,7 +176,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Sums over all sessions."""
+    """Return the sums over all sessions."""
     return {key: sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped")}
 
 

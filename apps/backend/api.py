@@ -43,7 +43,7 @@ def create(
     orders: Orders | None,
     names: frozenset[str] = frozenset(hosts.HERE),
 ) -> FastAPI:
-    """The application.
+    """Return the application.
 
     Args:
         services: what `/services` answers.

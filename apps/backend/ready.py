@@ -53,7 +53,7 @@ class Readiness:
         self._temporal: Client | None = None
 
     async def ask(self) -> dict[str, State]:
-        """The state of every dependency, by name."""
+        """Return the state of every dependency, by name."""
         questions = self._questions()
         waiting = [self._state(asyncio.to_thread(question)) for question in questions.values()]
         *states, temporal = await asyncio.gather(*waiting, self._state(self._ask_temporal()))
@@ -131,7 +131,7 @@ def _first_line(error: Exception) -> str:
 
 
 def masked(text: str, contract: Mapping[str, str]) -> str:
-    """The text without the passwords of the contract."""
+    """Return the text without the passwords of the contract."""
     keys = [contract[name] for name in ("EXTERNAL_STORAGE_SECRET_KEY", "INTERNAL_STORAGE_SECRET_KEY")]
     written = [urlsplit(contract[name]).password or "" for name in ("DATABASE_URL", "USER_DATABASE_URL", "REDIS_URL")]
     for secret in sorted({*keys, *written, *map(unquote, written)} - {""}, key=len, reverse=True):

@@ -122,7 +122,7 @@ def _said(client: Any, reference: str, command: list[str]) -> str:
 
 
 def packages(root: Path, base: Base, console: Console) -> Path:
-    """The packages of the backend for the base image, installed unless they are there already.
+    """Return the packages of the backend for the base image, installed unless they are there already.
 
     Raises:
         PlatformError: PROGRAM_FAILED with what the installer said; PROGRAM_MISSING without uv and pip.

@@ -23,12 +23,12 @@ BUDGET = 60.0
 
 
 def home(stack: Stack) -> Path:
-    """The application's directory."""
+    """Return the application's directory."""
     return stack.home / "app"
 
 
 def url(settings: Settings, name: str) -> str:
-    """Address of `backend` or `frontend`."""
+    """Return the address of `backend` or `frontend`."""
     return f"http://{HOST}:{settings.port(catalog.APP_PORTS[name].setting)}"
 
 
@@ -38,7 +38,7 @@ def log(stack: Stack, name: str) -> Path:
 
 
 def taken(settings: Settings, stack: Stack) -> list[Conflict]:
-    """Ports that cannot be had; those of an application of ours that runs already are not counted."""
+    """Return the ports that are taken; those of our own running application are not counted."""
     running = {state.name for state in supervise.survivors(home(stack))}
     ports = {name: port for name, port in catalog.APP_PORTS.items() if name not in running}
     return conflicts(HOST, [Claim(name, port.setting, settings.port(port.setting)) for name, port in ports.items()])

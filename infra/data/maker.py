@@ -65,7 +65,7 @@ def signing(home: Path) -> Iterator[None]:
 
 
 def signature(kind: str, digest: str) -> str:
-    """The signature for a manifest with this digest; '' where nobody signs.
+    """Return the signature for a manifest with this digest; '' where nobody signs.
 
     Raises:
         OSError: the key cannot be made or read.

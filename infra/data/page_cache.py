@@ -40,7 +40,7 @@ class Passing:
 
 
 def opened(path: Path) -> FileIO:
-    """A file to be read while it grows, unbuffered; open for writing too where that is needed for holes."""
+    """Return a file to be read while it grows, unbuffered; open for writing too where that is needed for holes."""
     return open(path, "rb" if _punch() is None else "rb+", buffering=0)
 
 

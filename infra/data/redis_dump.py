@@ -151,7 +151,7 @@ def _keys(client: redis.Redis, ends: Endpoints, path: Path, about: Mapping[str, 
 
 
 def databases(client: redis.Redis) -> list[int]:
-    """Numbers of the databases that hold keys."""
+    """Return the numbers of the databases that hold keys."""
     found: dict[str, Any] = client.info("keyspace")
     return sorted(int(name.removeprefix("db")) for name in found if name.startswith("db"))
 
@@ -170,7 +170,7 @@ def _batches(names: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def _dumped(client: redis.Redis, db: int, names: list[bytes]) -> Iterator[Key]:
-    """Keys of one moment; one that has gone meanwhile is left out."""
+    """Yield the keys of one moment; one that has gone meanwhile is left out."""
     with client.pipeline(transaction=True) as pipe:
         pipe.time()
         for name in names:
@@ -224,7 +224,7 @@ def _synced(link: socket.socket, answer: Any, path: Path, password: str) -> str:
 
 
 def read(path: Path) -> tuple[dict[str, Any], Iterator[Key]]:
-    """The line about the server, and the keys as a stream.
+    """Return the line about the server, and the keys as a stream.
 
     Raises:
         PlatformError: BACKUP_DAMAGED, also while the keys are read.

@@ -61,7 +61,7 @@ class Backup:
 
     @property
     def verified(self) -> bool:
-        """Whether it was restored into a scratch place and compared."""
+        """Return whether it was restored into a scratch place and compared."""
         return not self.problem and (self.path / "verified.json").is_file()
 
     @property
@@ -84,7 +84,7 @@ class Draft:
         return target
 
     def add(self, name: str) -> File:
-        """Hash, sync and note a file that has been written."""
+        """Hash, sync and record a file that has been written."""
         target = self.directory / name
         os.chmod(target, 0o600)
         with open(target, "rb") as file:
@@ -133,7 +133,7 @@ def _open_lock(target: Path) -> Any:
 
 
 def no_space_or_access(target: Path, error: OSError, needed: int = 0) -> PlatformError:
-    """The error for a target that takes no writes."""
+    """Return the error for a target that takes no writes."""
     full = error.errno == 28
     need = f"; about {needed / 1e6:.0f} MB is needed" if needed else ""
     what = f"no space left in {target}{need}" if full else f"{target} cannot be written"
@@ -187,7 +187,7 @@ def _seal(draft: Draft, kind: str, sequence: int, facts: Mapping[str, Any]) -> N
 
 
 def digest_of(body: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without its own digest, over its canonical JSON."""
+    """Return the SHA-256 of a manifest without its own digest, over its canonical JSON."""
     plain = {k: v for k, v in body.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -213,7 +213,7 @@ def sync_directory(path: Path) -> None:
 
 
 def next_sequence(target: Path) -> int:
-    """One more than the highest sequence in the target: order does not depend on the clock."""
+    """Return one more than the highest sequence in the target: order does not depend on the clock."""
     names = [_NAME.match(entry.name) for entry in target.iterdir()]
     return max((int(m.group(1)) for m in names if m), default=0) + 1
 
@@ -226,7 +226,7 @@ def sweep(target: Path) -> None:
 
 
 def catalogue(target: Path, kind: str) -> list[Backup]:
-    """Every backup of a kind in a target, oldest first; broken ones with their problem."""
+    """Return every backup of a kind in a target, oldest first; broken ones with their problem."""
     if not target.is_dir():
         return []
     names = sorted(e.name for e in target.iterdir() if _NAME.match(e.name) and not e.is_symlink())
@@ -282,13 +282,13 @@ FOREIGN = "its manifest was not written by this tool"
 
 
 def judged(backup: Backup, problem: Callable[[Mapping[str, Any]], str]) -> Backup:
-    """A whole backup without its facts where they are none of ours; `problem` says what they say amiss, or ''."""
+    """Return a complete backup, without its facts where this tool never writes such; `problem` says what is wrong."""
     found = "" if backup.problem else problem(backup.facts)
     return replace(backup, facts={}, problem=f"{FOREIGN}: {found}") if found else backup
 
 
 def is_amount(value: Any) -> bool:
-    """Whether a value of a manifest is a number of bytes, rows or objects that can be."""
+    """Return whether a value of a manifest is a number of bytes, rows or objects that can be."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
@@ -318,7 +318,7 @@ def _read_private(path: Path) -> str:
 
 
 def open_file(backup: Backup, file: File) -> int:
-    """A read-only descriptor of a backup's file, reached below the backup's directory and over no link.
+    """Return a read-only descriptor of a backup's file, reached below the backup's directory and over no link.
 
     Raises:
         PlatformError: BACKUP_DAMAGED naming the path.
@@ -385,7 +385,7 @@ def require_whole(backup: Backup) -> None:
 
 
 def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
-    """The error for a backup that must not be restored."""
+    """Return the error for a backup that must not be restored."""
     steps = ("use another backup (the list shows which are complete)", "make a new one while the data is still there")
     details = {"path": str(backup.path), "file": name}
     return PlatformError("BACKUP_DAMAGED", f"{backup.path}: {name} {reason}", steps=steps, details=details)

@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def expired(self) -> bool:
-        """Whether it need not be kept any longer."""
+        """Return whether it need not be kept any longer."""
         return not self.problem and self.expires <= time.time()
 
     def data(self) -> dict[str, Any]:
@@ -64,12 +64,12 @@ class Entry:
 
 
 def utc(when: float) -> str:
-    """Seconds since 1970 as ISO 8601."""
+    """Return the seconds since 1970 as ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
 def home(of: Stack) -> Path:
-    """The trash of a stack."""
+    """Return the trash of a stack."""
     return of.home / DIRECTORY
 
 
@@ -105,7 +105,7 @@ def _put(tier: Tier, service: str, items: tuple[Removal, ...], what: str) -> Ent
 
 
 def _directory(trash: Path, tier: str, service: str, now: float) -> Path:
-    """A new directory; two removals within one second get different ones."""
+    """Create a directory; two removals within one second get different ones."""
     private.directory(trash)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     for number in range(1, 1000):
@@ -152,7 +152,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def find(of: Stack, name: str) -> Entry:
-    """An entry by its name; by a service's name the newest of that service.
+    """Return an entry by its name; by a service's name the newest of that service.
 
     Raises:
         PlatformError: NOT_FOUND; BACKUP_DAMAGED when its note cannot be read.

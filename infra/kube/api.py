@@ -35,11 +35,11 @@ class Reader(Protocol):
     """Whoever answers questions about a cluster; each method raises NoAnswer."""
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """The object or list at a path."""
+        """Return the object or list at a path."""
         ...
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]]:
-        """The items of a list."""
+        """Return the items of a list."""
         ...
 
     def text(self, path: str, **query: str) -> str:
@@ -57,12 +57,12 @@ class Api:
     _tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """The object or list at a path, e.g. `/api/v1/pods`. Raises NoAnswer."""
+        """Return the object or list at a path, e.g. `/api/v1/pods`. Raises NoAnswer."""
         body = json.loads(self._ask(path, query))
         return body if isinstance(body, dict) else {}
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]]:
-        """The items of a list. Raises NoAnswer."""
+        """Return the items of a list. Raises NoAnswer."""
         return list(self.get(path, **query).get("items") or [])
 
     def text(self, path: str, **query: str) -> str:
@@ -70,13 +70,13 @@ class Api:
         return self._ask(path, query).decode("utf-8", "replace")
 
     def ready(self) -> bool:
-        """Whether the API server says that it is ready."""
+        """Return whether the API server says that it is ready."""
         with contextlib.suppress(NoAnswer):
             return self.text("/readyz").strip() == "ok"
         return False
 
     def lines(self, path: str, **query: str) -> Iterator[str]:
-        """The lines of an answer that goes on, over a connection of its own. Raises NoAnswer."""
+        """Yield the lines of an answer that goes on, over a connection of its own. Raises NoAnswer."""
         link = self._connect(None)
         try:
             answer = _send(link, path, query)
@@ -142,7 +142,7 @@ def _tls(access: kubeconfig.Access) -> ssl.SSLContext:
 
 
 def connect(path: Path, steps: tuple[str, ...] = ()) -> Api:
-    """The API that a kubeconfig leads to.
+    """Return the API that a kubeconfig leads to.
 
     Args:
         path: the kubeconfig.
@@ -155,5 +155,5 @@ def connect(path: Path, steps: tuple[str, ...] = ()) -> Api:
 
 
 def unreachable(error: NoAnswer, steps: tuple[str, ...]) -> PlatformError:
-    """The error for people when the API server does not answer."""
+    """Return the error for people when the API server does not answer."""
     return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps)

@@ -83,13 +83,13 @@ class Helm:
         return [self.program, "lint", chart, "--strict", *(word for file in values for word in ("-f", file))]
 
     def releases(self) -> list[str]:
-        """All releases of all namespaces, also those that failed or hang, as JSON."""
+        """Return all releases of all namespaces, also those that failed or hang, as JSON."""
         # Helm 4 lists every state by itself and has no option for it any more.
         every = [] if self.major >= 4 else ["--all"]
         return self._argv("list", "--all-namespaces", *every, "--max", "0", "-o", "json")
 
     def status(self, release: str, namespace: str) -> list[str]:
-        """One release, as JSON."""
+        """Return one release, as JSON."""
         return self._argv("status", release, "-n", namespace, "-o", "json")
 
     def history(self, release: str, namespace: str) -> list[str]:
@@ -97,7 +97,7 @@ class Helm:
         return self._argv("history", release, "-n", namespace, "--max", "256", "-o", "json")
 
     def values(self, release: str, namespace: str, revision: int = 0, all_values: bool = False) -> list[str]:
-        """The values a release was given, or with `all_values` those that result, as JSON."""
+        """Return the values a release was given, or with `all_values` those that result, as JSON."""
         which = (["--revision", str(revision)] if revision else []) + (["--all"] if all_values else [])
         return self._argv("get", "values", release, "-n", namespace, *which, "-o", "json")
 

@@ -35,7 +35,7 @@ def address(path: Path) -> tuple[str, int] | None:
 
 
 def context(path: Path) -> str:
-    """The current context of a kubeconfig, '' when it cannot be read."""
+    """Return the current context of a kubeconfig, '' when it cannot be read."""
     try:
         found = re.search(r"^current-context:\s*[\"']?([^\s\"']*)", path.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):

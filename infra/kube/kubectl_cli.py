@@ -53,7 +53,7 @@ class Kubectl:
         return self._argv("scale", "-n", namespace, workload, f"--replicas={replicas}")
 
     def shell(self, namespace: str, target: str, command: Sequence[str]) -> list[str]:
-        """An interactive program in a pod."""
+        """Return an interactive program in a pod."""
         return self._argv("exec", "-it", "-n", namespace, target, "--", *command)
 
     def cluster_dump(self, target: Path) -> list[str]:

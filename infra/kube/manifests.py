@@ -7,7 +7,7 @@ KEPT = frozenset({"Namespace", "PersistentVolumeClaim", "PersistentVolume", "Sto
 
 
 def removable(rendered: str) -> list[tuple[str, str]]:
-    """Namespace and `kind/name` of all objects that may be deleted, last ones first."""
+    """Return the namespace and `kind/name` of all objects that may be deleted, last ones first."""
     import yaml
 
     found = []

@@ -24,7 +24,7 @@ APPLICATION_IMAGES = {"platform": {"backend.image": "BACKEND_IMAGE", "frontend.i
 
 
 def parts_of(release: str) -> list[tuple[catalog.Service, catalog.Part]]:
-    """The parts of which a release's values speak, each with its service."""
+    """Return the parts of which a release's values speak, each with its service."""
     return [(s, p) for s in catalog.SERVICES if s.release == release for p in s.parts if p.section is not None]
 
 
@@ -79,7 +79,7 @@ def charts(overlays: Iterable[str]) -> tuple[catalog.Chart, ...]:
 
 
 def chart(name: str) -> catalog.Chart:
-    """A release by its name, also one of an upstream chart.
+    """Return a release by its name, also one of an upstream chart.
 
     Raises:
         PlatformError: USAGE, with the nearest name.
@@ -97,7 +97,7 @@ def chart(name: str) -> catalog.Chart:
 
 
 def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
-    """Releases and those they need, in the order of the catalogue."""
+    """Return the releases and those they need, in the order of the catalogue."""
     wanted = set(names)
     while True:
         needed = {n for c in catalog.CHARTS if c.release in wanted for n in c.needs} - wanted
@@ -107,17 +107,17 @@ def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
 
 
 def of_services(services: Iterable[str]) -> tuple[catalog.Chart, ...]:
-    """The releases that run some services, with what these need."""
+    """Return the releases that run some services, with what these need."""
     return with_needs({RELEASES_OF[s] for s in services if s in RELEASES_OF})
 
 
 def services_of(release: str) -> tuple[str, ...]:
-    """The services of the catalogue that a release runs."""
+    """Return the services of the catalogue that a release runs."""
     return tuple(s for s, r in RELEASES_OF.items() if r == release)
 
 
 def values(release: str, settings: Settings, services: Iterable[str] = (), profile: Profile = PLAIN) -> dict[str, Any]:
-    """The values that come from this machine's settings; what the values files say is not repeated.
+    """Return the values that come from this machine's settings; what the values files say is not repeated.
 
     Args:
         services: those that shall run: parts of a release that has several, and what others make use of.
@@ -158,7 +158,7 @@ def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str,
 
 
 def _logins(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
-    """The logins of the settings, where a release makes or uses them."""
+    """Return the logins of the settings, where a release makes or uses them."""
     rows = [row for s in catalog.SERVICES if s.release == release for row in s.values]
     rows += [row for c in catalog.CHARTS if c.release == release for row in c.values]
     return {path: settings.text(name) for path, name in rows} | _made(release, settings, profile)
@@ -193,7 +193,7 @@ def wanted(
     sets: Sequence[str] = (),
     profile: Profile = PLAIN,
 ) -> Wanted:
-    """A release of ours, from its folder, the values of the profile and the settings.
+    """Return a release of ours, from its folder, the values of the profile and the settings.
 
     Args:
         services: of a release that runs several, those that shall run.
@@ -222,7 +222,7 @@ def reference(chart: catalog.Chart) -> str:
 
 
 def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
-    """A hash of a chart's files and of what it is given; hidden files and what nobody renders are left out."""
+    """Return a hash of a chart's files and of what it is given; hidden files and what nobody renders are left out."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         if path.name not in ("values-production.yaml", "README.md"):
@@ -232,7 +232,7 @@ def fingerprint(folder: Path, stdin: str, more: Sequence[str]) -> str:
 
 
 def misfit(name: str, why: str) -> PlatformError:
-    """The error for a value that a chart refuses, or misses; Helm has changed nothing then."""
+    """Return the error for a value that a chart refuses, or misses; Helm has changed nothing then."""
     hints = (f"see helm/{name}/values.yaml", "set one with --set key=value")
     what = f"a value of the release {name} is missing or does not match its chart; nothing was changed"
     return PlatformError("USAGE", what, why=why, steps=hints)
@@ -251,12 +251,12 @@ class Deployed:
 
     @property
     def pending(self) -> bool:
-        """Whether a run of Helm is at work on it, or was killed while it was."""
+        """Return whether a run of Helm is at work on it, or was killed while it was."""
         return self.status.startswith("pending-")
 
 
 def deployed(secrets: Sequence[Mapping[str, Any]]) -> dict[str, Deployed]:
-    """Releases from the Secrets in which Helm keeps them (labels: helm pkg/storage/driver/secrets.go)."""
+    """Return the releases from the Secrets in which Helm keeps them (labels: helm pkg/storage/driver/secrets.go)."""
     found: dict[str, Deployed] = {}
     for labels, namespace in sorted(_release_labels(secrets), key=lambda entry: int(entry[0].get("version", 0))):
         name, status = labels["name"], labels.get("status", "")

@@ -98,7 +98,7 @@ def _owned(thing: Object, owner: Object) -> bool:
 
 
 def outdated(pod: Object, found: Snapshot) -> bool:
-    """Whether a pod was made from an earlier version of its workload, which is about to replace it."""
+    """Return whether a pod was made from an earlier version of its workload, which is about to replace it."""
     for workload in found.workloads:
         if not selects(workload, pod):
             continue
@@ -117,7 +117,7 @@ def _set_is_old(pod: Object, deployment: Object, found: Snapshot) -> bool:
 
 
 def selects(owner: Object, pod: Object) -> bool:
-    """Whether a workload's or job's selector takes a pod."""
+    """Return whether a workload's or job's selector takes a pod."""
     if metadata(owner)["namespace"] != metadata(pod)["namespace"]:
         return False
     wanted = ((owner["spec"].get("selector") or {}).get("matchLabels")) or {}
@@ -125,7 +125,7 @@ def selects(owner: Object, pod: Object) -> bool:
 
 
 def matches(selector: Mapping[str, str] | None, namespace: str, pod: Object) -> bool:
-    """Whether a Service's selector takes a pod."""
+    """Return whether a Service's selector takes a pod."""
     same = metadata(pod)["namespace"] == namespace
     return selector is not None and bool(selector) and same and selector.items() <= _labels(pod).items()
 
@@ -136,7 +136,7 @@ def _claimed(claim: Object, pods: Sequence[Object], release: str) -> bool:
 
 
 def claims_of(pod: Object) -> list[str]:
-    """Names of the volume claims that a pod mounts."""
+    """Return the names of the volume claims that a pod mounts."""
     volumes = pod["spec"].get("volumes") or []
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 

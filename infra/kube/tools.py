@@ -35,20 +35,20 @@ class Program:
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """The first version in what a program says of itself; () when there is none."""
+    """Return the first version in what a program says of itself; () when there is none."""
     found = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part) for part in found.groups() if part is not None) if found else ()
 
 
 def locate(name: str, settings: Settings) -> str | None:
-    """The program's path: in PLATFORM_KIND_BIN first, then on PATH."""
+    """Return the program's path: in PLATFORM_KIND_BIN first, then on PATH."""
     own = settings.text("PLATFORM_KIND_BIN")
     inside = shutil.which(name, path=str(Path(own).expanduser())) if own else None
     return str(Path(inside).absolute()) if inside else shell.find(name)
 
 
 def missing(settings: Settings) -> list[str]:
-    """Names of the programs that are nowhere."""
+    """Return the names of the programs that are nowhere."""
     return [tool.name for tool in catalog.KUBE_TOOLS if locate(tool.name, settings) is None]
 
 
@@ -85,7 +85,7 @@ def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str,
 
 
 def installed(settings: Settings, memory: Path) -> dict[str, Program]:
-    """Those of the programs that are there, of whatever version; `memory` as for `require`."""
+    """Return the installed programs, of whatever version; `memory` as for `require`."""
     places = {tool.name: locate(tool.name, settings) for tool in catalog.KUBE_TOOLS}
     return _versions({name: path for name, path in places.items() if path is not None}, memory)
 

@@ -27,7 +27,7 @@ def describe(api: Reader, seen: Verdict, found: Snapshot, note: Path) -> None:
 
 
 def log(api: Reader, seen: Verdict, count: int) -> list[str]:
-    """The last lines of the container to blame, of its last run where it has crashed."""
+    """Return the last lines of the container to blame, of its last run where it has crashed."""
     if not (seen.pod and seen.container):
         return []
     path = f"/api/v1/namespaces/{seen.namespace}/pods/{seen.pod}/log"
@@ -40,7 +40,7 @@ def log(api: Reader, seen: Verdict, count: int) -> list[str]:
 
 
 def events(found: Snapshot, count: int) -> list[str]:
-    """The last warnings, oldest first: reason, object and message."""
+    """Return the last warnings, oldest first: reason, object and message."""
     warnings = [e for e in found.events if e.get("type") == "Warning"]
     warnings.sort(key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
     lines = []

@@ -41,7 +41,7 @@ class Verdict:
 
 
 def judge(found: Snapshot, restarts: Restarts | None = None) -> Verdict:
-    """The verdict on what one release has in the cluster.
+    """Return the verdict on what one release has in the cluster.
 
     Args:
         restarts: how often containers had been restarted before the wait began; those do not count.
@@ -70,14 +70,14 @@ def _is_current(pod: Object, found: Snapshot) -> bool:
 
 
 def _has_successor(pod: Object, found: Snapshot) -> bool:
-    """Whether the workload of a pod that was thrown out has another: Deployments leave the old one lying about."""
+    """Return whether an evicted pod's workload has another pod: Deployments leave the old one behind."""
     owners = [w for w in found.workloads if selects(w, pod)]
     others = [p for p in found.pods if p is not pod and p.get("status", {}).get("phase") != "Failed"]
     return any(selects(owner, other) for owner in owners for other in others)
 
 
 def settled(workload: Object) -> bool:
-    """Whether a Deployment, StatefulSet or DaemonSet runs as specified, with nothing old left."""
+    """Return whether a Deployment, StatefulSet or DaemonSet runs as specified, with nothing old left."""
     spec, status = workload["spec"], workload.get("status") or {}
     if status.get("observedGeneration", 0) < metadata(workload).get("generation", 0):
         return False
@@ -102,13 +102,13 @@ def _conditions(thing: Object) -> list[dict[str, Any]]:
 
 
 def containers(pod: Object) -> list[dict[str, Any]]:
-    """The states of a pod's containers, initial ones first."""
+    """Return the states of a pod's containers, initial ones first."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
 def restarts_of(pods: Sequence[Object]) -> dict[tuple[str, str], int]:
-    """The restarts of all containers now."""
+    """Return the restarts of all containers now."""
     known = ((metadata(p).get("uid", ""), s) for p in pods for s in containers(p))
     return {(uid, state["name"]): int(state.get("restartCount", 0)) for uid, state in known}
 
@@ -184,7 +184,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _repeated(thing: Object, found: Snapshot, reasons: Sequence[str]) -> Iterator[Verdict]:
-    """Warnings about one object that have been seen often enough."""
+    """Yield the warnings about one object that have been seen often enough."""
     about = metadata(thing)
     for event in found.events:
         target = event.get("involvedObject") or {}
@@ -195,7 +195,7 @@ def _repeated(thing: Object, found: Snapshot, reasons: Sequence[str]) -> Iterato
 
 
 def _uid_fits(target: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
-    """An event about an earlier object of the same name does not count."""
+    """Return whether an event is about this object, not about an earlier one of the same name."""
     return not target.get("uid") or not about.get("uid") or target["uid"] == about["uid"]
 
 

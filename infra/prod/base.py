@@ -14,12 +14,12 @@ PRIORITIES = {"platform-data": 1_000_000, "platform": 100_000, "platform-trainin
 
 
 def objects(site: Site) -> list[Object]:
-    """The objects of the first wave."""
+    """Return the objects of the first wave."""
     return [*(_namespace(name) for name in namespaces(site)), *(_priority(n, v) for n, v in PRIORITIES.items())]
 
 
 def namespaces(site: Site) -> tuple[str, ...]:
-    """The namespaces of a site's own releases."""
+    """Return the namespaces of a site's own releases."""
     unused = () if site.engine("observability") != "none" else ("observability",)
     return tuple(name for name in catalog.NAMESPACES if name not in unused)
 

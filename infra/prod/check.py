@@ -73,7 +73,7 @@ def _of_operators(api: str, kind: str) -> list[Any]:
 
 
 def _of_kubernetes(api: str, kind: str, version: str) -> list[Any]:
-    """Those of the package kubernetes-validate, which belongs to requirements/dev.txt."""
+    """Return those of the package kubernetes-validate, which belongs to requirements/dev.txt."""
     package = importlib.util.find_spec("kubernetes_validate")
     if package is None or package.origin is None:
         return []

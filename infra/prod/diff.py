@@ -77,7 +77,7 @@ def plain(thing: Object) -> Object:
 
 
 def _wave(wave: str, things: Sequence[Object], live: Live, places: set[str], cluster: Cluster) -> Iterator[Change]:
-    """The changes of one wave. Objects are asked for together, and one by one where the server refuses some."""
+    """Yield the changes of one wave. Objects are asked for together, and one by one where the server refuses some."""
     new = [t for t in things if t["metadata"].get("namespace", "default") not in places or not cluster.has_kind(t)]
     yield from (Change(wave, title(t), CREATE) for t in new)
     known = [t for t in things if t not in new]

@@ -23,7 +23,7 @@ def placed(reference: str, registry: str) -> str:
 
 
 def pinned(reference: str, digests: Mapping[str, str]) -> str:
-    """The reference with its locked digest; as it is where it has one, or none is known."""
+    """Return the reference with its locked digest; as it is where it has one, or none is known."""
     digest = digests.get(reference, "")
     return f"{reference}@{digest}" if digest and "@sha256:" not in reference else reference
 
@@ -55,12 +55,12 @@ def _damaged(site: Site, why: str) -> PlatformError:
 
 
 def lock_text(digests: Mapping[str, str]) -> str:
-    """The text of a lock file."""
+    """Return the text of a lock file."""
     return json.dumps({"format": FORMAT, "images": dict(sorted(digests.items()))}, indent=2) + "\n"
 
 
 def slots(thing: Object) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every place in an object that names an image, as a mapping and its key."""
+    """Yield every place in an object that names an image, as a mapping and its key."""
     spec = thing.get("spec") or {}
     if thing["kind"] == "Cluster" and "imageName" in spec:
         yield spec, "imageName"

@@ -72,7 +72,7 @@ def _there(cluster: Cluster, group: str) -> bool:
 
 
 def _preferred(classes: list[dict[str, Any]]) -> str:
-    """The default class, else the first."""
+    """Return the default class, else the first."""
     marked = [c for c in classes if (c["metadata"].get("annotations") or {}).get(DEFAULT) == "true"]
     return next((str(c["metadata"]["name"]) for c in (*marked, *classes)), "")
 

@@ -31,7 +31,7 @@ class Recipe:
 
 
 def recipes(site: Site) -> dict[Where, Recipe]:
-    """Every Secret that `prod.secrets --generate` can make for a site, or complete from others."""
+    """Return every Secret that `prod.secrets --generate` can make for a site, or complete from others."""
     found = {("platform", f"postgresql-{role}"): _login(role, RELOAD) for role in ROLES}
     if site.engine("postgres") == "external":
         found = {}
@@ -58,7 +58,7 @@ def _login(role: str, labels: Mapping[str, str] | None = None) -> Recipe:
 
 
 def _contract(site: Site, role: str) -> dict[str, str]:
-    """The secret part of the contract, for a role of PostgreSQL."""
+    """Return the secret part of the contract, for a role of PostgreSQL."""
     said: Mapping[str, Any] = site.part("postgres")
     external = said["engine"] == "external"
     password = f"{{secret:platform/postgresql-{role}/password}}" if external else f"{{password:{role}}}"

@@ -68,7 +68,7 @@ class Rendered:
         return found
 
     def references(self) -> list[str]:
-        """Every image without its digest, sorted."""
+        """Return every image without its digest, sorted."""
         found = {str(place[key]).partition("@")[0] for thing in self.objects for place, key in images.slots(thing)}
         return sorted(found)
 
@@ -113,7 +113,7 @@ def write(rendered: Rendered, target: Path) -> list[str]:
 
 
 def values_folders(target: Path) -> list[Path]:
-    """The folders of waves that an earlier run has left."""
+    """Return the folders of waves that an earlier run has left."""
     known = {w.name for w in (values.BASE, *values.OPERATORS, *values.OWN)}
     return [target / name for name in sorted(known) if (target / name).is_dir()]
 

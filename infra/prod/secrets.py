@@ -61,7 +61,7 @@ def needs(objects: Sequence[Object], site: Site) -> list[Need]:
 
 
 def _named(objects: Sequence[Object]) -> Iterator[tuple[str, str, str, str]]:
-    """Namespace, name and key ('' for all) of each Secret that is named, and by what."""
+    """Yield the namespace, name and key ('' for all) of each Secret that is named, and by what."""
     for owner, pod in pods(objects):
         for name, key in _of_pod(pod["spec"]):
             yield owner["metadata"].get("namespace", ""), name, key, title(owner)
@@ -109,7 +109,7 @@ def look(cluster: Cluster, wanted: Sequence[Need]) -> None:
 
 
 def _live(cluster: Cluster, wanted: Sequence[Where]) -> dict[Where, dict[str, str]]:
-    """The contents of those Secrets that are there, still encoded."""
+    """Return the contents of those Secrets that are there, still encoded."""
     asked = [{"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": s, "name": n}} for s, n in wanted]
     found = cluster.live(asked) if asked else {}
     return {(space, name): dict(thing.get("data") or {}) for (_, space, name), thing in found.items()}
@@ -141,7 +141,7 @@ class _Words:
     roles: dict[str, str] = field(default_factory=dict)
 
     def filled(self, where: Where) -> dict[str, str] | None:
-        """The texts of a Secret; None when it cannot be made (yet)."""
+        """Return the texts of a Secret; None when it cannot be made (yet)."""
         recipe = self.known.get(where)
         if recipe is None:
             return None

@@ -54,7 +54,7 @@ class Site:
         return found
 
     def engine(self, name: str) -> str:
-        """The engine of a part: `cloudnativepg`, `external`, `single`, `kube-prometheus-stack` or `none`."""
+        """Return the engine of a part: `cloudnativepg`, `external`, `single`, `kube-prometheus-stack` or `none`."""
         return str(self.part(name).get("engine", "none"))
 
 
@@ -78,7 +78,7 @@ def load(name: str, root: Path) -> Site:
 
 
 def find(name: str, root: Path) -> Path:
-    """The file of a site.
+    """Return the file of a site.
 
     Raises:
         PlatformError: NOT_FOUND, with the nearest name.
@@ -116,7 +116,7 @@ def _validator(schema: str) -> Any:
 
 
 def _deepest(error: Any) -> Any:
-    """The error inside the alternative that was meant: the one whose `engine` or `kind` is as the file says."""
+    """Return the error inside the alternative that was meant: the one whose `engine` or `kind` is as the file says."""
     if not error.context:
         return error
     by_branch: dict[int, list[Any]] = {}

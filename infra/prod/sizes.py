@@ -97,5 +97,5 @@ SIZES: Mapping[str, Size] = {
 
 
 def of(says: Mapping[str, Any]) -> Size:
-    """The size that a site asks for."""
+    """Return the size that a site asks for."""
     return SIZES[str(says["size"])]

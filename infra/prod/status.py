@@ -145,5 +145,5 @@ def _certificate(secret: str, end: str, now: datetime) -> Line:
 
 
 def as_data(lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Lines as data."""
+    """Return the lines as data."""
     return list(json.loads(json.dumps([vars(line) for line in lines])))

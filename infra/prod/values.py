@@ -39,14 +39,14 @@ BASE = Wave("00-base", ())
 
 
 def waves(site: Site) -> tuple[Wave, ...]:
-    """The waves of a site with the releases that it has; waves without any are left out."""
+    """Return the waves of a site with the releases that it has; waves without any are left out."""
     there = set(releases(site))
     found = (Wave(w.name, tuple(r for r in w.releases if r in there)) for w in (*OPERATORS, *OWN))
     return (BASE, *(w for w in found if w.releases))
 
 
 def releases(site: Site) -> tuple[str, ...]:
-    """The releases of a site."""
+    """Return the releases of a site."""
     found = ["postgresql", "redis", "temporal", "mlflow", "platform"]
     found += ["minio"] if site.part("s3").get("createBuckets") else []
     watched = site.engine("observability") != "none"
@@ -58,7 +58,7 @@ def releases(site: Site) -> tuple[str, ...]:
 
 
 def values(site: Site, release: str) -> Values:
-    """The values of a release; {} where its values-production.yaml says everything."""
+    """Return the values of a release; {} where its values-production.yaml says everything."""
     made = _OF.get(release)
     found = made(site) if made else {}
     if release in {r for w in OWN for r in w.releases} and site.part("images").get("pullSecret"):

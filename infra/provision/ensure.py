@@ -78,7 +78,7 @@ def buckets(endpoints: Endpoints) -> list[str]:
 
 
 def store_of(endpoints: Endpoints, service: str) -> Store:
-    """A small client for one of the object stores."""
+    """Return a small client for one of the object stores."""
     place = endpoints.place(service)
     return Store(place.host, place.port, place.login.user, place.login.password, place.secure, place.region)
 

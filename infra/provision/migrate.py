@@ -43,7 +43,7 @@ class Migration:
 
 
 def known(directory: Path = DIRECTORY) -> list[Migration]:
-    """The migrations of this version, in order.
+    """Return the migrations of this version, in order.
 
     Raises:
         ValueError: for a file with another name, or a gap or repetition in the numbers.
@@ -61,7 +61,7 @@ def known(directory: Path = DIRECTORY) -> list[Migration]:
 
 
 def pending(migrations: list[Migration], applied: Mapping[int, str]) -> list[Migration]:
-    """The migrations that are still to be applied.
+    """Return the migrations that are still to be applied.
 
     Args:
         migrations: those of this version, in order.

@@ -93,18 +93,18 @@ class State:
 
 
 def passed(settings: Settings) -> dict[str, str]:
-    """The variable by which a service is told what more of the shell it gets; nothing where nothing more is wanted."""
+    """Return the variable that lists what else of the shell a service gets; nothing where nothing else is wanted."""
     names = settings.text(process.PASSED)
     return {process.PASSED: names} if names else {}
 
 
 def desired(home: Path) -> list[Spec]:
-    """The services that shall run, as last asked for; empty after a stop in order."""
+    """Return the services that should run, as last requested; empty after a stop in order."""
     return wish(home) or []
 
 
 def wish(home: Path) -> list[Spec] | None:
-    """The same, but None where nothing was asked for yet or the file is damaged."""
+    """Return the same, but None where nothing was asked for yet or the file is damaged."""
     try:
         return [Spec(**entry) for entry in (read_json(home / DESIRED) or {})["services"]]
     except (KeyError, TypeError):
@@ -191,7 +191,7 @@ def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
 
 
 def running(home: Path) -> bool:
-    """Whether a supervisor holds this directory."""
+    """Return whether a supervisor holds this directory."""
     try:
         with open(home / LOCK, "r+b") as file:  # a question leaves nothing behind: the file is not made
             return not try_lock(file)
@@ -200,12 +200,12 @@ def running(home: Path) -> bool:
 
 
 def survivors(home: Path) -> list[State]:
-    """Services that still run, whether or not their supervisor does."""
+    """Return the services that still run, whether or not their supervisor does."""
     return [s for s in known(home).values() if _runs(s)]
 
 
 def known(home: Path, supervised: bool | None = None) -> dict[str, State]:
-    """The services' states; processes that nobody wrote down are recognised by their directories.
+    """Return the services' states; processes that nobody wrote down are recognised by their directories.
 
     That is so where the state file is damaged or lost, or where the supervisor was killed just after a start.
     `supervised` says whether a supervisor sees to the file (default: find out).
@@ -237,12 +237,12 @@ def rewrite(home: Path, specs: Sequence[Spec]) -> None:
 
 
 def _intact(home: Path) -> bool:
-    """Whether an empty answer is the truth: nothing is wanted (a stop in order sees to that), or nothing started."""
+    """Return whether an empty answer is right: nothing is wanted (an orderly stop ensures that), or nothing started."""
     return not desired(home) or (read_json(home / STATE) or {}).get("services") == {}
 
 
 def recognised(spec: Spec) -> State | None:
-    """The state of a service that runs although nobody wrote its pid down."""
+    """Return the state of a service that runs although nobody wrote its pid down."""
     identity = process.in_directory(Path(spec.cwd), spec.argv[0])
     if identity is None:
         return None
@@ -283,13 +283,13 @@ def start_supervisor(home: Path) -> None:
 
 
 def _passed(home: Path) -> dict[str, str]:
-    """The names of all variables that a service is to get from the shell: the supervisor hands them down."""
+    """Return the names of all variables that a service is to get from the shell: the supervisor hands them down."""
     names = {word for spec in desired(home) for word in spec.env.get(process.PASSED, "").split(",") if word.strip()}
     return {process.PASSED: ",".join(sorted(names))} if names else {}
 
 
 def supervisor_identity(home: Path) -> process.Identity | None:
-    """The supervisor's process as it wrote it down, when it is alive."""
+    """Return the supervisor's process as it wrote it down, when it is alive."""
     entry = (read_json(home / STATE) or {}).get("supervisor")
     try:
         identity = process.Identity(int(entry["pid"]), float(entry["create_time"]))  # type: ignore[index]

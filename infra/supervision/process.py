@@ -43,7 +43,7 @@ class Identity:
     create_time: float
 
     def process(self) -> psutil.Process | None:
-        """The live process, or None when it has ended or the pid now belongs to another."""
+        """Return the live process, or None when it has ended or the pid now belongs to another."""
         with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(self.pid)
             same = abs(start_time(process) - self.create_time) < 0.02
@@ -52,7 +52,7 @@ class Identity:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a running process; None when there is none."""
+    """Return the identity of a running process; None when there is none."""
     with contextlib.suppress(psutil.Error, OSError):
         return Identity(pid, start_time(psutil.Process(pid)))
     return None
@@ -136,7 +136,7 @@ def ask_to_stop(process: psutil.Process, stop_signal: str, windows: bool = WINDO
 
 
 def session_members(leader: Identity) -> list[psutil.Process]:
-    """Every process of the session that a service leads or led, the leader last; empty on Windows.
+    """Return every process of the session that a service leads or led, the leader last; empty on Windows.
 
     Safe against a recycled pid: the system gives no pid away while a session has its number, so a leader of
     another start time means that the old session is gone.
@@ -160,7 +160,7 @@ def _recycled(identity: Identity) -> bool:
 
 
 def tree(process: psutil.Process) -> list[psutil.Process]:
-    """A process and its descendants, children first."""
+    """Return a process and its descendants, children first."""
     with contextlib.suppress(psutil.Error):
         return [*reversed(process.children(recursive=True)), process]
     return []
@@ -179,7 +179,7 @@ def end_all(processes: Iterable[psutil.Process], grace: float = 0.5) -> None:
 
 
 def _left(processes: Iterable[psutil.Process], limit: float) -> list[psutil.Process]:
-    """The processes that still run after at most `limit` seconds.
+    """Return the processes that still run after at most `limit` seconds.
 
     Not psutil.wait_procs: that waits for zombies too, which only their parent (in a container, often nobody) reaps.
     """
@@ -198,7 +198,7 @@ def _ended(process: psutil.Process) -> bool:
 
 
 def in_directory(directory: Path, program: str) -> Identity | None:
-    """The topmost running process of that program whose working directory is `directory`.
+    """Return the topmost running process of that program whose working directory is `directory`.
 
     Recognises a service whose pid was lost: each has a working directory of its own.
     """
@@ -216,7 +216,7 @@ def in_directory(directory: Path, program: str) -> Identity | None:
 
 
 def directory_of(pid: int) -> Path | None:
-    """The working directory of a process; None where there is no such process, or the system does not tell."""
+    """Return the working directory of a process; None where there is no such process, or the system does not tell."""
     with contextlib.suppress(psutil.Error, OSError):
         return Path(psutil.Process(pid).cwd()).resolve()
     return None

@@ -69,7 +69,7 @@ class Board:
             self.changed.notify_all()
 
     def state(self, name: str) -> str:
-        """The present state of a service, or '' for an unknown one."""
+        """Return the current state of a service, or '' for an unknown one."""
         return str(self.entries.get(name, {}).get("state", ""))
 
     def save(self) -> None:
@@ -266,7 +266,7 @@ class Supervisor:
         self.ended = False
 
     def _known(self) -> dict[str, State]:
-        """Services of an earlier supervisor; when its file is damaged, they are recognised by directory."""
+        """Return the services of an earlier supervisor; when its file is damaged, they are recognised by directory."""
         path = self.home / STATE
         known = client.known(self.home, supervised=False)
         if path.exists() and (read_json(path) or {}).get("services") != {} and not client.states(self.home):
@@ -317,7 +317,7 @@ class Supervisor:
             names = names - layer
 
     def shutdown_wanted(self) -> bool:
-        """Whether the desired file asks for the end."""
+        """Return whether the desired file asks for the end."""
         return (read_json(self.home / DESIRED) or {}).get("shutdown") is True
 
     def serve(self) -> None:

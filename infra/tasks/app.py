@@ -48,7 +48,7 @@ def _running(context: Context) -> Answer:
 
 @command()
 def stop(context: Context) -> Answer:
-    """Stop backend and frontend on this machine; the platform and its trainings go on.
+    """Stop backend and frontend on this machine; the platform and its trainings keep running.
 
     Example: invoke app.stop
     """

@@ -68,7 +68,7 @@ def _contexts(tasks: invoke.Collection) -> list[ParserContext]:
 
 
 def _format(words: list[str]) -> str:
-    """The format that a command line asks for, although it could not be parsed."""
+    """Return the format that a command line asks for, although it could not be parsed."""
     if "--json" in words:
         return "json"
     pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
@@ -97,7 +97,7 @@ def _names(contexts: list[ParserContext]) -> list[str]:
 
 
 def _no_number(text: str, words: list[str]) -> PlatformError:
-    """A word where an option wants a number; Python's text of it names the word, but not the option."""
+    """Return the error for a word where an option wants a number; Python's text names only the word."""
     value = text.rpartition(": ")[2].strip("'\"")
     kind = "a whole number" if "int()" in text else "a number"
     pairs = [*(word.partition("=")[::2] for word in words), *itertools.pairwise(words)]
@@ -152,7 +152,7 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
 
 
 def collect() -> invoke.Collection:
-    """All tasks of this version; ends the program when the command line does not fit them."""
+    """Return all tasks of this version; ends the program when the command line does not fit them."""
     from infra.tasks import (
         app,
         compose,
@@ -182,7 +182,7 @@ def collect() -> invoke.Collection:
 
 
 def _named_snapshot(words: list[str]) -> bool:
-    """Whether a word follows on `snapshot.create`: its name, which may be left out."""
+    """Return whether a word follows on `snapshot.create`: its name, which may be left out."""
     rest = words[words.index(_CREATE) + 1 :] if _CREATE in words else []
     return bool(rest) and not rest[0].startswith("-")
 

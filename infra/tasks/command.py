@@ -20,7 +20,7 @@ from infra.errors import ExitCode, PlatformError
 
 
 def directory(chosen: str, default: Path) -> Path:
-    """The directory that an option names, `~` and relative ones too, as an absolute path; else the default."""
+    """Return the directory that an option names, `~` and relative ones too, as an absolute path; else the default."""
     return Path(chosen).expanduser().absolute() if chosen else default
 
 
@@ -182,7 +182,7 @@ def _refuse_unusable(options: Mapping[str, Any]) -> None:
 
 
 def _public(secret: str) -> bool:
-    """The documented development passwords are no secrets, and hiding them would garble every log."""
+    """Return the secrets to hide: the documented development passwords are not, and hiding them would garble logs."""
     from infra import catalog
 
     return any(s.kind == "secret" and s.default == secret for s in catalog.SETTINGS.values())
@@ -222,7 +222,7 @@ def _signals() -> Iterator[None]:
 
 
 def _of_a_signal(error: Exception) -> bool:
-    """Whether it says in its own words that a signal came, e.g. what goes on without us."""
+    """Return whether it says in its own words that a signal came, e.g. what continues in the background."""
     return isinstance(error, PlatformError) and error.code in ("INTERRUPTED", "TERMINATED")
 
 
@@ -282,5 +282,5 @@ def _asked(question: str) -> bool:
 
 
 def words(values: list[str]) -> tuple[str, ...]:
-    """Names from a repeatable option, each of which may hold several with commas between."""
+    """Return the names from a repeatable option, each of which may hold several with commas between."""
     return tuple(w.strip() for value in values for w in value.split(",") if w.strip())

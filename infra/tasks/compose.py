@@ -66,7 +66,7 @@ def _known(context: Context, *names: tuple[str, ...]) -> None:
 
 
 def _remember(context: Context, **values: str) -> Context:
-    """Settings that an option stands for, for this run and later ones."""
+    """Return the settings that an option stands for, for this run and later ones."""
     from infra import stack
 
     changed = context.with_values(values, "the command line")
@@ -95,7 +95,7 @@ def _session(context: Context) -> Session:
     help={"volumes": "also move the data to the trash; see invoke trash.list", "yes": "skip the confirmation prompt"},
 )
 def down(context: Context, volumes: bool = False, yes: bool = False) -> Answer:
-    """Remove the containers and keep the data; with --volumes the data goes into the trash.
+    """Remove the containers and keep the data; with --volumes the data is moved to the trash.
 
     Example: invoke compose.down
     """
@@ -138,7 +138,7 @@ def _image(session: Session, part: str) -> str:
 
 @command(tier=TIER, help={"obs": "also pull the images of the observability services"})
 def pull(context: Context, obs: bool = False) -> Answer:
-    """Get the images that are missing.
+    """Pull the missing images.
 
     Example: invoke compose.pull --obs
     """
@@ -154,7 +154,7 @@ def pull(context: Context, obs: bool = False) -> Answer:
 
 @command(tier=TIER, log=False)
 def config(context: Context) -> Answer | None:
-    """Print what Compose makes of its files with the present settings, passwords hidden.
+    """Print the Compose configuration that results from the files and settings, with passwords hidden.
 
     Example: invoke compose.config
     """
@@ -186,7 +186,7 @@ def exec_(context: Context, service: str = "postgres", run_: str = "sh") -> Answ
 
 @command(tier=TIER, log=False, help={"database": "database to open", "query": "SQL to run instead of opening a prompt"})
 def psql(context: Context, database: str = "platform", query: str = "") -> Answer | None:
-    """Open psql inside the container of PostgreSQL.
+    """Open psql in the PostgreSQL container.
 
     Example: invoke compose.psql --database users
     """
@@ -196,7 +196,7 @@ def psql(context: Context, database: str = "platform", query: str = "") -> Answe
 
 @command(tier=TIER, log=False, help={"run_": "Redis command to run instead of opening a prompt, e.g. ping"})
 def redis(context: Context, run_: str = "") -> Answer | None:
-    """Open redis-cli inside the container of Redis.
+    """Open redis-cli in the Redis container.
 
     Example: invoke compose.redis --run ping
     """
@@ -205,7 +205,7 @@ def redis(context: Context, run_: str = "") -> Answer | None:
 
 
 def _split(text: str) -> list[str]:
-    """The words of a command. Raises PlatformError USAGE for quotes that do not end."""
+    """Return the words of a command. Raises PlatformError USAGE for quotes that do not end."""
     try:
         return shlex.split(text)
     except ValueError as error:

@@ -153,7 +153,7 @@ def _rows(made: Backup) -> dict[str, Any]:
 
 @command("list", log=False, help={"to": TARGET})
 def list_(context: Context, to: str = "") -> Answer:
-    """List the backups, the newest last; broken ones as broken.
+    """List the backups, newest last; broken ones are marked.
 
     Example: invoke db.list
     """
@@ -247,7 +247,7 @@ def restore(
     trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
-    """Restore databases from a backup; the present ones are kept under another name.
+    """Restore databases from a backup; the current ones are kept under another name.
 
     Example: invoke db.restore --from latest --database platform --yes
     """
@@ -295,7 +295,7 @@ def restore(
 
 @command(help={"keep": "number of verified backups to keep", "to": TARGET, "yes": "skip the confirmation prompt"})
 def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> Answer:
-    """Remove old backups; as many verified ones as asked for stay.
+    """Remove old backups, keeping the given number of verified ones.
 
     Example: invoke db.prune --keep 7 --yes
     """
@@ -337,7 +337,7 @@ def shell(context: Context, database: str = "platform") -> Answer | None:
 
 @command(tier=ANY)
 def init(context: Context) -> Answer:
-    """Make the platform's databases that are missing; the others stay as they are.
+    """Create the platform's missing databases; existing ones are not changed.
 
     Example: invoke db.init
     """

@@ -30,7 +30,7 @@ def upgrade(
     back: bool = False,
     yes: bool = False,
 ) -> Answer:
-    """Move the databases to the major version of the programs, or of the image; the old storage is kept.
+    """Upgrade the databases to the major version of the programs or image; the old storage is kept.
 
     Example: invoke db.upgrade --yes
     """

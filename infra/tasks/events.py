@@ -43,7 +43,7 @@ def events(context: Context, stream: bool) -> Iterator[Event]:
 
 
 def ended(context: Context, event: Event, answer: Answer) -> Answer:
-    """The answer, which is the last event of a stream."""
+    """Return the answer, which is the last event of a stream."""
     if event is silent:
         return answer
     event("result", {"data": answer.data, "exit": answer.exit, "warnings": list(context.console.warnings)})

@@ -28,7 +28,7 @@ def _deployed(active: Kind) -> dict[str, Deployed]:
 
 
 def _one(active: Kind, name: str) -> Deployed:
-    """A release that is in the cluster.
+    """Return a release that is in the cluster.
 
     Raises:
         PlatformError: NOT_FOUND with the nearest one.
@@ -67,7 +67,7 @@ def deploy(
     apps: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
-    """Deploy all releases in the order of what they need, or only some, and wait until they are ready.
+    """Deploy all releases, or some, in dependency order, and wait until they are ready.
 
     Example: invoke helm.deploy --only temporal
     """
@@ -118,7 +118,7 @@ def list_(context: Context) -> Answer:
 
 @command(log=False, help={"name": NAME})
 def status(context: Context, name: str) -> Answer:
-    """How a release does: its revision, its workloads and pods, and what is in their way; exit 7 when not ready.
+    """Show a release's revision, workloads, pods and what blocks them; exit 7 when not ready.
 
     Example: invoke helm.status temporal
     """
@@ -170,7 +170,7 @@ def upgrade(
     forget: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
-    """Change values of a release and keep all others, then wait until it is ready.
+    """Change some values of a release, keep the others, and wait until it is ready.
 
     Example: invoke helm.upgrade postgresql --set parameters.max_connections=300
     """
@@ -197,7 +197,7 @@ def upgrade(
     },
 )
 def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool = False) -> Answer:
-    """Remove a release, or all of a namespace; volumes and passwords stay and are found by the next installation.
+    """Remove a release, or all of a namespace; volumes and passwords are kept for the next installation.
 
     Example: invoke helm.uninstall --name mlflow --yes
     """
@@ -222,7 +222,7 @@ def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool 
 
 
 def _chosen(active: Kind, names: Sequence[str], namespace: str) -> list[Deployed]:
-    """Releases in the order of the catalogue."""
+    """Return the releases in the order of the catalogue."""
     from infra import catalog
 
     found = _deployed(active)
@@ -247,7 +247,7 @@ def history(context: Context, name: str) -> Answer:
 
 @command(help={"name": NAME, "revision": "revision number; 0: the previous one", "timeout": "seconds, 0: budget"})
 def rollback(context: Context, name: str, revision: str, timeout: float = 0.0) -> Answer:
-    """Return a release to an earlier revision and wait until it is ready.
+    """Roll a release back to an earlier revision and wait until it is ready.
 
     Example: invoke helm.rollback postgresql 1
     """
@@ -269,7 +269,7 @@ def rollback(context: Context, name: str, revision: str, timeout: float = 0.0) -
 
 
 def _revision(history: Sequence[dict[str, Any]], asked: str, name: str) -> int:
-    """The number of a revision that there is; for 0 the one before the present one."""
+    """Return the number of a revision that there is; for 0 the one before the present one."""
     there = [int(r["revision"]) for r in history]
     if not asked.isdigit():
         raise PlatformError("USAGE", f"{asked!r} is not a revision number", steps=(f"invoke helm.history {name}",))
@@ -301,7 +301,7 @@ def values(context: Context, name: str, revision: int = 0, all: bool = False) ->
 
 @command(log=False, help={"name": NAME, "revision": "revision number; 0: the current one"})
 def manifest(context: Context, name: str, revision: int = 0) -> Answer:
-    """Print what a release has put into the cluster.
+    """Print the manifests that a release has put into the cluster.
 
     Example: invoke helm.manifest redis
     """
@@ -323,7 +323,7 @@ def manifest(context: Context, name: str, revision: int = 0) -> Answer:
     },
 )
 def template(context: Context, set_: list[str], name: str = "", production: bool = False) -> Answer:
-    """Render charts without a cluster, as they would be deployed here or, with --production, there.
+    """Render charts without a cluster, as deployed here or, with --production, in production.
 
     Example: invoke helm.template --name temporal
     """
@@ -336,7 +336,7 @@ def template(context: Context, set_: list[str], name: str = "", production: bool
 
 @command(log=False, help={"name": f"{NAME}; default: all charts of the platform"})
 def lint(context: Context, name: str = "") -> Answer:
-    """Check our charts with each of their values files; exit 1 when something is wrong.
+    """Lint the platform's charts with each of their values files; exit 1 when something is wrong.
 
     Example: invoke helm.lint
     """

@@ -22,7 +22,7 @@ def _charts(name: str) -> list[catalog.Chart]:
 
 
 def render(active: Kind, name: str, production: bool, sets: Sequence[str] = ()) -> dict[str, str]:
-    """Each chart rendered, by release. Raises PlatformError USAGE or PROGRAM_FAILED with what Helm says."""
+    """Return each chart rendered, by release. Raises PlatformError USAGE or PROGRAM_FAILED with what Helm says."""
     from infra.kube import releases
     from infra.tiers.kind import images
 

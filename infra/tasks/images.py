@@ -25,7 +25,7 @@ CLEARML = "include the images of ClearML"
 
 @command("list", log=False)
 def list_(context: Context) -> Answer:
-    """Every image: setting, reference, who says so, and whether Docker has it.
+    """List every image: setting, reference, its source, and whether Docker has it.
 
     Example: invoke images.list
     """
@@ -44,7 +44,7 @@ def list_(context: Context) -> Answer:
 
 @command(help={"obs": OBS, "clearml": CLEARML})
 def pull(context: Context, obs: bool = False, clearml: bool = False) -> Answer:
-    """Get the images that the compose tier runs and Docker does not have, several at once.
+    """Pull the compose tier's images that Docker does not have, several at once.
 
     Example: invoke images.pull --obs
     """
@@ -104,7 +104,7 @@ def _change(before: str | None, now: str) -> str:
 
 @command()
 def verify(context: Context) -> Answer:
-    """Ask the registries whether each image in use still is there, and whether its tag is what was locked.
+    """Check with the registries that each image in use still exists and still matches its lock.
 
     An image that was built on this machine, and that a setting names, is in no registry: nobody is asked for it.
 
@@ -136,7 +136,7 @@ def _each(used: Sequence[images.Image]) -> list[str]:
 
 
 def _made_here() -> set[str]:
-    """References of images that Docker has never got from a registry, nor sent to one; none without an engine."""
+    """Return the images that Docker never pulled from a registry or pushed to one; none without an engine."""
     from infra import docker_engine
 
     try:
@@ -172,7 +172,7 @@ def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
 
 @command(help={"path": "file to write", "obs": OBS, "clearml": CLEARML})
 def bundle(context: Context, path: str = "platform-images.tar", obs: bool = False, clearml: bool = False) -> Answer:
-    """Write the images to one file, for a machine without a network; they must be local.
+    """Write the images to one file, for a machine without network access; they must be local.
 
     Example: invoke images.bundle --obs --path images.tar
     """
@@ -199,7 +199,7 @@ def bundle(context: Context, path: str = "platform-images.tar", obs: bool = Fals
 
 @command(help={"path": "file written by images.bundle"})
 def load(context: Context, path: str = "platform-images.tar") -> Answer:
-    """Give the images of a file to Docker.
+    """Load the images of a file into Docker.
 
     Example: invoke images.load --path images.tar
     """

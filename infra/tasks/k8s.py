@@ -19,7 +19,7 @@ OVERLAY = "directory under k8s/overlays, or a path; default: kind"
 
 
 def _overlay(context: Context, name: str) -> Path:
-    """The folder of an overlay.
+    """Return the folder of an overlay.
 
     Raises:
         PlatformError: USAGE with the overlays that there are.
@@ -80,7 +80,7 @@ def _ensure_key(kubectl: Kubectl, rendered: str) -> None:
 
 @command(help={"overlay": OVERLAY, "yes": "skip the confirmation prompt"})
 def delete(context: Context, overlay: str = "kind", yes: bool = False) -> Answer:
-    """Delete what the manifests of an overlay have made; namespaces and volumes stay.
+    """Delete the objects of an overlay; namespaces and volumes are kept.
 
     Example: invoke k8s.delete --overlay kind --yes
     """

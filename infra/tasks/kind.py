@@ -20,7 +20,7 @@ SERVICE = verbs.SERVICE
 
 
 def the_tier(context: Context) -> Kind:
-    """The kind tier, for tasks that work on nothing else.
+    """Return the kind tier, for tasks that work on nothing else.
 
     Raises:
         PlatformError: TIER_UNAVAILABLE.
@@ -48,7 +48,7 @@ def up(
     apps: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
-    """Make or mend the cluster, deploy all releases and wait until everything works; a second call changes nothing.
+    """Create or repair the cluster, deploy all releases and wait until everything works; idempotent.
 
     Example: invoke kind.up --obs
     """
@@ -74,7 +74,7 @@ def up(
     },
 )
 def down(context: Context, keep_data: bool = False, no_backup: bool = False, yes: bool = False) -> Answer:
-    """Delete the cluster: its volumes stay with --keep-data, else they go after a snapshot.
+    """Delete the cluster; with --keep-data its volumes are kept, otherwise a snapshot is taken first.
 
     Example: invoke kind.down --keep-data
     """
@@ -121,7 +121,7 @@ def stop(context: Context) -> Answer:
 
 @command(tier="kind", log=False, help={"why": "show only the root cause", "show_secrets": "show passwords"})
 def status(context: Context, why: bool = False, show_secrets: bool = False) -> Answer:
-    """The cluster and the services in it; exit 0 ready, 7 degraded, 9 stopped.
+    """Show the cluster and the services in it; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke kind.status
     """
@@ -158,7 +158,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     help={"image": "image in the host's Docker (repeatable, or comma-separated); default: all that the releases need"},
 )
 def load(context: Context, image: list[str]) -> Answer:
-    """Bring images into the cluster: pulled once by the host, loaded where they are missing or have changed.
+    """Load images into the cluster: pulled once by the host, loaded where missing or changed.
 
     Example: invoke kind.load --image platform-backend:dev
     """
@@ -182,7 +182,7 @@ def load(context: Context, image: list[str]) -> Answer:
 
 @command(tier="kind", help={"to": "directory to write to; default: <state>/kind/report-<time>"})
 def logs(context: Context, to: str = "") -> Answer:
-    """Write all there is to know of the cluster for a bug report: nodes, pods, events, releases, checks.
+    """Collect a diagnostic report of the cluster: nodes, pods, events, releases, checks.
 
     Example: invoke kind.logs
     """
@@ -218,7 +218,7 @@ def kubeconfig(context: Context, shell: str = "") -> Answer:
     help={"service": "open the shell in the pod of this service"},
 )
 def shell(context: Context, service: str = "") -> Answer | None:
-    """Open a shell where kubectl and helm lead to the cluster, or one in a service's pod.
+    """Open a shell in which kubectl and helm use the cluster, or a shell in a service's pod.
 
     Example: invoke kind.shell --service postgres
     """
@@ -231,7 +231,7 @@ def shell(context: Context, service: str = "") -> Answer | None:
 
 @command("clean-raw", tier="kind", help={"yes": "skip the confirmation prompt"})
 def clean_raw(context: Context, yes: bool = False) -> Answer:
-    """Remove what was applied by kubectl before Helm took over; volumes and what Helm has stay.
+    """Remove objects applied by kubectl before Helm took over; volumes and Helm's objects are kept.
 
     Example: invoke kind.clean-raw
     """

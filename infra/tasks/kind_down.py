@@ -88,7 +88,7 @@ def _how(active: Kind) -> str:
 
 
 def _way_back(active: Kind, removals: list[Removal]) -> str:
-    """A snapshot of the platform that runs; of one that does not, its volumes in the trash. Returns how to undo it."""
+    """Take a snapshot of a running platform; move the volumes of a stopped one to the trash. Returns how to undo it."""
     from infra.data import trash
     from infra.data.snapshot import create as snapshot
 

@@ -38,7 +38,7 @@ def open_shell(active: Kind, service: str) -> int:
 
 
 def environment(active: Kind) -> dict[str, str]:
-    """The environment of a shell in which kubectl and helm lead to the cluster."""
+    """Return the environment of a shell in which kubectl and helm lead to the cluster."""
     found = active.tools
     directories = dict.fromkeys(str(Path(p.path).parent) for p in (found.kubectl, found.helm, found.kind))
     path = os.pathsep.join([*directories, os.environ.get("PATH", "")])

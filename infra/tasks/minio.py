@@ -35,7 +35,7 @@ def mirror(
     from_: str = "",
     json_stream: bool = False,
 ) -> Answer:
-    """Write the buckets as a plain tree of files, or read one in; unsafe keys are named, nothing is deleted.
+    """Write the buckets as plain files, or read such files in; reports unsafe keys, deletes nothing.
 
     Example: invoke minio.mirror --to /data/export --bucket model-weights
     """
@@ -151,7 +151,7 @@ def _buckets(clients: dict[str, Client]) -> Answer:
 
 @command(tier=ANY)
 def init(context: Context) -> Answer:
-    """Make the platform's buckets that are missing; the others stay as they are.
+    """Create the platform's missing buckets; existing ones are not changed.
 
     Example: invoke minio.init
     """

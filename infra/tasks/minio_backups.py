@@ -123,7 +123,7 @@ def _backed_up(
 
 @command("list", log=False, help={"to": TO})
 def list_(context: Context, to: str = "") -> Answer:
-    """List the backups, oldest first; broken ones with what is wrong.
+    """List the backups, oldest first; broken ones with the problem.
 
     Example: invoke minio.list --json
     """
@@ -160,7 +160,7 @@ def _backup_data(backup: store.Backup) -> dict[str, Any]:
 
 @command(help={"from_": FROM, "to": TO, "json_stream": STREAM})
 def verify(context: Context, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
-    """Read every object of a backup and compare it with its SHA-256; exit 10 naming what is damaged.
+    """Read every object of a backup and compare it with its SHA-256; exit 10 if anything is damaged, listing it.
 
     Example: invoke minio.verify --from latest
     """
@@ -208,7 +208,7 @@ def restore(
     trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
-    """Bring the objects of a backup back; what it would overwrite is backed up first, the rest stays.
+    """Restore the objects of a backup; what it would overwrite is backed up first, the rest is kept.
 
     Example: invoke minio.restore --from latest --bucket model-weights --yes
     """
@@ -303,7 +303,7 @@ def _restored(
 
 @command(help={"keep": "number of verified backups to keep", "to": TO, "yes": "skip the confirmation prompt"})
 def prune(context: Context, keep: int = 0, to: str = "", yes: bool = False) -> Answer:
-    """Remove old backups, so that N verified ones stay, and the objects that no backup needs any more.
+    """Remove old backups, keeping N verified ones, and objects that no backup needs any more.
 
     Example: invoke minio.prune --keep 7 --yes
     """

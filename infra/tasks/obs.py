@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def names() -> tuple[str, ...]:
-    """The observability services."""
+    """Return the observability services."""
     from infra import catalog
 
     return tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS)
@@ -52,7 +52,7 @@ def up(
 
 @command(tier=ANY, help={"tier": verbs.TIER})
 def down(context: Context) -> Answer:
-    """Stop the observability services; the core goes on, the data stays.
+    """Stop the observability services; the core keeps running, the data is kept.
 
     Example: invoke obs.down
     """
@@ -67,7 +67,7 @@ def down(context: Context) -> Answer:
 
 @command(tier=ANY, log=False, help={"tier": verbs.TIER})
 def status(context: Context) -> Answer:
-    """What of observability runs, where, how it does; exit 0 ready, 7 degraded, 9 stopped.
+    """Show the observability services, their addresses and states; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke obs.status
     """
@@ -121,7 +121,7 @@ def _running(context: Context) -> tuple[Tier, Endpoints]:
     },
 )
 def check(context: Context, alerts: bool = False) -> Answer:
-    """Prove it: logs arrive, targets answer, dashboards have data, with --alerts an alert fires; exit 4 if not.
+    """Check that logs arrive, targets answer, dashboards have data and (--alerts) an alert fires; exit 4 if not.
 
     Example: invoke obs.check --alerts
     """

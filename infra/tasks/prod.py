@@ -197,7 +197,7 @@ def secrets(context: Context, site: str, generate: bool = False, charts: str = "
 
 @command(log=False, help={"site": SITE, "charts": CHARTS})
 def status(context: Context, site: str, charts: str = "") -> Answer:
-    """Say how a site does: waves, replicas and nodes, replication, archive, backups, certificates; exit 7 on a failure.
+    """Show a site's health: waves, nodes, replication, archive, backups, certificates; exit 7 on a failure.
 
     Example: invoke prod.status example
     """

@@ -52,7 +52,7 @@ def urls(ends: Endpoints, service: str, engines: Mapping[str, str]) -> list[str]
 
 
 def started(outcome: Started) -> Answer:
-    """The answer of `up`: what runs, where, with which login, what it lacks, what to do next."""
+    """Return the answer of `up`: what runs, where, with which login, what it lacks, what to do next."""
     context, ends, engines = outcome.tier.context, outcome.endpoints, outcome.tier.engines()
     rows = []
     for name in ends.services:
@@ -77,7 +77,7 @@ def started(outcome: Started) -> Answer:
 
 
 def _by_address(before: tuple[str, ...], addresses: list[str], after: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """A row for the first address, and rows with nothing else for the others, which keeps the table narrow."""
+    """Return a row for the first address, and rows with nothing else for the others, which keeps the table narrow."""
     first, *others = addresses or [""]
     blank = tuple("" for _ in before), tuple("" for _ in after)
     return [(*before, first, *after), *((*blank[0], other, *blank[1]) for other in others)]
@@ -113,7 +113,7 @@ def _activation() -> tuple[str, ...]:
 
 
 def _not_found(outcome: Started) -> list[str]:
-    """Services that this tier would run if it found their program, or had not been told to leave them out."""
+    """Return services that this tier would run if their program were found and they were not left out."""
     known = [s for s in catalog.offered(outcome.tier.name) if s.overlay == catalog.OVERLAY_OBS]
     absent = [s for s in known if s.name not in outcome.endpoints.services]
     if outcome.tier.from_images:
@@ -134,7 +134,7 @@ def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def status(choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
-    """The answer of `status`."""
+    """Return the answer of `status`."""
     context, ends, engines = choice.tier.context, choice.tier.endpoints(), choice.tier.engines()
     entries = [_entry(context, ends, s, found, engines, reveal) for s in found.services]
     console = context.console
@@ -282,7 +282,7 @@ def _keep_aside(path: Path, yes: bool) -> str:
 
 
 def versions(tier: Tier) -> Answer:
-    """The answer of `version`."""
+    """Return the answer of `version`."""
     import platform
     from importlib.metadata import version
 

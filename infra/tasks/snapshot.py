@@ -50,7 +50,7 @@ def create(
     no_verify: bool = False,
     json_stream: bool = False,
 ) -> Answer:
-    """Make a snapshot of databases, objects, Redis and Temporal, and verify it.
+    """Create a snapshot of databases, objects, Redis and Temporal, and verify it.
 
     Example: invoke snapshot.create before-the-upgrade
     """
@@ -94,7 +94,7 @@ def _made(context: Context, made: Backup) -> Answer:
 
 
 def _size(made: Backup) -> int:
-    """Bytes on disk; objects that another snapshot has as well are counted in each."""
+    """Return the bytes on disk; objects that another snapshot has as well are counted in each."""
     from infra.data.snapshot import create as snapshot
 
     objects = 0 if snapshot.encrypted(made) else made.facts["parts"].get("objects", {}).get("bytes", 0)
@@ -126,7 +126,7 @@ CREATE: dict[str, Any] = {
 
 
 def tasks(named: bool) -> tuple[invoke.Task[Any], ...]:
-    """The tasks; Invoke has no optional words, so whether `create` takes one is said by the command line."""
+    """Return the tasks; Invoke has no optional words, so the command line decides whether `create` takes one."""
     return (command(**CREATE, tier=ANY)(_create_named if named else create), list_, show, verify, restore, delete, key)
 
 
@@ -148,7 +148,7 @@ _create_named.__name__, _create_named.__doc__ = create.__name__, create.__doc__
 
 @command("list", log=False, help={"to": TARGET})
 def list_(context: Context, to: str = "") -> Answer:
-    """List the snapshots, the newest last; broken ones as broken.
+    """List the snapshots, newest last; broken ones are marked.
 
     Example: invoke snapshot.list
     """
@@ -183,7 +183,7 @@ def _row(home: Path, b: Backup) -> tuple[str, ...]:
 
 @command(log=False, help={"name": NAME, "to": TARGET})
 def show(context: Context, name: str, to: str = "") -> Answer:
-    """Show what a snapshot holds, as of when, and how it was verified.
+    """Show what a snapshot contains, as of when, and how it was verified.
 
     Example: invoke snapshot.show latest
     """
@@ -257,7 +257,7 @@ def restore(
     trust: bool = False,
     json_stream: bool = False,
 ) -> Answer:
-    """Restore a snapshot, also of another tier; what is there is kept first.
+    """Restore a snapshot, also one from another tier; the current data is saved first.
 
     Example: invoke snapshot.restore latest --tier native --yes
     """
@@ -293,7 +293,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
 
 
 def _running(choice: Choice, others: list[Any]) -> None:
-    """Have the tier run, and no other in its way."""
+    """Have this tier running, and no other one that conflicts."""
     from infra import lifecycle
 
     for other in others:
@@ -328,7 +328,7 @@ def _ways(way: Any) -> list[str]:
 
 @command(help={"name": NAME, "to": TARGET, "yes": "skip the confirmation prompt"})
 def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answer:
-    """Delete a snapshot for ever.
+    """Delete a snapshot permanently.
 
     Example: invoke snapshot.delete before-the-upgrade --yes
     """
@@ -347,7 +347,7 @@ def delete(context: Context, name: str, to: str = "", yes: bool = False) -> Answ
 
 @command(log=False, help={"to": "file to create"})
 def key(_: Context, to: str) -> Answer:
-    """Make a key for encrypted snapshots: the private key goes into a file, its recipient is printed.
+    """Create a key for encrypted snapshots: write the private key to a file and print its recipient.
 
     Example: invoke snapshot.key --to backup-key.txt
     """

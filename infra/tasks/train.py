@@ -49,7 +49,7 @@ def run(
     image: str = "",
     gpus: int = 0,
 ) -> Answer:
-    """Train the digits classifier, or run a program of yours, through the whole platform.
+    """Train the digits classifier, or run your own program, end to end.
 
     Example: invoke train.run --epochs 15 --experiment first-steps
     """

@@ -46,7 +46,7 @@ def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], 
 
 
 def variables(entries: Sequence[str], files: Sequence[str], shell: Mapping[str, str]) -> dict[str, str]:
-    """The variables of --env-file, then of --env: `NAME` takes the value of the shell.
+    """Return the variables of --env-file, then of --env: `NAME` takes the value of the shell.
 
     Raises:
         PlatformError: USAGE.

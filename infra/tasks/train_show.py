@@ -25,7 +25,7 @@ _CHECK = 2.0
 
 
 def running(context: Context) -> tuple[Tier, Contract]:
-    """The tier that runs, and its contract.
+    """Return the tier that runs, and its contract.
 
     Raises:
         PlatformError: NOT_RUNNING and what tiers raise.
@@ -63,7 +63,7 @@ def _row(job: Job) -> tuple[str, ...]:
 
 @command(tier=ANY, log=False, help={"job": "id of the training, its beginning, or latest"})
 def show(context: Context, job: str) -> Answer:
-    """Show one training: state, accuracy, last metrics, what it has stored.
+    """Show one training: state, accuracy, last metrics, stored artifacts.
 
     Example: invoke train.show digits-20261123-1a2b3c
     """

@@ -48,14 +48,14 @@ class Source:
         self._pods: Callable[[], list[str]] | None = None
 
     def news(self) -> list[str]:
-        """Lines since the last call; none where nothing can be had."""
+        """Return the lines since the last call; none if unavailable."""
         if self._log.exists():
             return self._follower.news()
         return self._pods() if self.there and self._pods else []
 
     @property
     def there(self) -> bool:
-        """Whether it can be had now."""
+        """Return whether it can be had now."""
         from infra.training import runners
 
         if self._pods is None and self._kubeconfig is not None and not self._log.exists():
@@ -64,7 +64,7 @@ class Source:
 
 
 def log_path(context: Context, job: str) -> Path:
-    """The log of a training on this machine."""
+    """Return the log of a training on this machine."""
     from infra.training import service
 
     return service.job_logs(context.stack) / f"{job}.log"
@@ -168,7 +168,7 @@ def left(code: str, job: str) -> PlatformError:
 
 
 def outcome(active: Tier, contract: Contract, name: str) -> Answer:
-    """The answer about a training that has ended.
+    """Return the answer about a training that has ended.
 
     Raises:
         PlatformError: TASK_FAILED when it has failed or was cancelled.
@@ -208,7 +208,7 @@ def failure(job: Job, where: str) -> PlatformError:
 
 
 def ended(state: str) -> str:
-    """A final state as a participle."""
+    """Return a final state as a participle."""
     return {"cancelled": "been cancelled"}.get(state, state)
 
 
@@ -240,7 +240,7 @@ def epochs_of(job: Job) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage."""
+    """Return a share as a percentage."""
     return "" if share is None else f"{100 * share:.1f} %"
 
 

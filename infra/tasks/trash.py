@@ -37,7 +37,7 @@ def _expiry(entry: Entry) -> str:
 
 @command(help={"entry": "an entry of trash.list, or a service for its newest", "yes": "skip the confirmation prompt"})
 def restore(context: Context, entry: str, yes: bool = False) -> Answer:
-    """Put data from the trash back in its place; what is there now goes into the trash.
+    """Restore data from the trash; the current data is moved to the trash.
 
     Example: invoke trash.restore redis --yes
     """
@@ -92,7 +92,7 @@ def kept(entries: list[Entry]) -> tuple[str, ...]:
 
 @command(help={"expired": "only expired entries", "yes": "skip the confirmation prompt"})
 def empty(context: Context, expired: bool = False, yes: bool = False) -> Answer:
-    """Remove what is in the trash for ever, or only expired entries.
+    """Permanently delete everything in the trash, or only expired entries.
 
     Example: invoke trash.empty --expired --yes
     """

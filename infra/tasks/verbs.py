@@ -22,7 +22,7 @@ SERVICE = "service; repeatable, or comma-separated"
 
 
 def choose(context: Context, *, quiet: bool = False) -> Choice:
-    """The tier of this run; one that was picked automatically is named with the reason."""
+    """Return the tier of this run; one that was picked automatically is named with the reason."""
     from infra import lifecycle
 
     choice = lifecycle.choose(context)
@@ -69,7 +69,7 @@ def started(context: Context, names: tuple[str, ...], obs: bool, auto_ports: boo
 
 
 def leave_out(context: Context, name: str) -> Context:
-    """Leave a service out in this run, beside what the settings leave out."""
+    """Leave a service out in this run, in addition to those the settings leave out."""
     names = ",".join(n for n in (name, context.settings.text("PLATFORM_LEAVE_OUT")) if n)
     return context.with_values({"PLATFORM_LEAVE_OUT": names}, "the command line")
 
@@ -103,7 +103,7 @@ def restart(context: Context, service: list[str]) -> Answer:
 
 
 def status(context: Context, why: bool = False, show_secrets: bool = False) -> Answer:
-    """What runs, where, how it does; exit 0 ready, 7 degraded, 9 stopped.
+    """Show what is running, where, and in what state; exit 0 ready, 7 degraded, 9 stopped.
 
     Example: invoke status --json
     """
@@ -118,7 +118,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
 
 
 def logs(context: Context, service: list[str], tail: int = 100, follow: bool = False) -> Answer | None:
-    """Print the services' logs, with -f also what comes.
+    """Print the services' logs; with -f follow them.
 
     Example: invoke logs -s temporal --tail 20
     """
@@ -133,7 +133,7 @@ def logs(context: Context, service: list[str], tail: int = 100, follow: bool = F
 
 
 def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
-    """Wait until the services are ready; exit 6 on time-out, 9 when nothing runs.
+    """Wait until the services are ready; exit 6 on timeout, 9 when nothing is running.
 
     Example: invoke wait -s mlflow
     """
@@ -151,7 +151,7 @@ def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
 
 
 def reset(context: Context, service: list[str], no_backup: bool = False, yes: bool = False) -> Answer:
-    """Put the data of all services, or of those named, into the trash, after showing a plan.
+    """Move the data of all services, or of those named, to the trash, after showing a plan.
 
     Example: invoke reset -s redis --yes
     """
@@ -159,7 +159,7 @@ def reset(context: Context, service: list[str], no_backup: bool = False, yes: bo
 
 
 def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bool) -> Answer:
-    """Show the plan, ask, stop everything, and put the data into the trash."""
+    """Show the plan, ask, stop everything, and move the data to the trash."""
     from infra import lifecycle, stack
     from infra.data import trash
     from infra.tasks.trash import kept
@@ -184,7 +184,7 @@ def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bo
 
 
 def _consent(active: Tier, removals: list[Removal], no_backup: bool, yes: bool) -> None:
-    """Show what a reset does and ask; without a way back a word at the prompt is not enough."""
+    """Show what a reset does and ask; a permanent deletion needs more than a word at the prompt."""
     from infra.data import trash
 
     plan = ["This permanently deletes:" if no_backup else f"This is moved to the trash for {trash.DAYS} days:"]
@@ -227,7 +227,7 @@ def env(context: Context, shell: str = "", write: str = "", yes: bool = False) -
 
 
 def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
-    """Check this machine, the settings and what runs; exit 4 when something fails.
+    """Check this machine, the settings and the running services; exit 4 when something fails.
 
     Example: invoke doctor
     """
@@ -246,7 +246,7 @@ def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
 
 
 def version(context: Context) -> Answer:
-    """Versions of this tool, of Python and of the programs of the tier.
+    """Print the versions of this tool, Python and the tier's programs.
 
     Example: invoke version --json
     """
@@ -308,7 +308,7 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
 
 
 def tasks(tier: str = ANY) -> tuple[invoke.Task[Any], ...]:
-    """The verbs as tasks, on any tier or fixed to one."""
+    """Return the verbs as tasks, on any tier or fixed to one."""
     made = []
     for body, options in BODIES:
         texts = {"tier": TIER, **options.get("help", {})}

@@ -103,7 +103,7 @@ class Removal:
 
 
 def known_or_why(ask: Callable[[], str]) -> str:
-    """The answer, or why there is none."""
+    """Return the answer, or why there is none."""
     try:
         return ask()
     except PlatformError as error:
@@ -121,7 +121,7 @@ class Tier(ABC):
         self.context = context
 
     def with_context(self, context: Context) -> Self:
-        """The same tier for another context, e.g. with other settings; nothing that was found out is taken along."""
+        """Return this tier for another context, e.g. with other settings; nothing it found out is carried over."""
         return type(self)(context)
 
     @property
@@ -131,19 +131,19 @@ class Tier(ABC):
 
     @abstractmethod
     def available(self) -> Availability:
-        """Whether this machine can run the tier."""
+        """Return whether this machine can run the tier."""
 
     @abstractmethod
     def running(self) -> bool:
-        """Whether anything of the stack runs on this tier."""
+        """Return whether anything of the stack runs on this tier."""
 
     @abstractmethod
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
-        """The services that `up` shall have running: named ones with what they need, or all; and what runs now."""
+        """Return the services that `up` must run: named ones with what they need, or all; and what runs now."""
 
     @abstractmethod
     def preflight(self, names: Sequence[str]) -> list[Check]:
-        """Everything that would make `up` fail, found before anything is started."""
+        """Return everything that would make `up` fail, found before anything is started."""
 
     @abstractmethod
     def start(self, names: Sequence[str], timeout: float | None) -> None:
@@ -159,11 +159,11 @@ class Tier(ABC):
 
     @abstractmethod
     def status(self) -> list[ServiceStatus]:
-        """Every service that this tier has running, or should have running."""
+        """Return every service that this tier has running, or should have running."""
 
     @abstractmethod
     def processes(self) -> set[tuple[str, int | None]]:
-        """Names of what is ready, with pids where there are any: what `up` compares to tell whether it did anything.
+        """Return the names of ready services, with pids if any; `up` compares them to tell whether it did anything.
 
         Quick: unlike `status` it need not ask for memory and the like.
         """
@@ -174,7 +174,7 @@ class Tier(ABC):
 
     @abstractmethod
     def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-        """The last lines of the services' logs, and on `follow` those that come."""
+        """Return the last lines of the services' logs, and on `follow` those that come."""
 
     @abstractmethod
     def endpoints(self) -> Endpoints:
@@ -186,7 +186,7 @@ class Tier(ABC):
 
     @abstractmethod
     def programs(self) -> dict[str, str]:
-        """Version of each program that the tier works with, for people and bug reports; no server is started.
+        """Return the versions of the tier's programs, for people and bug reports; no server is started.
 
         Raises nothing: what is missing or does not answer has the reason in place of its version, see `known_or_why`.
         """

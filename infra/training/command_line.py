@@ -33,7 +33,7 @@ def _unquoted(word: str) -> str:
 
 
 def located(words: list[str]) -> list[str]:
-    """The same command with the absolute path of its program, since the worker may have another PATH.
+    """Return the same command with the absolute path of its program, since the worker may have another PATH.
 
     Raises:
         PlatformError: PROGRAM_MISSING.

@@ -33,7 +33,7 @@ class TrainingConfig:
     seed: int = 20261123
 
     def as_dict(self) -> dict[str, Any]:
-        """The values by name, fit for JSON."""
+        """Return the values by name, fit for JSON."""
         return asdict(self)
 
 

@@ -29,13 +29,13 @@ def count(truth: NDArray[np.int64], found: NDArray[np.int64], classes: int) -> N
 
 
 def accuracy(matrix: NDArray[np.int64]) -> float:
-    """The share on the diagonal, 0 to 1; 0 for no images."""
+    """Return the share on the diagonal, 0 to 1; 0 for no images."""
     total = int(matrix.sum())
     return float(matrix.trace() / total) if total else 0.0
 
 
 def draw(matrix: NDArray[np.int64], title: str, subtitle: str) -> bytes:
-    """A PNG of the matrix: cells shaded by their share of the row, numbers, axes and a scale."""
+    """Return a PNG of the matrix: cells shaded by their share of the row, numbers, axes and a scale."""
     from PIL import Image, ImageDraw
 
     side = _CELL * len(matrix)

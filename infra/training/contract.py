@@ -66,7 +66,7 @@ class Contract:
 
 
 def read(environ: Mapping[str, str] | None = None) -> Contract:
-    """The contract from the environment (default: the process's).
+    """Return the contract from the environment (default: the process's).
 
     Raises:
         PlatformError: USAGE, naming every variable that is missing.
@@ -87,7 +87,7 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
 def connect_database(
     contract: Contract, timeout: int = CONNECT_TIMEOUT, variable: str = "DATABASE_URL"
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection to `platform`, or to the database of another variable: autocommit, UTC, schema public.
+    """Return a connection to `platform`, or to the database of another variable: autocommit, UTC, schema public.
 
     Raises:
         psycopg.OperationalError: no answer within `timeout` seconds, or the login was refused.
@@ -97,7 +97,7 @@ def connect_database(
 
 
 def connect_redis(contract: Contract, timeout: float = CONNECT_TIMEOUT) -> redis.Redis:
-    """A Redis client; it connects at the first command and waits `timeout` seconds for each."""
+    """Return a Redis client; it connects at the first command and waits `timeout` seconds for each."""
     import redis
 
     return redis.Redis.from_url(
@@ -106,12 +106,12 @@ def connect_redis(contract: Contract, timeout: float = CONNECT_TIMEOUT) -> redis
 
 
 def _is_here(endpoint: str) -> bool:
-    """Whether a store is on this machine, where a company's proxy must not be asked for it."""
+    """Return whether a store is on this machine, where a company's proxy must not be asked for it."""
     return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_TIMEOUT) -> Any:
-    """A boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads.
+    """Return a boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads.
 
     `patience` is the time in seconds to wait for an answer.
     """

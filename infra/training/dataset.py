@@ -59,7 +59,7 @@ class Published:
 
 
 def assign(labels: Sequence[int]) -> list[str]:
-    """The split of each image: the same shares of every class, drawn by a hash.
+    """Return the split of each image: the same shares of every class, drawn by a hash.
 
     A hash instead of a random generator: no library's version can change who is held out.
     """
@@ -79,7 +79,7 @@ def _draw(index: int) -> bytes:
 
 
 def build() -> tuple[dict[str, bytes], bytes]:
-    """All PNG files by key below the dataset, and the text of the manifest; always the same."""
+    """Return all PNG files by key below the dataset, and the text of the manifest; always the same."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -93,7 +93,7 @@ def build() -> tuple[dict[str, bytes], bytes]:
 
 
 def manifest(items: Sequence[Item]) -> bytes:
-    """The manifest's JSON."""
+    """Return the manifest's JSON."""
     head = {
         "name": NAME,
         "version": VERSION,
@@ -107,7 +107,7 @@ def manifest(items: Sequence[Item]) -> bytes:
 
 
 def encode(pixels: NDArray[np.float64]) -> bytes:
-    """A PNG file, 8-bit grey, of an 8x8 image with levels 0 to 16."""
+    """Return a PNG file, 8-bit grey, of an 8x8 image with levels 0 to 16."""
     import numpy as np
     from PIL import Image
 
@@ -117,7 +117,7 @@ def encode(pixels: NDArray[np.float64]) -> bytes:
 
 
 def decode(png: bytes) -> NDArray[np.float64]:
-    """The pixels of a PNG file as a row of 64 numbers, 0 to 1."""
+    """Return the pixels of a PNG file as a row of 64 numbers, 0 to 1."""
     import numpy as np
     from PIL import Image
 
@@ -147,7 +147,7 @@ def _md5(data: bytes) -> str:
 
 
 def _complete(store: Store, present: Iterable[str]) -> int:
-    """The number of images when the manifest and everything it names are there, else 0."""
+    """Return the number of images when the manifest and everything it names are there, else 0."""
     if f"{DATASET}/manifest.json" not in present:
         return 0
     text = store.get(BUCKET, f"{DATASET}/manifest.json")
@@ -157,7 +157,7 @@ def _complete(store: Store, present: Iterable[str]) -> int:
 
 
 def _items(text: bytes) -> list[Item]:
-    """The items of a manifest; none when it is damaged or cut."""
+    """Return the items of a manifest; none when it is damaged or cut."""
     try:
         found: dict[str, Any] = json.loads(text)
         items = [Item(**entry) for entry in found["items"]]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def described(job: Job) -> dict[str, object]:
-    """A job as plain data: durations in seconds, accuracies 0 to 1, times in UTC (ISO 8601)."""
+    """Return a job as plain data: durations in seconds, accuracies 0 to 1, times in UTC (ISO 8601)."""
     return {
         "job": job.id,
         "state": job.state,

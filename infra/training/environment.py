@@ -13,7 +13,7 @@ _OURS = ("PLATFORM_", "TRAINING_")
 
 
 def callers(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the shell that orders a training, without what is the platform's.
+    """Return the environment of the shell that orders a training, without what is the platform's.
 
     Its settings (among them passwords) are none of a training's business, and the contract is that of the platform
     that runs, not one that the shell has read from a file.
@@ -22,7 +22,7 @@ def callers(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_environment(worker: Mapping[str, str], contract: Contract) -> dict[str, str]:
-    """The environment of our own programs (the built-in training): the worker's, and the contract."""
+    """Return the environment of our own programs (the built-in training): the worker's, and the contract."""
     kept = {name: value for name, value in worker.items() if not _of_the_platform(name)}
     # In an image the packages are on that path.
     return {**kept, "PYTHONUTF8": "1", "PYTHONPATH": worker.get("PYTHONPATH") or str(ROOT), **contract.values}

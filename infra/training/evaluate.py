@@ -46,7 +46,7 @@ def stored_weights(store: Store, job: str) -> tuple[dict[str, Any], Mapping[str,
 
 
 def forward(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The digit that the network sees in each row of pixels; shape (n, 64) to (n,)."""
+    """Return the digit that the network sees in each row of pixels; shape (n, 64) to (n,)."""
     import numpy as np
 
     hidden = np.maximum(images @ weights["coef_0"] + weights["intercept_0"], 0)

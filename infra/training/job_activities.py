@@ -93,7 +93,7 @@ class JobActivities(Activities):
         return CancelledError(f"{reason}; an unreachable node still has a pod" if left else reason)
 
     def _over(self, runner: JobRunner) -> bool:
-        """Whether the training was cancelled, or its workflow terminated; not when only this try was taken for lost."""
+        """Return whether the training was cancelled or its workflow terminated, not just this attempt lost."""
         details = activity.cancellation_details()
         if not activity.is_cancelled() or details is None or details.timed_out:
             return False

@@ -71,12 +71,12 @@ def shape(environ: Mapping[str, str]) -> Shape:
 
 
 def name(job: str) -> str:
-    """The Job's name, from the training's id: whoever takes the training over finds the same Job."""
+    """Return the Job's name, derived from the training's id: a worker that takes over finds the same Job."""
     return f"training-{job}"
 
 
 def manifest(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
-    """The Job of a training; `attempt` is the number of its try, 0 where each pod claims its own."""
+    """Return the Job of a training; `attempt` is the number of its try, 0 where each pod claims its own."""
     labels = {
         "app.kubernetes.io/name": "training",
         "app.kubernetes.io/instance": request.job,

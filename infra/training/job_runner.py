@@ -53,7 +53,7 @@ class JobRunner:
         self.job, self.name = request.job, job_manifest.name(request.job)
 
     def adopted(self) -> int | None:
-        """The number of the try that the Job was made for, where there is one already; None where there is none."""
+        """Return the number of the attempt that an existing Job was made for; None when there is no Job."""
         found = self._patiently(lambda: self._cluster.job(self.name))
         while found is not None and found["metadata"].get("deletionTimestamp"):
             self._pause(POLL)
@@ -186,6 +186,6 @@ class JobLog:
 
 
 def _nanoseconds(stamp: str) -> tuple[str, str]:
-    """A timestamp as something to compare: containers cut the zeros at the end of the fraction off."""
+    """Return a timestamp as something to compare: containers cut the zeros at the end of the fraction off."""
     whole, _, fraction = stamp.removesuffix("Z").partition(".")
     return whole, fraction.ljust(9, "0")

@@ -32,7 +32,7 @@ class Verdict:
 
 
 def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None) -> Verdict:
-    """The verdict on a Job and its pods, oldest first; `memory` is their limit, for the reason."""
+    """Return the verdict on a Job and its pods, oldest first; `memory` is their limit, for the reason."""
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
     if "Complete" in conditions:
         return Verdict(SUCCEEDED)
@@ -58,7 +58,7 @@ def _hopeless(pod: Object, memory: str, now: datetime) -> str:
 
 
 def _by_itself(ended: Object) -> bool:
-    """Whether the program has failed of its own accord."""
+    """Return whether the program has failed of its own accord."""
     # So it is said of a program that went down with its node: nobody knows how it ended (containerd, kubelet).
     lost = ended.get("reason") in ("Unknown", "ContainerStatusUnknown")
     return bool(ended["exitCode"]) and ended["exitCode"] not in RETRIED and not lost
@@ -75,7 +75,7 @@ def _ending(ended: Object) -> str:
 
 
 def _disrupted(pod: Object) -> bool:
-    """Whether others ended the pod: evicted, preempted, its node drained or gone."""
+    """Return whether others ended the pod: evicted, preempted, its node drained or gone."""
     status = pod.get("status", {})
     told = (c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", []))
     return status.get("reason") in ("Evicted", "NodeLost", "Shutdown") or any(told)

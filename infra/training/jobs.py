@@ -84,7 +84,7 @@ class Job:
 
     @property
     def final(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
         return self.state in FINAL
 
     @property
@@ -149,11 +149,11 @@ class Jobs:
         self._run(_ADD, {**values, "config": json.dumps(config)})
 
     def get(self, job: str) -> Job | None:
-        """A job, or None."""
+        """Return a job, or None."""
         return next(iter(self._jobs(f"{_SELECT} WHERE j.id = %(id)s", {"id": job})), None)
 
     def newest(self, limit: int) -> list[Job]:
-        """The newest jobs, newest first."""
+        """Return the newest jobs, newest first."""
         return self._jobs(f"{_SELECT} ORDER BY j.created_at DESC, j.id LIMIT %(limit)s", {"limit": limit})
 
     def unfinished(self) -> int:
@@ -224,12 +224,12 @@ class Jobs:
         self._run(sql, {"id": job, "state": state, "final": list(FINAL), **texts})
 
     def metrics(self, job: str) -> list[Metric]:
-        """All metrics of a job by epoch and name."""
+        """Return all metrics of a job by epoch and name."""
         sql = "SELECT epoch, name, value, at FROM metrics WHERE job_id = %(id)s ORDER BY epoch, name"
         return [Metric(*row) for row in self._run(sql, {"id": job})]
 
     def last_metrics(self, job: str) -> dict[str, float]:
-        """The metrics of the last epoch that has any."""
+        """Return the metrics of the last epoch that has any."""
         sql = """
             SELECT name, value FROM metrics WHERE job_id = %(id)s
             AND epoch = (SELECT max(epoch) FROM metrics WHERE job_id = %(id)s) ORDER BY name
@@ -259,7 +259,7 @@ class Jobs:
 
 
 def temporary(error: Exception) -> bool:
-    """Whether PostgreSQL may well answer a little later: it is away, starting or stopping."""
+    """Return whether PostgreSQL may well answer a little later: it is away, starting or stopping."""
     import psycopg
 
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):

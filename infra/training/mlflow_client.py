@@ -64,7 +64,7 @@ class MLflow:
         self._session: requests.Session | None = None
 
     def run_for(self, experiment: str, job: str, start: int) -> Run:
-        """The run of a job, made unless there is one.
+        """Return the run of a job, made unless there is one.
 
         Args:
             experiment: its name; made unless there is one.
@@ -90,7 +90,7 @@ class MLflow:
             self._post("runs/log-batch", {"run_id": run_id, "metrics": rows[first : first + _BATCH]})
 
     def last_step(self, run: Run, metric: str) -> int:
-        """The highest step that a metric has; 0 for none."""
+        """Return the highest step that a metric has; 0 for none."""
         answer = self._call("GET", "metrics/get-history", params={"run_id": run.id, "metric_key": metric})
         return max((int(m.get("step", 0)) for m in answer.get("metrics", [])), default=0)
 
@@ -113,7 +113,7 @@ class MLflow:
         self._session = None
 
     def url(self, run: Run) -> str:
-        """The page of a run."""
+        """Return the page of a run."""
         return f"{self._uri}/#/experiments/{run.experiment}/runs/{run.id}"
 
     def _experiment(self, name: str) -> str:

@@ -40,7 +40,7 @@ class Classifier:
         return float(self._net.loss_)
 
     def predict(self, images: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The digit of each row of pixels; shape (n, 64) to (n,)."""
+        """Return the digit of each row of pixels; shape (n, 64) to (n,)."""
         found: NDArray[np.int64] = self._net.predict(images)
         return found
 
@@ -85,7 +85,7 @@ def _network(config: TrainingConfig) -> Any:
 
 
 def to_npz(weights: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """The arrays as an uncompressed .npz file; the same arrays give the same bytes."""
+    """Return the arrays as an uncompressed .npz file; the same arrays give the same bytes."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -95,7 +95,7 @@ def to_npz(weights: Mapping[str, NDArray[np.float64]]) -> bytes:
 
 
 def from_npz(data: bytes) -> Weights:
-    """The arrays of an .npz file; never unpickles anything.
+    """Return the arrays of an .npz file; never unpickles anything.
 
     Raises:
         ValueError: the file is damaged, or holds something else than numbers.

@@ -96,7 +96,7 @@ class Orders:
             raise Refused(f"it was placed {age / 86_400:.0f} days ago: an order is not run again")
 
     def environment(self, job: str) -> dict[str, str]:
-        """The environment that the program of an order gets, by name; nothing where none is kept."""
+        """Return the environment that the program of an order gets, by name; nothing where none is kept."""
         found = self._kept(job).get("env")
         return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
@@ -138,12 +138,12 @@ class Orders:
 
 
 def workflow_id(job: str) -> str:
-    """The id of a training's workflow."""
+    """Return the id of a training's workflow."""
     return f"training-{job}"
 
 
 def open_orders(directory: Path) -> Orders:
-    """The orders of a stack; its directory and key are made where they are missing.
+    """Return the orders of a stack; its directory and key are made where they are missing.
 
     Raises:
         OSError: they cannot be made or read.
@@ -159,7 +159,7 @@ def open_orders(directory: Path) -> Orders:
 
 
 def from_environment(environ: Mapping[str, str]) -> Orders | None:
-    """The orders of this process: in a cluster by TRAINING_KEY, else by TRAINING_ORDERS; None without either.
+    """Return the orders of this process: in a cluster by TRAINING_KEY, else by TRAINING_ORDERS; None without either.
 
     Raises:
         OSError, PlatformError: as `open_orders`; USAGE for a key that is none.
@@ -170,7 +170,7 @@ def from_environment(environ: Mapping[str, str]) -> Orders | None:
 
 
 def from_text(key: str) -> Orders:
-    """The orders of a key that stands in a variable or a Secret; for Jobs only.
+    """Return the orders of a key that stands in a variable or a Secret; for Jobs only.
 
     Raises:
         PlatformError: USAGE for a key that is too short to be one.
@@ -181,7 +181,7 @@ def from_text(key: str) -> Orders:
 
 
 def of_cluster(cluster: Cluster, secret: str) -> Orders:
-    """The orders of the application in a cluster, by the key in its Secret.
+    """Return the orders of the application in a cluster, by the key in its Secret.
 
     Raises:
         cluster.Away, cluster.Refused: as the cluster answers.

@@ -119,7 +119,7 @@ class Tail:
         return bool(news)
 
     def lines(self) -> Iterator[str]:
-        """The whole lines of what was read last, without their ends."""
+        """Yield the whole lines of what was read last, without their ends."""
         for line in self._whole:
             if len(line) <= LONGEST_LINE:
                 yield line.decode("utf-8", "replace").rstrip("\r")
@@ -193,7 +193,7 @@ def _mine(pid_file: Path, pid: int) -> bool:
 
 
 def last_lines(log: Path, start: int = 0, count: int = 20) -> list[str]:
-    """The last lines of a log, looking back no further than byte `start` (and 64 KiB)."""
+    """Return the last lines of a log, looking back no further than byte `start` (and 64 KiB)."""
     try:
         with open(log, "rb") as file:
             size = file.seek(0, os.SEEK_END)

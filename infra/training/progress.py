@@ -17,7 +17,7 @@ PAUSE_AFTER_FAILURE = 5.0
 
 
 def channel(job: str) -> str:
-    """The channel of a job."""
+    """Return the channel of a job."""
     return f"training:{job}"
 
 

@@ -143,13 +143,13 @@ class _Writer:
 
     @property
     def waiting(self) -> bool:
-        """Whether something is not written yet."""
+        """Return whether something is not written yet."""
         with self._lock:
             return bool(self._rows) or self._busy or self._epochs != self._noted
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will be written."""
+        """Return whether nothing more will be written."""
         return self._fault is not None
 
     def take(self, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:

@@ -64,7 +64,7 @@ def _named(name: str) -> bool:
 
 
 def as_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    """Metrics as JSON can hold them: what is no finite number as `NaN`, `Infinity` or `-Infinity`, in quotes."""
+    """Return metrics as JSON can hold them: numbers that are not finite as quoted `NaN`, `Infinity`, `-Infinity`."""
     return {name: _written(value) for name, value in metrics.items()}
 
 

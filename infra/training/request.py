@@ -30,7 +30,7 @@ class Request:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is the built-in training."""
+        """Return whether it is the built-in training."""
         return not self.command
 
 

@@ -106,7 +106,7 @@ def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:
 
 
 def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
-    """The order with the way it shall run: as a Job where that is possible, unless it is otherwise asked for.
+    """Return the order with its runner: a Job where that is possible, unless another one is requested.
 
     The user's own program is no Job unless asked for: it is on this machine.
 

@@ -18,22 +18,22 @@ STOP_GRACE = 20.0
 
 
 def home(stack: Stack) -> Path:
-    """The worker's directory."""
+    """Return the worker's directory."""
     return stack.home / "training"
 
 
 def job_logs(stack: Stack) -> Path:
-    """The directory of the jobs' logs, `<job>.log`."""
+    """Return the directory of the jobs' logs, `<job>.log`."""
     return home(stack) / "jobs"
 
 
 def orders_directory(stack: Stack) -> Path:
-    """The private directory of the orders and the key that signs them."""
+    """Return the private directory of the orders and the key that signs them."""
     return home(stack) / "orders"
 
 
 def worker_log(stack: Stack) -> Path:
-    """The worker's own log."""
+    """Return the worker's own log."""
     return home(stack) / "worker.log"
 
 
@@ -74,7 +74,7 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
 
 
 def open_orders(stack: Stack) -> orders.Orders:
-    """The orders of a stack.
+    """Return the orders of a stack.
 
     Raises:
         PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE.

@@ -18,13 +18,13 @@ class Store(Protocol):
     """Bytes by bucket and key."""
 
     def get(self, bucket: str, key: str) -> bytes | None:
-        """The object, or None when there is none."""
+        """Return the object, or None when there is none."""
 
     def put(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write or overwrite an object."""
 
     def listing(self, bucket: str, prefix: str) -> dict[str, str]:
-        """ETag by key of everything below a prefix; the ETag of a plain upload is its MD5 in hex."""
+        """Return the ETag by key of everything below a prefix; the ETag of a plain upload is its MD5 in hex."""
 
 
 class S3Store:
@@ -41,7 +41,7 @@ class S3Store:
         self._name = f"the object store {storage.endpoint}"
 
     def get(self, bucket: str, key: str) -> bytes | None:
-        """The object, or None when there is none."""
+        """Return the object, or None when there is none."""
         return patiently(lambda: self._get(bucket, key), _temporary, self._name, self._budget)
 
     def put(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
@@ -50,7 +50,7 @@ class S3Store:
         patiently(lambda: self._client.put_object(**wanted), _temporary, self._name, self._budget)
 
     def listing(self, bucket: str, prefix: str) -> dict[str, str]:
-        """ETag by key of everything below a prefix."""
+        """Return the ETag by key of everything below a prefix."""
         return patiently(lambda: dict(self._listing(bucket, prefix)), _temporary, self._name, self._budget)
 
     def _get(self, bucket: str, key: str) -> bytes | None:

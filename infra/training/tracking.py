@@ -169,7 +169,7 @@ class Tracking:
 
 
 def tracking_for(contract: Contract, subject: Subject) -> Tracking:
-    """The backends that OBSERVABILITY_BACKENDS names (`database` is the training's own)."""
+    """Return the backends that OBSERVABILITY_BACKENDS names (`database` is the training's own)."""
     backends: list[Backend] = []
     if "mlflow" in contract.backends:
         backends.append(MLflowBackend(contract["MLFLOW_TRACKING_URI"]))
@@ -182,5 +182,5 @@ def tracking_for(contract: Contract, subject: Subject) -> Tracking:
 
 
 def points(metrics: Sequence[Metric]) -> list[Point]:
-    """Metrics of the database as MLflow's."""
+    """Return the metrics of the database as MLflow's."""
     return [Point(m.name, m.value, m.epoch, int(m.at.timestamp() * 1000)) for m in metrics]

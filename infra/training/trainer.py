@@ -59,7 +59,7 @@ class Servers:
 
 
 def parse(argv: Sequence[str]) -> Job:
-    """The job of a command line."""
+    """Return the job of a command line."""
     parser = argparse.ArgumentParser(prog="infra.training.trainer")
     parser.add_argument("--job", required=True)
     parser.add_argument("--attempt", type=int, default=0, help="0: begin a new attempt")
@@ -123,7 +123,7 @@ def resume(model: Classifier, checkpoints: Checkpoints) -> int:
 
 
 def score(model: Classifier, data: Split) -> float:
-    """The share of images that are recognised, 0 to 1."""
+    """Return the share of images that are recognised, 0 to 1."""
     return float((model.predict(data.images) == data.labels).mean())
 
 
@@ -208,7 +208,7 @@ def connect(job: Job) -> Servers:
 
 
 def claimed(job: Job, servers: Servers) -> Job:
-    """The job with a new try of its own: earlier ones may not write any more.
+    """Return the job with a new try of its own: earlier ones may not write any more.
 
     Raises:
         Superseded: it has ended.

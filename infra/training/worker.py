@@ -39,7 +39,7 @@ AT_ONCE = {SUBPROCESS: max(2, (os.cpu_count() or 2) // 2), JOB: 20}
 
 
 async def connect(found: Contract) -> Client:
-    """A client, as soon as Temporal answers."""
+    """Return a client, as soon as Temporal answers."""
     pause = 0.2
     while True:
         try:
@@ -51,7 +51,7 @@ async def connect(found: Contract) -> Client:
 
 
 def workers(client: Client, offers: Mapping[str, Activities], threads: ThreadPoolExecutor) -> list[Worker]:
-    """One worker for workflows and their endings, and one for each way to run trainings."""
+    """Return one worker for workflows and their endings, and one for each way to run trainings."""
     short = Worker(
         client,
         task_queue=workflow.QUEUE,
@@ -78,7 +78,7 @@ def _long(client: Client, runner: str, activities: Activities, threads: ThreadPo
 
 
 def offers(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, str]) -> dict[str, Activities]:
-    """The ways to run trainings that this worker offers, by their names: TRAINING_RUNNER (default: subprocess).
+    """Return the ways to run trainings that this worker offers, by their names: TRAINING_RUNNER (default: subprocess).
 
     Jobs go to the cluster of TRAINING_KUBECONFIG, or to the one that the worker itself runs in.
 

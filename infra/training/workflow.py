@@ -96,12 +96,12 @@ class TrainingWorkflow:
 
 
 def queue(request: Request) -> str:
-    """The task queue of the workers that can run the training."""
+    """Return the task queue of the workers that can run the training."""
     return QUEUES[request.runner]
 
 
 def judge(job: str, error: BaseException) -> Ending:
-    """The ending that a failure of an activity stands for."""
+    """Return the ending that a failure of an activity stands for."""
     if is_cancelled_exception(error) or workflow.cancellation_reason() is not None:
         return Ending(job, "cancelled", "cancelled")
     cause = error.cause if isinstance(error, ActivityError) else error

@@ -72,7 +72,7 @@ def connected(logins: Iterable[Login]) -> Iterator[dict[str, Client]]:
 
 
 def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list[str]) -> list[Source]:
-    """The buckets to back up: all, or those named; names that no store has go to `missing`.
+    """Return the buckets to back up: all, or those named; names that no store has go to `missing`.
 
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED; PARTIAL when none of those named is there.
@@ -91,7 +91,7 @@ def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list
 
 
 def everything(clients: Mapping[str, Client]) -> list[tuple[str, str]]:
-    """Every bucket with its store, once each: on some tiers both stores are one server.
+    """Return every bucket with its store, once each: on some tiers both stores are one server.
 
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED.
@@ -142,7 +142,7 @@ def backup(
 
 
 def _journal(target: Path) -> Path:
-    """A place for the new journal; the one that an interrupted run has left is put aside for reading."""
+    """Prepare a place for the new journal; one left by an interrupted run is set aside for reading."""
     journal = target / JOURNAL
     with contextlib.suppress(FileNotFoundError):
         os.replace(journal, target / f"{JOURNAL}-old")
@@ -177,7 +177,7 @@ def _holds(backup: store.Backup, source: Source) -> bool:
 
 
 def _open(backup: store.Backup) -> Earlier | None:
-    """An earlier manifest, provided that it is the one that was published: a damaged line must not be taken over."""
+    """Open an earlier manifest if it is the one that was published: a damaged line must not be taken over."""
     try:
         store.check_files(backup)
     except PlatformError:
@@ -193,7 +193,7 @@ class _Known:
     seeds: list[Pool] = field(default_factory=list)
 
     def line(self, item: Item) -> tuple[Record, str]:
-        """The earlier record of an object that need not be read again."""
+        """Return the earlier record of an object that need not be read again."""
         for past in (self.by_bucket.get((item.store, item.bucket)), self.interrupted):
             record, line = past.find(item) if past else ({}, "")
             if record and self._has(record["sha256"], record["size"]):

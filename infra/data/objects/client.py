@@ -22,7 +22,7 @@ class Client(Link):
     """What the data tasks ask of one server; raises what a Link raises."""
 
     def buckets(self) -> list[str]:
-        """Names of all its buckets; also the question whether the server answers and takes the keys.
+        """Return the names of all its buckets; also the question whether the server answers and takes the keys.
 
         Of a service that is not ours only our buckets count: its keys may often not list the others.
         """
@@ -49,7 +49,7 @@ class Client(Link):
         return True
 
     def listing(self, bucket: str, prefix: str = "", versions: bool = False) -> Iterator[Entry]:
-        """Everything in a bucket, in the server's order, page by page.
+        """Yield everything in a bucket, in the server's order, page by page.
 
         Raises:
             PlatformError: UNREACHABLE also for any other error: a listing that broke off must not look like a whole.
@@ -79,7 +79,7 @@ class Client(Link):
             raise self.failed(f"list {bucket}", error) from error
 
     def head(self, bucket: str, key: str, version: str = "") -> Reply | None:
-        """Headers of an object; None when there is none."""
+        """Return the headers of an object; None when there is none."""
         try:
             return self.request("HEAD", bucket, key, {"versionId": version} if version else None)
         except S3Error as error:

@@ -58,7 +58,7 @@ class Scratch:
     _numbers: Any = field(default_factory=itertools.count)
 
     def new(self) -> Path:
-        """A name that nobody else uses."""
+        """Return a name that nobody else uses."""
         return self.directory / f"{os.getpid()}-{threading.get_ident()}-{next(self._numbers)}"
 
 
@@ -113,7 +113,7 @@ def _noted(item: Item, **facts: object) -> Record:
 
 
 def _absent(client: Client, item: Item) -> Record:
-    """An object that is not found: deleted since, unless the server goes on listing what it cannot give."""
+    """Return an object that is not found: deleted since, unless the server goes on listing what it cannot give."""
     found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
     if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
         return _noted(item, failed="the server lists it but cannot find it")
@@ -121,7 +121,7 @@ def _absent(client: Client, item: Item) -> Record:
 
 
 def again(client: Client, item: Item) -> Item | None:
-    """The object as it is now; None when it is gone."""
+    """Return the object as it is now; None when it is gone."""
     found = client.head(item.bucket, item.key, item.version)
     if found is None:
         return None
@@ -131,7 +131,7 @@ def again(client: Client, item: Item) -> Item | None:
 
 
 def _iso(date: str) -> str:
-    """A Last-Modified header as listings write it (they may have fractions: such an object is read once more)."""
+    """Return a Last-Modified header as listings write it (an object whose time has fractions is read once more)."""
     try:
         return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     except (TypeError, ValueError):
@@ -263,7 +263,7 @@ def _record(client: Client, item: Item, headers: Mapping[str, str], sha256: str,
 
 
 def _recent(headers: Mapping[str, str]) -> bool:
-    """Whether it was changed so shortly before that another change could look the same."""
+    """Return whether it was changed so shortly before that another change could look the same."""
     try:
         now, then = (parsedate_to_datetime(headers[name]) for name in ("date", "last-modified"))
     except (KeyError, TypeError, ValueError):
@@ -272,7 +272,7 @@ def _recent(headers: Mapping[str, str]) -> bool:
 
 
 def _tags(client: Client, item: Item) -> str:
-    """The tags of an object as a query string, which is also how they are written again."""
+    """Return the tags of an object as a query string, which is also how they are written again."""
     from xml.etree import ElementTree
 
     reply: Reply = client.request("GET", item.bucket, item.key, {"tagging": "", **_query(item)})
@@ -282,7 +282,7 @@ def _tags(client: Client, item: Item) -> str:
 
 
 def headers_of(record: Record) -> dict[str, str]:
-    """The request headers that give an object its type, headers, metadata and tags back."""
+    """Return the request headers that give an object its type, headers, metadata and tags back."""
     headers = {"content-type": record["type"]} if record.get("type") else {}
     headers |= record.get("headers", {})
     headers |= {_META + name: value for name, value in record.get("metadata", {}).items()}

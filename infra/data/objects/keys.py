@@ -23,7 +23,7 @@ Fold = Callable[[str], str]
 
 
 def exact(name: str) -> str:
-    """Every name differs from every other one."""
+    """Yield nothing: every name differs from every other one."""
     return name
 
 
@@ -33,7 +33,7 @@ def case_folded(name: str) -> str:
 
 
 def composed(name: str) -> str:
-    """The two ways of writing é are one."""
+    """Normalise accents: the two ways of writing é are one."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -107,7 +107,7 @@ class Sieve:
 
 
 def _above(key: str) -> Iterator[str]:
-    """The directories of a key."""
+    """Yield the directories of a key."""
     at = key.find("/")
     while at >= 0:
         yield key[:at]

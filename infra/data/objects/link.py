@@ -36,7 +36,7 @@ class Body(Protocol):
     """What is sent: like a file that can go back to its beginning."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes."""
+        """Read the next bytes."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to a place."""
@@ -105,7 +105,7 @@ class Link:
         digest: str = "",
         length: int = 0,
     ) -> Reply:
-        """A request whose answer fits into memory.
+        """Return a request whose answer fits into memory.
 
         Args:
             body: bytes, or a stream that can `seek(0)`; then with its `length` in bytes and SHA-256 `digest`.
@@ -247,25 +247,25 @@ class Link:
         return S3Error(status, code, text)
 
     def login_refused(self, why: str, steps: tuple[str, ...] = ()) -> PlatformError:
-        """The error for a server that does not take our keys."""
+        """Return the error for a server that rejects the keys."""
         return PlatformError("LOGIN_REFUSED", f"{self.login.name} refused {self.login.shown}", why=why, steps=steps)
 
     def _steps(self) -> tuple[str, ...]:
         return (f"check {self.login.settings[0]} and {self.login.settings[1]} in .env", "invoke doctor")
 
     def unreachable(self, error: Exception) -> PlatformError:
-        """The error for a server that does not answer."""
+        """Return the error for a server that does not answer."""
         silent = isinstance(error, TimeoutError)
         why = "it sent nothing for too long" if silent else (str(error) or type(error).__name__)
         what = f"{self.login.name} does not answer on {self.login.host}:{self.login.port}"
         return PlatformError("UNREACHABLE", what, why=why, steps=("invoke status", f"invoke logs -s {self.login.name}"))
 
     def failed(self, what: str, error: S3Error) -> PlatformError:
-        """The error for an answer that ends a run: the server could not do something that all rests on."""
+        """Return the error for a response that ends a run: the server failed at something essential."""
         steps = (f"invoke logs -s {self.login.name}", "invoke status")
         return PlatformError("UNREACHABLE", f"{self.login.name} could not {what}", why=str(error), steps=steps)
 
 
 def lower(answer: http.client.HTTPResponse) -> dict[str, str]:
-    """Headers with names in lower case."""
+    """Return the headers with names in lower case."""
     return {name.lower(): value for name, value in answer.getheaders()}

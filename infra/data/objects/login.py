@@ -51,5 +51,5 @@ def login_of(endpoints: Endpoints, store: str) -> Login:
 
 
 def home_of(bucket: str) -> str:
-    """The store that a bucket belongs to; one that the catalogue does not know is with the results."""
+    """Return the store that a bucket belongs to; one that the catalogue does not know is with the results."""
     return next((b.store for b in catalog.BUCKETS if b.name == bucket), STORES[-1])

@@ -68,7 +68,7 @@ def export(clients: Mapping[str, Client], target: Path, sources: list[Source], d
 
 
 def _usable(bucket: str, done: Mirrored) -> bool:
-    """Whether a bucket's name may be a directory (a server could give any)."""
+    """Return whether a bucket's name may be a directory (a server could give any)."""
     problem = keys.problem(bucket) or ("has a /" if "/" in bucket else "")
     if problem:
         done.refused[bucket] = problem
@@ -151,7 +151,7 @@ def _set_time_of(path: Path, item: Item) -> None:
 
 
 def _seconds(modified: str) -> float:
-    """A listing's time as seconds since 1970; 0 when it cannot be read."""
+    """Return a listing's time as seconds since 1970; 0 when it cannot be read."""
     with contextlib.suppress(ValueError):
         return calendar.timegm(time.strptime(re.sub(r"\.\d+", "", modified), "%Y-%m-%dT%H:%M:%SZ"))
     return 0.0

@@ -38,7 +38,7 @@ class Pool:
         return self.root / sha256[:2] / sha256
 
     def has(self, sha256: str, size: int) -> bool:
-        """Whether the content is there with its whole size (bytes); it is not read."""
+        """Return whether the content is there with its whole size (bytes); it is not read."""
         try:
             path = self.path(sha256)
             found = path.lstat()
@@ -55,7 +55,7 @@ class Pool:
         os.replace(part, self._place(sha256))
 
     def _place(self, sha256: str) -> Path:
-        """The path of a content, whose directory is there and no link."""
+        """Return the path of a content, whose directory is there and no link."""
         path = self.path(sha256)
         for directory in (self.root, path.parent):
             if directory not in self._known:
@@ -84,7 +84,7 @@ class Pool:
         return True
 
     def open(self, sha256: str) -> int:
-        """A read-only descriptor of a content.
+        """Return a read-only descriptor of a content.
 
         Raises:
             OSError: it is missing, a link, reached over a link, or no plain file.
@@ -113,7 +113,7 @@ class Pool:
         return ""
 
     def _direct(self, directory: Path) -> bool:
-        """Whether a directory of the pool is a real one; asked once for each that is."""
+        """Return whether a directory of the pool is a real one; asked once for each that is."""
         if directory in self._known:
             return True
         direct = not directory.is_symlink() and not self.root.is_symlink() and directory.is_dir()
@@ -130,7 +130,7 @@ class Pool:
             store.sync_directory(self.root)
 
     def contents(self) -> Iterator[Path]:
-        """Every content in the pool; links and foreign files are left out."""
+        """Yield every content in the pool; links and foreign files are left out."""
         if self.root.is_symlink() or not self.root.is_dir():
             return
         for directory in sorted(self.root.iterdir()):

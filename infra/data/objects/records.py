@@ -48,7 +48,7 @@ class Item(NamedTuple):
 
 
 def item_of(service: str, bucket: str, entry: Entry) -> Item:
-    """The item of a line of a listing."""
+    """Return the item of a line of a listing."""
     return Item(service, bucket, entry.key, entry.size, entry.etag, entry.modified, entry.version, entry.latest)
 
 
@@ -63,27 +63,27 @@ def place_of(record: Record) -> Place:
 
 
 def line_of(record: Record) -> str:
-    """A record as a line (ASCII, so that any key survives any reader)."""
+    """Return a record as a line (ASCII, so that any key survives any reader)."""
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 
 def has_content(record: Record) -> bool:
-    """Whether the record refers to a content of the pool."""
+    """Return whether the record refers to a content of the pool."""
     return "sha256" in record
 
 
 def is_current(record: Record) -> bool:
-    """Whether the record is an object that a listing without versions shows."""
+    """Return whether the record is an object that a listing without versions shows."""
     return has_content(record) and bool(record.get("latest", True))
 
 
 def listing(target: Path) -> list[store.Backup]:
-    """Every backup of objects in a target, oldest first, broken ones with their problem."""
+    """Return every backup of objects in a target, oldest first, broken ones with their problem."""
     return [judged(b) for b in store.catalogue(target, KIND)]
 
 
 def judged(backup: store.Backup) -> store.Backup:
-    """A backup of objects, with a problem where its manifest says what none of ours says (see postgres_manifest)."""
+    """Return a backup of objects, with a problem where its manifest says what this tool never writes."""
     return store.judged(backup, lambda facts: "" if _are_facts(facts) else "the buckets, or how much they hold")
 
 
@@ -96,7 +96,7 @@ def _are_facts(facts: Mapping[str, Any]) -> bool:
 
 
 def reading(backup: store.Backup) -> Iterator[Record]:
-    """The records of a backup, as a stream; its checksum is not looked at here (`store.check_files` does that).
+    """Yield the records of a backup, as a stream; its checksum is not looked at here (`store.check_files` does that).
 
     Raises:
         PlatformError: BACKUP_DAMAGED when the file is missing, a link, or has a line that is none.
@@ -113,7 +113,7 @@ def reading(backup: store.Backup) -> Iterator[Record]:
 
 
 def _checked(record: Any) -> Record:
-    """The record, provided that it has what everything rests on. Raises KeyError or TypeError."""
+    """Return the record, provided that it has what everything rests on. Raises KeyError or TypeError."""
     if not all(isinstance(record[name], str) for name in ("store", "bucket", "key")):
         raise TypeError("no text")
     return dict(record)
@@ -130,7 +130,7 @@ class Earlier:
     _over: bool = False
 
     def find(self, item: Item) -> tuple[Record, str]:
-        """The record of the same object as it was listed then, with its line; ({}, '') when there is none."""
+        """Return the record of the same object as it was listed then, with its line; ({}, '') when there is none."""
         wanted = place(item.store, item.bucket, item.key)
         if self._at is not None and wanted < self._at:
             self._rewind()  # an engine that does not sort its listings: slower, still right
@@ -166,7 +166,7 @@ class Earlier:
 
 
 def _same(record: Record, item: Item) -> bool:
-    """Whether the listing shows the object that the record describes, so that it need not be read again."""
+    """Return whether the listing shows the object that the record describes, so that it need not be read again."""
     if not item.etag or record.get("racy") or not has_content(record):
         return False
     then = (record.get("etag"), record.get("size"), record.get("modified"), record.get("version", ""))
@@ -183,7 +183,7 @@ def earlier(path: Path) -> Earlier | None:
 
 
 def selected(records: Iterable[Record], buckets: tuple[str, ...]) -> Iterator[Record]:
-    """The records of these buckets, or all."""
+    """Return the records of these buckets, or all."""
     return (r for r in records if not buckets or r["bucket"] in buckets)
 
 
@@ -194,7 +194,7 @@ class Unsorted(Exception):
 def joined(
     records: Iterable[Record], entries: Iterable[Entry], service: str, bucket: str
 ) -> Iterator[tuple[Record | None, Entry | None]]:
-    """Records and the listing of one bucket side by side, both as streams; None where one has no such key.
+    """Yield the records and the listing of one bucket side by side, both as streams; None where one has no such key.
 
     Raises:
         Unsorted: the listing is out of order; give it as a sorted list then.
@@ -227,5 +227,5 @@ def _in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
-    """A listing, sorted as manifests are."""
+    """Return a listing, sorted as manifests are."""
     return sorted(entries, key=lambda entry: entry.key.encode("utf-8", "surrogateescape"))

@@ -44,7 +44,7 @@ class BucketPlan:
 
     @property
     def overwrites(self) -> bool:
-        """Whether objects that are there would be replaced."""
+        """Return whether objects that are there would be replaced."""
         return self.different > 0
 
 
@@ -65,7 +65,7 @@ class Done:
 
 
 def buckets_of(backup: store.Backup, named: tuple[str, ...]) -> list[Source]:
-    """The buckets of a backup, or those named.
+    """Return the buckets of a backup, or those named.
 
     Raises:
         PlatformError: NOT_FOUND for a name that the backup does not have.
@@ -227,7 +227,7 @@ def _versioned(client: Client, source: Source, done: Done) -> bool:
 
 
 def name_of(record: Record) -> str:
-    """Bucket and key of a record."""
+    """Return the bucket and key of a record."""
     return f"{record['bucket']}/{record['key']}"
 
 
@@ -237,7 +237,7 @@ Job = tuple[Record, "Future[str]"]
 def _version_jobs(
     order: Restore, source: Source, client: Client, pool: Pool, threads: ThreadPoolExecutor, done: Done
 ) -> Iterator[Job]:
-    """One job for each key: its versions and delete markers, oldest first."""
+    """Yield one job for each key: its versions and delete markers, oldest first."""
 
     def replay(group: list[Record]) -> str:
         for record in reversed(group):  # manifests have the newest first, as listings do

@@ -18,14 +18,14 @@ EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def encode_path(bucket: str, key: str) -> str:
-    """The request path of an object: the key's bytes verbatim, also `//` and `..`, percent-encoded once."""
+    """Return the request path of an object: the key's bytes verbatim, also `//` and `..`, percent-encoded once."""
     if not bucket:
         return "/"
     return f"/{bucket}/{_encoded(key, '/-_.~')}" if key else f"/{bucket}"
 
 
 def encode_query(query: Mapping[str, str]) -> str:
-    """The query string in canonical order, which is also the order it is sent in."""
+    """Return the query string in canonical order, which is also the order it is sent in."""
     pairs = sorted((_encoded(k, "-_.~"), _encoded(v, "-_.~")) for k, v in query.items())
     return "&".join(f"{k}={v}" for k, v in pairs)
 

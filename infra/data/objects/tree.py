@@ -63,7 +63,7 @@ class Tree:
         return current
 
     def stat(self, path: str) -> os.stat_result | None:
-        """Size and time of a file; None when there is none. Raises Way."""
+        """Return the size and time of a file; None when there is none. Raises Way."""
         *above, name = path.split("/")
         try:
             with self._opened(above, make=False) as (directory, descriptor):
@@ -99,7 +99,7 @@ class Tree:
                 raise
 
     def reading(self, path: str) -> int:
-        """A read-only descriptor of a file. Raises Way when it is a link, or reached over one, or no plain file."""
+        """Return a read-only descriptor of a regular file. Raises Way if it is a symlink, or reached through one."""
         *above, name = path.split("/")
         with self._opened(above, make=False) as (directory, below):
             target = name if below is not None else str(directory / name)
@@ -113,7 +113,7 @@ class Tree:
         return descriptor
 
     def files(self, path: str = "") -> Iterator[tuple[str, str]]:
-        """Every file below, sorted, with '' or with why it is none that can be read."""
+        """Yield every file below, sorted, with '' or with why it is none that can be read."""
         directory = self.root / path if path else self.root
         with os.scandir(directory) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
@@ -153,7 +153,7 @@ def _enter(current: int, part: str, make: bool) -> int:
 
 
 def _junction(path: Path) -> bool:
-    """Whether this is a junction, which is what links to directories mostly are on Windows."""
+    """Return whether this is a junction, which is what links to directories mostly are on Windows."""
     if os.name != "nt":
         return False
     tag = getattr(path.lstat(), "st_reparse_tag", 0) if path.exists() else 0

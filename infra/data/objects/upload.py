@@ -78,7 +78,7 @@ def _noted(path: Path) -> dict[str, tuple[str, str, str]]:
 
 
 def same(record: Record, entry: Entry | None) -> bool:
-    """Whether a listing shows the content of a record; the headers are not known from it."""
+    """Return whether a listing shows the content of a record; the headers are not known from it."""
     return entry is not None and bool(entry.etag) and (entry.size, entry.etag) == (record["size"], record["etag"])
 
 
@@ -162,7 +162,7 @@ def _in_parts(
 
 
 def parts(file: IO[bytes], size: int) -> Iterator[Slice]:
-    """The parts of a file: of 16 MiB, or of as much as it takes to stay within S3's number of parts."""
+    """Return the parts of a file: of 16 MiB, or of as much as it takes to stay within S3's number of parts."""
     length = max(PART, -(-size // MOST_PARTS))
     return (Slice(file, start, min(length, size - start)) for start in range(0, size, length))
 
@@ -181,13 +181,13 @@ class Slice:
         return 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, up to the end of the part."""
+        """Read the next bytes, up to the end of the part."""
         chunk = self._file.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         return chunk
 
     def digests(self) -> tuple[str, bytes]:
-        """SHA-256 in hex and MD5."""
+        """Return the SHA-256 in hex and MD5."""
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self.seek(0)
         while chunk := self.read(fetch.CHUNK):

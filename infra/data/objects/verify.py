@@ -41,7 +41,7 @@ class Bad:
 
 
 def located(target: Path, name: str) -> store.Backup:
-    """The backup that `--from` names: a directory, or `latest` for the newest whole one of the target.
+    """Return the backup that `--from` names: a directory, or `latest` for the newest whole one of the target.
 
     Raises:
         PlatformError: NOT_FOUND; BACKUP_DAMAGED for one that is no object backup or not whole.
@@ -125,7 +125,7 @@ def _bad(backup: store.Backup, buckets: tuple[str, ...], tick: Tick) -> list[Bad
 
 
 def _contents(backup: store.Backup, buckets: tuple[str, ...]) -> Iterable[records.Record]:
-    """The records that refer to a content; one whose reference is none stops here. Raises BACKUP_DAMAGED."""
+    """Yield the records that refer to a content; one whose reference is none stops here. Raises BACKUP_DAMAGED."""
     named = {(b["store"], b["name"]) for b in backup.facts.get("buckets", ())}
     for record in records.selected(records.reading(backup), buckets):
         if records.has_content(record):
@@ -150,7 +150,7 @@ def _some_done(jobs: set[Future[None]]) -> set[Future[None]]:
 
 
 def _named(backup: store.Backup, buckets: tuple[str, ...], pool: Pool, problems: dict[bytes, str]) -> list[Bad]:
-    """The bad contents with the keys that need them, which takes a second look at the lines."""
+    """Return the bad contents with the keys that need them, which takes a second look at the lines."""
     keys: dict[bytes, list[str]] = {name: [] for name in problems}
     for record in _contents(backup, buckets):
         held = keys.get(bytes.fromhex(record["sha256"]))

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 def tag(element: Element) -> str:
-    """An element's name without its namespace."""
+    """Return an element's name without its namespace."""
     return element.tag.rpartition("}")[2]
 
 
@@ -34,7 +34,7 @@ def text(element: Element, name: str) -> str:
 
 
 def entries(page: Element) -> Iterator[Entry]:
-    """The lines of one page of a listing."""
+    """Yield the lines of one page of a listing."""
     encoded = text(page, "EncodingType") == "url"
     for element in page:
         kind = tag(element)

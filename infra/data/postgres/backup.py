@@ -96,7 +96,7 @@ def default_target(home: Stack) -> Path:
 
 
 def application(target: Path) -> str:
-    """The name of a run's connections: the same for every run on one target, whose lock only one can hold."""
+    """Return the name of a run's connections: the same for every run on one target, whose lock only one can hold."""
     return clients.application("-" + hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:12])
 
 
@@ -195,7 +195,7 @@ def _dump_all(
 
 
 def directories(names: Sequence[str]) -> dict[str, str]:
-    """A directory for each database, whatever characters its name has."""
+    """Return a directory for each database, whatever characters its name has."""
     return {name: f"{i:02d}-{re.sub('[^A-Za-z0-9_-]', '_', name)[:40]}" for i, name in enumerate(sorted(names))}
 
 
@@ -260,12 +260,12 @@ def _facts(server: Server, there: _Survey, made: Mapping[str, _Dumped], taken: M
 
 
 def listing(target: Path) -> list[Backup]:
-    """Every backup of databases in a target, oldest first, broken ones with their problem."""
+    """Return every backup of databases in a target, oldest first, broken ones with their problem."""
     return [manifest.judged(b) for b in store.catalogue(target, KIND)]
 
 
 def find(target: Path, wanted: str) -> Backup:
-    """A backup by path, by name below the target, or `latest` (the newest whole one).
+    """Return a backup by path, by name below the target, or `latest` (the newest whole one).
 
     Raises:
         PlatformError: NOT_FOUND, or BACKUP_DAMAGED when it is broken or no backup of databases.
@@ -320,7 +320,7 @@ def write_metrics(context: Context, target: Path) -> Path:
 
 
 def metrics(found: Sequence[Backup]) -> str:
-    """The figures as Prometheus reads them: when, how large, how long, when last verified."""
+    """Return the figures as Prometheus reads them: when, how large, how long, when last verified."""
     whole = [b for b in found if not b.problem]
     verified = [b for b in whole if b.verified]
     newest = whole[-1:] and whole[-1]

@@ -38,7 +38,7 @@ class Clients:
     number: int
 
     def program(self, name: str) -> str:
-        """The path of a program."""
+        """Return the path of a program."""
         from infra.tiers.providers import EXE
 
         return str(self.directory / f"{name}{EXE}")
@@ -84,7 +84,7 @@ def find_server(endpoints: Endpoints, settings: Settings, at_least: int = 0) -> 
 
 
 def find_clients(settings: Settings, needed: int) -> Clients:
-    """The client programs of the major version of `needed`, else the first newer ones.
+    """Return the client programs of the major version of `needed`, else the first newer ones.
 
     The same version is best: pg_restore from 17 on sets a parameter that servers before 17 do not know.
 
@@ -153,7 +153,7 @@ def answering(endpoints: Endpoints, on: str = MAINTENANCE) -> contextlib.Abstrac
 
 
 def open_connection(endpoints: Endpoints, on: str, name: str = "") -> psycopg.Connection[Any]:
-    """The same for callers that close it themselves. Raises psycopg.OperationalError."""
+    """Return the same for callers that close it themselves. Raises psycopg.OperationalError."""
     import psycopg
 
     url = endpoints.database_url(on)
@@ -207,7 +207,7 @@ def _rows(result: Any) -> list[Any]:
 
 
 def application(mark: str) -> str:
-    """The name under which our connections show up in pg_stat_activity."""
+    """Return the name under which our connections show up in pg_stat_activity."""
     return f"platform-db{mark}"
 
 
@@ -216,7 +216,7 @@ def _who(endpoints: Endpoints) -> str:
 
 
 def login(server: Server, name: str = "") -> dict[str, str]:
-    """The environment that lets a client program log in; the password is in no argument list."""
+    """Return the environment that lets a client program log in; the password is in no argument list."""
     endpoints = server.endpoints
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
     own = {
@@ -233,7 +233,7 @@ def login(server: Server, name: str = "") -> dict[str, str]:
 
 
 def failure(code: str, argv: Sequence[str], result: shell.Result, what: str) -> PlatformError:
-    """The error for a client program that failed: with its last lines, and the SQLSTATE of a refused connection."""
+    """Return the error for a client program that failed, with its last lines and a refused connection's SQLSTATE."""
     ending = f"was killed by signal {-result.code}" if result.code < 0 else f"ended with {result.code}"
     lines = [line for line in result.out.splitlines() if line.strip()]
     state = of_text(next((line for line in lines if "FATAL:" in line), ""))

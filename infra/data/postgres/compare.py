@@ -28,7 +28,7 @@ class Group:
     columns: Mapping[str, tuple[int, ...]]
 
     def content(self, archive: Archive) -> tuple[int, int] | None:
-        """Rows and bytes of all of them; None where one is missing."""
+        """Return the rows and bytes of all of them; None where one is missing."""
         found = [archive.tables.get(label) for label in self.columns]
         there = [content for content in found if content is not None]
         return (sum(c.rows for c in there), sum(c.size for c in there)) if len(there) == len(found) else None
@@ -66,7 +66,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relisparti
 
 
 def _groups(order: Order, database: str, labels: Sequence[str]) -> list[Group]:
-    """The groups that the tables which differ belong to."""
+    """Return the groups that the tables which differ belong to."""
     tables = [label for label in labels if label.startswith("TABLE DATA ")]
     with order.children.connected(order.server.endpoints, order.names[database]) as link:
         rows = link.execute(_PARTITIONS).fetchall() if tables else []
@@ -95,7 +95,7 @@ def _dumped(order: Order, database: str, take: dump.Take) -> Archive:
 
 
 def _same_rows(order: Order, database: str, found: Archive, groups: Sequence[Group]) -> set[str]:
-    """The tables of the groups that have the same rows as the backup, in whatever order and partition.
+    """Return the tables of the groups that have the same rows as the backup, in whatever order and partition.
 
     What was measured of the copy is gone: it is dumped once more.
     """
@@ -128,7 +128,7 @@ def _sums(order: Order, database: str, wanted: Mapping[str, tuple[int, ...]]) ->
 
 
 def _files(order: Order, database: str) -> dict[str, store.File]:
-    """The files of the backup's tables by the entry of the table."""
+    """Return the files of the backup's tables by the entry of the table."""
     directory, files = order.room.directory / f"{order.entry(database)['directory']}.toc", order.files(database)
     directory.mkdir(mode=0o700)
     if dump.TOC in files:

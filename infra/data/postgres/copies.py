@@ -55,5 +55,5 @@ def _each(
 
 
 def contents(archive: Archive) -> dict[str, Any]:
-    """Tables and rows of a loaded database."""
+    """Return the tables and rows of a loaded database."""
     return {"tables": len(archive.tables), "rows": sum(c.rows for c in archive.tables.values())}

@@ -94,12 +94,12 @@ def _hash() -> Any:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file of an archive holds rows (and not a large object)."""
+    """Return whether a file of an archive holds rows (and not a large object)."""
     return not path.name.startswith("blob")
 
 
 def chunks(source: FileIO, growing: Callable[[], bool], done: Callable[[int], None]) -> Iterator[memoryview]:
-    """The bytes of a file that is still being written, until it is complete; the next ones replace them.
+    """Yield the bytes of a file that is still being written, until it is complete; the next ones replace them.
 
     `done` is told up to where they have been worked on.
     """
@@ -150,7 +150,7 @@ def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iter
 
 
 def private(path: Path) -> BinaryIO:
-    """A new file for its owner alone, never through a link."""
+    """Create a file for its owner alone, never through a symlink."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o600), "wb")
 

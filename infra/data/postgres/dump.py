@@ -73,13 +73,13 @@ def dump(
 
 
 def quoted(database: str) -> str:
-    """A database's name as a connection string: a name with = or :// in it would be taken for one."""
+    """Return a database's name as a connection string: a name with = or :// in it would be taken for one."""
     escaped = database.replace("\\", "\\\\").replace("'", "\\'")
     return f"dbname='{escaped}'"
 
 
 def data_files(raw: Path, ended: Callable[[], bool]) -> Iterator[tuple[Path, Callable[[], bool]]]:
-    """Each data file once, oldest first, as pg_dump begins it; it writes one after the other.
+    """Yield each data file once, oldest first, as pg_dump begins it; it writes one after the other.
 
     The caller removes a file before it asks for the next.
     """
@@ -104,7 +104,7 @@ def _by_age(raw: Path) -> list[Path]:
 
 
 def _newest(path: Path, raw: Path) -> bool:
-    """Whether no other file was begun after this one was last written to."""
+    """Return whether no other file was begun after this one was last written to."""
     mine = path.stat().st_mtime_ns
     return all(other.stat().st_mtime_ns <= mine for other in _by_age(raw) if other.name != path.name)
 
@@ -121,7 +121,7 @@ def _label(file: str, entries: Mapping[str, str]) -> str:
 
 
 def list_entries(server: Server, children: Children, directory: Path) -> dict[str, str]:
-    """The entries of an archive's table of contents by their number.
+    """Return the entries of an archive's table of contents by their number.
 
     Raises:
         PlatformError: BACKUP_DAMAGED when pg_restore cannot read it.
@@ -135,17 +135,17 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
 
 
 def in_one_line(label: str) -> str:
-    """An entry as pg_restore lists it: a name with a line break in it has a blank there."""
+    """Return an entry as pg_restore lists it: a name with a line break in it has a blank there."""
     return label.replace("\n", " ").replace("\r", " ")
 
 
 def objects(entries: Iterable[str]) -> tuple[str, ...]:
-    """The entries that say what the database consists of, sorted."""
+    """Return the entries that say what the database consists of, sorted."""
     return tuple(sorted(e for e in entries if not e.startswith(_NO_OBJECTS)))
 
 
 def other_objects(saved: Archive, found: Archive, same_version: bool = True) -> list[str]:
-    """The objects that only one of two archives has, in words.
+    """Return the objects that only one of two archives has, in words.
 
     Args:
         saved: one archive.
@@ -157,19 +157,19 @@ def other_objects(saved: Archive, found: Archive, same_version: bool = True) -> 
 
 
 def different(saved: Archive, found: Archive) -> list[str]:
-    """The tables whose content is not the same."""
+    """Return the tables whose content is not the same."""
     labels = sorted({*saved.tables, *found.tables})
     return [label for label in labels if saved.tables.get(label) != found.tables.get(label)]
 
 
 def summary(archive: Archive) -> dict[str, object]:
-    """The archive's content for a manifest."""
+    """Return the archive's content for a manifest."""
     tables = {label: {"rows": c.rows, "bytes": c.size, "digest": c.digest} for label, c in archive.tables.items()}
     return {"objects": list(archive.objects), "tables": tables}
 
 
 def from_summary(facts: Mapping[str, object]) -> Archive:
-    """The archive's content as a manifest has it.
+    """Return the archive's content as a manifest has it.
 
     Raises:
         PlatformError: BACKUP_DAMAGED when it is not there.

@@ -64,7 +64,7 @@ class DatabaseFacts:
 
 
 def databases(link: psycopg.Connection[Any]) -> list[DatabaseFacts]:
-    """Every database that can be connected to, except templates and those that restores have made."""
+    """Return every database that can be connected to, except templates and those that restores have made."""
     from psycopg.rows import dict_row
 
     with link.cursor(row_factory=dict_row) as cursor:
@@ -73,7 +73,7 @@ def databases(link: psycopg.Connection[Any]) -> list[DatabaseFacts]:
 
 
 def wanted(found: Sequence[DatabaseFacts], named: Sequence[str], postgres_used: bool) -> list[DatabaseFacts]:
-    """Those to back up: the named ones, else all (`postgres` only where it holds something).
+    """Choose the databases to back up: the named ones, else all (`postgres` only where it holds something).
 
     Raises:
         PlatformError: NOT_FOUND naming those that are missing, also when one of the catalogue is.
@@ -90,7 +90,7 @@ def wanted(found: Sequence[DatabaseFacts], named: Sequence[str], postgres_used: 
 
 
 def holds_something(link: psycopg.Connection[Any]) -> bool:
-    """Whether the database of this connection has relations of users."""
+    """Return whether the database of this connection has relations of users."""
     row = link.execute(
         "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 "
         "and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)')"
@@ -133,7 +133,7 @@ _LISTS = {"search_path", "session_preload_libraries", "local_preload_libraries",
 
 
 def setting(whom: sql.Composable, text: str) -> sql.Composed:
-    """The statement for one setting (`name=value`) of a database, a role, or a role in a database."""
+    """Return the statement for one setting (`name=value`) of a database, a role, or a role in a database."""
     from psycopg import sql
 
     key, _, value = text.partition("=")
@@ -151,7 +151,7 @@ _RIGHTS = {"C": "create", "T": "temporary", "c": "connect"}
 
 
 def parse_acl(item: str) -> tuple[str, list[tuple[str, bool]]]:
-    """Role ('' is everybody) and its rights (with grant option?) from an entry such as `bob=C*c/admin`.
+    """Parse role ('' is everybody) and rights (with grant option?) from an entry such as `bob=C*c/admin`.
 
     Raises:
         ValueError: for text that is no such entry.
@@ -177,6 +177,6 @@ def _rights(facts: DatabaseFacts, target: sql.Identifier) -> list[sql.Composed]:
 
 
 def roles_of(facts: DatabaseFacts) -> set[str]:
-    """Roles that the database's own owner, rights and settings name."""
+    """Return the roles that the database's own owner, rights and settings name."""
     named = {facts.owner, *(role for role, _ in facts.settings)}
     return (named | {parse_acl(item)[0] for item in facts.acl or []}) - {""}

@@ -68,11 +68,11 @@ class Order:
         return entry
 
     def size(self, database: str) -> int:
-        """Bytes of the rows of a database as COPY text."""
+        """Return the bytes of the rows of a database as COPY text."""
         return sum(int(t["bytes"]) for t in self.entry(database)["tables"].values())
 
     def files(self, database: str) -> dict[str, store.File]:
-        """The files of a database by their name in its archive."""
+        """Return the files of a database by their name in its archive."""
         prefix = f"{self.entry(database)['directory']}/"
         return {f.path[len(prefix) :]: f for f in self.backup.files if f.path.startswith(prefix)}
 

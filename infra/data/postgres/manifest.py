@@ -18,7 +18,7 @@ _DIRECTORY = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
 def judged(backup: Backup) -> Backup:
-    """A backup of databases, with a problem where its manifest says what cannot be."""
+    """Return a backup of databases, with a problem where its manifest says what cannot be."""
     return store.judged(backup, _problem)
 
 

@@ -65,7 +65,7 @@ class Plan:
     roles: Todo
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan for people."""
         lines = [f"This restores {self.backup.path} ({self.backup.created}):"]
         for item in self.items:
             kept = (
@@ -76,7 +76,7 @@ class Plan:
         return [printable(line) for line in lines]
 
     def data(self) -> dict[str, Any]:
-        """The plan for programs."""
+        """Return the plan for programs."""
         items = {
             i.source: {"target": i.target, "old": i.old if i.live is not None else None, "rows": i.rows}
             for i in self.items
@@ -186,7 +186,7 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
 
 
 def _aside(made: Plan) -> str:
-    """A database to work from: the one we are connected to cannot be renamed."""
+    """Return a database to work from: the one we are connected to cannot be renamed."""
     return "template1" if any(i.target == clients.MAINTENANCE for i in made.items) else clients.MAINTENANCE
 
 
@@ -273,7 +273,7 @@ end $$;
 
 
 def swap_text(link: psycopg.Connection[Any], items: Sequence[Item]) -> str:
-    """The statements of a swap: close, end the clients, rename and set all in one transaction, open the old ones."""
+    """Return the statements of a swap: close, end clients, rename and set in one transaction, open the old ones."""
     from psycopg import sql
 
     live = [i for i in items if i.live is not None]

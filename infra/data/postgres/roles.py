@@ -52,7 +52,7 @@ where s.refclassid = 'pg_authid'::regclass and r.rolname !~ '^pg_' order by 1, 2
 
 
 def read(link: psycopg.Connection[Any], superuser: bool) -> list[dict[str, Any]]:
-    """Every role that is not predefined; its password (as the server keeps it) only where we may read that."""
+    """Return every role that is not predefined; its password (as the server keeps it) only where we may read that."""
     from psycopg.rows import dict_row
 
     password = (
@@ -63,7 +63,7 @@ def read(link: psycopg.Connection[Any], superuser: bool) -> list[dict[str, Any]]
 
 
 def by_database(link: psycopg.Connection[Any]) -> dict[str, list[str]]:
-    """The roles that the objects of each database name: owners, those with rights, those of policies."""
+    """Return the roles that the objects of each database name: owners, those with rights, those of policies."""
     found: dict[str, list[str]] = {}
     for database, role in link.execute(_NAMED).fetchall():
         found.setdefault(database, []).append(role)
@@ -71,7 +71,7 @@ def by_database(link: psycopg.Connection[Any]) -> dict[str, list[str]]:
 
 
 def saved(backup: Backup) -> list[Role]:
-    """The roles of a backup. Raises PlatformError BACKUP_DAMAGED."""
+    """Return the roles of a backup. Raises PlatformError BACKUP_DAMAGED."""
     file = next((f for f in backup.files if f.path == FILE), None)
     if file is None:
         raise store.damaged(backup, FILE, "is missing")
@@ -94,7 +94,7 @@ def memberships(role: Role) -> list[Membership]:
 
 
 def needed(roles: Sequence[Role], databases: Iterable[Mapping[str, Any]]) -> list[Role]:
-    """Those of the saved roles that databases of a backup need: also what they are members of, and who granted that.
+    """Return the saved roles that databases of a backup need, with the roles they are members of and the grantors.
 
     A backup that does not say which roles its databases name needs all of them.
     """
@@ -123,7 +123,7 @@ class Todo:
     differing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan for people."""
         lines = []
         if self.made:
             named = (f"{r['name']}{' (superuser)' if r['superuser'] else ''}" for r in self.made)
@@ -185,7 +185,7 @@ def statement(role: Role, verb: str = "create") -> sql.Composed:
 
 
 def settings(role: Role) -> list[sql.Composed]:
-    """The statements for a role's own settings and its comment."""
+    """Return the statements for a role's own settings and its comment."""
     from psycopg import sql
 
     name = sql.Identifier(role["name"])
@@ -204,7 +204,7 @@ def check(role: Role) -> None:
 
 
 def grant(member: str, membership: Membership, number: int, by: bool = True) -> sql.Composed:
-    """The statement that makes a role a member of another, for a server of that version.
+    """Return the statement that makes a role a member of another, for a server of that version.
 
     Before 16 there is no choice but the admin option, and the grantor means nothing.
     """

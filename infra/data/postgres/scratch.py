@@ -34,7 +34,7 @@ _HALF_MADE = 1 << 20
 
 
 def stamp() -> str:
-    """The end of the names of databases that are made now: UTC to the millisecond."""
+    """Return the end of the names of databases that are made now: UTC to the millisecond."""
     return datetime.now(UTC).strftime("%Y%m%d%H%M%S%f")[:17]
 
 

@@ -71,7 +71,7 @@ class _Fence:
         clients.together(self.links, {name: f"begin; {limit}; {lock}" for name, lock in locks.items()})
 
     def open(self) -> float:
-        """Release; returns the milliseconds since `close` began."""
+        """Return the release; returns the milliseconds since `close` began."""
         clients.together(self.links, dict.fromkeys(self.links, "rollback"))
         return (time.perf_counter() - self.began) * 1000
 
@@ -103,7 +103,7 @@ def _export(links: Mapping[str, psycopg.Connection[Any]]) -> Snapshots:
 
 
 def _fenced(endpoints: Endpoints, links: Mapping[str, psycopg.Connection[Any]], name: str) -> Snapshots:
-    """Snapshots under a fence, or without one when the tables are not to be had, which is then said."""
+    """Take the snapshots under a fence, or report that the tables could not be locked and do without one."""
     import psycopg
 
     refused = ""

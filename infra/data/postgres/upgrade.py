@@ -50,7 +50,7 @@ class Plan:
     kept: Path
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan for people."""
         return [
             f"This moves the databases in {self.old.data} from PostgreSQL {self.old_major} to {self.new_major}:",
             "  the platform is stopped; a verified backup is made with the old server",
@@ -140,7 +140,7 @@ def _saved(settings: Settings, there: Endpoints, console: Console, target: Path,
 
 
 def everything(server: clients.Server) -> tuple[str, ...]:
-    """Every database but an empty `postgres`: also such as earlier restores have kept."""
+    """Return every database but an empty `postgres`: also such as earlier restores have kept."""
     with clients.connected(server.endpoints) as link:
         rows = link.execute("select datname from pg_database where not datistemplate and datallowconn").fetchall()
         from infra.data.postgres import facts
@@ -241,7 +241,7 @@ def _sweep(made: Plan) -> None:
 
 
 def kept(data: Path) -> list[Path]:
-    """Directories that upgrades have kept beside the data directory, the newest last."""
+    """Return the directories that upgrades have kept beside the data directory, the newest last."""
     found = [e for e in data.parent.iterdir() if _KEPT.match(e.name) and (e / "PG_VERSION").is_file()]
     return sorted(found, key=lambda e: e.name.rsplit("-", 1)[1])
 

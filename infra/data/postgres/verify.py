@@ -72,7 +72,7 @@ def _check_clients(server: Server) -> None:
 
 
 def client_needed(backup: Backup) -> int:
-    """The version of the client programs that can read a backup."""
+    """Return the version of the client programs that can read a backup."""
     return int(backup.facts.get("client", {}).get("number", 0))
 
 
@@ -101,7 +101,7 @@ def verify(server: Server, backup: Backup, work: Path, event: Event = silent) ->
 
 
 def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[str, Loaded]:
-    """One scratch database after the other, so that there is never more than one copy."""
+    """Fill one scratch database after the other, so that there is never more than one copy."""
     when = scratch.stamp()
     found: dict[str, Loaded] = {}
     roles = postgres_roles.needed(postgres_roles.saved(backup), backup.facts["databases"].values())

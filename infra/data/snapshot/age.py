@@ -14,7 +14,7 @@ from infra.errors import PlatformError
 
 
 def recipients(texts: Sequence[str]) -> list[Any]:
-    """The recipients that are named: `age1...`, `ssh-ed25519 ...`, `ssh-rsa ...`.
+    """Return the recipients that are named: `age1...`, `ssh-ed25519 ...`, `ssh-rsa ...`.
 
     Raises:
         PlatformError: USAGE for one that is none.
@@ -33,7 +33,7 @@ def recipients(texts: Sequence[str]) -> list[Any]:
 
 
 def identities(path: Path) -> list[Any]:
-    """The private keys in a file: lines `AGE-SECRET-KEY-1...`, or one OpenSSH key.
+    """Return the private keys in a file: lines `AGE-SECRET-KEY-1...`, or one OpenSSH key.
 
     Raises:
         PlatformError: USAGE naming the file; nothing of it is shown.

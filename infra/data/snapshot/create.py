@@ -85,14 +85,14 @@ class _Making:
         self.context.console.say(f"  {part}: as of {self.quiesce[-1]['at']}")
 
     def directory(self, part: str) -> Path:
-        """A new private directory for a part."""
+        """Create a private directory for a part."""
         path = self.content / part
         path.mkdir(mode=0o700)
         return path
 
 
 def now() -> str:
-    """The present time, UTC to the millisecond."""
+    """Return the current time, UTC to the millisecond."""
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
@@ -194,7 +194,7 @@ def _databases(making: _Making) -> None:
 
 
 def _in_databases(making: _Making) -> bool:
-    """Whether Temporal's databases are what it uses: they are there for the development server, too, but stay empty."""
+    """Return whether Temporal uses its databases: with the development server they exist, too, but stay empty."""
     return making.tier.temporal_storage == TemporalStorage.DATABASES
 
 
@@ -241,7 +241,7 @@ def _ticking(making: _Making) -> Any:
 
 
 def seeds(home: Stack, order: Order) -> list[Path]:
-    """Backups whose contents need not be read from the stores again: the newest open snapshot, and `minio.backup`."""
+    """Return backups whose contents need not be read again: the newest unencrypted snapshot, and `minio.backup`."""
     past = [b.path / CONTENT / "objects" for b in reversed(listing(order.target)) if not b.problem]
     opened = [path for path in past if path.is_dir()][:1]
     plain = objects_records.default_target(home)
@@ -270,7 +270,7 @@ def _seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:
 
 
 def _files(content: Path) -> Iterator[tuple[Path, File | None]]:
-    """Every file of a content, but for objects' contents; with what its own manifest says of it."""
+    """Yield every file of a content, but for objects' contents; with what its own manifest says of it."""
     known: dict[Path, File] = {}
     for kind, part in ((postgres_backup.KIND, "databases"), (objects_records.KIND, "objects")):
         for backup in store.catalogue(content / part, kind):
@@ -286,12 +286,12 @@ def _files(content: Path) -> Iterator[tuple[Path, File | None]]:
 
 
 def listing(target: Path) -> list[Backup]:
-    """Every snapshot in a target, oldest first, broken ones with their problem."""
+    """Return every snapshot in a target, oldest first, broken ones with their problem."""
     return [manifest.judged(b) for b in store.catalogue(target, KIND)]
 
 
 def find(target: Path, wanted: str) -> Backup:
-    """A snapshot by its name, its directory's name or path, or `latest` (of those that were asked for).
+    """Return a snapshot by its name, its directory's name or path, or `latest` (of those that were asked for).
 
     Raises:
         PlatformError: NOT_FOUND, or BACKUP_DAMAGED when it is broken.
@@ -316,5 +316,5 @@ def find(target: Path, wanted: str) -> Backup:
 
 
 def encrypted(backup: Backup) -> bool:
-    """Whether an identity is needed to read it."""
+    """Return whether an identity is needed to read it."""
     return bool(backup.facts.get("recipients"))

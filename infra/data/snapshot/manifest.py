@@ -19,7 +19,7 @@ _OF_PARTS: dict[str, dict[str, type]] = {
 
 
 def judged(backup: Backup) -> Backup:
-    """A snapshot, with a problem where its manifest says what cannot be."""
+    """Return a snapshot, with a problem where its manifest says what cannot be."""
     return store.judged(backup, _problem)
 
 
@@ -49,7 +49,7 @@ def _is_part(part: str, said: Any) -> bool:
 
 
 def summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Each part of a snapshot in a few words."""
+    """Return each part of a snapshot in a few words."""
     words: dict[str, str] = {}
     if "databases" in parts:
         rows = sum(d["rows"] for d in parts["databases"]["databases"].values())

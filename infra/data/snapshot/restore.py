@@ -41,7 +41,7 @@ class Plan:
     left_out: Mapping[str, str]
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan for people."""
         facts = self.backup.facts
         words = manifest.summary(facts["parts"])
         name = facts.get("label") or self.backup.path.name
@@ -252,6 +252,6 @@ def _file(tier: Tier, content: Path, done: Done) -> None:
 
 
 def _place(tier: Tier, kept: Sequence[trash.Entry]) -> Path:
-    """The directory of Temporal's file."""
+    """Return the directory of Temporal's file."""
     paths = [item.path for entry in kept for item in entry.items if item.path]
     return paths[0] if paths else tier.home / "data" / "temporal"

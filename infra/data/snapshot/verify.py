@@ -30,7 +30,7 @@ _POINTERS = "select weights from jobs where weights is not null union select rep
 
 
 def referenced(ends: Endpoints, exported: str) -> list[str]:
-    """The objects (bucket/key) that rows of trainings point at, as of an exported snapshot of `platform`."""
+    """Return the objects (bucket/key) that rows of trainings point at, as of an exported snapshot of `platform`."""
     with postgres_clients.connected(ends, "platform") as link, link.transaction():
         link.execute("set transaction isolation level repeatable read read only")
         link.execute(f"set transaction snapshot '{exported}'".encode())
@@ -40,7 +40,7 @@ def referenced(ends: Endpoints, exported: str) -> list[str]:
 
 
 def part(content: Path, name: str, listing: Callable[[Path], list[Backup]]) -> Backup:
-    """The backup that is a part of a snapshot.
+    """Return the backup that is a part of a snapshot.
 
     Raises:
         PlatformError: BACKUP_DAMAGED when it is not there, or not whole.
@@ -53,12 +53,12 @@ def part(content: Path, name: str, listing: Callable[[Path], list[Backup]]) -> B
 
 
 def databases(content: Path) -> Backup:
-    """The databases of a snapshot."""
+    """Return the databases of a snapshot."""
     return part(content, "databases", postgres_backup.listing)
 
 
 def objects(content: Path) -> Backup:
-    """The objects of a snapshot."""
+    """Return the objects of a snapshot."""
     return part(content, "objects", objects_records.listing)
 
 
@@ -112,7 +112,7 @@ def _databases(context: Context, ends: Endpoints, content: Path, event: Event) -
 
 
 def dangling(content: Path) -> list[str]:
-    """Objects that rows of trainings point at and that the snapshot does not have."""
+    """Return the objects that rows of trainings point at and that the snapshot does not have."""
     path = content / "references.json"
     wanted = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
     if wanted:

@@ -50,13 +50,13 @@ def _namespace(name: str) -> dict[str, object]:
 
 
 def wanted(cluster: Target, charts: Sequence[catalog.Chart], services: Sequence[str]) -> list[Wanted]:
-    """Releases as they shall be on this cluster, with those of the services that each of them runs."""
+    """Return the releases wanted on this cluster, each with the services that it runs."""
     known, profile = overrides.overrides(cluster), cluster.profile
     return [releases.wanted(c, cluster.settings, services, known.get(c.release, ()), profile) for c in charts]
 
 
 def deployed(api: Api) -> dict[str, Deployed]:
-    """The releases that Helm has in the cluster. Raises NoAnswer."""
+    """Return the releases that Helm has in the cluster. Raises NoAnswer."""
     return releases.deployed(api.items("/api/v1/secrets", labelSelector="owner=helm"))
 
 
@@ -124,7 +124,7 @@ def deploy(
 
 
 def _untouched(cluster: Target, there: Mapping[str, Deployed]) -> dict[str, Deployed]:
-    """Releases, without our mark on those that somebody else has changed since: Helm itself passes labels on."""
+    """Return the releases, without our mark on those changed by others since: Helm itself passes labels on."""
     known = cluster.record.get("revisions") or {}
     return {n: d if known.get(n, d.revision) == d.revision else replace(d, fingerprint="") for n, d in there.items()}
 
@@ -154,7 +154,7 @@ def _same(wanted: Wanted, known: Deployed | None) -> bool:
 
 
 def _busy(cluster: Target) -> Callable[[], bool]:
-    """A question: does a run of Helm on our cluster go on that nobody waits for any more?"""
+    """Ask whether a helm run on this cluster goes on with no process waiting for it."""
 
     def asked() -> bool:
         import os

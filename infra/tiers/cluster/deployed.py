@@ -26,7 +26,7 @@ class DeployedServices:
         return _ordered(found if isinstance(found, list) else ())
 
     def of_releases(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The services of some releases: those that were deployed of them, or all."""
+        """Return the services of some releases: those that were deployed of them, or all."""
         there, found = self.names, list[str]()
         for name in names:
             every = releases.services_of(name)

@@ -36,7 +36,7 @@ class Raw:
 
 
 def find(cluster: Target) -> list[Raw]:
-    """Every object in the platform's namespaces that kubectl has applied and that is no part of a release."""
+    """Return every object in the platform's namespaces that kubectl has applied and that is no part of a release."""
     with cluster.connected() as api:
         return [thing for namespace in catalog.NAMESPACES for thing in _in(api, namespace)]
 
@@ -55,7 +55,7 @@ def _in(api: Api, namespace: str) -> list[Raw]:
 
 
 def is_raw(thing: Object) -> bool:
-    """Whether kubectl has applied it, at the client's or the server's side, and neither Helm nor we have."""
+    """Return whether kubectl has applied it, at the client's or the server's side, and neither Helm nor we have."""
     about: dict[str, Any] = metadata(thing)
     if about.get("ownerReferences") or RELEASE in (about.get("annotations") or {}):
         return False

@@ -26,7 +26,7 @@ def _cast(cluster: Target) -> Iterator[tuple[Api, Cast]]:
 
 
 def status(cluster: Target, services: Sequence[str], memory: bool = True) -> list[ServiceStatus]:
-    """The services as their pods are.
+    """Return the services as their pods are.
 
     Args:
         memory: also how much they use, which each node's kubelet has to be asked for.
@@ -70,7 +70,7 @@ def logs(cluster: Target, services: Sequence[str], tail: int, follow: bool) -> I
 
 
 def pod(cluster: Target, service: str) -> tuple[str, str]:
-    """Namespace and name of a pod that runs a service.
+    """Return the namespace and name of a pod that runs a service.
 
     Raises:
         PlatformError: NOT_RUNNING, also where the service has no pod.

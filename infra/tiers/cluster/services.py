@@ -25,7 +25,7 @@ Where = tuple[str, str]
 
 
 def places(service: str) -> tuple[Where, ...]:
-    """The Kubernetes Services behind a service's ports."""
+    """Return the Kubernetes Services behind a service's ports."""
     known = {p.setting: (p.namespace, p.name) for p in catalog.CLUSTER_PORTS}
     found = [known[p.setting] for p in catalog.service(service).ports if p.setting in known]
     return tuple(dict.fromkeys(found))
@@ -39,12 +39,12 @@ class Cast:
     selectors: Mapping[Where, Mapping[str, str]]
 
     def pods(self, service: str) -> list[Object]:
-        """The pods of a service, without those of earlier versions and those that end."""
+        """Return the pods of a service, without those of earlier versions and those that end."""
         wanted = [(where[0], self.selectors.get(where)) for where in places(service)]
         return [p for p in self.found.pods if any(matches(s, n, p) for n, s in wanted) and not _ending(p)]
 
     def workloads(self, service: str) -> list[Object]:
-        """The Deployments and the like that make these pods."""
+        """Return the Deployments and the like that make these pods."""
         wanted = [(where[0], self.selectors.get(where)) for where in places(service)]
         return [w for w in self.found.workloads if any(_serves(w, n, s) for n, s in wanted)]
 
@@ -70,7 +70,7 @@ def _services(api: Api) -> list[Object]:
 
 
 def memory(api: Api) -> dict[Where, int]:
-    """Bytes that each pod uses (working set), as the kubelets count; {} where they do not tell."""
+    """Return the bytes that each pod uses (working set), as the kubelets count; {} where they do not tell."""
     found: dict[Where, int] = {}
     with contextlib.suppress(NoAnswer):
         for node in api.items("/api/v1/nodes"):
@@ -106,7 +106,7 @@ def status(service: str, who: Cast, used: Mapping[Where, int]) -> ServiceStatus:
 
 
 def items(api: Api, names: Sequence[str]) -> list[Item]:
-    """The services as a wait sees them; a silence of the API server is no end of it."""
+    """Return the services as a wait sees them; a silence of the API server is no end of it."""
     try:
         who = cast(api, snapshot.take(api))
     except NoAnswer as error:
@@ -144,7 +144,7 @@ class Source:
 
 
 def sources(services: Sequence[str], who: Cast) -> list[Source]:
-    """The containers of services, each once (two services may be one release)."""
+    """Return the containers of services, each once (two services may be one release)."""
     found, seen = [], set()
     for service in services:
         for pod in who.pods(service):
@@ -158,7 +158,7 @@ def sources(services: Sequence[str], who: Cast) -> list[Source]:
 
 
 def logs(api: Api, known: Sequence[Source], tail: int, follow: bool) -> Iterator[LogLine]:
-    """The last lines of each, then on `follow` those that come."""
+    """Yield the last lines of each, then on `follow` those that come."""
     for source in known:
         count = {"tailLines": str(tail)} if tail > 0 else {}
         with contextlib.suppress(NoAnswer):

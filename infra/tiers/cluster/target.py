@@ -66,12 +66,12 @@ class Target(ABC):
             raise stack.unwritable(self.home, error) from error
 
     def manifests(self) -> list[object]:
-        """Objects that it gets before the first release, beside the namespaces."""
+        """Return the objects that it gets before the first release, beside the namespaces."""
         return []
 
     @abstractmethod
     def api(self) -> Api:
-        """The API of this cluster, and of no other.
+        """Return the API of this cluster, and of no other.
 
         Raises:
             PlatformError: NOT_RUNNING, CONTEXT_REFUSED.

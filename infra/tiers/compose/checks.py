@@ -24,7 +24,7 @@ RESERVE = 500_000_000
 
 
 def claims(settings: Settings, parts: Sequence[Part]) -> list[Claim]:
-    """The ports that these parts publish, with the settings that move them."""
+    """Return the ports that these parts publish, with the settings that move them."""
     names = {settings.port(n): n for n in settings.values if _is_port(n)}
     return [Claim(p.owner or p.name, names.get(port, ""), port) for p in parts for port in p.ports]
 
@@ -36,7 +36,7 @@ def _is_port(name: str) -> bool:
 
 
 def port_checks(host: str, wanted: Sequence[Claim], seen: Sequence[Listed], project: str) -> list[Check]:
-    """One failure for each port that another container or process has; what our own containers hold is ours."""
+    """Return one failure for each port that another container or process has; what our own containers hold is ours."""
     own = {port for c in seen if c.project == project and c.runs for port in c.ports}
     found = ports.conflicts(host, [c for c in wanted if c.port not in own])
     publishers = {port: c for c in seen if c.runs for port in c.ports}
@@ -64,7 +64,7 @@ def _port(conflict: Conflict, publisher: Listed | None) -> Check:
 
 
 def memory(total: int, parts: Sequence[Part]) -> Check:
-    """The engine's memory against the sum of the limits: a warning, since limits are rarely reached together."""
+    """Return the engine's memory against the sum of the limits: a warning, since limits are rarely reached together."""
     limits = sum(p.memory for p in parts if not p.ends)
     text = f"the engine has {human_bytes(total)} of memory; the services' limits add up to {human_bytes(limits)}"
     if total and total - RESERVE < limits:
@@ -88,7 +88,7 @@ def disk(root: str) -> Check:
 
 
 def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
-    """Whether the images are here; missing ones are pulled by `up`."""
+    """Return whether the images are here; missing ones are pulled by `up`."""
     absent = pull.missing([p.image for p in parts], present)
     if absent:
         return Check("images", "warn", f"not present yet, will be pulled: {', '.join(absent)}", "invoke compose.pull")

@@ -36,7 +36,7 @@ class Compose:
     """A file without a value (compose/.env.example): Compose would read `.env` by itself, by rules other than ours."""
 
     def argv(self, *words: str) -> list[str]:
-        """The command line; settings go through the environment, never in here."""
+        """Return the command line; settings go through the environment, never in here."""
         files = [word for path in self.files for word in ("-f", str(path))]
         own = ["--env-file", str(self.no_env_file), "--project-name", self.project, "--ansi", "never"]
         return ["docker", "compose", *files, *own, *words]
@@ -51,7 +51,7 @@ class Compose:
 
 
 def files(settings: Settings, directory: Path) -> tuple[Path, ...]:
-    """Core, overlay and variants: what runs is decided by naming services, so that `down` finds everything."""
+    """Return core, overlay and variants: services are named to choose what runs, so that `down` finds all."""
     names = [CORE_FILE, OBS_FILE]
     names += [LIGHT_FILE] if light(settings) else []
     names += [STORE_FILES[store(settings)]] if store(settings) in STORE_FILES else []
@@ -59,17 +59,17 @@ def files(settings: Settings, directory: Path) -> tuple[Path, ...]:
 
 
 def light(settings: Settings) -> bool:
-    """Whether Temporal shall be the development server."""
+    """Return whether Temporal shall be the development server."""
     return settings.text("PLATFORM_LIGHT") == "yes"
 
 
 def store(settings: Settings) -> str:
-    """The engine behind S3: silo, rustfs or external."""
+    """Return the engine behind S3: silo, rustfs or external."""
     return settings.text("PLATFORM_S3_ENGINE")
 
 
 def left_out(settings: Settings) -> tuple[str, ...]:
-    """Services, and parts of the files, that shall not be started."""
+    """Return the services, and parts of the files, that are not to be started."""
     return tuple(w.strip() for w in settings.text("PLATFORM_LEAVE_OUT").split(",") if w.strip())
 
 
@@ -84,7 +84,7 @@ def environment(settings: Settings, engine: Engine | None, project: str) -> dict
 
 
 def _in_files(name: str) -> bool:
-    """Whether the files can use a setting; what steers this tool must not make containers anew."""
+    """Return whether the files can use a setting; what steers this tool must not make containers anew."""
     return not name.startswith("PLATFORM_") or name in IN_FILES
 
 
@@ -109,7 +109,7 @@ def version(environ: Mapping[str, str] | None = None) -> str:
 
 
 def new_enough(text: str) -> bool:
-    """Whether a version will do; one built by hand says `dev` and is trusted."""
+    """Return whether a version will do; one built by hand says `dev` and is trusted."""
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return found is None or tuple(int(n or 0) for n in found.groups()) >= MINIMUM
 

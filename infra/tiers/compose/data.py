@@ -52,7 +52,7 @@ def opened(client: Any, volume: str, image: str) -> Iterator[str]:
 
 
 def some_image(client: Any, preferred: str) -> str:
-    """An image that is here, for `opened`.
+    """Return an image that is here, for `opened`.
 
     Raises:
         PlatformError: IMAGE_UNAVAILABLE when the engine has none at all.
@@ -69,7 +69,7 @@ def some_image(client: Any, preferred: str) -> str:
 
 
 def postgres_major(client: Any, volume: str, image: str) -> str:
-    """The major version of the data in a volume; '' when it holds none."""
+    """Return the major version of the data in a volume; '' when it holds none."""
     with opened(client, volume, image) as box:
         for path in _VERSION_FILES:
             text = _small_file(client, box, f"{MOUNT}/{path}")
@@ -92,7 +92,7 @@ def _small_file(client: Any, box: str, path: str) -> str:
 
 
 def wanted_major(client: Any, image: str) -> str:
-    """The major version of PostgreSQL that an image runs: PG_MAJOR of its environment, as in the official one."""
+    """Return the major version of PostgreSQL in an image: its PG_MAJOR variable, as in the official image."""
     import docker
 
     with contextlib.suppress(docker.errors.NotFound):
@@ -119,7 +119,7 @@ def refuse_other_major(found: str, wanted: str, volume: str) -> None:
 
 
 def removals(client: Any, model: Model, services: Sequence[str]) -> list[Removal]:
-    """The volumes of these services (all if none is named) that are there, with their sizes in bytes."""
+    """Return the volumes of these services (all if none is named) that are there, with their sizes in bytes."""
     sizes = {v["Name"]: int((v.get("UsageData") or {}).get("Size", 0)) for v in client.df().get("Volumes") or ()}
     found = []
     for part in model.parts.values():
@@ -130,7 +130,7 @@ def removals(client: Any, model: Model, services: Sequence[str]) -> list[Removal
 
 
 def image_of(model: Model, volume: str) -> str:
-    """The image of the part that uses a volume."""
+    """Return the image of the part that uses a volume."""
     return next((p.image for p in model.parts.values() if volume in p.volumes), "")
 
 

@@ -18,7 +18,7 @@ LIMIT = 10.0
 
 
 def checks(settings: Settings) -> list[Check]:
-    """One finding for each store; nothing where the stores are ours.
+    """Return one finding for each store; nothing where the stores are ours.
 
     Raises:
         PlatformError: SETTING_INVALID for an address that is missing, or that containers cannot reach.
@@ -54,7 +54,7 @@ def _loopback(host: str) -> bool:
 
 
 def setting(store: str) -> str:
-    """The setting that says where a store is."""
+    """Return the setting that says where a store is."""
     return f"{catalog.EXTERNAL_STORES[store]}_ENDPOINT"
 
 

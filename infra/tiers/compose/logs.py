@@ -18,7 +18,7 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def lines(session: Session, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-    """The last lines of the services' containers (all if none is named), and on `follow` those that come."""
+    """Yield the last lines of the services' containers (all if none is named), and on `follow` those that come."""
     chosen = [c for c in session.containers().values() if _wanted(c.part, services)]
     if not chosen:
         session.context.console.say("no container, so there is no log. Next: invoke compose.up")
@@ -34,7 +34,7 @@ def _wanted(part: str, services: Sequence[str]) -> bool:
 
 
 def last(client: Any, container: Container, count: int) -> list[str]:
-    """The last lines of one container; empty when it has gone."""
+    """Return the last lines of one container; empty when it has gone."""
     import docker
 
     try:

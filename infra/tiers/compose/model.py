@@ -46,7 +46,7 @@ OPTIONAL = frozenset(part.name for s in catalog.SERVICES for part in s.parts if 
 
 
 def owner_of(name: str) -> str:
-    """The service of the catalogue that a service of the files belongs to, also of another version's; '' for none."""
+    """Return the catalogue service that a service of the files belongs to, in any version; '' for none."""
     known = OWNERS.get(name)
     return known or next((s.name for s in catalog.SERVICES if name.startswith(f"{s.name}-")), "")
 
@@ -59,11 +59,11 @@ class Model:
     parts: Mapping[str, Part]
 
     def of(self, service: str) -> list[Part]:
-        """The parts of a service of the catalogue."""
+        """Return the parts of a service of the catalogue."""
         return [p for p in self.parts.values() if p.owner == service]
 
     def closure(self, names: Iterable[str]) -> list[Part]:
-        """The parts and all that they need, in an order in which needs come first."""
+        """Return the parts and all that they need, in an order in which needs come first."""
         found: dict[str, Part] = {}
 
         def visit(name: str) -> None:
@@ -79,7 +79,7 @@ class Model:
 
 
 def fingerprint(compose: Compose) -> str:
-    """SHA-256 of all that decides what Compose makes of the files: their text and the environment."""
+    """Return the SHA-256 of all that decides what Compose makes of the files: their text and the environment."""
     digest = hashlib.sha256()
     for path in compose.files:
         digest.update(path.read_bytes() if path.exists() else b"")
@@ -88,7 +88,7 @@ def fingerprint(compose: Compose) -> str:
 
 
 def load(compose: Compose, kept: Path) -> Model:
-    """The model, from the file `kept` where it is still right, else from `docker compose config`.
+    """Return the model, from the file `kept` where it is still right, else from `docker compose config`.
 
     Raises:
         PlatformError: SETTING_INVALID when Compose cannot read the files with these settings, COMPOSE_UNFIT or
@@ -142,13 +142,13 @@ def _part(name: str, entry: Mapping[str, Any], volumes: Mapping[str, str]) -> Pa
 
 
 def selection(settings: Settings, model: Model, services: Sequence[str]) -> list[Part]:
-    """The parts that run these services of the catalogue, with what they need, less what is left out."""
+    """Return the parts that run these services of the catalogue, with what they need, less what is left out."""
     out = left_out(settings)
     return model.closure(p.name for name in services for p in model.of(name) if p.name not in out)
 
 
 def mounted_files(part: Part, root: Path) -> list[Path]:
-    """The files of the checkout that a part reads."""
+    """Return the files of the checkout that a part reads."""
     found: list[Path] = []
     for source in map(Path, part.mounts):
         if root in source.parents and source.name != METRICS:
@@ -157,7 +157,7 @@ def mounted_files(part: Part, root: Path) -> list[Path]:
 
 
 def mounts_digest(part: Part, root: Path) -> str:
-    """SHA-256 of the mounted files: Compose does not notice when they change."""
+    """Return the SHA-256 of the mounted files: Compose does not notice when they change."""
     digest = hashlib.sha256()
     for path in mounted_files(part, root):
         digest.update(str(path.relative_to(root)).encode())

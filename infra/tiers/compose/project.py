@@ -48,17 +48,17 @@ def listed(answer: Sequence[Mapping[str, Any]]) -> list[Listed]:
 
 
 def everything(place: Place) -> list[Listed]:
-    """All containers of an engine. Raises OSError, ValueError or http.client.HTTPException."""
+    """Return all containers of an engine. Raises OSError, ValueError or http.client.HTTPException."""
     return listed(docker_engine.ask(place, "/v1.41/containers/json?all=1"))
 
 
 def chosen(settings: Settings, home: Stack) -> str:
-    """The name that a setting or an earlier run has fixed; '' when it is still open."""
+    """Return the name that a setting or an earlier run has fixed; '' when it is still open."""
     return settings.text(SETTING) or stack.remembered(home, "project")
 
 
 def name(settings: Settings, home: Stack, seen: Sequence[Listed], owner: str = "") -> str:
-    """The project's name.
+    """Return the project's name.
 
     Args:
         seen: the engine's containers.

@@ -22,7 +22,7 @@ _ABSENT = ("manifest unknown", "not found", "manifest for", "does not exist", "d
 
 
 def tags(images: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Reference -> image id of all that an engine has, from its answer to GET /images/json."""
+    """Return the reference -> image id of all that an engine has, from its answer to GET /images/json."""
     found = {}
     for image in images:
         for reference in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
@@ -31,7 +31,7 @@ def tags(images: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def plain(reference: str) -> str:
-    """A reference without what every engine adds or leaves out: docker.io/library/postgres:18.6 is postgres:18.6."""
+    """Return a reference without the parts engines add or omit: docker.io/library/postgres:18.6 is postgres:18.6."""
     text = reference.removeprefix("docker.io/").removeprefix("library/")
     if "@" in text:
         name, digest = text.split("@", 1)
@@ -40,7 +40,7 @@ def plain(reference: str) -> str:
 
 
 def missing(references: Iterable[str], present: Mapping[str, str]) -> list[str]:
-    """Those that are not here, each once."""
+    """Return the references that are not local, each once."""
     return [r for r in dict.fromkeys(references) if plain(r) not in present]
 
 

@@ -67,7 +67,7 @@ def note(home: Path, made: Applied) -> None:
 
 
 def figures(settings: Settings, home: Path) -> Path:
-    """The folder with figures for Prometheus."""
+    """Return the folder with figures for Prometheus."""
     chosen = settings.text("PLATFORM_METRICS_DIR")
     return settings.root / Path(chosen).expanduser() if chosen else home / compose_model.METRICS
 
@@ -98,7 +98,7 @@ def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
 
 
 def own_secret(settings: Settings, home: Path) -> dict[str, str]:
-    """The stack's own CLEARML_SECRET, once there is one; what the user has set goes before it.
+    """Return the stack's own CLEARML_SECRET, once there is one; what the user has set goes before it.
 
     Nobody logs in with it, so it need not be a value that everybody knows, as the documented one of the files is.
     """
@@ -152,7 +152,7 @@ class Session:
         return compose_project.name(settings, home, self.listed(), owner)
 
     def listed(self) -> list[compose_project.Listed]:
-        """All containers of the engine, anyone's."""
+        """Return all containers of the engine, anyone's."""
         return compose_project.listed(self.client.containers(all=True))
 
     @cached_property
@@ -189,22 +189,22 @@ class Session:
         return compose_model.load(self.compose, self.home / "model.json")
 
     def parts(self, services: Sequence[str]) -> list[Part]:
-        """The parts that run these services."""
+        """Return the parts that run these services."""
         return compose_model.selection(self.context.settings, self.model, services)
 
     def containers(self, age: float = 0.0) -> dict[str, Container]:
-        """The stack's containers as they are now, or as they were `age` seconds ago at most."""
+        """Return the stack's containers as they are now, or as they were `age` seconds ago at most."""
         if self._seen is None or time.monotonic() - self._seen[0] > age:
             self._seen = (time.monotonic(), state.containers(self.client, self.project))
         return self._seen[1]
 
     def glance(self) -> list[compose_project.Listed]:
-        """The same in one question, of which one learns less; without the SDK, which takes long to load."""
+        """Return the same in one question, of which one learns less; without the SDK, which takes long to load."""
         known = compose_project.everything(self.engine.place)
         return [c for c in known if c.project == self.project]
 
     def images(self) -> dict[str, str]:
-        """Reference -> id of all images of the engine."""
+        """Return the reference -> id of all images of the engine."""
         if self._images is None:
             self._images = pull.tags(self.client.images())
         return self._images
@@ -214,7 +214,7 @@ class Session:
         self._images = None
 
     def seen_major(self, volume: str, created: str) -> str:
-        """The major version of PostgreSQL that has last run on a volume; '' when it is not known."""
+        """Return the major version of PostgreSQL that has last run on a volume; '' when it is not known."""
         found = stack.read_json(self.home / "volume.json") or {}
         return str(found.get("major", "")) if (found.get("volume"), found.get("created")) == (volume, created) else ""
 

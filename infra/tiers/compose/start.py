@@ -27,13 +27,13 @@ BUDGET = 180.0
 
 
 def overlay(session: Session) -> tuple[str, ...]:
-    """The observability services that the files have and that are not left out."""
+    """Return the observability services that the files have and that are not left out."""
     known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
     return tuple(n for n in known if session.model.of(n) and n not in cli.left_out(session.context.settings))
 
 
 def preflight(session: Session, names: Sequence[str]) -> list[Check]:
-    """All findings; raises PlatformError for an engine, Compose or data that cannot be used at all."""
+    """Return all findings; raises PlatformError for an engine, Compose or data that cannot be used at all."""
     parts = session.parts(names)
     found = [Check("engine", "ok", session.engine.text)]
     there = session.containers(A_MOMENT)
@@ -59,7 +59,7 @@ def preflight(session: Session, names: Sequence[str]) -> list[Check]:
 
 
 def _ownership(session: Session, listed: Sequence[project.Listed]) -> list[Check]:
-    """A failure when the project's containers are those of another checkout."""
+    """Check that the project's containers do not belong to another checkout."""
     own = project.directory(session.context.settings)
     others = {c.directory for c in listed if c.project == session.project and not _same(c.directory, str(own))}
     if not others:
@@ -94,7 +94,7 @@ def check_data(session: Session, parts: Sequence[Part], there: Mapping[str, Cont
 
 
 def as_wanted(session: Session, parts: Sequence[Part], there: Mapping[str, Container]) -> bool:
-    """Whether all containers are those that were last made for these very settings and files, and do well."""
+    """Return whether all containers are those that were last made for these very settings and files, and do well."""
     last = session.applied
     if last is None or last.fingerprint != session.model.fingerprint:
         return False
@@ -113,7 +113,7 @@ def _well(part: Part, container: Container | None, last: Applied, images: Mappin
 
 
 def changed_mounts(session: Session, parts: Sequence[Part]) -> list[str]:
-    """Parts whose mounted files are others than when they were started; Compose itself does not see that."""
+    """Return the parts whose mounted files are others than when they were started; Compose itself does not see that."""
     last = session.applied
     before = last.mounts if last else {}
     now = mounts(session, parts)
@@ -121,7 +121,7 @@ def changed_mounts(session: Session, parts: Sequence[Part]) -> list[str]:
 
 
 def mounts(session: Session, parts: Sequence[Part]) -> dict[str, str]:
-    """The digest of each part's mounted files."""
+    """Return the digest of each part's mounted files."""
     root = session.context.settings.root
     return {p.name: model.mounts_digest(p, root) for p in parts if p.mounts}
 
@@ -238,7 +238,7 @@ def pull(session: Session, parts: Sequence[Part]) -> list[str]:
 
 
 def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str]) -> PlatformError:
-    """The error, with how to do without these images where only observability needs them."""
+    """Return the error, with how to do without these images where only observability needs them."""
     named = [p.name if p.name in model.OPTIONAL else p.owner for p in parts if p.image in absent]
     lacking = list(dict.fromkeys(named))
     optional = {s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS}
@@ -306,7 +306,7 @@ def compose_failed(compose: Running) -> PlatformError:
 
 
 def explained(session: Session, error: PlatformError, seen: Mapping[str, Container]) -> PlatformError:
-    """The error with the last log lines of the part that it blames, and with commands that name it."""
+    """Return the error with the last log lines of the part that it blames, and with commands that name it."""
     name = str(error.details.get("service", ""))
     container = seen.get(name)
     if not container or error.details.get("log"):

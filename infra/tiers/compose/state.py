@@ -45,12 +45,12 @@ class Container:
 
     @property
     def up(self) -> bool:
-        """Whether its program runs."""
+        """Return whether its program runs."""
         return self.state in ("running", "paused")
 
 
 def containers(client: Any, project: str, same: Mapping[str, Container] | None = None) -> dict[str, Container]:
-    """The containers of a project by the service of the files, one-off ones left out.
+    """Return the containers of a project by the service of the files, one-off ones left out.
 
     Args:
         same: by id, those that nothing has happened to since; while containers are made, each question about one
@@ -72,7 +72,7 @@ def containers(client: Any, project: str, same: Mapping[str, Container] | None =
 
 
 def read(facts: Mapping[str, Any]) -> Container:
-    """A container from what the engine's API says of it (Docker Engine API 1.41, ContainerInspect)."""
+    """Return a container from what the engine's API says of it (Docker Engine API 1.41, ContainerInspect)."""
     state, labels = facts["State"], facts["Config"].get("Labels") or {}
     health = state.get("Health") or {}
     log = health.get("Log") or []
@@ -156,7 +156,7 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
 
 
 def is_broken(part: Part, container: Container) -> bool:
-    """Whether it crashes again and again or is unhealthy, also in the moments in which it has just begun anew."""
+    """Return whether it keeps crashing or is unhealthy, also in the moments just after it started again."""
     state, _ = judged(part, container, 0.0, container.oom, busy=False)
     return state in (FAILED, "backoff") or (state == "starting" and container.restarts > 0)
 
@@ -216,7 +216,7 @@ class Watch:
                 self._news.set()
 
     def look(self, force: bool = False) -> dict[str, Container]:
-        """The containers as they are now, or as they were a moment ago when nothing has happened since.
+        """Return the containers as they are now, or as they were a moment ago when nothing has happened since.
 
         On an event only those are asked about that it is of, each second all.
         """
@@ -231,6 +231,6 @@ class Watch:
 
 
 def worst(states: Sequence[str]) -> str:
-    """The state of a service out of those of its parts."""
+    """Return the state of a service out of those of its parts."""
     order = (FAILED, "unhealthy", "backoff", "stopped", "starting", "waiting", READY)
     return next((state for state in order if state in states), READY)

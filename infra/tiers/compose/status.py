@@ -19,7 +19,7 @@ from infra.waiting import FAILED, READY
 
 
 def status(session: Session, ends: Endpoints, engines: Mapping[str, str]) -> list[ServiceStatus]:
-    """Every service that was started, with the worst state of its parts, the first bad part's reason, and memory."""
+    """Return the started services, each with its parts' worst state, the first bad part's reason, and memory."""
     there = session.containers()
     if not there:
         return []
@@ -82,7 +82,7 @@ def state_of(part: Part, container: Container | None) -> tuple[str, str]:
 
 
 def memory(session: Session, boxes: Sequence[Container]) -> dict[str, int]:
-    """Bytes that each container uses, without the cache of files, as `docker stats` counts it."""
+    """Return the bytes that each container uses, without the cache of files, as `docker stats` counts it."""
 
     def ask(box: Container) -> int:
         return used(docker_engine.client(session.engine).stats(box.id, stream=False, one_shot=True))
@@ -94,7 +94,7 @@ def memory(session: Session, boxes: Sequence[Container]) -> dict[str, int]:
 
 
 def used(stats: Mapping[str, Any]) -> int:
-    """Memory in use from the engine's statistics (docker/cli, calculateMemUsageUnixNoCache); 0 when it tells none."""
+    """Return the memory in use by the engine's statistics (docker/cli, calculateMemUsageUnixNoCache), 0 if unknown."""
     found = stats.get("memory_stats") or {}
     usage, details = int(found.get("usage", 0)), found.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))

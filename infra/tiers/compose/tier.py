@@ -33,7 +33,7 @@ class Compose(Tier):
         return Session(self.context)
 
     def available(self) -> Availability:
-        """Whether an engine answers; preferred only where no image of the core would have to be pulled."""
+        """Return whether an engine answers; preferred only where no image of the core would have to be pulled."""
         try:
             engine = docker_engine.find()
         except PlatformError as error:
@@ -53,7 +53,7 @@ class Compose(Tier):
         return pull.missing([p.image for p in parts], pull.tags(found))
 
     def running(self) -> bool:
-        """Whether a container of this stack runs; without an engine's socket nothing is asked."""
+        """Return whether a container of this stack runs; without an engine's socket nothing is asked."""
         settings, home = self.context.settings, self.context.stack
         for place in docker_engine.places():
             try:
@@ -65,7 +65,7 @@ class Compose(Tier):
         return False
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
-        """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
+        """Return the named services and what they need, else the core (with `obs` the overlay); and what runs now."""
         session = self.session
         overlay = compose_start.overlay(session) if obs else ()
         wanted = set(catalog.with_needs(only)) if only else {*CORE, *overlay}
@@ -101,11 +101,11 @@ class Compose(Tier):
         self.wait(services, None)
 
     def processes(self) -> set[tuple[str, int | None]]:
-        """Names and pids of what runs: enough to tell whether `up` has changed anything."""
+        """Return the names and pids of what runs: enough to tell whether `up` has changed anything."""
         return {(c.part, c.pid) for c in self.session.containers().values() if c.up}
 
     def status(self) -> list[ServiceStatus]:
-        """The services with what their containers say."""
+        """Return the services with what their containers say."""
         session = self.session
         return compose_status.status(session, self.endpoints(), self.engines())
 
@@ -117,7 +117,7 @@ class Compose(Tier):
         compose_start.answers(session, names)
 
     def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-        """Lines of the containers' logs."""
+        """Return the lines of the containers' logs."""
         return compose_logs.lines(self.session, services, tail, follow)
 
     def endpoints(self) -> Endpoints:
@@ -133,12 +133,12 @@ class Compose(Tier):
         return found | ({"temporal": "development server"} if cli.light(self.context.settings) else {})
 
     def programs(self) -> dict[str, str]:
-        """The engine and Docker Compose."""
+        """Return the engine and Docker Compose."""
         engine = known_or_why(lambda: docker_engine.find().text)
         return {"container engine": engine, "Docker Compose": known_or_why(cli.version)}
 
     def removals(self, services: Sequence[str]) -> list[Removal]:
-        """The volumes, with their sizes."""
+        """Return the volumes, with their sizes."""
         session = self.session
         for name in set(services) & set(endpoints.external(self.context.settings)):
             self.context.console.warn(f"{name} is an external S3 service and is not touched")

@@ -60,7 +60,7 @@ def engine(info: Mapping[str, Any]) -> Check:
 
 
 def memory(info: Mapping[str, Any], obs: bool) -> Check:
-    """Memory of Docker's machine, which on a laptop is a virtual one."""
+    """Return the memory of Docker's machine, which on a laptop is a virtual one."""
     total, wanted = int(info.get("MemTotal") or 0), MEMORY_OBS if obs else MEMORY
     text = f"Docker has {human_bytes(total)} of memory, the cluster needs about {human_bytes(wanted)}"
     if total and total < wanted:
@@ -81,7 +81,7 @@ def disk(info: Mapping[str, Any], fallback: Path) -> Check:
 
 
 def room(root: str, fallback: Path) -> Check:
-    """The same for a cluster that runs, which shall be looked after all the same.
+    """Check a running cluster, which must be looked after all the same.
 
     Kind's kubelet throws no pod out when the disk is full, so nothing but this tells before servers fail to write.
     """
@@ -90,13 +90,13 @@ def room(root: str, fallback: Path) -> Check:
 
 
 def cgroup(body: Mapping[str, Any], chosen: str, info: Mapping[str, Any]) -> Check:
-    """Whether the node's Kubernetes starts with this host's cgroups."""
+    """Return whether the node's Kubernetes starts with this host's cgroups."""
     image, warning = cluster_file.node_image(body, chosen, str(info.get("CgroupVersion", "")))
     return Check("node-image", "warn" if warning else "ok", warning or f"node image {image or 'of kind/cluster.yaml'}")
 
 
 def inotify(home: Path = INOTIFY_HOME) -> list[Check]:
-    """The kernel's limits for watching files, which are shared by everything on the machine; Linux only."""
+    """Return the kernel's limits for watching files, which are shared by everything on the machine; Linux only."""
     if not sys.platform.startswith("linux"):
         return []
     found = []
@@ -114,7 +114,7 @@ def inotify(home: Path = INOTIFY_HOME) -> list[Check]:
 
 
 def node_ports(numbers: Sequence[int], docker: Docker) -> list[Check]:
-    """Ports of kind/cluster.yaml that cannot be had on this machine, and who has them."""
+    """Return the ports of kind/cluster.yaml that are taken on this machine, and their holders."""
     conflicts = ports.conflicts(HOST, [ports.Claim("the cluster", "", n) for n in numbers])
     return [_taken(c, docker.publisher(c.claim.port)) for c in conflicts] or [
         Check("ports", "ok", "not in use by another program")

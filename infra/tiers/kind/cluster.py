@@ -70,7 +70,7 @@ class Cluster(Target):
         return f"{wanted}-{self.context.stack.name.rsplit('-', 1)[-1]}" if wanted in others else wanted
 
     def is_ours(self, node: Node) -> bool:
-        """Whether a node was made for this stack."""
+        """Return whether a node was made for this stack."""
         source = node.mounts.get(MARK, "")
         return bool(source) and _same(source, self.mark)
 
@@ -90,7 +90,7 @@ class Cluster(Target):
         return RUNNING if all(n.running for n in found) else STOPPED
 
     def listening(self) -> bool:
-        """Whether something listens where our API server should: quick, no program is asked, and nobody elsewhere."""
+        """Return whether something listens where the API server should: quick, without a program or another machine."""
         ours = self.record.get("complete") and kubeconfig.leads_to(self.kubeconfig, self.name)
         where = address(self.kubeconfig) if ours else None
         if where is None:
@@ -102,7 +102,7 @@ class Cluster(Target):
             return False
 
     def api(self) -> Api:
-        """The API of our cluster, and of no other.
+        """Return the API of our cluster, and of no other.
 
         Raises:
             PlatformError: NOT_RUNNING, CONTEXT_REFUSED.
@@ -113,7 +113,7 @@ class Cluster(Target):
         return api.connect(self.kubeconfig, (self.commands.up,))
 
     def manifests(self) -> list[object]:
-        """The storage class."""
+        """Return the storage class."""
         import yaml
 
         path = self.settings.root / "kind" / "storage-class.yaml"
@@ -125,27 +125,27 @@ class Cluster(Target):
             kubeconfig.refuse_others(self.kubeconfig, self.name)
 
     def outdated(self) -> bool:
-        """Whether kind/cluster.yaml, or the node image asked for, is another than the cluster was made from."""
+        """Return whether kind/cluster.yaml, or the node image asked for, is another than the cluster was made from."""
         made_from = self.record.get("fingerprint")
         return bool(made_from) and made_from != cluster_file.fingerprint(self.file, self.image()[0])
 
     def image(self) -> tuple[str, str]:
-        """The node image to ask for, and a warning."""
+        """Return the node image to ask for, and a warning."""
         chosen = self.settings.text("KIND_NODE_IMAGE")
         cgroup = "" if chosen else str(self.docker.info().get("CgroupVersion", ""))
         return cluster_file.node_image(self.file, chosen, cgroup)
 
     @property
     def kept(self) -> bool:
-        """Whether the volumes are on this machine, and so outlive the cluster."""
+        """Return whether the volumes are on this machine, and so outlive the cluster."""
         return keeps_volumes()
 
 
 def keeps_volumes(system: str = sys.platform) -> bool:
-    """Whether a directory of this machine can hold volumes: Windows has no owners and modes, which servers need."""
+    """Return whether this machine's directories can hold volumes: Windows lacks the owners and modes servers need."""
     return system != "win32"
 
 
 def _same(source: str, path: Path) -> bool:
-    """Whether a mount's source is that path; Docker Desktop puts its own prefix before it."""
+    """Return whether a mount's source is that path; Docker Desktop puts its own prefix before it."""
     return os.path.normcase(source) == os.path.normcase(str(path)) or source.endswith(path.as_posix())

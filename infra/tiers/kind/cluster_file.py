@@ -34,7 +34,7 @@ class Mount:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The cluster file.
+    """Return the cluster file.
 
     Raises:
         PlatformError: SETTINGS_UNREADABLE with the place of the mistake.
@@ -52,13 +52,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def node_ports(body: Mapping[str, Any]) -> list[int]:
-    """The ports of this machine that the cluster takes."""
+    """Return the ports of this machine that the cluster takes."""
     mapped = [m for node in body["nodes"] for m in node.get("extraPortMappings") or []]
     return [int(m["hostPort"]) for m in mapped if m.get("hostPort")]
 
 
 def node_image(body: Mapping[str, Any], chosen: str, cgroup: str) -> tuple[str, str]:
-    """The node image to use ('' leaves it to the file and to kind) and a warning ('' for none).
+    """Return the node image to use ('' leaves it to the file and to kind) and a warning ('' for none).
 
     Args:
         chosen: the image of the settings, '' for none.
@@ -80,7 +80,7 @@ def _minor(image: str) -> tuple[int, ...]:
 
 
 def effective(body: Mapping[str, Any], name: str, image: str, mounts: Sequence[Mount]) -> dict[str, Any]:
-    """The configuration for `kind create cluster`: the file with name, image and mounts of this stack."""
+    """Return the configuration for `kind create cluster`: the file with name, image and mounts of this stack."""
     added = [{"hostPath": str(m.host), "containerPath": m.node, "readOnly": m.read_only} for m in mounts]
     ours = {m.node for m in mounts}
     nodes = []
@@ -97,7 +97,7 @@ def fingerprint(body: Mapping[str, Any], image: str) -> str:
 
 
 def text(body: Mapping[str, Any]) -> str:
-    """A configuration as kind reads it."""
+    """Return a configuration as kind reads it."""
     import yaml
 
     return str(yaml.safe_dump(dict(body), sort_keys=False, allow_unicode=True))

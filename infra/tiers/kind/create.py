@@ -130,5 +130,5 @@ def _existing(bundle: str) -> Path:
 
 
 def _words(line: str) -> str:
-    """A line of kind without its drawings."""
+    """Return a line of kind without its drawings."""
     return "".join(c for c in line if c.isascii() and c.isprintable()).strip()

@@ -56,7 +56,7 @@ class Volume:
 
 
 def parse(claims: Sequence[Object]) -> list[Volume]:
-    """The volumes that claims of our storage class stand for."""
+    """Return the volumes that claims of our storage class stand for."""
     found = [
         Volume(metadata(c)["namespace"], metadata(c)["name"], (metadata(c).get("labels") or {}).get(INSTANCE, ""))
         for c in claims
@@ -73,13 +73,13 @@ def remember(cluster: Cluster, found: Sequence[Volume]) -> None:
 
 
 def known(cluster: Cluster) -> list[Volume]:
-    """The volumes that there were when the cluster was last seen."""
+    """Return the volumes that there were when the cluster was last seen."""
     body = (stack.read_json(cluster.home / "volumes.json") or {}).get("volumes") or []
     return [Volume(entry["namespace"], entry["claim"], entry["release"]) for entry in body]
 
 
 def removals(cluster: Cluster, services: Sequence[str]) -> list[Removal]:
-    """The volumes of services (all if none is named) that hold something."""
+    """Return the volumes of services (all if none is named) that hold something."""
     node = next(iter(cluster.nodes()), None)
     found = []
     for volume in known(cluster):
@@ -94,7 +94,7 @@ def removals(cluster: Cluster, services: Sequence[str]) -> list[Removal]:
 
 
 def shared(services: Sequence[str]) -> list[str]:
-    """Services that run and lose their data together with the named ones: the same Service of Kubernetes is both."""
+    """Return running services that lose their data with the named ones, as both are one Kubernetes Service."""
     asked = {cluster_services.places(name) for name in services} - {()}
     return sorted(
         s.name for s in catalog.SERVICES if s.name not in services and cluster_services.places(s.name) in asked
@@ -102,7 +102,7 @@ def shared(services: Sequence[str]) -> list[str]:
 
 
 def _size(cluster: Cluster, node: Node | None, volume: Volume) -> int | None:
-    """Bytes of a volume; None when it is empty or not there."""
+    """Return the bytes of a volume; None when it is empty or not there."""
     if cluster.kept:
         directory = cluster.volumes / volume.directory
         if not directory.is_dir():
@@ -116,7 +116,7 @@ def _size(cluster: Cluster, node: Node | None, volume: Volume) -> int | None:
 
 
 def _measured(directory: Path) -> tuple[int, int]:
-    """Bytes and number of entries below a directory, as far as this user may see."""
+    """Return the bytes and number of entries below a directory, as far as this user may see."""
     size = entries = 0
     for parent, folders, files in os.walk(directory):
         entries += len(folders) + len(files)

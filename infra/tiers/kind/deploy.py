@@ -54,7 +54,7 @@ class Nodes(Hooks):
         return list(self.cluster.record.get("imagesFor") or [])
 
     def _load(self, wanted: Sequence[Wanted]) -> Convoy:
-        """The images of releases, on their way: those that need no other release first."""
+        """Return the images of releases, on their way: those that need no other release first."""
         way = images.supply(self.cluster, self.tools)
         of = way.needed_by(wanted, self.helm)
         every = list(dict.fromkeys(image for found in of.values() for image in found))

@@ -30,13 +30,13 @@ _TRANSIENT = re.compile(
 
 
 def named_in(rendered: str) -> list[str]:
-    """The images that rendered manifests name, each once, in their order."""
+    """Return the images that rendered manifests name, each once, in their order."""
     found = re.findall(r"^[ \t]*(?:- )?image:[ \t]*[\"']?([^\s\"'#]+)", rendered, re.MULTILINE)
     return list(dict.fromkeys(found))
 
 
 def canonical(reference: str) -> str:
-    """An image's full name as nodes list it: `postgres:18.6` is `docker.io/library/postgres:18.6`."""
+    """Return an image's full name as nodes list it: `postgres:18.6` is `docker.io/library/postgres:18.6`."""
     name, at, digest = reference.partition("@")
     first, slash, _ = name.partition("/")
     if not slash:
@@ -65,11 +65,11 @@ class Supply:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
-        """The images of releases, each once."""
+        """Return the images of releases, each once."""
         return list(dict.fromkeys(image for images in self.needed_by(wanted, helm).values() for image in images))
 
     def needed_by(self, wanted: Sequence[Wanted], helm: Helm) -> dict[str, list[str]]:
-        """The images of each release, by rendering those charts that have changed. Raises PlatformError USAGE."""
+        """Find the images of each release by rendering the charts that have changed. Raises PlatformError USAGE."""
         known: dict[str, list[str]] = (stack.read_json(self.memory) or {}).get("needed", {})
         fresh = [w for w in wanted if w.fingerprint not in known]
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -130,7 +130,7 @@ class Supply:
         return sorted(node.id for node in self.nodes)
 
     def _loaded(self) -> dict[str, str]:
-        """Image ids that were loaded into exactly these nodes."""
+        """Return the image ids that were loaded into exactly these nodes."""
         memory = stack.read_json(self.memory) or {}
         found = memory.get("loaded") if memory.get("nodes") == self._node_ids() else None
         return dict(found) if isinstance(found, dict) else {}
@@ -176,7 +176,7 @@ class Load:
 
 
 def rendered(wanted: Wanted, helm: Helm) -> str:
-    """A release's manifests.
+    """Return a release's manifests.
 
     Raises:
         PlatformError: USAGE with the value that its chart refuses or misses; PROGRAM_FAILED.
@@ -224,7 +224,7 @@ def pull(
 
 
 def _short(reference: str) -> str:
-    """The name under which Docker lists an image of its default registry."""
+    """Return the name under which Docker lists an image of its default registry."""
     return reference.removeprefix("docker.io/library/").removeprefix("docker.io/")
 
 

@@ -12,7 +12,7 @@ HERE = ("127.0.0.1", "::1", "0.0.0.0")
 
 
 def leads_to(path: Path, cluster: str) -> bool:
-    """Whether a kubeconfig leads to that kind cluster on this machine."""
+    """Return whether a kubeconfig leads to that kind cluster on this machine."""
     where = address(path)
     return context(path) == f"{CONTEXT_PREFIX}{cluster}" and where is not None and where[0] in HERE
 

@@ -61,7 +61,7 @@ def wait_for_api(cluster: Cluster, timeout: float | None, nodes: Sequence[Node])
 
 
 def works_soon(cluster: Cluster, limit: float) -> bool:
-    """Whether API server and nodes become ready within some seconds."""
+    """Return whether API server and nodes become ready within some seconds."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         link = api.connect(cluster.kubeconfig)
@@ -99,7 +99,7 @@ def tear_down(cluster: Cluster, tools: Tools | None) -> bool:
 
 
 def nodes_ready(link: Api) -> bool:
-    """Whether every node says that it is Ready."""
+    """Return whether every node says that it is Ready."""
     try:
         nodes = link.items("/api/v1/nodes")
     except api.NoAnswer:

@@ -24,7 +24,7 @@ SNAPSHOTTER = "overlayfs"
 
 
 def lanes(sizes: Mapping[str, int], count: int) -> list[list[str]]:
-    """Images in so many groups of about the same size, none of them empty; in a group the order is kept.
+    """Split images into this many non-empty groups of about the same size; the order within a group is kept.
 
     Args:
         sizes: bytes by image.
@@ -82,6 +82,6 @@ def _snapshotter(docker: Docker, node: str) -> str:
 
 
 def named(configuration: str) -> str:
-    """The snapshotter that containerd's configuration names for Kubernetes."""
+    """Return the snapshotter that containerd's configuration names for Kubernetes."""
     found = re.search(r"^\s*snapshotter\s*=\s*[\"']([\w.-]+)[\"']", configuration, re.MULTILINE)
     return found[1] if found else SNAPSHOTTER

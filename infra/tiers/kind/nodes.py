@@ -30,12 +30,12 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether the container runs."""
+        """Return whether the container runs."""
         return self.state == "running"
 
 
 def parse(inspected: Sequence[Mapping[str, Any]]) -> list[Node]:
-    """Nodes from what `docker inspect` says, control plane first."""
+    """Return the nodes from what `docker inspect` says, control plane first."""
     nodes = [_node(entry) for entry in inspected]
     return sorted(nodes, key=lambda n: (n.role != "control-plane", n.name))
 
@@ -79,7 +79,7 @@ class Docker:
         return body
 
     def nodes(self, cluster: str = "") -> list[Node]:
-        """The nodes of a cluster, or of all clusters, stopped ones too. Raises PlatformError UNREACHABLE."""
+        """Return the nodes of a cluster, or of all clusters, stopped ones too. Raises PlatformError UNREACHABLE."""
         label = f"{CLUSTER_LABEL}={cluster}" if cluster else CLUSTER_LABEL
         done = self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}", limit=20, check=False)
         if done.code != 0:
@@ -107,18 +107,18 @@ class Docker:
         return self._run("exec", node, *words, limit=limit, check=check)
 
     def image_ids(self) -> dict[str, str]:
-        """The images of the engine: id by `name:tag`."""
+        """Return the images of the engine: id by `name:tag`."""
         done = self._run("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
         pairs = (line.rsplit(" ", 1) for line in done.out.splitlines() if " " in line)
         return {name: identity for name, identity in pairs if not name.endswith(":<none>")}
 
     def image_id(self, reference: str) -> str:
-        """The id of one image, '' when the engine does not have it."""
+        """Return the id of one image, '' when the engine does not have it."""
         done = self._run("image", "inspect", "--format", "{{.Id}}", reference, check=False)
         return done.out.strip() if done.code == 0 else ""
 
     def image_sizes(self, references: Sequence[str]) -> dict[str, int]:
-        """Bytes of images that the engine has, in the order given; 0 for one that it does not know."""
+        """Return the bytes of images that the engine has, in the order given; 0 for one that it does not know."""
         done = self._run("image", "inspect", "--format", "{{.Size}}", *references, check=False)
         sizes = [int(line) for line in done.out.split()] if done.code == 0 else [0] * len(references)
         return dict(zip(references, sizes, strict=True))
@@ -134,12 +134,12 @@ class Docker:
         return done if done.code else self._run("tag", exact, reference, check=False)
 
     def publisher(self, port: int) -> str:
-        """The container that publishes a port of this machine, '' for none."""
+        """Return the container that publishes a port of this machine, '' for none."""
         done = self._run("ps", "--filter", f"publish={port}", "--format", "{{.Names}}", check=False)
         return done.out.split()[0] if done.code == 0 and done.out.split() else ""
 
     def logs(self, name: str, count: int) -> list[str]:
-        """The last lines of a container's own log."""
+        """Return the last lines of a container's own log."""
         done = self._run("logs", "--tail", str(count), name, check=False)
         text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.out + done.err)
         return [line for line in text.splitlines() if line.strip()][-count:]

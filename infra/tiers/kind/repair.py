@@ -45,7 +45,7 @@ def _say_when_changed(cluster: Cluster) -> None:
 
 
 def _mend(cluster: Cluster, tools: Tools, nodes: Sequence[Node]) -> str:
-    """A cluster whose making was cut short, or whose record is lost: taken as it is if it works, else removed."""
+    """Repair an unfinished cluster, or one whose record is lost: use it if it works, else remove it."""
     _await_other_kind(cluster)
     cluster.remember(name=nodes[0].cluster)
     if not all(n.running for n in nodes):

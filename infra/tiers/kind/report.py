@@ -122,5 +122,5 @@ def mask(context: Context, path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of the report."""
+    """Return the bytes of the report."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and not f.is_symlink())

@@ -35,7 +35,7 @@ class Kind(Tier):
     name = TIER
 
     def available(self) -> Availability:
-        """Whether kind, kubectl, helm and docker are installed; versions and the engine are looked at by preflight."""
+        """Check that kind, kubectl, helm and docker are installed; preflight checks the versions and the engine."""
         absent = kube_tools.missing(self.context.settings) + ([] if shell.find("docker") else ["docker"])
         if absent:
             steps = kube_tools.steps([n for n in absent if n != "docker"])
@@ -87,7 +87,7 @@ class Kind(Tier):
         return Kubectl(self.tools.kubectl.path, self.cluster.kubeconfig)
 
     def running(self) -> bool:
-        """Whether the API server of our cluster listens; quick, no program is asked."""
+        """Return whether the API server of our cluster listens; quick, no program is asked."""
         return self.cluster.listening()
 
     @property
@@ -96,11 +96,11 @@ class Kind(Tier):
         return DeployedServices(self.home)
 
     def shown(self) -> tuple[str, ...]:
-        """The services that are looked at where none is named: those deployed; the core as long as none is."""
+        """Return the services that are looked at where none is named: those deployed; the core as long as none is."""
         return self.deployed.names or CORE
 
     def endpoints(self) -> Endpoints:
-        """The ports of kind/cluster.yaml, whatever the settings say of ports; Grafana has a password of its own."""
+        """Return the ports of kind/cluster.yaml, whatever the settings say; Grafana has a password of its own."""
         built = endpoints.build(self.context.settings, self.shown())
         fixed = {p.setting: p.node_port for p in catalog.CLUSTER_PORTS}
         grafana = built.grafana
@@ -109,11 +109,11 @@ class Kind(Tier):
         return replace(built, ports={**built.ports, **fixed}, grafana=grafana)
 
     def engines(self) -> dict[str, str]:
-        """The charts' own engine, silo, has no gaps worth naming."""
+        """Return no gaps: the charts' own engine, silo, has none worth naming."""
         return {}
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
-        """The services of the named ones' releases with what they need, or core (`obs`: all); and what is there."""
+        """Return the services of the named releases with their needs, or the core (`obs`: all); and those deployed."""
         out = releases.left_out(self.context.settings)
         every = [s for s in catalog.offered(TIER) if s.overlay == catalog.OVERLAY_CORE or (obs and s.name not in out)]
         wanted = [*only] if only else [s.name for s in every]
@@ -124,7 +124,7 @@ class Kind(Tier):
         return tuple(s.name for s in catalog.offered(TIER) if s.name in names)
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
-        """Programs, engine, cgroups, memory, disk, limits of the kernel, ports."""
+        """Check programs, engine, cgroups, memory, disk, kernel limits and ports."""
         instead = "in a cluster this is a chart value (minio: engine=external), see helm/README.md"
         endpoints.refuse_external(self.context.settings, TIER, instead)
         temporal_login.refuse_unusable(self.context.settings)
@@ -158,11 +158,11 @@ class Kind(Tier):
         self.wait(services, None)
 
     def status(self) -> list[ServiceStatus]:
-        """The deployed services as their pods are."""
+        """Return the deployed services as their pods are."""
         return cluster_running.status(self.cluster, self.shown())
 
     def processes(self) -> set[tuple[str, int | None]]:
-        """The services whose pods are ready; what runs in them has no pid here."""
+        """Return the services whose pods are ready; what runs in them has no pid here."""
         found = cluster_running.status(self.cluster, self.shown(), memory=False)
         return {(s.name, None) for s in found if s.state == "ready"}
 
@@ -181,7 +181,7 @@ class Kind(Tier):
         return cluster_running.logs(self.cluster, tuple(services) or self.shown(), tail, follow)
 
     def removals(self, services: Sequence[str]) -> list[Removal]:
-        """The volumes that hold something."""
+        """Return the volumes that hold something."""
         for other in data.shared(services):
             self.context.console.warn(f"{other} is in the same object store: its buckets are removed, too")
         return data.removals(self.cluster, services)
@@ -200,7 +200,7 @@ class Kind(Tier):
         data.unstash(self.cluster, removal, kept)
 
     def require(self) -> Cluster:
-        """The cluster, provided that it runs and that our kubeconfig leads to it: helm and kubectl would follow it.
+        """Return the cluster if it runs and our kubeconfig points to it: helm and kubectl would follow the kubeconfig.
 
         Raises:
             PlatformError: NOT_RUNNING, CONTEXT_REFUSED.

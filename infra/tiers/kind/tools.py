@@ -25,13 +25,13 @@ class Tools:
     shim: Path | None = None
 
     def kind_environment(self, kubeconfig: Path) -> dict[str, str]:
-        """Variables for kind: its kubeconfig, and the PATH with the shim in front."""
+        """Return the variables for kind: its kubeconfig, and the PATH with the shim in front."""
         found = {"KUBECONFIG": str(kubeconfig)}
         return found | ({"PATH": f"{self.shim}{os.pathsep}{os.environ.get('PATH', '')}"} if self.shim else {})
 
 
 def find(settings: Settings, memory: Path) -> Tools:
-    """The three programs; `memory` and errors as for `kube.tools.require`."""
+    """Return the three programs; `memory` and errors as for `kube.tools.require`."""
     found = tools.require([tool.name for tool in catalog.KUBE_TOOLS], settings, memory)
     shim = Path(found["kind"].path).parent / SHIM
     return Tools(found["kind"], found["kubectl"], found["helm"], shim if shim.is_dir() else None)

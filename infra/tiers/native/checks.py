@@ -50,7 +50,7 @@ def disk(home: Path) -> Check:
 
 
 def memory(obs: bool) -> Check:
-    """Memory that is free for use; little memory is a warning, since swap may do."""
+    """Return the memory that is free for use; little memory is a warning, since swap may do."""
     import psutil
 
     free = psutil.virtual_memory().available

@@ -15,7 +15,7 @@ PAUSE = 0.2
 
 
 def lines(directory: Path, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-    """The last lines of each service's log, and on `follow` those that come; never ends then.
+    """Yield the last lines of each service's log, and on `follow` those that come; never ends then.
 
     Args:
         names: services; all that have a log if none is named.

@@ -17,7 +17,7 @@ DIRECTORY = ".venv-mlflow"
 
 
 def python_of(root: Path) -> Path:
-    """The interpreter of the environment."""
+    """Return the interpreter of the environment."""
     return root / DIRECTORY / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
@@ -28,7 +28,7 @@ def stamp(root: Path) -> str:
 
 
 def ready(root: Path) -> bool:
-    """Whether the environment is there and up to date."""
+    """Return whether the environment is there and up to date."""
     try:
         noted = (root / DIRECTORY / "stamp").read_text(encoding="ascii", errors="replace")
     except OSError:

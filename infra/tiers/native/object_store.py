@@ -166,13 +166,13 @@ WEED_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "256MiB"}
 
 
 def _weed_tokens(key: str) -> dict[str, str]:
-    """Keys of the tokens without which volume server and filer refuse requests, all from one key of the stack."""
+    """Derive the token keys that volume server and filer require, all from one key of the stack."""
     names = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
     return {f"WEED_JWT_{n}": hmac.new(key.encode(), n.encode(), hashlib.sha256).hexdigest() for n in names}
 
 
 def directories(program: Program, plan: StorePlan) -> list[Path]:
-    """Directories that must be there before the engine starts."""
+    """Return the directories that must be there before the engine starts."""
     extra = {"versitygw": [plan.cache / "iam", plan.data.with_name(f"{plan.name}-versions")]}
     return [plan.data, plan.cache, *extra.get(program.engine, [])]
 
@@ -191,7 +191,7 @@ LAYOUT: Mapping[str, str] = {"silo": "minio"}
 
 
 def layout(engine: str) -> str:
-    """The name of the on-disk format of an engine."""
+    """Return the name of the on-disk format of an engine."""
     return LAYOUT.get(engine, engine)
 
 
@@ -216,7 +216,7 @@ def check_layout(home: Path, program: Program, setting_origin: str) -> None:
 
 
 def recorded(home: Path) -> str:
-    """The engine that wrote the stores' data, or '' when there is none yet.
+    """Return the engine that wrote the stores' data, or '' when there is none yet.
 
     Raises:
         PlatformError: DATA_INCOMPATIBLE when the note names none; a guess might show empty stores.
@@ -250,7 +250,7 @@ def moving(home: Path) -> Path:
 
 
 def move_to_finish(home: Path) -> str:
-    """The engine of a move whose new data is verified and whose switch was cut short; '' where there is none."""
+    """Return the engine of a move whose new data is verified and whose switch was cut short; '' where there is none."""
     try:
         return (moving(home) / VERIFIED).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -268,7 +268,7 @@ def refuse_unfinished(home: Path) -> None:
 
 
 def signing_key(home: Path) -> str:
-    """The stack's secret for the tokens between the parts of a store; '' before `ensure_signing_key`."""
+    """Return the stack's secret for the tokens between the parts of a store; '' before `ensure_signing_key`."""
     try:
         return (home / "store-key").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

@@ -32,17 +32,17 @@ class Place:
     origin: str
 
     def program(self, name: str) -> Path:
-        """The path of one of PostgreSQL's programs."""
+        """Return the path of one of PostgreSQL's programs."""
         return self.bin / f"{name}{EXE}"
 
     @property
     def initialised(self) -> bool:
-        """Whether the data directory has been made."""
+        """Return whether the data directory has been made."""
         return (self.data / "PG_VERSION").exists()
 
 
 def is_root() -> bool:
-    """Whether PostgreSQL would refuse to run as the present user (POSIX)."""
+    """Return whether PostgreSQL would refuse to run as the present user (POSIX)."""
     return private.is_root()
 
 
@@ -66,12 +66,12 @@ def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Pl
 
 
 def shared_home() -> Path:
-    """The first of SHARED_HOMES whose parent can be written."""
+    """Return the first of SHARED_HOMES whose parent can be written."""
     return next((p for p in SHARED_HOMES if os.access(p.parent, os.W_OK)), SHARED_HOMES[-1])
 
 
 def _trusted(shared: Path) -> Path:
-    """A directory that root shares with PostgreSQL's user, unless somebody else has made it first.
+    """Create a directory that root shares with PostgreSQL's user, unless another user created it first.
 
     Raises:
         PlatformError: STATE_UNSAFE: it, or one on the way to the programs in it, is another user's.
@@ -112,7 +112,7 @@ def os_user(settings: Settings) -> tuple[int, int]:
 
 
 def reachable(path: Path, user: tuple[int, int]) -> bool:
-    """Whether that user may pass through every directory down to `path` (those that exist)."""
+    """Return whether that user may pass through every directory down to `path` (those that exist)."""
     uid, gid = user
     for directory in [path, *path.parents]:
         try:
@@ -167,7 +167,7 @@ def _move_to(data_major: str, major: str) -> tuple[str, ...]:
 
 
 def program_major(place_: Place) -> str:
-    """Major version of the programs, e.g. '18'."""
+    """Return the major version of the programs, e.g. '18'."""
     said = shell.run([str(place_.program("postgres")), "--version"]).out
     found = re.search(r"(\d+)(\.\d+|beta|rc|devel)", said)
     return found.group(1) if found else said.strip()
@@ -243,7 +243,7 @@ def _initialise(place_: Place, home: Path, user: str, password: str) -> None:
 
 
 def initdb_argv(place_: Place, data: Path, user: str, password_file: Path) -> list[str]:
-    """The command that makes a data directory."""
+    """Return the command that makes a data directory."""
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if int(program_major(place_)) >= 17 else ["--no-locale"]
     login = ["-U", user, f"--pwfile={password_file}", "-A", "scram-sha-256"]
     return [str(place_.program("initdb")), "-D", str(data), *login, "-E", "UTF8", *locale, "--data-checksums"]
@@ -271,7 +271,7 @@ def forget_recycled_pid(place_: Place) -> None:
 
 
 def server_argv(place_: Place, port: int, host: str, connections: str) -> list[str]:
-    """The command of the server: TCP on one address, no socket file; fsync and checksums stay on."""
+    """Return the command of the server: TCP on one address, no socket file; fsync and checksums stay on."""
     options = {"listen_addresses": host, "port": str(port), "unix_socket_directories": ""}
     options |= {"max_connections": connections}
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
@@ -279,14 +279,14 @@ def server_argv(place_: Place, port: int, host: str, connections: str) -> list[s
 
 
 def stop_argv(place_: Place, windows: bool) -> list[str] | None:
-    """The command that stops the server where signals do not reach it (Windows); None elsewhere."""
+    """Return the command that stops the server where signals do not reach it (Windows); None elsewhere."""
     if not windows:
         return None
     return [str(place_.program("pg_ctl")), "stop", "-D", str(place_.data), "-m", "fast", "-w"]
 
 
 def sizes(paths: Iterable[Path]) -> int:
-    """Bytes in directories, as far as they can be read."""
+    """Return the bytes in directories, as far as they can be read."""
     total = 0
     for path in paths:
         for directory, _, files in os.walk(path):

@@ -56,20 +56,20 @@ class Builder:
     programs: Programs
 
     def core(self) -> list[Spec]:
-        """PostgreSQL, Redis, Temporal and the two object stores; independent of each other."""
+        """Return PostgreSQL, Redis, Temporal and the two object stores; independent of each other."""
         return [MAKERS[catalog.service(name).program](self, name) for name in CORE]
 
     def data(self, service: str) -> Path:
-        """The data directory of a service."""
+        """Return the data directory of a service."""
         return self.programs.postgres.data if service == "postgres" else self.home / "data" / service
 
     def data_of(self, service: str) -> list[Path]:
-        """Every directory with data of a service."""
+        """Return every directory with data of a service."""
         versions = [self.home / "data" / f"{service}-versions"] if service in stores() else []
         return [self.data(service), *versions]
 
     def log(self, service: str) -> Path:
-        """The log file of a service."""
+        """Return the log file of a service."""
         return self.home / "logs" / f"{service}.log"
 
     def _spec(self, service: str, argv: Sequence[str], cwd: Path, **more: Any) -> Spec:
@@ -80,15 +80,15 @@ class Builder:
         return Spec(name=service, argv=list(argv), cwd=str(cwd), log=str(self.log(service)), **facts)
 
     def question(self, service: str) -> dict[str, Any]:
-        """The probe of a service; PostgreSQL is asked apart from our databases, which are made later."""
+        """Return the probe of a service; PostgreSQL is asked apart from our databases, which are made later."""
         return health.probe(self.endpoints, service, self.programs.postgres.program("psql"), database="postgres")
 
     def run_dir(self, service: str) -> Path:
-        """A working directory of the service's own, by which a lost process is recognised."""
+        """Return a working directory of the service's own, by which a lost process is recognised."""
         return self.home / "run" / service
 
     def postgres(self, service: str = "postgres") -> Spec:
-        """The database server; SIGINT is its fast shutdown."""
+        """Return the database server; SIGINT is its fast shutdown."""
         where = self.programs.postgres
         return self._spec(
             service,
@@ -122,7 +122,7 @@ class Builder:
         return self.home / "redis.conf"
 
     def temporal(self, service: str = "temporal") -> Spec:
-        """The development server with a database file, synchronous=2 (every commit reaches the disk)."""
+        """Return the development server with a database file, synchronous=2 (every commit reaches the disk)."""
         ends = self.endpoints
         ports = ["--port", str(ends.port(service)), "--ui-port", str(ends.port(service, "ui"))]
         metrics = ["--metrics-port", str(self.settings.port(catalog.TEMPORAL_METRICS_PORT.setting))]
@@ -162,19 +162,19 @@ class Builder:
         )
 
     def store(self, service: str) -> Spec:
-        """One object store; 15 s of grace, since versitygw waits for requests that are under way."""
+        """Return one object store; 15 s of grace, since versitygw waits for requests that are under way."""
         command = object_store.command(self.programs.store, self.store_plan(service))
         return self._spec(service, command.argv, self.run_dir(service), env=command.env, grace=15.0)
 
     def directories(self, service: str) -> list[Path]:
-        """Directories that a service expects to find."""
+        """Return the directories that a service expects to find."""
         common = [self.run_dir(service), self.log(service).parent]
         if service in stores():
             return [*common, *object_store.directories(self.programs.store, self.store_plan(service))]
         return common if service == "postgres" else [*common, self.data(service)]
 
     def mlflow(self, python: Path) -> Spec:
-        """MLflow: tables in a schema of its own, artifacts in the results store."""
+        """Return MLflow: tables in a schema of its own, artifacts in the results store."""
         ends = self.endpoints
         store = f"{ends.database_url('platform')}?options=-csearch_path%3D{catalog.MLFLOW_SCHEMA}"
         env = {
@@ -196,7 +196,7 @@ class Builder:
         return self._spec("mlflow", [str(python), str(MLFLOW_SERVER)], self.run_dir("mlflow"), env=env)
 
     def prometheus(self, program: Program) -> Spec:
-        """Prometheus, scraping what this tier's services expose."""
+        """Return Prometheus, scraping what this tier's services expose."""
         data = self.data("prometheus")
         address = self.endpoints.address("prometheus")
         flags = [f"--config.file={self.prometheus_config}", f"--storage.tsdb.path={data}"]
@@ -209,7 +209,7 @@ class Builder:
         return self.home / "prometheus.yml"
 
     def claims(self, services: Sequence[str]) -> list[Claim]:
-        """The ports that these services are going to listen on."""
+        """Return the ports that these services are going to listen on."""
         claims = [Claim(s, p.setting, self.endpoints.ports[p.setting]) for s in services for p in self._listens(s)]
         if "temporal" in services:
             metrics = catalog.TEMPORAL_METRICS_PORT
@@ -244,7 +244,7 @@ OVERLAY = ("mlflow", "prometheus")
 
 
 def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) -> str:
-    """The scrape configuration: Prometheus itself, Temporal, and object stores that expose metrics."""
+    """Return the scrape configuration: Prometheus itself, Temporal, and object stores that expose metrics."""
     targets = {"prometheus": endpoints.address("prometheus"), "temporal": f"{endpoints.host}:{metrics_port}"}
     lines = ["global: {scrape_interval: 15s}", "scrape_configs:"]
     for name, target in targets.items():
@@ -257,5 +257,5 @@ def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) 
 
 
 def stores() -> tuple[str, ...]:
-    """The object stores."""
+    """Return the object stores."""
     return tuple(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN)

@@ -12,7 +12,7 @@ from infra.waiting import Item
 
 
 def item(spec: Spec, state: State | None) -> Item:
-    """A service as a wait sees it; notes that were made of another specification are none."""
+    """Return a service as a wait sees it; notes that were made of another specification are none."""
     name, needs, budget, log = spec.name, tuple(spec.needs), spec.budget, Path(spec.log)
     if state is None or state.fingerprint != spec.fingerprint:
         return Item(name, "waiting", "for the supervisor", needs, budget, log=log)
@@ -22,7 +22,7 @@ def item(spec: Spec, state: State | None) -> Item:
 
 
 def service(spec: Spec, state: State | None, supervised: bool) -> ServiceStatus:
-    """A service for people, without its memory; `supervised`: whether the supervisor runs."""
+    """Return a service for people, without its memory; `supervised`: whether the supervisor runs."""
     live = state.identity.process() if state and state.identity else None
     if state is None or (live is None and state.state in ("ready", "starting")):
         return ServiceStatus(spec.name, "stopped", log=spec.log)

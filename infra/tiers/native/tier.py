@@ -36,7 +36,7 @@ class Native(Tier):
     temporal_storage = TemporalStorage.FILE
 
     def available(self) -> Availability:
-        """Whether every program is there."""
+        """Return whether every program is there."""
         try:
             services.programs(self.context.settings, self.home, self.context.stack.name)
         except PlatformError as error:
@@ -50,12 +50,12 @@ class Native(Tier):
         return Builder(self.context.settings, self.endpoints(), self.home, found)
 
     def running(self) -> bool:
-        """Whether a supervisor, or a service that lost its supervisor, runs."""
+        """Return whether a supervisor, or a service that lost its supervisor, runs."""
         home = self._mended()
         return supervise.running(home) or bool(supervise.survivors(home))
 
     def _mended(self) -> Path:
-        """The home, with the list of wanted services readable."""
+        """Return the home, with the list of wanted services readable."""
         home = self.home
         if supervise.wish(home) is None and (home / supervise.DESIRED).exists():
             supervise.mend(home, self.builder.core())
@@ -67,12 +67,12 @@ class Native(Tier):
         return endpoints.build(self.context.settings, wanted or services.CORE)
 
     def engines(self) -> dict[str, str]:
-        """The program behind each service that could be another."""
+        """Return the program behind each service that could be another."""
         store = self.builder.programs.store.engine
         return dict.fromkeys(services.stores(), store)
 
     def programs(self) -> dict[str, str]:
-        """The servers: which program, its version, and where it was found."""
+        """Return the servers: which program, its version, and where it was found."""
         settings, recorded = self.context.settings, object_store.recorded(self.home)
 
         def told(server: providers.Server) -> str:
@@ -81,7 +81,7 @@ class Native(Tier):
         return {server.title: told(server) for server in providers.SERVERS.values()}
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
-        """The named services and what they need, or else the core (and on `obs` the overlay); and what runs now."""
+        """Return the named services and what they need, else the core (with `obs` the overlay); and what runs now."""
         lacking = () if providers.prometheus(self.context.settings) else ("prometheus",)
         overlay = [name for name in services.OVERLAY if name not in lacking]
         wanted = set(catalog.with_needs(only)) if only else {*services.CORE, *(overlay if obs else ())}
@@ -89,7 +89,7 @@ class Native(Tier):
         return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted)
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
-        """Programs, data version, ports, disk and memory."""
+        """Check programs, data version, ports, disk and memory."""
         endpoints.refuse_external(self.context.settings, NAME, "remove that setting to use the stores on this machine")
         builder = self.builder
         postgres.check_version(builder.programs.postgres, builder.programs.found["postgres"])
@@ -103,7 +103,7 @@ class Native(Tier):
         return [*found, checks.disk(self.context.stack.home), checks.memory("mlflow" in names)]
 
     def _claims(self, home: Path, builder: Builder, names: Sequence[str]) -> list[ports.Claim]:
-        """The ports that are wanted and that our own services do not hold already."""
+        """Return the ports that are wanted and that our own services do not hold already."""
         alive = {s.name: s for s in supervise.survivors(home)}
         argv = {s.name: s.argv for s in supervise.desired(home)}
         moving = {s.name for s in builder.core() if s.name in alive and argv.get(s.name) != s.argv}
@@ -192,7 +192,7 @@ class Native(Tier):
         self.wait((), None)
 
     def status(self) -> list[ServiceStatus]:
-        """The wanted services with what their processes say."""
+        """Return the wanted services with what their processes say."""
         builder, engines, found = self.builder, self.engines(), []
         for spec, state, seen in self._seen():
             moved = _moved(builder, spec) if seen.state == "ready" else ""
@@ -201,22 +201,22 @@ class Native(Tier):
         return found
 
     def processes(self) -> set[tuple[str, int | None]]:
-        """The ready services with their pids."""
+        """Return the ready services with their pids."""
         return {(seen.name, seen.pid) for _, _, seen in self._seen() if seen.state == "ready"}
 
     def _seen(self) -> list[tuple[supervise.Spec, supervise.State | None, ServiceStatus]]:
-        """Each wanted service: what is asked for, what the supervisor noted, and what that means now."""
+        """Return each wanted service: what is asked for, what the supervisor noted, and what that means now."""
         home = self.home
         states, supervised = supervise.known(home), supervise.running(home)
         known = [(spec, states.get(spec.name)) for spec in supervise.desired(home)]
         return [(spec, state, native_status.service(spec, state, supervised)) for spec, state in known]
 
     def logs(self, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-        """Lines of the services' log files."""
+        """Return the lines of the services' log files."""
         return native_logs.lines(self.home / "logs", names, tail, follow)
 
     def removals(self, names: Sequence[str]) -> list[Removal]:
-        """The data directories, with their sizes."""
+        """Return the data directories, with their sizes."""
         builder = self.builder
         known = [s.name for s in catalog.offered(NAME)]
         found = [(name, path) for name in known if not names or name in names for path in builder.data_of(name)]

@@ -17,7 +17,7 @@ STORES = frozenset(s.name for s in catalog.SERVICES if s.login == catalog.STORE_
 
 
 def directory(removal: Removal) -> Path:
-    """The directory of a removal. Raises ValueError for a volume, which this tier has none of."""
+    """Return the directory of a removal. Raises ValueError for a volume, which this tier has none of."""
     if removal.path is None:
         raise ValueError(f"{removal.place} is not a directory")
     return removal.path
@@ -81,7 +81,7 @@ def unstash(home: Path, removal: Removal, kept: Path) -> None:
 
 
 def _engine(home: Path, removal: Removal, kept: Path) -> str:
-    """The engine that wrote what is kept ('' when that does not matter)."""
+    """Return the engine that wrote what is kept ('' when that does not matter)."""
     note = kept / ENGINE
     if removal.service not in STORES or not note.is_file():
         return ""
