@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 GAP = "  "
@@ -14,6 +13,8 @@ def width(text: str) -> int:
     """Return how many cells of a terminal a text takes: two for a wide character of East Asia, none for a mark."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

@@ -16,6 +16,7 @@ from invoke.parser import Parser, ParserContext
 
 from infra.console import Console
 from infra.errors import PlatformError
+from infra.tasks.command import documentation
 
 _CREATE = "snapshot.create"
 
@@ -190,5 +191,5 @@ def _named_snapshot(words: list[str]) -> bool:
 def _namespace(module: ModuleType, tasks: tuple[invoke.Task[Any], ...] = ()) -> invoke.Collection:
     name = module.__name__.rsplit(".", 1)[-1]
     collection = invoke.Collection(name, *(tasks or module.TASKS))
-    collection.__doc__ = (module.__doc__ or "").strip().splitlines()[0]
+    collection.__doc__ = documentation(module).strip().splitlines()[0]
     return collection

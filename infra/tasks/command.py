@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import invoke
@@ -79,7 +82,7 @@ def command(
             if code:
                 raise invoke.Exit(code=code)
 
-        task.__name__, task.__doc__ = body.__name__, body.__doc__
+        task.__name__, task.__doc__ = body.__name__, documentation(body)
         signature = _signature(body, iterable, tier == ANY)
         task.__signature__ = signature  # type: ignore[attr-defined]
         texts = {
@@ -106,6 +109,16 @@ def _signature(body: Callable[..., Any], iterable: tuple[str, ...], any_tier: bo
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
     # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
     return inspect.Signature([context, *required, *common[:2], *repeated, *optional, *common[2:]])
+
+
+def documentation(what: Callable[..., Any] | ModuleType) -> str:
+    """Return a docstring, which is the help of a task; from the source where PYTHONOPTIMIZE=2 leaves it out."""
+    if what.__doc__ or sys.flags.optimize < 2:
+        return what.__doc__ or ""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(what)))
+    node = tree if isinstance(what, ModuleType) else tree.body[0]
+    assert isinstance(node, ast.Module | ast.FunctionDef)
+    return ast.get_docstring(node) or ""
 
 
 def _flag(name: str) -> str:

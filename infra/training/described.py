@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infra.training.report import as_json
-
 if TYPE_CHECKING:
     from infra.training.jobs import Job
 
@@ -34,4 +32,6 @@ def described(job: Job) -> dict[str, object]:
 
 
 def _share(value: float | None) -> float | str | None:
+    from infra.training.report import as_json
+
     return None if value is None else as_json({"": value})[""]

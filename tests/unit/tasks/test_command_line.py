@@ -46,6 +46,8 @@ LIST_LOADS = {
         "infra.errors",
         "infra.columns",
         "infra.console",
+        "infra.columns",
+        "infra.terminal",
         "infra.context",
         "infra.terminal",
         "infra.training",
@@ -117,6 +119,18 @@ def test_exactly_one_object_on_stdout(results: Results, call: str) -> None:
 def test_help_of_a_task_shows_its_example_and_explains_its_options(results: Results) -> None:
     assert "Example: invoke up" in results["help"].stdout
     assert re.search(r"--obs +also start MLflow", results["help"].stdout)
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error", "PYTHONSAFEPATH=1", "PYTHONPATH=/no/such/place"]
+)
+def test_variables_that_change_python_change_no_task(results: Results, home: Path, variable: str) -> None:
+    name, _, value = variable.partition("=")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
+    env |= {"PLATFORM_STATE_DIR": str(home), "PYTHONUTF8": "1", name: value}
+    command = [sys.executable, "-m", "invoke", *CALLS["help"]]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stdout) == (0, results["help"].stdout), done.stderr
 
 
 def test_completion_knows_the_options_of_a_task(results: Results) -> None:
