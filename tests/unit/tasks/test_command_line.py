@@ -42,25 +42,18 @@ LIST_LOADS = {
     *(
         "__future__",
         "infra",
-        "unicodedata",
         "infra.errors",
-        "infra.columns",
         "infra.console",
         "infra.columns",
-        "infra.terminal",
         "infra.context",
         "infra.terminal",
         "infra.training",
         "infra.training.described",
-        "infra.training.report",
     ),
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
-    *(
-        f"infra.tasks.{name}"
-        for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "snapshot", "train")
-    ),
-    *(f"infra.tasks.{name}" for name in ("train_order", "train_show", "train_watch", "trash", "verbs")),
+    *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "snapshot")),
+    *(f"infra.tasks.{name}" for name in ("train", "train_order", "train_show", "train_watch", "trash", "verbs")),
 }
 """What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""
 
