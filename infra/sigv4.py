@@ -57,9 +57,25 @@ class Store:
         try:
             connection.request(method, encoded, body=body, headers=headers)
             answer = connection.getresponse()
-            return Reply(answer.status, answer.read())
+            return Reply(answer.status, limited(answer))
         finally:
             connection.close()
+
+
+LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer that is read into memory; a page of a listing with 1,000 keys has less than 3 MB."""
+
+
+def limited(answer: http.client.HTTPResponse) -> bytes:
+    """The body of an answer that has to fit into memory.
+
+    Raises:
+        http.client.HTTPException: it is longer than LARGEST_ANSWER.
+    """
+    body = answer.read(LARGEST_ANSWER + 1)
+    if len(body) > LARGEST_ANSWER:
+        raise http.client.HTTPException(f"an answer of more than {LARGEST_ANSWER >> 20} MB")
+    return body
 
 
 def bucket_body(region: str) -> bytes:

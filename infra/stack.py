@@ -121,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; None when the file is missing, unreadable or no object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -29,6 +29,9 @@ LOCKS = {"platform": ("platform",), "dev": ("dev", "platform")}
 
 OLDEST = (3, 11)
 TAIL = 12
+WHEELS = ("--only-binary", ":all:")
+"""What has no wheel for a system is not built there: a build runs the package's own code, with tools not locked."""
+
 # Settings of pip that would put packages elsewhere, or add requirements without hashes.
 _PIP_STRAYS = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "PIP_EDITABLE")
 _PIP_CALM = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1"}
@@ -210,14 +213,14 @@ def _with_uv(env: Environment, lock: str) -> Iterator[list[str]]:
     if not version_of(env.python):
         yield [uv, "venv", "--quiet", "--allow-existing", "--python", _base_python(), str(env.home)]
     target = ["--python", str(env.python)]
-    yield [uv, "pip", "install", "--quiet", "--require-hashes", *target, "-r", str(env.requirements(lock))]
+    yield [uv, "pip", "install", "--quiet", "--require-hashes", *WHEELS, *target, "-r", str(env.requirements(lock))]
 
 
 def _with_pip(env: Environment, lock: str) -> Iterator[list[str]]:
     if not _works([str(env.python), "-m", "pip", "--version"]):
         _need_ensurepip()
         yield [_base_python(), "-m", "venv", str(env.home)]
-    pip = [str(env.python), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    pip = [str(env.python), "-m", "pip", "install", "--quiet", "--require-hashes", *WHEELS]
     yield [*pip, "-r", str(env.requirements(lock))]
 
 

@@ -25,6 +25,8 @@ from infra.errors import PlatformError
 from infra.locks import try_lock
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 256 << 20
+"""Bytes; one of 100,000 tables has about 30 MB."""
 LOCK = ".lock"
 SIGNATURE = "signature"
 """A file beside the manifest, which earlier versions of this tool do not look at."""
@@ -243,7 +245,7 @@ def load(path: Path) -> Backup:
         return _parsed(path, body)
     except FileNotFoundError:
         problem = "it has no manifest: not a complete backup"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"not a complete backup: its manifest cannot be read ({type(error).__name__})"
     return Backup(path, "", sequence, created, problem=problem)
 
@@ -314,6 +316,8 @@ def _points_out(path: str) -> bool:
 def _read_private(path: Path) -> str:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(descriptor, encoding="utf-8") as file:
+        if os.fstat(descriptor).st_size > LARGEST_MANIFEST:
+            raise ValueError("larger than any manifest")
         return file.read()
 
 

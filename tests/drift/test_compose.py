@@ -289,3 +289,11 @@ def test_only_the_consoles_and_named_pages_may_call_the_stores() -> None:
         assert value.endswith("${PLATFORM_S3_ORIGINS:+,}${PLATFORM_S3_ORIGINS:-}")
         assert "*" not in value
         assert " " not in value
+
+
+def test_databases_without_a_login_are_published_only_where_that_is_asked_for() -> None:
+    inner = ("clearml-elasticsearch", "clearml-mongo", "clearml-redis")
+    assert not [name for name in inner if files.everything()[name].get("ports")]
+    asked = files.combined((files.CORE, files.OBS, "docker-compose.clearml-ports.yml"))
+    mapped = {v: (a, d) for name in inner for a, v, d, _ in files.published(asked[name])}
+    assert mapped == {p.setting: ("127.0.0.1", str(p.default)) for p in catalog.CLEARML_PORTS}

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
+import http.client
 import socket
+import threading
 from typing import Any
 from urllib.parse import quote
 
@@ -123,3 +126,25 @@ def test_only_another_region_is_named_when_a_bucket_is_made() -> None:
 def test_a_certificate_that_is_not_trusted_is_refused() -> None:
     with serving(lambda link: link.sendall(b"HTTP/1.1 200 OK\r\n\r\n")) as port, pytest.raises(OSError, match="SSL"):
         Store("127.0.0.1", port, "k", "s", secure=True).request("GET", "/")
+
+
+def test_an_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of somebody else once filled the memory."""
+    monkeypatch.setattr(sigv4, "LARGEST_ANSWER", 1000)
+
+    def serve(listener: socket.socket) -> None:
+        link, _ = listener.accept()
+        with link, contextlib.suppress(OSError):
+            link.recv(65536)
+            link.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while True:
+                link.sendall(bytes(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        store = sigv4.Store("127.0.0.1", listener.getsockname()[1], "minioadmin", "minioadmin")
+        with pytest.raises(http.client.HTTPException, match="more than"):
+            store.request("GET", "/")
+        thread.join(10)
+    assert not thread.is_alive()

@@ -219,10 +219,10 @@ def _same_object(item: Item, copy: _Copy, status: int, headers: Mapping[str, str
 def _body(got: http.client.HTTPResponse, copy: _Copy, size: int) -> None:
     small = size <= PART
     if size - copy.done <= CHUNK:
-        copy.take(got.read(), small)
+        copy.take(got.read(size - copy.done + 1), small)
     else:
         buffer = memoryview(bytearray(CHUNK))
-        while count := got.readinto(buffer):
+        while copy.done <= size and (count := got.readinto(buffer)):
             copy.take(buffer[:count], small)
     if copy.done < size:
         raise http.client.IncompleteRead(b"", size - copy.done)

@@ -15,7 +15,7 @@ from typing import Protocol
 from infra.data.objects import sign, xml
 from infra.data.objects.login import Login
 from infra.errors import PlatformError
-from infra.sigv4 import connect, host_header
+from infra.sigv4 import connect, host_header, limited
 
 CONNECT_LIMIT = 5.0
 READ_LIMIT = 10.0
@@ -115,7 +115,7 @@ class Link:
             if not isinstance(body, bytes):
                 body.seek(0)
             with self.answer(method, bucket, key, query, headers, body, digest, length) as got:
-                return Reply(got.status, lower(got), got.read())
+                return Reply(got.status, lower(got), limited(got))
 
         return self.patiently(once)
 
@@ -166,7 +166,7 @@ class Link:
             link.request(method, f"{path}?{asked}" if asked else path, body=body or None, headers=sent)
             got = link.getresponse()
             if got.status >= 300:
-                raise self._refused(got.status, got.read())
+                raise self._refused(got.status, limited(got))
             yield got
             whole = got.isclosed()
         except TimeoutError as error:

@@ -108,7 +108,7 @@ def reading(backup: store.Backup) -> Iterator[Record]:
         for number, line in enumerate(file, 1):
             try:
                 yield _checked(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise store.damaged(backup, MANIFEST, f"cannot be read in line {number}") from error
 
 
@@ -161,7 +161,7 @@ class Earlier:
         line = self.file.readline()
         try:
             return (_checked(json.loads(line)), line) if line.endswith("\n") else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None  # the last line of a run that was killed, or damage: from here on nothing is reused
 
 

@@ -52,7 +52,7 @@ def ensure(root: Path, console: Console) -> Path:
         if uv
         else [sys.executable, "-m", "venv", "--clear"]
     )
-    lock = ["--no-deps", "--require-hashes", "-r", str(root / REQUIREMENTS)]
+    lock = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(root / REQUIREMENTS)]
     python = str(python_of(root))
     pip = (
         [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]

@@ -91,3 +91,25 @@ def test_a_damaged_key_is_said(tmp_path: Path, home: Path) -> None:
     with pytest.raises(PlatformError, match="damaged"):
         made(tmp_path / "backups", home)
     assert list((tmp_path / "backups").iterdir()) == []
+
+
+# --- a manifest that is not one
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000], ids=["lists", "objects"])
+def test_a_manifest_nested_without_end_is_a_broken_backup_and_the_others_are_listed(
+    tmp_path: Path, home: Path, text: str
+) -> None:
+    whole, odd = (made(tmp_path / "backups", home) for _ in range(2))
+    (odd / store.MANIFEST).write_text(text)
+    found = {b.path: b.problem for b in store.catalogue(tmp_path / "backups", "db")}
+    assert found[whole] == ""
+    assert "cannot be read" in found[odd]
+    assert store.next_sequence(tmp_path / "backups") == 3
+
+
+def test_a_manifest_of_no_size_that_one_has_is_not_read(tmp_path: Path, home: Path) -> None:
+    path = made(tmp_path / "backups", home)
+    with (path / store.MANIFEST).open("r+b") as file:
+        file.truncate(store.LARGEST_MANIFEST + 1)
+    assert "cannot be read" in store.load(path).problem
