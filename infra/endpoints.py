@@ -130,7 +130,7 @@ def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str,
         redis_password=settings.text("REDIS_PASSWORD"),
         temporal_namespace=settings.text("TEMPORAL_NAMESPACE"),
         services=services,
-        backends=_backends(settings.text("OBSERVABILITY_BACKENDS"), services),
+        backends=_backends(settings.words("OBSERVABILITY_BACKENDS"), services),
         grafana=Login(settings.text("GRAFANA_ADMIN_USER"), settings.text("GRAFANA_ADMIN_PASSWORD")),
         elsewhere=elsewhere or {},
     )
@@ -176,10 +176,8 @@ def _place(settings: Settings, prefix: str) -> Place:
     return Place(url, Login(user, password), settings.text("S3_REGION"))
 
 
-def _backends(chosen: str, services: tuple[str, ...]) -> tuple[str, ...]:
-    if chosen:
-        return tuple(w.strip() for w in chosen.split(",") if w.strip())
-    return ("database", *(name for name in ("mlflow", "clearml") if name in services))
+def _backends(chosen: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, ...]:
+    return chosen or ("database", *(name for name in ("mlflow", "clearml") if name in services))
 
 
 def contract(endpoints: Endpoints) -> dict[str, str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra import references
+
 HUB = "registry-1.docker.io"
 ACCEPT = ", ".join(
     (
@@ -59,15 +61,10 @@ class Finding:
 
 
 def parse(reference: str) -> Reference:
-    """Split a reference as Docker does: no host means Docker Hub, no tag `latest`, a digest wins over a tag."""
-    name, _, digest = reference.partition("@")
-    first, slash, rest = name.partition("/")
-    named = bool(slash) and ("." in first or ":" in first or first == "localhost")
-    host, path = (first, rest) if named else (HUB, name)
-    path, _, tag = path.partition(":")
-    if host in ("docker.io", "index.docker.io", HUB):
-        host, path = HUB, path if "/" in path else f"library/{path}"
-    return Reference(host, path, digest or tag or "latest")
+    """What to ask of which registry; a digest wins over a tag."""
+    found = references.parse(reference)
+    host = HUB if found.host == references.HUB else found.host
+    return Reference(host, found.repository, found.digest or found.tag)
 
 
 def look_up(

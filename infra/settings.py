@@ -48,6 +48,10 @@ class Settings:
         """Return the value as text."""
         return self.values[name].text
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """Return the value of a setting that lists words with commas between; () where it is empty."""
+        return words(self.text(name))
+
     def port(self, name: str) -> int:
         """Return the value of a port setting."""
         return int(self.values[name].text)
@@ -64,12 +68,17 @@ class Settings:
 
     def origins(self) -> tuple[str, ...]:
         """Return the web pages that may use the object stores, e.g. http://127.0.0.1:8888."""
-        return tuple(o for word in self.text("PLATFORM_S3_ORIGINS").split(",") if (o := word.strip().rstrip("/")))
+        return tuple(word.rstrip("/") for word in self.words("PLATFORM_S3_ORIGINS"))
 
     def secrets(self) -> tuple[str, ...]:
         """Return the values that must not be shown: passwords that are not empty."""
         named = (n for n, s in catalog.SETTINGS.items() if s.kind == "secret")
         return tuple(sorted({self.text(n) for n in named} - {""}, key=len, reverse=True))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a text at its commas; blanks around them and empty ones are dropped."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def load(
@@ -222,11 +231,11 @@ def _problem(setting: catalog.Setting, text: str) -> str:
     if setting.kind == "choice":
         return "" if text in ("", *setting.choices) else f"must be one of: {', '.join(setting.choices)}"
     if setting.kind == "list":
-        unknown = [w for w in text.split(",") if w.strip() not in ("", *setting.choices)]
-        return f"contains {unknown[0].strip()!r}; allowed: {', '.join(setting.choices)}" if unknown else ""
+        unknown = [word for word in words(text) if word not in setting.choices]
+        return f"contains {unknown[0]!r}; allowed: {', '.join(setting.choices)}" if unknown else ""
     if setting.kind == "origins":
-        wrong = [w for w in text.split(",") if w.strip() and not (_is_address(w.strip()) and "*" not in w)]
-        return f"names {wrong[0].strip()!r}: http:// or https://, a host, perhaps a port, nothing else" if wrong else ""
+        wrong = [word for word in words(text) if not (_is_address(word) and "*" not in word)]
+        return f"names {wrong[0]!r}: http:// or https://, a host, perhaps a port, nothing else" if wrong else ""
     return _text_problem(setting, text)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, docker_engine, shell
+from infra import catalog, docker_engine, pull, shell
 from infra.console import Console
 from infra.errors import PlatformError
 from infra.locks import try_lock
@@ -68,12 +68,13 @@ def build(settings: Settings, console: Console) -> list[Image]:
     """Build both images.
 
     Raises:
-        PlatformError: no engine, no base image, no packages (PROGRAM_FAILED, PROGRAM_MISSING), or a build that failed.
+        PlatformError: no engine; no base image (IMAGE_UNAVAILABLE, REGISTRY_UNREACHABLE); no packages
+            (PROGRAM_MISSING); a base that cannot be used, or a build that failed (PROGRAM_FAILED).
     """
     engine = docker_engine.find()
     client = docker_engine.client(engine, LIMIT)
     with alone(settings.root, console):
-        base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, console)
+        base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, settings, console)
         packages(settings.root, base, console)
         return [_built(client, settings.root, name, tag, base, console) for name, tag in references(settings).items()]
 
@@ -89,14 +90,14 @@ def alone(root: Path, console: Console) -> Iterator[None]:
         yield
 
 
-def _base(client: Any, reference: str, console: Console) -> Base:
+def _base(client: Any, reference: str, settings: Settings, console: Console) -> Base:
     """Fetch the base image where it is not there, and ask it which Python it has."""
     import docker
 
     try:
         if not client.images(name=reference):
-            console.say(f"  fetching {reference}")
-            client.pull(reference)
+            mirrors = settings.words("PLATFORM_IMAGE_MIRRORS")
+            pull.pull(lambda: client, [reference], mirrors, console, settings={reference: "PYTHON_IMAGE"})
         python, machine = _said(client, reference, ["python3", "-c", _QUESTION]).split()
     except (docker.errors.APIError, ValueError) as error:
         raise PlatformError(

@@ -140,8 +140,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), profi
 
 def left_out(settings: Settings) -> set[str]:
     """What the user does not want with observability."""
-    text = settings.text("PLATFORM_LEAVE_OUT") if "PLATFORM_LEAVE_OUT" in settings.values else ""
-    return {word.strip() for word in text.split(",")} - {""}
+    return set(settings.words("PLATFORM_LEAVE_OUT"))
 
 
 def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
@@ -152,8 +151,8 @@ def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
 
 def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str, Any]:
     """Where trainings in the cluster are tracked: as `.env` says it of those outside."""
-    named = [w.strip() for w in settings.text("OBSERVABILITY_BACKENDS").split(",") if w.strip()]
-    found = named or ["database", *(["mlflow"] if "mlflow" in services else [])]
+    named = settings.words("OBSERVABILITY_BACKENDS")
+    found = list(named) or ["database", *(["mlflow"] if "mlflow" in services else [])]
     return {"observabilityBackends": found} if release == "platform" else {}
 
 

@@ -296,4 +296,6 @@ def _asked(question: str) -> bool:
 
 def words(values: list[str]) -> tuple[str, ...]:
     """Return the names from a repeatable option, each of which may hold several with commas between."""
-    return tuple(w.strip() for value in values for w in value.split(",") if w.strip())
+    from infra import settings
+
+    return tuple(word for value in values for word in settings.words(value))

@@ -49,7 +49,7 @@ def pull(context: Context, obs: bool = False, clearml: bool = False) -> Answer:
     Example: invoke images.pull --obs
     """
     from infra import docker_engine
-    from infra.tiers.compose import pull as compose_pull
+    from infra import pull as image_pull
 
     engine = docker_engine.find()
     local = _local(engine)
@@ -57,7 +57,7 @@ def pull(context: Context, obs: bool = False, clearml: bool = False) -> Answer:
     absent = _absent(wanted, local)
     mirrors = _mirrors(context)
     if absent:
-        compose_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, context.console)
+        image_pull.pull(lambda: docker_engine.client(engine), absent, mirrors, context.console)
     lines = (f"{len(absent)} pulled, {len(wanted) - len(absent)} were already present",)
     return Answer({"pulled": absent, "present": [r for r in wanted if r not in absent]}, lines=lines)
 
@@ -228,7 +228,7 @@ def _wanted(context: Context, local: set[str], obs: bool, clearml: bool) -> list
 
 
 def _mirrors(context: Context) -> tuple[str, ...]:
-    return tuple(w.strip() for w in context.settings.text("PLATFORM_IMAGE_MIRRORS").split(",") if w.strip())
+    return context.settings.words("PLATFORM_IMAGE_MIRRORS")
 
 
 def _asked(context: Context, references: Sequence[str]) -> list[registry.Finding]:
@@ -264,15 +264,15 @@ def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Findin
 def _local(engine: Engine) -> set[str]:
     """What the engine has, as name:tag and name@digest."""
     from infra import docker_engine
-    from infra.tiers.compose import pull as compose_pull
+    from infra import pull as image_pull
 
-    return set(compose_pull.tags(docker_engine.ask(engine.place, "/images/json")))
+    return set(image_pull.tags(docker_engine.ask(engine.place, "/images/json")))
 
 
 def _absent(references: Sequence[str], local: set[str]) -> list[str]:
-    from infra.tiers.compose import pull as compose_pull
+    from infra import pull as image_pull
 
-    return compose_pull.missing(references, dict.fromkeys(local, ""))
+    return image_pull.missing(references, dict.fromkeys(local, ""))
 
 
 def _local_or_none() -> set[str] | None:

@@ -127,9 +127,9 @@ def _where(ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, 
 
 def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     """What the tier and its engines lack, and on containers what the user has left out."""
-    out = tier.context.settings.text("PLATFORM_LEAVE_OUT") if tier.from_images else ""
+    out = tier.context.settings.words("PLATFORM_LEAVE_OUT") if tier.from_images else ()
     reason = f"left out by PLATFORM_LEAVE_OUT ({tier.context.settings.origin('PLATFORM_LEAVE_OUT')})"
-    chosen = [catalog.Gap(tier.name, name.strip(), reason) for name in out.split(",") if name.strip()]
+    chosen = [catalog.Gap(tier.name, name, reason) for name in out]
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]
 
 

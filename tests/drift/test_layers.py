@@ -16,8 +16,8 @@ from tests.drift.repo import imports, modules
 LAYERS = (
     *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
     *("catalog", "settings", "shell", "pipes", "stack", "docker_engine", "dashboards"),
-    *("images", "registry", "image_archive"),
-    *("endpoints", "console", "context", "waiting"),
+    *("references", "images", "registry", "image_archive"),
+    *("endpoints", "console", "context", "waiting", "pull"),
     *("probes", "health"),
     "supervision",
     "kube",

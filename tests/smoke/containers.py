@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra import catalog, docker_engine, settings, stack
+from infra import pull as image_pull
 from infra.console import Console
 from infra.context import Context
-from infra.tiers.compose import pull as compose_pull
 from infra.tiers.compose.session import Session
 from infra.tiers.compose.state import PROJECT_LABEL
 
@@ -53,7 +53,7 @@ def without_image(env: Mapping[str, str]) -> list[str]:
     seen = session(env)
     names = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
     parts = [part for name in names for part in seen.model.of(name)]
-    absent = set(compose_pull.missing([p.image for p in parts], seen.images()))
+    absent = set(image_pull.missing([p.image for p in parts], seen.images()))
     found = [p.name if p.name in ("alloy", *_EXPORTERS) else p.owner for p in parts if p.image in absent]
     return list(dict.fromkeys(found))
 

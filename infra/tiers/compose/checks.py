@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infra import ports
+from infra import ports, pull
 from infra.console import human_bytes
 from infra.ports import Claim, Conflict
 from infra.settings import Settings
 from infra.tiers.base import Check
-from infra.tiers.compose import model, pull
+from infra.tiers.compose import model
 from infra.tiers.compose.model import Part
 from infra.tiers.compose.project import Listed
 from infra.tiers.port_checks import by_whom

@@ -70,7 +70,7 @@ def store(settings: Settings) -> str:
 
 def left_out(settings: Settings) -> tuple[str, ...]:
     """Return the services, and parts of the files, that are not to be started."""
-    return tuple(w.strip() for w in settings.text("PLATFORM_LEAVE_OUT").split(",") if w.strip())
+    return settings.words("PLATFORM_LEAVE_OUT")
 
 
 def environment(settings: Settings, engine: Engine | None, project: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra import docker_engine, images, private, stack
+from infra import docker_engine, images, private, pull, stack
 from infra.context import Context
 from infra.docker_engine import Engine, Place
 from infra.settings import Settings
-from infra.tiers.compose import cli, pull, state
+from infra.tiers.compose import cli, state
 from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project
 from infra.tiers.compose.cli import Compose

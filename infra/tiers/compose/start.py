@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from infra import catalog, docker_engine, endpoints, private, stack
+from infra import catalog, docker_engine, endpoints, private, references, stack
+from infra import pull as image_pull
 from infra.errors import PlatformError
 from infra.shell import Running
 from infra.tiers import answering, providers, temporal_login
 from infra.tiers.base import Check
 from infra.tiers.compose import checks, cli, data, external, logs, model, project, state
-from infra.tiers.compose import pull as compose_pull
 from infra.tiers.compose.model import Part
 from infra.tiers.compose.session import A_MOMENT, Applied, Session, make_figures, note
 from infra.tiers.compose.state import Container, Watch
@@ -105,7 +105,7 @@ def as_wanted(session: Session, parts: Sequence[Part], there: Mapping[str, Conta
 def _well(part: Part, container: Container | None, last: Applied, images: Mapping[str, str]) -> bool:
     if container is None or last.containers.get(part.name) != container.id:
         return False
-    if images.get(compose_pull.plain(part.image), container.image) != container.image:
+    if images.get(references.short(part.image), container.image) != container.image:
         return False  # the tag names another image by now
     if part.ends:
         return container.state == "exited" and container.code == 0
@@ -225,12 +225,11 @@ def _remember_major(session: Session, parts: Sequence[Part]) -> None:
 
 def pull(session: Session, parts: Sequence[Part]) -> list[str]:
     """Get the images that are missing; returns which."""
-    absent = compose_pull.missing([p.image for p in parts], session.images())
+    absent = image_pull.missing([p.image for p in parts], session.images())
     if absent:
-        mirrors = session.context.settings.text("PLATFORM_IMAGE_MIRRORS").split(",")
-        mirrors = [m.strip() for m in mirrors if m.strip()]
+        mirrors = session.context.settings.words("PLATFORM_IMAGE_MIRRORS")
         try:
-            compose_pull.pull(lambda: docker_engine.client(session.engine), absent, mirrors, session.context.console)
+            image_pull.pull(lambda: docker_engine.client(session.engine), absent, mirrors, session.context.console)
         except PlatformError as error:
             raise _without(error, parts, absent) from error
         session.forget_images()

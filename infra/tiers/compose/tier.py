@@ -8,12 +8,12 @@ from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 
-from infra import catalog, docker_engine, endpoints
+from infra import catalog, docker_engine, endpoints, pull
 from infra.docker_engine import Engine
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
-from infra.tiers.compose import cli, data, model, project, pull
+from infra.tiers.compose import cli, data, model, project
 from infra.tiers.compose import logs as compose_logs
 from infra.tiers.compose import start as compose_start
 from infra.tiers.compose import status as compose_status

@@ -58,12 +58,15 @@ def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
 
 def _fetch_node_image(cluster: Cluster, body: dict[str, Any]) -> None:
     """Pull the node image before the clock of the cluster starts."""
+    from infra import pull
     from infra.tiers.kind import images
 
-    for reference in {str(n["image"]) for n in body["nodes"] if n.get("image")}:
-        if not cluster.docker.image_id(reference):
-            cluster.context.console.say(f"  pulling {reference}")
-            images.pull(cluster.docker, reference, setting="KIND_NODE_IMAGE")
+    named = sorted({str(n["image"]) for n in body["nodes"] if n.get("image")})
+    absent = [reference for reference in named if not cluster.docker.image_id(reference)]
+    if absent:
+        mirrors = cluster.settings.words("PLATFORM_IMAGE_MIRRORS")
+        settings = dict.fromkeys(absent, "KIND_NODE_IMAGE")
+        pull.pull(images.clients, absent, mirrors, cluster.context.console, settings=settings)
 
 
 def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:

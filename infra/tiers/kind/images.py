@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from infra import images, shell, stack
+from infra import docker_engine, images, pull, shell, stack
 from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube.helm_cli import Helm
 from infra.kube.releases import Wanted, misfit
 from infra.kube.rollout import cause
+from infra.references import full, short
 from infra.tiers.kind import cli, loading
 from infra.tiers.kind.cluster import Cluster
 from infra.tiers.kind.loading import Streams
 from infra.tiers.kind.nodes import Docker, Node
 from infra.tiers.kind.tools import Tools
-
-PULL_ATTEMPTS = 3
-# What a registry or the way to it says when another attempt may help.
-_TRANSIENT = re.compile(
-    r"toomanyrequests|rate limit|timeout|TLS handshake|connection reset|EOF|502|503|504", re.IGNORECASE
-)
 
 
 def named_in(rendered: str) -> list[str]:
@@ -35,23 +30,17 @@ def named_in(rendered: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def canonical(reference: str) -> str:
-    """Return an image's full name as nodes list it: `postgres:18.6` is `docker.io/library/postgres:18.6`."""
-    name, at, digest = reference.partition("@")
-    first, slash, _ = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        name = f"docker.io/{name}"
-    tagged = at or ":" in name.rsplit("/", 1)[-1]
-    return f"{name}{at}{digest}" if tagged else f"{name}:latest"
+def clients() -> Any:
+    """Make a client of the SDK for the engine that runs the nodes."""
+    return docker_engine.client(docker_engine.find())
 
 
 @dataclass(frozen=True)
 class Supply:
     """Images for one cluster; `memory` is a file with what was found out before.
 
-    `locked` has digests by reference, `settings` the setting that replaces each of them.
+    `locked` has digests by reference, `settings` the setting that replaces each of them; `client` makes a client of the
+    engine's SDK, which pulls, also from `mirrors`.
     """
 
     docker: Docker
@@ -63,6 +52,8 @@ class Supply:
     console: Console
     locked: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    mirrors: Sequence[str] = ()
+    client: Callable[[], Any] = clients
 
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
         """Return the images of releases, each once."""
@@ -83,7 +74,7 @@ class Supply:
         """Load what is missing in a node or is another image by now; returns what was loaded.
 
         Raises:
-            PlatformError: SERVICE_FAILED for an image that cannot be had.
+            PlatformError: IMAGE_UNAVAILABLE or REGISTRY_UNREACHABLE for an image that nobody gives.
         """
         load = self.plan(references)
         load.carry(load.missing)
@@ -93,12 +84,12 @@ class Supply:
     def plan(self, references: Sequence[str]) -> Load:
         """What has to be loaded, in the order given; the host has all of it afterwards. Raises as `bring`."""
         here, there = self.docker.image_ids(), self._there()
-        ids = {r: here.get(r) or here.get(_short(r)) or "" for r in references}
+        ids = {r: here.get(r) or here.get(short(r)) or "" for r in references}
         ids |= {r: self.docker.image_id(r) for r, found in ids.items() if not found}
-        absent = [r for r in references if not ids[r] and canonical(r) not in there]
+        absent = [r for r in references if not ids[r] and full(r) not in there]
         ids |= self._pull(absent)
         loaded = self._loaded()
-        needed = [r for r in references if ids[r] and (canonical(r) not in there or loaded.get(r, ids[r]) != ids[r])]
+        needed = [r for r in references if ids[r] and (full(r) not in there or loaded.get(r, ids[r]) != ids[r])]
         if needed:
             self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
         known = loaded | {r: ids[r] for r in references if ids[r]}
@@ -140,17 +131,11 @@ class Supply:
         stack.write_atomic(self.memory, json.dumps(known, indent=1) + "\n", sync=False)
 
     def _pull(self, references: Sequence[str]) -> dict[str, str]:
-        if not references:
-            return {}
-        self.console.say(f"  pulling {', '.join(references)}")
-        with ThreadPoolExecutor(max_workers=3) as pool:
-            list(pool.map(self._pull_one, references))
+        if references:
+            digests = {reference: self.locked.get(short(reference), "") for reference in references}
+            settings = {reference: self.settings.get(short(reference), "..._IMAGE") for reference in references}
+            pull.pull(self.client, references, self.mirrors, self.console, digests, settings)
         return {r: self.docker.image_id(r) for r in references}
-
-    def _pull_one(self, reference: str) -> None:
-        short = _short(reference)
-        setting = self.settings.get(short, "POSTGRES_IMAGE")
-        pull(self.docker, reference, digest=self.locked.get(short, ""), setting=setting)
 
 
 @dataclass(frozen=True)
@@ -192,47 +177,18 @@ def rendered(wanted: Wanted, helm: Helm) -> str:
     raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
 
 
-def pull(
-    docker: Docker,
-    reference: str,
-    sleep: Callable[[float], None] = time.sleep,
-    digest: str = "",
-    setting: str = "POSTGRES_IMAGE",
-) -> None:
-    """Fetch an image, of the locked digest where there is one, again after 4 and 8 seconds where that may help.
-
-    Args:
-        setting: what names another image, for the error.
-
-    Raises:
-        PlatformError: SERVICE_FAILED with what the registry said.
-    """
-    for attempt in range(PULL_ATTEMPTS):
-        done = docker.pull_locked(reference, digest) if digest else docker.pull(reference)
-        if done.code == 0:
-            return
-        if attempt + 1 == PULL_ATTEMPTS or not _TRANSIENT.search(done.err):
-            break
-        sleep(4.0 * (attempt + 1))
-    limited = re.search(r"toomanyrequests|rate limit", done.err, re.IGNORECASE)
-    raise PlatformError(
-        "SERVICE_FAILED",
-        f"image {reference} is not available",
-        why=("the registry's rate limit: " if limited else "") + done.last_line,
-        steps=(f"docker pull {reference}", f"or set another image in .env, e.g. {setting}=..."),
-    )
-
-
-def _short(reference: str) -> str:
-    """Return the name under which Docker lists an image of its default registry."""
-    return reference.removeprefix("docker.io/library/").removeprefix("docker.io/")
-
-
 def supply(cluster: Cluster, tools: Tools) -> Supply:
     """What brings images into the nodes of a cluster."""
-    known = images.locked(cluster.settings.root)
-    replaced = {reference: setting for setting, reference in images.references(cluster.settings).items()}
-    memory, console = cluster.home / "images.json", cluster.context.console
+    settings, memory = cluster.settings, cluster.home / "images.json"
     return Supply(
-        cluster.docker, tools, cluster.name, cluster.nodes(), memory, cluster.kubeconfig, console, known, replaced
+        cluster.docker,
+        tools,
+        cluster.name,
+        cluster.nodes(),
+        memory,
+        cluster.kubeconfig,
+        cluster.context.console,
+        images.locked(settings.root),
+        {reference: setting for setting, reference in images.references(settings).items()},
+        settings.words("PLATFORM_IMAGE_MIRRORS"),
     )

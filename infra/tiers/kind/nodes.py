@@ -123,16 +123,6 @@ class Docker:
         sizes = [int(line) for line in done.out.split()] if done.code == 0 else [0] * len(references)
         return dict(zip(references, sizes, strict=True))
 
-    def pull(self, reference: str, limit: float = 1800.0) -> shell.Result:
-        """Fetch an image; the caller looks at the result."""
-        return self._run("pull", "--quiet", reference, limit=limit, check=False)
-
-    def pull_locked(self, reference: str, digest: str) -> shell.Result:
-        """Fetch exactly this digest and give it the reference's name and tag, by which nodes know images."""
-        exact = f"{reference.rpartition(':')[0]}@{digest}"
-        done = self.pull(exact)
-        return done if done.code else self._run("tag", exact, reference, check=False)
-
     def publisher(self, port: int) -> str:
         """Return the container that publishes a port of this machine, '' for none."""
         done = self._run("ps", "--filter", f"publish={port}", "--format", "{{.Names}}", check=False)

@@ -15,7 +15,6 @@ from infra.stack import Stack
 from infra.tiers.compose import checks, cli, data, start
 from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project
-from infra.tiers.compose import pull as compose_pull
 from infra.tiers.compose import state as compose_state
 from infra.tiers.compose import status as compose_status
 from infra.tiers.compose.model import Model, Part
@@ -288,89 +287,6 @@ def test_services_that_are_left_out(tmp_path: Path) -> None:
 
 
 # --- images
-
-
-@pytest.mark.parametrize(
-    ("reference", "plain"),
-    [
-        ("docker.io/library/postgres:18.6", "postgres:18.6"),
-        ("postgres", "postgres:latest"),
-        ("ghcr.io/mlflow/mlflow:v3", "ghcr.io/mlflow/mlflow:v3"),
-        ("localhost:5000/a", "localhost:5000/a:latest"),
-        ("postgres:18.6@sha256:ab", "postgres@sha256:ab"),
-    ],
-)
-def test_references_are_compared_in_one_form(reference: str, plain: str) -> None:
-    assert compose_pull.plain(reference) == plain
-
-
-def test_mirrors_hold_images_of_docker_hub_only() -> None:
-    assert compose_pull.mirrored("postgres:18.6", ["m.io"]) == ["m.io/library/postgres:18.6"]
-    assert compose_pull.mirrored("grafana/loki:3", ["m.io"]) == ["m.io/grafana/loki:3"]
-    assert compose_pull.mirrored("ghcr.io/mlflow/mlflow:v3", ["m.io"]) == []
-
-
-class Registry:
-    """Answers pulls: an error for each source that has one, else the bytes of a layer."""
-
-    def __init__(self, errors: dict[str, list[str]]) -> None:
-        self.errors, self.pulled, self.tagged = errors, list[str](), list[tuple[str, str, str]]()
-
-    def pull(self, source: str, **_: Any) -> Any:
-        self.pulled.append(source)
-        waiting = self.errors.get(source, [])
-        if waiting:
-            yield {"error": waiting.pop(0)}
-            return
-        yield {"id": "l", "status": "Downloading", "progressDetail": {"current": 5, "total": 10}}
-        yield {"id": "l", "status": "Pull complete", "progressDetail": {}}
-
-    def tag(self, *words: str) -> None:
-        self.tagged.append((words[0], words[1], words[2]))
-
-
-def pulled(registry: Registry, reference: str, monkeypatch: pytest.MonkeyPatch) -> compose_pull.Pull:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    pull = compose_pull.Pull(reference)
-    compose_pull._one(registry, pull, ["m.io"])
-    return pull
-
-
-def test_bytes_of_a_pull_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    pull = pulled(Registry({}), "a/b:1", monkeypatch)
-    assert (pull.state, pull.detail) == ("ready", "10 B of 10 B")
-
-
-def test_a_rate_limit_is_waited_out_and_then_a_mirror_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = Registry({"a/b:1": ["toomanyrequests: slow down"] * 3})
-    pull = pulled(registry, "a/b:1", monkeypatch)
-    assert registry.pulled == ["a/b:1"] * 3 + ["m.io/a/b:1"]
-    assert registry.tagged == [("m.io/a/b:1", "a/b", "1")]
-    assert pull.state == "ready"
-
-
-def test_rate_limited_everywhere_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {source: ["You have reached your pull rate limit"] * 3 for source in ("a/b:1", "m.io/a/b:1")}
-    pull = pulled(Registry(limits), "a/b:1", monkeypatch)
-    assert pull.error is not None
-    assert pull.error.what == "rate limited: a/b:1"
-
-
-@pytest.mark.parametrize(
-    ("text", "code", "status"),
-    [
-        ("manifest for a/b:1 not found: manifest unknown", "IMAGE_UNAVAILABLE", 7),
-        ("pull access denied for a/b, repository does not exist", "IMAGE_UNAVAILABLE", 7),
-        ("dial tcp: lookup registry-1.docker.io: no such host", "REGISTRY_UNREACHABLE", 5),
-        ("connection refused", "REGISTRY_UNREACHABLE", 5),
-    ],
-)
-def test_why_an_image_cannot_be_had(monkeypatch: pytest.MonkeyPatch, text: str, code: str, status: int) -> None:
-    registry = Registry({"a/b:1": [text]})
-    pull = pulled(registry, "a/b:1", monkeypatch)
-    assert pull.error is not None
-    assert (pull.error.code, pull.error.exit, pull.error.why) == (code, status, text)
-    assert registry.pulled == ["a/b:1"], "what is no rate limit is not tried again"
 
 
 # --- data and checks

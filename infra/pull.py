@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.console import Console, human_bytes
 from infra.errors import PlatformError
+from infra.references import mirrored, parse, short
 from infra.waiting import FAILED, READY, Item, Wait
 
 AT_ONCE = 4
@@ -18,6 +19,8 @@ BACK_OFF = (4.0, 8.0)
 SILENCE = 18.0
 """Seconds without a first byte after which a registry counts as unreachable."""
 _LIMITED = ("toomanyrequests", "too many requests", "rate limit")
+_PASSING = ("502 ", "503 ", "504 ", "bad gateway", "service unavailable", "unexpected eof", "connection reset")
+"""What another attempt may help against, besides."""
 _ABSENT = ("manifest unknown", "not found", "manifest for", "does not exist", "denied", "unauthorized", "invalid ref")
 
 
@@ -26,44 +29,36 @@ def tags(images: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found = {}
     for image in images:
         for reference in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
-            found[plain(reference)] = str(image["Id"])
+            found[short(reference)] = str(image["Id"])
     return found
-
-
-def plain(reference: str) -> str:
-    """Return a reference without the parts engines add or omit: docker.io/library/postgres:18.6 is postgres:18.6."""
-    text = reference.removeprefix("docker.io/").removeprefix("library/")
-    if "@" in text:
-        name, digest = text.split("@", 1)
-        return f"{name.rsplit(':', 1)[0] if ':' in name.rsplit('/', 1)[-1] else name}@{digest}"
-    return text if ":" in text.rsplit("/", 1)[-1] else f"{text}:latest"
 
 
 def missing(references: Iterable[str], present: Mapping[str, str]) -> list[str]:
     """Return the references that are not local, each once."""
-    return [r for r in dict.fromkeys(references) if plain(r) not in present]
-
-
-def mirrored(reference: str, mirrors: Sequence[str]) -> list[str]:
-    """Where else an image of Docker Hub can be had; images of other registries have no mirror."""
-    first = reference.split("/", 1)[0]
-    elsewhere = "/" in reference and ("." in first or ":" in first) and first != "docker.io"
-    if elsewhere or "@" in reference:
-        return []
-    name = plain(reference)
-    return [f"{mirror}/{name if '/' in name else f'library/{name}'}" for mirror in mirrors]
+    return [r for r in dict.fromkeys(references) if short(r) not in present]
 
 
 @dataclass
 class Pull:
-    """One image on its way: bytes that have come and that are known to come, what it does, why it failed."""
+    """One image on its way: bytes that have come and that are known to come, what it does, why it failed.
+
+    With a `digest` exactly that image gets the name of the reference.
+    """
 
     reference: str
+    digest: str = ""
+    setting: str = "..._IMAGE"
     state: str = "waiting"
     detail: str = ""
     error: PlatformError | None = None
     layers: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: float = 0.0
+
+    def sources(self, mirrors: Sequence[str]) -> list[str]:
+        """Return where it may come from, in the order in which to ask."""
+        name = parse(self.reference)
+        own = f"{name.host}/{name.repository}@{self.digest}" if self.digest else self.reference
+        return [own, *mirrored(self.reference, mirrors, self.digest)]
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Take in one event of the engine's stream."""
@@ -82,16 +77,25 @@ class Pull:
         return Item(self.reference, self.state, self.detail, budget=float("inf"))
 
 
-def pull(client: Callable[[], Any], references: Sequence[str], mirrors: Sequence[str], console: Console) -> None:
-    """Get images, several at once; ends at the first that cannot be had.
+def pull(
+    client: Callable[[], Any],
+    references: Sequence[str],
+    mirrors: Sequence[str],
+    console: Console,
+    digests: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Get images, several at once; ends at the first that is not available.
 
     Args:
         client: makes a client of the engine's SDK, one for each thread.
+        digests: by reference, which exactly an image has to be; those of compose have theirs in the reference.
+        settings: by reference, the setting that names another image instead, for the error.
 
     Raises:
         PlatformError: IMAGE_UNAVAILABLE or REGISTRY_UNREACHABLE.
     """
-    pulls = [Pull(r) for r in references]
+    pulls = [Pull(r, (digests or {}).get(r, ""), (settings or {}).get(r, "..._IMAGE")) for r in references]
     queue = iter(pulls)
     lock = threading.Lock()
     console.say(f"  pulling {len(pulls)} image{'s' if len(pulls) > 1 else ''}: {', '.join(references)}")
@@ -110,7 +114,7 @@ def pull(client: Callable[[], Any], references: Sequence[str], mirrors: Sequence
     def poll() -> list[Item]:
         for each in pulls:
             if each.state == "pulling" and not each.layers and time.monotonic() - each.heard > SILENCE:
-                each.error = each.error or _unreachable(each.reference, f"no answer within {SILENCE:.0f} s")
+                each.error = each.error or _unreachable(each, f"no answer within {SILENCE:.0f} s")
             if each.error is not None:
                 raise each.error
         return [each.item() for each in pulls]
@@ -119,24 +123,31 @@ def pull(client: Callable[[], Any], references: Sequence[str], mirrors: Sequence
 
 
 def _one(client: Any, mine: Pull, mirrors: Sequence[str]) -> None:
-    for source in (mine.reference, *mirrored(mine.reference, mirrors)):
+    for source in mine.sources(mirrors):
         for pause in (*BACK_OFF, 0.0):
             text = _tried(client, mine, source)
             if not text:
                 mine.state = READY
                 return
-            if not _any(text, _LIMITED):
+            limited = _any(text, _LIMITED)
+            if not limited and not _any(text, _PASSING):
                 break
-            mine.detail = f"rate limited by {source.split('/')[0]}, retrying in {pause:.0f} s"
+            reason = "rate limited by" if limited else "no good answer from"
+            mine.detail = f"{reason} {parse(source).host}, retrying in {pause:.0f} s"
             mine.heard = time.monotonic() + pause
             time.sleep(pause)
         else:
             continue  # still limited: the next mirror
-        mine.state, mine.error = FAILED, _refused(mine.reference, text)
+        mine.state, mine.error = FAILED, _refused(mine, text)
         return
-    steps = ("log in: docker login", "or set PLATFORM_IMAGE_MIRRORS, or the image's setting, to your own mirror")
-    mine.error = PlatformError("REGISTRY_UNREACHABLE", f"rate limited: {mine.reference}", why=text, steps=steps)
-    mine.state = FAILED
+    mine.state, mine.error = FAILED, _exhausted(mine, text)
+
+
+def _exhausted(mine: Pull, text: str) -> PlatformError:
+    if not _any(text, _LIMITED):
+        return _unreachable(mine, text)
+    steps = ("log in: docker login", f"or set PLATFORM_IMAGE_MIRRORS, or {mine.setting}, to your own mirror")
+    return PlatformError("REGISTRY_UNREACHABLE", f"rate limited: {mine.reference}", why=text, steps=steps)
 
 
 def _tried(client: Any, mine: Pull, source: str) -> str:
@@ -151,7 +162,7 @@ def _tried(client: Any, mine: Pull, source: str) -> str:
                 return str(event["error"])
             mine.note(event)
         if source != mine.reference:
-            name, _, tag = mine.reference.rpartition(":")
+            name, _, tag = short(mine.reference).rpartition(":")
             client.tag(source, name, tag)
     except (docker.errors.DockerException, requests.RequestException) as error:
         return str(getattr(error, "explanation", "") or error)
@@ -162,27 +173,27 @@ def _any(text: str, words: Sequence[str]) -> bool:
     return any(word in text.lower() for word in words)
 
 
-def _refused(reference: str, text: str) -> PlatformError:
+def _refused(mine: Pull, text: str) -> PlatformError:
     if not _any(text, _ABSENT) or _any(text, ("no such host", "dial tcp", "timeout", "lookup ")):
-        return _unreachable(reference, text)
+        return _unreachable(mine, text)
     return PlatformError(
         "IMAGE_UNAVAILABLE",
-        f"image {reference} is not available",
+        f"image {mine.reference} is not available",
         why=text,
         steps=(
-            "check its name and tag (a setting ..._IMAGE replaces it)",
+            f"check its name and tag; the setting {mine.setting} replaces it",
             "docker login, if it is private",
         ),
     )
 
 
-def _unreachable(reference: str, text: str) -> PlatformError:
+def _unreachable(mine: Pull, text: str) -> PlatformError:
     return PlatformError(
         "REGISTRY_UNREACHABLE",
-        f"image {reference} is not present, and its registry does not answer",
+        f"image {mine.reference} is not present, and its registry does not answer",
         why=text,
         steps=(
-            "without a network: docker load an archive of the images, or select local ones with the settings ..._IMAGE",
+            f"without a network: docker load an archive of the images, or select a local one with {mine.setting}",
             "behind a proxy: check that Docker itself uses it",
             "or use --tier native: it needs no images",
         ),
