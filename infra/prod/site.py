@@ -126,9 +126,13 @@ def _deepest(error: Any) -> Any:
     return _deepest(meant[0][0]) if len(meant) == 1 else error
 
 
+_CHOOSE = frozenset({"engine", "kind"})
+"""Keys whose value says which alternative of the schema is meant."""
+
+
 def _is_choice(error: Any) -> bool:
     """Tell whether another alternative was meant."""
-    return bool(error.validator == "const" and error.path and error.path[-1] in ("engine", "kind"))
+    return bool(error.validator == "const" and error.path and error.path[-1] in _CHOOSE)
 
 
 def _text(error: Any) -> str:

@@ -21,12 +21,16 @@ SITES = ("example", "rehearsal")
 DIGEST = "sha256:" + "0" * 64
 
 
+def _helm() -> Helm:
+    if not m.helm():
+        pytest.skip("helm is not installed: charts cannot be rendered")
+    return Helm(m.helm(), 4, Path("none"))
+
+
 @cache
 def rendered(name: str) -> Rendered:
     """A site with a made-up digest for each of its images."""
-    if not m.helm():
-        pytest.skip("helm is not installed: charts cannot be rendered")
-    site, helm = sites.load(name, ROOT), Helm(m.helm(), 4, Path("none"))
+    site, helm = sites.load(name, ROOT), _helm()
     first = renders.render(site, ROOT, helm)
     digests = dict.fromkeys(first.references(), DIGEST)
     finished = {w: tuple(_pinned(thing, digests) for thing in things) for w, things in first.waves.items()}
@@ -52,7 +56,7 @@ OPEN = ("default-deny", "spread")
 
 @pytest.mark.parametrize("name", SITES)
 def test_two_renderings_are_the_same_bytes(name: str, tmp_path: Path) -> None:
-    site, helm = sites.load(name, ROOT), Helm(m.helm(), 4, Path("none"))
+    site, helm = sites.load(name, ROOT), _helm()
     first, second = (renders.render(site, ROOT, helm) for _ in range(2))
     assert first.files() == second.files()
     names = renders.write(first, tmp_path / "out")

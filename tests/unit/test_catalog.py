@@ -54,7 +54,7 @@ def test_the_native_tier_offers_what_has_no_gap_and_says_why_else() -> None:
 
 def test_settings_that_are_choices_have_a_default_that_may_be_chosen() -> None:
     for setting in catalog.SETTINGS.values():
-        assert setting.kind in ("port", "text", "secret", "path", "program", "choice", "list", "origins")
+        assert setting.kind in ("port", "count", "text", "secret", "path", "program", "choice", "list", "origins")
         assert not setting.choices or setting.default in ("", *setting.choices)
         assert setting.help
 

@@ -98,7 +98,7 @@ def test_where_a_store_elsewhere_is(tmp_path: Path, url: str, host: str, port: i
 
 
 def test_an_address_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="S3_RESULTS_ENDPOINT is missing") as caught:
+    with pytest.raises(PlatformError, match="S3_RESULTS_ENDPOINT is not set") as caught:
         elsewhere(tmp_path, S3_RESULTS_ENDPOINT="")
     assert caught.value.code == "SETTING_INVALID"
 

@@ -42,7 +42,9 @@ def test_temporal_is_asked_for_the_namespace(tmp_path: Path, namespace: str, pat
 @pytest.mark.parametrize("service", [s.name for s in catalog.SERVICES if s.question.kind in probes.KINDS])
 def test_every_service_of_the_catalogue_has_a_question(tmp_path: Path, service: str) -> None:
     """And one that the switch over kinds knows: nobody listens, so the answer is no, and no exception."""
-    ports = {s.name: str(40001 + i) for i, s in enumerate(catalog.SETTINGS.values()) if s.kind == "port"}
+    ports = {
+        s.name: str(40001 + i * catalog.STORE_SPAN) for i, s in enumerate(catalog.SETTINGS.values()) if s.kind == "port"
+    }
     probe = health.probe(built(tmp_path, (service,), **ports), service, tmp_path / "no-psql")
     assert not probes.check(probe, 0.5).ok
 

@@ -21,6 +21,7 @@ from infra.tiers.native import object_store, postgres, status
 from infra.tiers.native.services import CORE
 from infra.tiers.native.tier import Native
 from infra.tiers.providers import Program
+from tests.smoke.stage import free_ports
 from tests.unit.helpers import context_of, eventually, free_port, script
 from tests.unit.tiers.services import SLEEP, listening, pids, spec, up
 
@@ -40,16 +41,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     values = {name: str(tmp_path / program) for name, program in settings.items()}
     rclone = Program(tmp_path / "rclone", "rclone", "bundled")
     monkeypatch.setattr(providers, "_bundled", lambda engine: None if engine == "weed" else rclone)
-    return context_of(tmp_path, **values, **_free_ports())
-
-
-def _free_ports() -> dict[str, str]:
-    names = ["POSTGRES_PORT", "REDIS_PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "TEMPORAL_METRICS_PORT"]
-    names += ["MINIO_DATASETS_PORT", "MINIO_RESULTS_PORT"]
-    ports: set[int] = set()
-    while len(ports) < len(names):
-        ports.add(free_port())
-    return {name: str(port) for name, port in zip(names, ports, strict=True)}
+    return context_of(tmp_path, **values, **free_ports())
 
 
 def fails(tier: Native) -> list[str]:
