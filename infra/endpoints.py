@@ -90,7 +90,7 @@ class Endpoints:
     def database_url(self, database: str, host: str = "") -> str:
         """libpq URL of a database, with login."""
         user, password = quote(self.postgres.user, safe=""), quote(self.postgres.password, safe="")
-        return f"postgresql://{user}:{password}@{host or self.host}:{self.port('postgres')}/{database}"
+        return f"postgresql://{user}:{password}@{host or self.host}:{self.port('postgres')}/{quote(database, safe='')}"
 
     def redis_url(self, host: str = "") -> str:
         """Return the Redis URL of database 0, with the password where there is one."""

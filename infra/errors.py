@@ -100,6 +100,7 @@ CODES: Mapping[str, Kind] = {
     "NOT_FOUND": Kind(ExitCode.NOTHING, "the job or object does not exist"),
     "BACKUP_FAILED": Kind(ExitCode.BACKUP, "a backup could not be made; earlier ones are untouched"),
     "BACKUP_DAMAGED": Kind(ExitCode.BACKUP, "a backup is incomplete or damaged; it was not used"),
+    "RESTORE_DIFFERS": Kind(ExitCode.BACKUP, "a restored copy is not what was backed up, although the files are whole"),
     "PARTIAL": Kind(ExitCode.PARTIAL, "done, except the items named"),
     "LOCKED": Kind(ExitCode.LOCKED, "another run is in progress on this stack", retryable=True),
     "INTERRUPTED": Kind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),

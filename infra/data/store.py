@@ -398,7 +398,8 @@ def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
 def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
     """Which of the backups of a target (oldest first) `prune` would remove, and why none when it must not.
 
-    The newest is never removed, and broken or unverified backups never count as kept ones.
+    The newest is never removed, and broken or unverified backups never count as kept ones. Nor is the newest one that
+    has what those that are kept could not take in.
     """
     verified = [b for b in found if b.verified]
     if len(verified) < keep or keep < 1:
@@ -407,7 +408,17 @@ def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
             f"only {len(verified)} of {len(found)} are verified, fewer than the {keep} to keep; nothing was removed",
         )
     oldest_kept = verified[-keep].sequence
-    return [b for b in found if b.sequence < oldest_kept and b is not found[-1]], ""
+    kept = [b for b in verified if b.sequence >= oldest_kept]
+    last = {id(b) for b in _last_ones(verified, kept)}
+    return [b for b in found if b.sequence < oldest_kept and b is not found[-1] and id(b) not in last], ""
+
+
+def _last_ones(verified: Sequence[Backup], kept: Sequence[Backup]) -> list[Backup]:
+    """The newest backups that have databases which the kept ones left out."""
+    held = {name for b in kept for name in b.facts.get("databases", ())}
+    missing = {name for b in kept for name in b.facts.get("left_out", ())} - held
+    newest = {name: b for b in verified for name in b.facts.get("databases", ()) if name in missing}
+    return list(newest.values())
 
 
 def prune(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:

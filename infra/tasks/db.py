@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks import db_upgrade
+from infra.tasks import db_restore, db_upgrade
 from infra.tasks.command import ANY, command, confirm, directory, named, words
-from infra.tasks.events import STREAM, TRUST, ended, events
+from infra.tasks.events import STREAM, ended, events
 
 if TYPE_CHECKING:
     from infra.data.postgres.clients import Server
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TARGET = "backup directory (default: backups/db in the state directory)"
 FROM = "path or name of a backup, or latest"
+SKIP = "leave out this database; repeatable, or comma-separated"
 DATABASE = "database; repeatable, or comma-separated"
 
 
@@ -36,8 +37,8 @@ def _warn_of_left_over(context: Context, server: Server) -> None:
     """Name the scratch databases that this run, too, could not drop."""
     from infra.data.postgres import scratch
 
-    for name in scratch.left_over(server.endpoints):
-        context.console.warn(f"the scratch database {printable(name)} could not be dropped; invoke doctor says more")
+    for text in scratch.warnings(server.endpoints):
+        context.console.warn(printable(text))
 
 
 def _target(context: Context, to: str) -> Path:
@@ -48,10 +49,11 @@ def _target(context: Context, to: str) -> Path:
 
 @command(
     tier=ANY,
-    iterable=("database",),
+    iterable=("database", "skip_database"),
     help={
         "to": TARGET,
         "database": DATABASE,
+        "skip_database": SKIP,
         "fence": "pause writers briefly, so that all databases are captured at the same moment",
         "verify": "verify it right away: restore it into scratch databases and compare",
         "keep": "afterwards remove older backups, keeping this many verified ones",
@@ -61,6 +63,7 @@ def _target(context: Context, to: str) -> Path:
 def backup(
     context: Context,
     database: list[str],
+    skip_database: list[str],
     to: str = "",
     fence: bool = False,
     verify: bool = False,
@@ -79,7 +82,7 @@ def backup(
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
     server, target = _server(context), _target(context, to)
     with events(context, json_stream) as event, store.locked(target, context.console.command):
-        order = postgres_backup.Order(target, words(database), fence)
+        order = postgres_backup.Order(target, words(database), fence, words(skip_database))
         made = postgres_backup.backup(server, context.console, order, event)
         event("published", {"path": str(made.path)})
         checked = postgres_verify.verify(server, made, context.stack.scratch, event) if verify else None
@@ -105,6 +108,7 @@ def _made(context: Context, made: Backup, checked: Any, removed: list[str]) -> A
         context.console.warn(
             f"no fence: {fence['why_not']}; the snapshots are {facts['snapshots']['window_ms']} ms apart"
         )
+    partial = _warn_of_missing(context, made, checked) or missed
     if not facts["role_passwords"]:
         context.console.warn("the roles are saved without passwords: only a superuser can read them")
     data = {
@@ -112,6 +116,8 @@ def _made(context: Context, made: Backup, checked: Any, removed: list[str]) -> A
         "bytes": made.size,
         "seconds": facts["seconds"],
         "databases": _rows(made),
+        "leftOut": facts["left_out"],
+        "absent": facts["absent"],
         "snapshots": facts["snapshots"],
         "verified": vars(checked) if checked else None,
         "removed": removed,
@@ -126,9 +132,23 @@ def _made(context: Context, made: Backup, checked: Any, removed: list[str]) -> A
         *(f"removed: {path}" for path in removed),
         f"Next: {typed('invoke', 'db.list' if checked else 'db.verify', *_elsewhere(context, made.path.parent))}",
     ]
-    code = ExitCode.PARTIAL if missed else ExitCode.OK
+    code = ExitCode.PARTIAL if partial else ExitCode.OK
     said = tuple(line for line in lines if line)
     return Answer(data, _contents(data["databases"]), said, names=(str(made.path),), exit=int(code))
+
+
+def _warn_of_missing(context: Context, made: Backup, checked: Any) -> bool:
+    """Name what is not in a backup, or could not be restored from it; whether there is any that nobody asked for."""
+    from infra.data.postgres.facts import SKIPPED
+
+    said = [f"{name} is not in the backup: {why}" for name, why in made.facts["left_out"].items() if why != SKIPPED]
+    said += [f"the platform's database {name} is not there: invoke db.init makes it" for name in made.facts["absent"]]
+    said += [
+        f"{name} is in the backup, but not verified: {why}" for name, why in (checked.failed if checked else {}).items()
+    ]
+    for text in said:
+        context.console.warn(printable(text))
+    return bool(said)
 
 
 def _contents(databases: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -139,9 +159,8 @@ def _contents(databases: Mapping[str, Mapping[str, Any]]) -> Table:
 def _words(checked: Any) -> str:
     if not checked:
         return ""
-    return (
-        f"verified: loaded in {human_seconds(checked.load_seconds)}, compared in {human_seconds(checked.check_seconds)}"
-    )
+    spent = f"loaded in {human_seconds(checked.load_seconds)}, compared in {human_seconds(checked.check_seconds)}"
+    return f"verified{', but for ' + printable(', '.join(checked.failed)) if checked.failed else ''}: {spent}"
 
 
 def _rows(made: Backup) -> dict[str, Any]:
@@ -220,76 +239,10 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
         _warn_of_left_over(context, server)
         name = named(found.path, _target(context, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
-        answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines)
-        return ended(context, event, answer)
-
-
-@command(
-    tier=ANY,
-    iterable=("database",),
-    help={
-        "from_": FROM,
-        "database": DATABASE,
-        "to": "restore the database under this name",
-        "dry_run": "only show what would be done",
-        "yes": "skip the confirmation prompt",
-        "trust": TRUST,
-        "json_stream": STREAM,
-    },
-)
-def restore(
-    context: Context,
-    database: list[str],
-    from_: str = "",
-    to: str = "",
-    dry_run: bool = False,
-    yes: bool = False,
-    trust: bool = False,
-    json_stream: bool = False,
-) -> Answer:
-    """Restore databases from a backup; the current ones are kept under another name.
-
-    Example: invoke db.restore --from latest --database platform --yes
-    """
-    from infra.data import maker
-    from infra.data.postgres import backup as postgres_backup
-    from infra.data.postgres import restore as postgres_restore
-    from infra.data.postgres import verify as postgres_verify
-
-    if not from_:
-        raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
-    found = postgres_backup.find(_target(context, ""), from_)
-    server = _server(context, postgres_verify.client_needed(found))
-    plan = postgres_restore.plan(server, found, words(database), to)
-    home = context.stack.home
-    said = [*plan.lines(), *maker.lines(home, found)]
-    if dry_run:
-        postgres_restore.check_files(plan)
-        return Answer({**plan.data(), "maker": maker.of(home, found)}, lines=tuple(said))
-    maker.require_trust(home, found, trust)
-    confirm(context, said, yes)
-    with events(context, json_stream) as event:
-        done = postgres_restore.restore(server, plan, context.stack.scratch, event)
-        _warn_of_left_over(context, server)
-        for text, why in done.refused.items():
-            context.console.warn(printable(f"the server refused: {text}: {why}"))
-        for name, subscription in done.disabled:
-            text = (
-                f"the subscription {subscription} of {name} is disabled; enable it with: alter subscription ... enable"
-            )
-            context.console.warn(printable(text))
-        rows = tuple(
-            (printable(d["database"]), str(d["rows"]), printable(d["old"] or "")) for d in done.databases.values()
-        )
-        kept = any(old for _, _, old in rows)
-        lines = (
-            f"loaded in {human_seconds(done.load_seconds)}, compared in {human_seconds(done.check_seconds)}, "
-            f"swapped in {done.swap_ms:.0f} ms",
-            *(["Next: check the result, then drop the old databases: invoke db.shell"] if kept else []),
-        )
-        table = Table(("DATABASE", "ROWS", "KEPT AS"), rows)
-        code = ExitCode.PARTIAL if done.refused else ExitCode.OK
-        answer = Answer({"path": str(found.path), **vars(done)}, table, lines, exit=int(code))
+        for database, why in done.failed.items():
+            context.console.warn(printable(f"{database} could not be verified: {why}"))
+        code = ExitCode.PARTIAL if done.failed else ExitCode.OK
+        answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines, exit=int(code))
         return ended(context, event, answer)
 
 
@@ -366,4 +319,4 @@ def databases(context: Context) -> Answer:
     return Answer(data, Table(("DATABASE", "SIZE"), rows), names=tuple(name for name, _ in found))
 
 
-TASKS = (backup, list_, verify, restore, prune, shell, init, databases, db_upgrade.upgrade)
+TASKS = (backup, list_, verify, db_restore.restore, prune, shell, init, databases, db_upgrade.upgrade)

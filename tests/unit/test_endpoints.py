@@ -110,3 +110,8 @@ def test_addresses_mean_nothing_while_the_stores_are_ours(tmp_path: Path) -> Non
 def test_a_tier_with_stores_of_its_own_refuses(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="PLATFORM_S3_ENGINE"):
         endpoints.refuse_external(settings_of(tmp_path, **ELSEWHERE), "native", "remove it")
+
+
+def test_the_name_of_a_database_is_quoted_in_its_url(tmp_path: Path) -> None:
+    ends = built(tmp_path)
+    assert ends.database_url("a b?c/d#%").endswith("/a%20b%3Fc%2Fd%23%25")

@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from infra import private, stack
 from infra.console import Console, human_bytes
 from infra.context import Context
 from infra.data import store
-from infra.data.postgres import clients, digest, dump, manifest
-from infra.data.postgres import facts as postgres_facts
+from infra.data.postgres import clients, digest, dump, manifest, reasons, server_settings
 from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres import snapshot as postgres_snapshot
 from infra.data.postgres.children import Children, side_by_side
 from infra.data.postgres.clients import Server
 from infra.data.postgres.dump import Archive
 from infra.data.postgres.facts import DatabaseFacts
+from infra.data.postgres.survey import Survey, survey
 from infra.data.store import Backup, Draft
 from infra.errors import PlatformError
 from infra.stack import Stack
@@ -44,11 +45,17 @@ Event = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What to back up and where to; `held` is called while the snapshots are held, right after they were taken."""
+    """What to back up and where to.
+
+    `databases`: all when empty; `skipped`: those to leave out; `kept`: those too that restores have kept. `held` is
+    called while the snapshots are held, right after they were taken.
+    """
 
     target: Path
     databases: tuple[str, ...] = ()
     fence: bool = False
+    skipped: tuple[str, ...] = ()
+    kept: bool = False
     held: Callable[[postgres_snapshot.Snapshots], None] = lambda taken: None
 
 
@@ -109,15 +116,17 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
     name = application(order.target)
     began = time.monotonic()
     end_orphans(server, name)
-    there = _survey(server, order)
+    there = survey(server, order.databases, order.skipped, order.kept)
     chosen, need = there.chosen, sum(d.size for d in there.chosen)
     answering = clients.answering(server.endpoints)
     with answering, store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
         with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
             order.held(taken)
             event("snapshots", taken.facts(order.fence))
-            made = _dump_all(server, console, event, draft, chosen, taken, name)
-        _write_roles(draft, there.roles)
+            made, failed = _dump_all(server, console, event, draft, chosen, taken, name)
+        there = replace(there, left_out={**there.left_out, **failed})
+        _write_json(draft, postgres_roles.FILE, there.roles)
+        _write_json(draft, server_settings.FILE, there.settings)
         facts |= _facts(server, there, made, taken.facts(order.fence))
         facts |= {"seconds": round(time.monotonic() - began, 3), "role_passwords": server.superuser}
     return store.load(Path(facts["path"]))
@@ -146,23 +155,6 @@ def end_orphans(server: Server, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """What a server holds: databases to back up, all roles, and which roles the objects of each database name."""
-
-    chosen: list[DatabaseFacts]
-    roles: list[dict[str, Any]]
-    named: Mapping[str, list[str]]
-
-
-def _survey(server: Server, order: Order) -> _Survey:
-    with clients.connected(server.endpoints) as link:
-        found = postgres_facts.databases(link)
-        used = postgres_facts.holds_something(link)
-        roles, named = postgres_roles.read(link, server.superuser), postgres_roles.by_database(link)
-    return _Survey(postgres_facts.wanted(found, order.databases, used), roles, named)
-
-
-@dataclass(frozen=True)
 class _Dumped:
     directory: str
     archive: Archive
@@ -177,21 +169,36 @@ def _dump_all(
     chosen: Sequence[DatabaseFacts],
     taken: postgres_snapshot.Snapshots,
     name: str,
-) -> dict[str, _Dumped]:
-    """Dump side by side, the largest first; also the roles, as pg_dumpall writes them."""
+) -> tuple[dict[str, _Dumped], dict[str, str]]:
+    """Dump side by side, the largest first; also the roles, as pg_dumpall writes them.
+
+    Returns the dumps, and why others could not be made; when none could, the first failure is raised.
+    """
     children = Children()
     progress = Progress(console, event, "dumped")
     cores = max(2, os.cpu_count() or 2)
     largest = sorted(chosen, key=lambda d: -d.size)
     names = directories([d.name for d in chosen])
 
-    def job(database: str) -> Callable[[], _Dumped | None]:
-        return lambda: _dump(server, children, draft, database, names[database], taken.of[database].id, progress, name)
+    def job(database: str) -> Callable[[], _Dumped | PlatformError | None]:
+        def run() -> _Dumped | PlatformError:
+            try:
+                return _dump(server, children, draft, database, names[database], taken.of[database].id, progress, name)
+            except PlatformError as error:
+                if children.stopped or not reasons.of_one(error):
+                    raise
+                return error
+
+        return run
 
     jobs = [*(job(d.name) for d in largest), lambda: _roles_sql(server, children, draft)]
-    results = side_by_side(children, cores + 1, jobs)
+    results = dict(zip([d.name for d in largest], side_by_side(children, cores + 1, jobs), strict=False))
     progress.say()
-    return {d.name: r for d, r in zip(largest, results, strict=False) if r}
+    failed = {n: found for n, found in results.items() if isinstance(found, PlatformError)}
+    if len(failed) == len(largest):
+        raise next(iter(failed.values()))
+    made = {n: found for n, found in results.items() if isinstance(found, _Dumped)}
+    return made, {n: reasons.in_words(error) for n, error in failed.items()}
 
 
 def directories(names: Sequence[str]) -> dict[str, str]:
@@ -212,14 +219,22 @@ def _dump(
     began = time.monotonic()
     raw = draft.directory / f"{directory}.raw"
 
+    files: list[store.File] = []
+
     def take(path: Path, growing: Callable[[], bool]) -> digest.Content:
         packed = f"{directory}/{path.name}{digest.SUFFIX}"
         file, content = digest.pack(path, draft.path(packed), packed, growing)
-        draft.files.append(file)
+        files.append(file)
         progress.add(content.size)
         return content
 
-    archive = dump.dump(server, children, database, raw, take, snapshot, name)
+    try:
+        archive = dump.dump(server, children, database, raw, take, snapshot, name)
+    except PlatformError:
+        for path in (raw, draft.directory / directory):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    draft.files += files
     for rest in sorted(raw.iterdir()):
         os.rename(rest, draft.path(f"{directory}/{rest.name}"))
         draft.add(f"{directory}/{rest.name}")
@@ -237,18 +252,17 @@ def _roles_sql(server: Server, children: Children, draft: Draft) -> None:
     draft.add(ROLES_SQL)
 
 
-def _write_roles(draft: Draft, roles: Sequence[Mapping[str, Any]]) -> None:
-    store.write_private(draft.path(postgres_roles.FILE), json.dumps(roles, indent=1) + "\n")
-    draft.add(postgres_roles.FILE)
+def _write_json(draft: Draft, name: str, content: Any) -> None:
+    store.write_private(draft.path(name), json.dumps(content, indent=1) + "\n")
+    draft.add(name)
 
 
-def _facts(server: Server, there: _Survey, made: Mapping[str, _Dumped], taken: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(server: Server, there: Survey, made: Mapping[str, _Dumped], taken: Mapping[str, Any]) -> dict[str, Any]:
     entries = {}
-    for facts in there.chosen:
+    for facts in (d for d in there.chosen if d.name in made):
         dumped = made[facts.name]
         more = {"directory": dumped.directory, "seconds": round(dumped.seconds, 3)}
-        more["roles"] = there.named.get(facts.name, [])
-        entries[facts.name] = facts.data() | dump.summary(dumped.archive) | more
+        entries[facts.name] = facts.data() | there.needs[facts.name].data() | dump.summary(dumped.archive) | more
     return {
         "server": {"number": server.number, "version": clients.version_text(server.number)},
         "client": {"number": server.clients.number, "version": clients.version_text(server.clients.number)},
@@ -256,6 +270,8 @@ def _facts(server: Server, there: _Survey, made: Mapping[str, _Dumped], taken: M
         "digest": "xxh3-128 of the COPY text",
         "snapshots": dict(taken),
         "databases": entries,
+        "left_out": dict(there.left_out),
+        "absent": list(there.absent),
     }
 
 

@@ -19,6 +19,7 @@ from infra.sqlstate import advice, of_text
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg import sql
 
 # How values are written as text must not depend on what a database or role has set: digests would differ.
 _TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base64"
@@ -173,6 +174,24 @@ _not_quiet: set[tuple[str, str]] = set()
 
 def _opened(url: str, name: str, quiet: str) -> psycopg.Connection[Any]:
     return database.connect(url, name=name or application(""), options=_NO_LIMITS + quiet)
+
+
+def tried(link: psycopg.Connection[Any], statement: sql.Composed | str) -> str:
+    """Execute a statement that may be refused; returns why it was, '' when it was not.
+
+    Raises:
+        psycopg.Error: the connection is gone, or the run was stopped.
+    """
+    import psycopg
+
+    try:
+        with link.transaction():
+            link.execute(statement.encode() if isinstance(statement, str) else statement)
+    except psycopg.DatabaseError as error:
+        if link.closed or isinstance(error, psycopg.errors.QueryCanceled):
+            raise
+        return str(error).splitlines()[0]
+    return ""
 
 
 def together(

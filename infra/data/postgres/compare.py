@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import shell
 from infra.data import store
 from infra.data.postgres import digest, dump
 from infra.data.postgres.digest import Content
@@ -34,14 +35,22 @@ class Group:
         return (sum(c.rows for c in there), sum(c.size for c in there)) if len(there) == len(found) else None
 
 
-def compare(order: Order, database: str) -> Archive:
+@dataclass(frozen=True)
+class Compared:
+    """What is in a copy, and in what it differs from the backup, where that is only to be said."""
+
+    archive: Archive
+    differences: tuple[str, ...] = ()
+
+
+def compare(order: Order, database: str) -> Compared:
     """Compare a filled database with the manifest: objects, rows and digest of every table.
 
     The copy is dumped again; where a table's text differs, its rows may have another order, or lie in another
     partition of the same table, which is looked into.
 
     Raises:
-        PlatformError: BACKUP_DAMAGED with what differs.
+        PlatformError: RESTORE_DIFFERS with what differs.
     """
     saved = dump.from_summary(order.entry(database))
     found = _dumped(order, database, digest.measure)
@@ -51,9 +60,9 @@ def compare(order: Order, database: str) -> Archive:
     groups = [g for g in _groups(order, database, labels) if (g.content(saved) or ()) == g.content(found)]
     same = _same_rows(order, database, found, groups) if groups else set()
     wrong += [f"different content: {label}" for label in labels if label not in same]
-    if wrong:
+    if wrong and not order.despite:
         raise _not_the_same(order.backup, database, wrong)
-    return found
+    return Compared(found, tuple(wrong))
 
 
 _PARTITIONS = """
@@ -145,11 +154,14 @@ def _saved_sum(order: Order, file: store.File, columns: tuple[int, ...]) -> tupl
 
 
 def _not_the_same(backup: Backup, database: str, differences: Sequence[str]) -> PlatformError:
-    error = store.damaged(backup, database, "is not the same after being restored")
+    steps = (
+        "look at what differs: a function or trigger of the database may make it so",
+        f"to take it over all the same: invoke db.restore ... --database {shell.typed(database)} --despite-differences",
+    )
     return PlatformError(
-        error.code,
-        error.what,
+        "RESTORE_DIFFERS",
+        f"{backup.path}: {database} is not the same after being restored; the files are whole",
         why="; ".join(differences[:5]),
-        steps=error.steps,
-        details={**error.details, "differences": list(differences)},
+        steps=steps,
+        details={"path": str(backup.path), "database": database, "differences": list(differences)},
     )

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.data.postgres import clients, digest
+from infra.data.postgres import clients, digest, reasons
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.digest import Content
@@ -68,7 +68,7 @@ def dump(
             raise PlatformError("BACKUP_FAILED", f"{database}: the rows in {path.name} have no end marker")
     result = children.finish(process)
     if result.code:
-        raise clients.failure("BACKUP_FAILED", argv, result, f"{database} could not be dumped")
+        raise reasons.dump_failed(server, database, argv, result)
     return _archive(server, children, raw, contents)
 
 
@@ -132,6 +132,15 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
         raise clients.failure("BACKUP_DAMAGED", argv, result, f"{directory} is not a complete archive")
     matches = [m for line in result.out.splitlines() if (m := _ENTRY.match(line))]
     return {m[1]: m[2] for m in matches}
+
+
+def listed_last(server: Server, children: Children, directory: Path, tables: Sequence[str]) -> str:
+    """The table of contents of an archive, with the rows of some tables after those of all others."""
+    entries = [f"{number}; 0 0 {label}" for number, label in list_entries(server, children, directory).items()]
+    rows = [e for e in entries if any(" TABLE DATA " in e and f" {table} " in e for table in tables)]
+    end = max((n for n, e in enumerate(entries) if " TABLE DATA " in e), default=-1) + 1
+    order = [*(e for e in entries[:end] if e not in rows), *rows, *entries[end:]]
+    return "\n".join(order) + "\n"
 
 
 def in_one_line(label: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
+SKIPPED = "left out as asked for"
 STAMP = r"\d{17}"
 """Digits that end the names of databases that we make: UTC to the millisecond."""
 LONGEST_NAME = 63
@@ -28,8 +29,13 @@ select d.datname as name, pg_get_userbyid(d.datdba) as owner, d.datacl::text[] a
        coalesce((select json_agg(json_build_array(coalesce(r.rolname, ''), s.setconfig) order by 1)
                  from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole
                  where s.setdatabase = d.oid), '[]') as settings,
-       case when has_database_privilege(d.oid, 'connect') then pg_database_size(d.oid) else 0 end as size
-from pg_database d where not d.datistemplate and d.datallowconn order by d.datname
+       case when has_database_privilege(d.oid, 'connect') then pg_database_size(d.oid) else 0 end as size,
+       d.datistemplate as template, coalesce(to_jsonb(d)->>'daticurules', '') as icu_rules, t.spcname as tablespace,
+       case when d.datconnlimit = -2 then 'a drop of it was cut short: drop database'
+            when not d.datallowconn then 'it takes no connections: alter database ... allow_connections true'
+            when not has_database_privilege(d.oid, 'connect') then current_user || ' may not connect to it'
+            else '' end as closed
+from pg_database d join pg_tablespace t on t.oid = d.dattablespace where d.datname <> 'template0' order by d.datname
 """
 
 
@@ -49,6 +55,9 @@ class DatabaseFacts:
     comment: str | None
     settings: list[Any]
     size: int
+    template: bool = False
+    icu_rules: str = ""
+    tablespace: str = "pg_default"
 
     def data(self) -> dict[str, Any]:
         """For a manifest."""
@@ -58,44 +67,45 @@ class DatabaseFacts:
     def of(data: Mapping[str, Any]) -> DatabaseFacts:
         """From a manifest. Raises PlatformError BACKUP_DAMAGED."""
         try:
-            return DatabaseFacts(**{n: data[n] for n in DatabaseFacts.__dataclass_fields__})
-        except KeyError as error:
-            raise PlatformError("BACKUP_DAMAGED", f"the manifest lacks the {error} of a database") from error
+            return DatabaseFacts(**{n: data[n] for n in DatabaseFacts.__dataclass_fields__ if n in data})
+        except TypeError as error:
+            raise PlatformError("BACKUP_DAMAGED", "the manifest lacks facts of a database", why=str(error)) from error
 
 
-def databases(link: psycopg.Connection[Any]) -> list[DatabaseFacts]:
-    """Return every database that can be connected to, except templates and those that restores have made."""
+def databases(link: psycopg.Connection[Any], kept: bool = False) -> dict[str, tuple[DatabaseFacts, str]]:
+    """Read every database but template0 (and those that restores have made, unless `kept`), with why nobody gets in."""
     from psycopg.rows import dict_row
 
     with link.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_DATABASES).fetchall()
-    return [DatabaseFacts(**row) for row in rows if not OURS.search(row["name"])]
+        rows = cursor.execute(_DATABASES.encode()).fetchall()
+    closed = {row["name"]: row.pop("closed") for row in rows}
+    found = [DatabaseFacts(**row) for row in rows]
+    return {d.name: (d, closed[d.name]) for d in found if kept or not OURS.search(d.name)}
 
 
-def wanted(found: Sequence[DatabaseFacts], named: Sequence[str], postgres_used: bool) -> list[DatabaseFacts]:
-    """Choose the databases to back up: the named ones, else all (`postgres` only where it holds something).
+@dataclass(frozen=True)
+class Choice:
+    """Databases to back up, those that are left out with the reason, and those of the platform that are not there."""
+
+    chosen: tuple[DatabaseFacts, ...]
+    left_out: Mapping[str, str]
+    absent: tuple[str, ...] = ()
+
+
+def choose(there: Mapping[str, tuple[DatabaseFacts, str]], named: Sequence[str], skipped: Sequence[str]) -> Choice:
+    """Choose the databases to back up: the named ones, else all.
 
     Raises:
-        PlatformError: NOT_FOUND naming those that are missing, also when one of the catalogue is.
+        PlatformError: NOT_FOUND naming those that were asked for and are missing.
     """
-    there = {d.name: d for d in found}
-    expected = list(named) or [d.name for d in catalog.DATABASES]
-    missing = [name for name in expected if name not in there]
+    missing = [name for name in (*named, *skipped) if name not in there]
     if missing:
         steps = (f"there are: {', '.join(there)}", "invoke up makes the missing databases of the platform")
         raise PlatformError("NOT_FOUND", f"there is no database {', '.join(missing)}", steps=steps)
-    if named:
-        return [there[name] for name in dict.fromkeys(named)]
-    return [d for d in found if d.name != "postgres" or postgres_used]
-
-
-def holds_something(link: psycopg.Connection[Any]) -> bool:
-    """Return whether the database of this connection has relations of users."""
-    row = link.execute(
-        "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid >= 16384 "
-        "and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)')"
-    ).fetchone()
-    return bool(row and row[0])
+    chosen = [there[name] for name in (dict.fromkeys(named) if named else there) if name not in skipped]
+    left_out = {d.name: closed for d, closed in chosen if closed} | dict.fromkeys(skipped, SKIPPED)
+    absent = [d.name for d in catalog.DATABASES if d.name not in there and not named]
+    return Choice(tuple(d for d, closed in chosen if not closed), left_out, tuple(absent))
 
 
 def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Composed:
@@ -107,12 +117,13 @@ def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Compos
     if facts.provider in providers and server >= 150000:
         options["locale_provider"], key = providers[facts.provider]
         options[key] = facts.locale or "C"
+        options |= {"icu_rules": facts.icu_rules} if facts.icu_rules and server >= 160000 else {}
     parts = [sql.SQL(f" {key} {{}}").format(sql.Literal(value)) for key, value in options.items()]
     return sql.SQL("create database {} template template0").format(sql.Identifier(name)) + sql.Composed(parts)
 
 
 def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
-    """What makes database `name` the like of the original: owner, connection limit, comment, settings, rights."""
+    """What makes database `name` the like of the original: owner, connection limit, comment, rights."""
     from psycopg import sql
 
     target = sql.Identifier(name)
@@ -121,11 +132,21 @@ def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
         sql.SQL("alter database {} connection limit {}").format(target, sql.Literal(facts.connections)),
         sql.SQL("comment on database {} is {}").format(target, sql.Literal(facts.comment)),
     ]
-    database = sql.SQL("database {}").format(target)
+    if facts.template:
+        statements.append(sql.SQL("alter database {} is_template true").format(target))
+    return statements + (_rights(facts, target) if facts.acl is not None else [])
+
+
+def own_settings(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
+    """What database `name` is to set for its sessions, all or those of a role."""
+    from psycopg import sql
+
+    database = sql.SQL("database {}").format(sql.Identifier(name))
+    statements = []
     for role, settings in facts.settings:
         whom = sql.SQL("role {} in {}").format(sql.Identifier(role), database) if role else database
         statements += [setting(whom, text) for text in settings]
-    return statements + (_rights(facts, target) if facts.acl is not None else [])
+    return statements
 
 
 # Settings whose value is a list of names: quoted as a whole they would be one name.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.data import store
-from infra.data.postgres import clients, digest, dump, scratch
+from infra.data.postgres import clients, digest, dump, reasons, scratch
 from infra.data.postgres.children import Children, side_by_side
 from infra.data.postgres.clients import Server
 from infra.data.postgres.facts import DatabaseFacts
@@ -54,13 +54,17 @@ class Room:
 
 @dataclass(frozen=True)
 class Order:
-    """What is loaded: databases of a backup by name, with the scratch database of each; `room` to unpack into."""
+    """What is loaded: databases of a backup by name, with the scratch database of each; `room` to unpack into.
+
+    `despite`: load what can be loaded, and say what differs.
+    """
 
     server: Server
     backup: Backup
     names: Mapping[str, str]
     room: Room
     children: Children
+    despite: bool = False
 
     def entry(self, database: str) -> Mapping[str, Any]:
         """What the manifest says of a database."""
@@ -77,16 +81,20 @@ class Order:
         return {f.path[len(prefix) :]: f for f in self.backup.files if f.path.startswith(prefix)}
 
 
-def fill(order: Order, database: str) -> None:
-    """Make a scratch database and load it; what was unpacked for it is gone afterwards."""
+def fill(order: Order, database: str) -> list[str]:
+    """Make a scratch database and load it; what was unpacked for it is gone afterwards.
+
+    Returns what could not be loaded, where that is only to be said.
+    """
+    lacking: list[str] = []
 
     def make() -> None:
         with order.children.connected(order.server.endpoints) as link:
             facts = DatabaseFacts.of(order.entry(database))
-            scratch.create(link, order.server, facts, order.names[database])
+            lacking.extend(scratch.create(link, order.server, facts, order.names[database], order.despite))
 
     with order.room.of(order.size(database), order.children), unpacked(order, database, make) as directory:
-        load(order, directory, order.names[database])
+        return lacking + load(order, directory, database)
 
 
 @contextlib.contextmanager
@@ -145,17 +153,53 @@ def read_into(order: Order, file: store.File, sink: digest.Sink, packed: bool) -
         raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
 
 
-def load(order: Order, directory: Path, name: str) -> None:
+def load(order: Order, directory: Path, database: str) -> list[str]:
     """Fill an empty database from an unpacked archive, and gather statistics.
 
+    A check that reads another table, which a dump knows nothing of, may fail since that one is still empty: such a
+    table is then loaded last, after the others, in an empty database again.
+
+    Returns what could not be loaded, where that is only to be said.
+
     Raises:
-        PlatformError: BACKUP_FAILED with what pg_restore said.
+        PlatformError: BACKUP_FAILED with what pg_restore said, and what helps where that is known.
     """
-    jobs = min(os.cpu_count() or 2, AT_ONCE)
-    argv = [order.server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--exit-on-error"]
-    argv += ["--no-password", f"--dbname={dump.quoted(name)}", str(directory)]
+    argv, last = _argv(order, directory, database), list[str]()
     result = order.children.run(argv, clients.login(order.server))
-    if result.code:
-        raise clients.failure("BACKUP_FAILED", argv, result, f"{name} could not be filled")
-    with order.children.connected(order.server.endpoints, name) as link:
-        link.execute("analyze")
+    while result.code and (table := reasons.checked(result)) and table not in last and not order.despite:
+        last.append(table)
+        _emptied(order, database)
+        listed = directory.with_name(f"{directory.name}.list")
+        listed.write_text(dump.listed_last(order.server, order.children, directory, last), encoding="utf-8")
+        argv = [*_argv(order, directory, database, jobs=1), f"--use-list={listed}"]
+        result = order.children.run(argv, clients.login(order.server))
+    left_out = reasons.ignored(result) if order.despite else []
+    if result.code and not left_out:
+        raise reasons.load_failed(order.server, database, order.names[database], argv, result)
+    with order.children.connected(order.server.endpoints, order.names[database]) as link:
+        clients.tried(link, "analyze")  # statistics alone, which an index by a function may refuse
+    return left_out
+
+
+def _argv(order: Order, directory: Path, database: str, jobs: int = 0) -> list[str]:
+    jobs = jobs or min(os.cpu_count() or 2, AT_ONCE)
+    argv = [order.server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--no-password"]
+    argv += ([] if order.despite else ["--exit-on-error"]) + _without_tablespaces(order, database)
+    return [*argv, f"--dbname={dump.quoted(order.names[database])}", str(directory)]
+
+
+def _emptied(order: Order, database: str) -> None:
+    with order.children.connected(order.server.endpoints) as link:
+        scratch.drop(order.server, link, order.names[database])
+        facts = DatabaseFacts.of(order.entry(database))
+        scratch.create(link, order.server, facts, order.names[database])
+
+
+def _without_tablespaces(order: Order, database: str) -> list[str]:
+    """What belongs into a tablespace that the server lacks goes into the default one."""
+    wanted = set(order.entry(database).get("tablespaces", ()))
+    if not wanted:
+        return []
+    with order.children.connected(order.server.endpoints) as link:
+        there = {name for (name,) in link.execute("select spcname from pg_tablespace")}
+    return ["--no-tablespaces"] if wanted - there else []

@@ -13,7 +13,7 @@ from infra.data import store
 from infra.data.postgres.facts import LONGEST_NAME
 from infra.data.store import Backup, is_amount
 
-TEMPLATES = ("template0", "template1")
+NEVER = "template0"
 _DIRECTORY = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
@@ -35,7 +35,7 @@ def _problem(facts: Mapping[str, Any]) -> str:
 
 
 def _of_database(name: str, entry: Any) -> str:
-    if not 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME or "\0" in name or name in TEMPLATES:
+    if not 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME or "\0" in name or name == NEVER:
         return f"{name!r} is not a valid database name"
     if not isinstance(entry, dict) or entry.get("name") != name:
         return f"it does not mention {name!r}"
@@ -70,6 +70,11 @@ def _are_settings(value: Any) -> bool:
     return pairs and all(_is_text(role) and _are_texts(lines) for role, lines in value)
 
 
+def _are_collations(value: Any) -> bool:
+    triples = isinstance(value, list) and all(isinstance(item, list) and len(item) == 3 for item in value)
+    return triples and all(_is_text_or_none(name) and _are_texts([kind, locale]) for name, kind, locale in value)
+
+
 _FIELDS = {
     "owner": _is_text,
     "encoding": _is_text,
@@ -84,7 +89,16 @@ _FIELDS = {
     "objects": _are_texts,
 }
 
-_LATER = {"roles": _are_texts}
+_LATER = {
+    "roles": _are_texts,
+    "tablespaces": _are_texts,
+    "extensions": lambda value: isinstance(value, dict) and all(_is_text(v) for v in value.values()),
+    "collations": _are_collations,
+    "xml": lambda value: type(value) is bool,
+    "template": lambda value: type(value) is bool,
+    "icu_rules": _is_text,
+    "tablespace": _is_text,
+}
 """What backups of earlier versions do not have."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from infra.data import store
+from infra.data.postgres import clients
 from infra.data.postgres import facts as postgres_facts
 from infra.data.postgres.clients import Server
 from infra.data.postgres.facts import DatabaseFacts
@@ -247,26 +248,12 @@ def _make(server: Server, link: psycopg.Connection[Any], work: Todo) -> dict[str
                 link.execute(statement(role, "alter"))
             for role in (*work.made, *work.altered):
                 for text in settings(role):
-                    why = _tried(link, text)
+                    why = clients.tried(link, text)
                     refused |= {f"{text.as_string(link)}": why} if why else {}
             refused |= _granted(server, link, work.grants)
     except psycopg.errors.InsufficientPrivilege as error:
         raise _not_allowed(server, work, error) from error
     return refused
-
-
-def _tried(link: psycopg.Connection[Any], text: sql.Composed) -> str:
-    """Execute a statement; returns why the server refused it, '' when it did not."""
-    import psycopg
-
-    try:
-        with link.transaction():
-            link.execute(text)
-    except psycopg.DatabaseError as error:
-        if link.closed:
-            raise
-        return str(error).splitlines()[0]
-    return ""
 
 
 def _granted(server: Server, link: psycopg.Connection[Any], grants: Sequence[tuple[str, Membership]]) -> dict[str, str]:

@@ -49,16 +49,16 @@ def named(database: str, kind: str, when: str) -> str:
 
 
 @contextlib.contextmanager
-def alone(server: Server, command: str, database: str = clients.MAINTENANCE) -> Iterator[psycopg.Connection[Any]]:
+def alone(server: Server, command: str) -> Iterator[psycopg.Connection[Any]]:
     """Hold the server's lock for restores; scratch databases of runs that died are dropped first.
 
-    Yields the connection (to `database`) that holds it; the server frees it when that ends, however it happens.
+    Yields the connection that holds it; the server frees it when that ends, however it happens.
 
     Raises:
         PlatformError: LOCKED with the holder.
     """
     name = f"{command} pid {os.getpid()}"
-    with clients.connected(server.endpoints, database, name) as link:
+    with clients.connected(server.endpoints, name=name) as link:
         row = link.execute("select pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
         if not (row and row[0]):
             raise _held(server, link)
@@ -122,6 +122,13 @@ def left_over(endpoints: Endpoints) -> list[str]:
         return _doomed(link.execute(_OTHERS).fetchall())
 
 
+def warnings(endpoints: Endpoints) -> list[str]:
+    """What a run says of the scratch databases that it could not drop either."""
+    return [
+        f"the scratch database {name} could not be dropped; invoke doctor says more" for name in left_over(endpoints)
+    ]
+
+
 def dropped(server: Server, link: psycopg.Connection[Any], name: str) -> str:
     """Drop a scratch database; returns why that was not possible, '' when it is gone.
 
@@ -167,14 +174,31 @@ def _unsubscribe(server: Server, name: str) -> None:
             link.execute(sql.SQL("drop subscription {}").format(subscription))
 
 
-def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, name: str) -> None:
-    """Make an empty scratch database like the original.
+def create_empty(link: psycopg.Connection[Any], name: str) -> None:
+    """Make a scratch database of the server's own kind."""
+    from psycopg import sql
+
+    link.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+    _mark(link, name)
+
+
+def _mark(link: psycopg.Connection[Any], name: str) -> None:
+    from psycopg import sql
+
+    link.execute(sql.SQL("comment on database {} is {}").format(sql.Identifier(name), sql.Literal(MARK)))
+
+
+def create(
+    link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, name: str, despite: bool = False
+) -> list[str]:
+    """Make an empty scratch database like the original, or (`despite`) as like as it can be.
+
+    Returns what is not like it.
 
     Raises:
         PlatformError: DATA_INCOMPATIBLE when the server has not its locale.
     """
     import psycopg
-    from psycopg import sql
 
     try:
         link.execute(postgres_facts.create_statement(facts, name, server.number))
@@ -185,8 +209,14 @@ def create(link: psycopg.Connection[Any], server: Server, facts: DatabaseFacts, 
         psycopg.errors.UndefinedObject,
     ) as e:
         what = f"{facts.name} was created with the locale {facts.locale or facts.collate}, which this server lacks"
-        raise PlatformError("DATA_INCOMPATIBLE", what, why=str(e).splitlines()[0]) from e
-    link.execute(sql.SQL("comment on database {} is {}").format(sql.Identifier(name), sql.Literal(MARK)))
+        why, steps = str(e).splitlines()[0], ("restore it to a server that has it, or add --despite-differences",)
+        if not despite:
+            details = {"database": facts.name}
+            raise PlatformError("DATA_INCOMPATIBLE", what, why=why, steps=steps, details=details) from e
+        create_empty(link, name)
+        return [f"{what}: {why}"]
+    _mark(link, name)
+    return []
 
 
 @contextlib.contextmanager

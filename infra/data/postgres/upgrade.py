@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from infra import shell
 from infra.console import Console
 from infra.data import store
 from infra.data.postgres import backup as postgres_backup
-from infra.data.postgres import clients, restore, scratch, verify
+from infra.data.postgres import clients, restore, restore_plan, scratch, verify
+from infra.data.store import Backup
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
@@ -131,34 +132,60 @@ def upgrade(settings: Settings, ends: Endpoints, console: Console, made: Plan, t
 
 def _saved(settings: Settings, there: Endpoints, console: Console, target: Path, work: Path) -> Path:
     server = clients.find_server(there, settings)
+    return save(server, console, target, work / "verify").path
+
+
+def save(server: clients.Server, console: Console, target: Path, work: Path) -> Backup:
+    """Back up everything that a server holds, also what earlier restores have kept, and verify it.
+
+    Raises:
+        PlatformError: what backup and verification raise, also where one database alone cannot be restored.
+    """
     console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
-    names = everything(server)
-    backup = postgres_backup.backup(server, console, postgres_backup.Order(target, names))
+    backup = postgres_backup.backup(server, console, postgres_backup.Order(target, kept=True))
+    for name, why in backup.facts["left_out"].items():
+        console.warn(f"{name} is not taken along: {why}")
     console.say("  verifying the backup")
-    verify.verify(server, backup, work / "verify")
-    return backup.path
+    failed = verify.verify(server, backup, work).failed
+    if failed:
+        raise _not_taken_along(failed)
+    return backup
 
 
-def everything(server: clients.Server) -> tuple[str, ...]:
-    """Return every database but an empty `postgres`: also such as earlier restores have kept."""
-    with clients.connected(server.endpoints) as link:
-        rows = link.execute("select datname from pg_database where not datistemplate and datallowconn").fetchall()
-        from infra.data.postgres import facts
-
-        used = facts.holds_something(link)
-    return tuple(sorted(name for (name,) in rows if used or name != "postgres"))
+def _not_taken_along(failed: Mapping[str, str]) -> PlatformError:
+    why = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+    steps = ("see to what is said of it, or drop it when it is not needed: invoke db.shell", "then: invoke db.upgrade")
+    what = f"{', '.join(failed)} could not be restored; the databases are as before"
+    return PlatformError("BACKUP_FAILED", what, why=why, steps=steps)
 
 
 def _filled(settings: Settings, there: Endpoints, console: Console, backup: Path, work: Path) -> None:
     server = clients.find_server(there, settings)
-    console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    done = restore.restore(server, restore.plan(server, store.load(backup), alter_roles=True), work / "restore")
+    done = fill(server, console, store.load(backup), work / "restore")
     rows = sum(int(d["rows"]) for d in done.databases.values())
     console.say(f"  {len(done.databases)} databases with {rows:,} rows are identical in both")
 
 
 _CONNECTIONS = "100"
 """For a server that only we use."""
+
+
+def fill(server: clients.Server, console: Console, backup: Backup, work: Path) -> restore.Restored:
+    """Restore everything on the server that replaces the one of the backup.
+
+    Raises:
+        PlatformError: what a restore raises, also where one database alone cannot be restored.
+    """
+    console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
+    plan = restore_plan.plan(server, backup, restore_plan.Order(replacing=True))
+    if plan.left_out:
+        raise _not_taken_along(plan.left_out)
+    done = restore.restore(server, plan, work)
+    if done.left_out:
+        raise _not_taken_along(done.left_out)
+    for text in (*plan.notes, *(f"the server refused: {text}: {why}" for text, why in done.refused.items())):
+        console.warn(text)
+    return done
 
 
 @contextlib.contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from infra import stack
 from infra.data import store
-from infra.data.postgres import clients, copies, scratch
+from infra.data.postgres import clients, copies, needs, reasons, scratch
 from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Children
@@ -26,12 +26,16 @@ VERIFIED = "verified.json"
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found; seconds to load and to compare, and when (seconds since 1970)."""
+    """What a verification found; seconds to load and to compare, and when (seconds since 1970).
+
+    `failed`: the databases that could not be restored here, or came out different, with the reason and what helps.
+    """
 
     at: float
     load_seconds: float
     check_seconds: float
     databases: Mapping[str, Mapping[str, Any]]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_versions(backup: Backup, server: Server) -> None:
@@ -79,6 +83,9 @@ def client_needed(backup: Backup) -> int:
 def verify(server: Server, backup: Backup, work: Path, event: Event = silent) -> Verified:
     """Verify a backup and note the outcome beside its manifest; the caller holds the lock of its target.
 
+    One database that cannot be restored does not end the work on the others; the backup then does not count as
+    verified.
+
     Args:
         server: where the scratch databases are made.
         backup: a whole backup.
@@ -86,45 +93,60 @@ def verify(server: Server, backup: Backup, work: Path, event: Event = silent) ->
         event: gets what happens.
 
     Raises:
-        PlatformError: BACKUP_DAMAGED naming the file or table; LOCKED, DATA_INCOMPATIBLE, UNREACHABLE.
+        PlatformError: BACKUP_DAMAGED naming the file; RESTORE_DIFFERS, BACKUP_FAILED, DATA_INCOMPATIBLE when none of
+            its databases can be restored; LOCKED, UNREACHABLE.
     """
     check_versions(backup, server)
     try:
         store.check_files(backup)
         event("files", {"checked": len(backup.files), "bytes": backup.size})
-        found = _restored(server, backup, work, event)
+        found, failed = _restored(server, backup, work, event)
+        if not found:
+            raise next(iter(failed.values()))
     except PlatformError as error:
-        if error.code == "BACKUP_DAMAGED":
+        if error.code in ("BACKUP_DAMAGED", "RESTORE_DIFFERS"):
             (backup.path / VERIFIED).unlink(missing_ok=True)
         raise
-    return _noted(backup, found)
+    return _noted(backup, found, failed)
 
 
-def _restored(server: Server, backup: Backup, work: Path, event: Event) -> dict[str, Loaded]:
+def _restored(
+    server: Server, backup: Backup, work: Path, event: Event
+) -> tuple[dict[str, Loaded], dict[str, PlatformError]]:
     """Fill one scratch database after the other, so that there is never more than one copy."""
-    when = scratch.stamp()
+    entries, when = backup.facts["databases"], scratch.stamp()
+    roles = postgres_roles.needed(postgres_roles.saved(backup), entries.values())
     found: dict[str, Loaded] = {}
-    roles = postgres_roles.needed(postgres_roles.saved(backup), backup.facts["databases"].values())
+    lacking = {name: there.missing for name, there in needs.lacking(server, entries).items() if there.missing}
+    failed = {name: needs.refusal({name: what}, backup.path) for name, what in lacking.items()}
     with scratch.alone(server, "db.verify") as link, scratch.workspace(work) as space, postgres_roles.lent(link, roles):
-        for database in backup.facts["databases"]:
+        for database in (name for name in entries if name not in failed):
             name, children = scratch.named(database, "check", when), Children()
             try:
                 order = Order(server, backup, {database: name}, Room(space), children)
                 found[database] = copies.loaded(order)
+            except PlatformError as error:
+                if not reasons.of_one(error):
+                    raise
+                failed[database] = error
+                event("failed", {"database": database, "code": error.code, "why": error.why})
+                continue
             finally:
                 children.stop()
                 scratch.dropped(server, link, name)
             seconds = found[database].load_seconds + found[database].check_seconds
             event("verified", {"database": database, "seconds": round(seconds, 3)})
-    return found
+    return found, failed
 
 
-def _noted(backup: Backup, found: Mapping[str, Loaded]) -> Verified:
+def _noted(backup: Backup, found: Mapping[str, Loaded], failed: Mapping[str, PlatformError]) -> Verified:
     databases = {name: copies.contents(loaded.archives[name]) for name, loaded in found.items()}
-    load, check = (
-        sum(part) for part in ([x.load_seconds for x in found.values()], [x.check_seconds for x in found.values()])
-    )
-    made = Verified(time.time(), round(load, 3), round(check, 3), databases)
+    load = round(sum(x.load_seconds for x in found.values()), 3)
+    check = round(sum(x.check_seconds for x in found.values()), 3)
+    made = Verified(time.time(), load, check, databases, {n: reasons.in_words(e) for n, e in failed.items()})
+    if failed:
+        (backup.path / VERIFIED).unlink(missing_ok=True)
+        return made
     try:
         stack.write_atomic(backup.path / VERIFIED, json.dumps(vars(made), indent=1) + "\n", mode=0o600)
     except OSError as error:

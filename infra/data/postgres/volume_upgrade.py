@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra.data import store, trash
 from infra.data.postgres import backup as postgres_backup
-from infra.data.postgres import clients, restore, verify
+from infra.data.postgres import clients, verify
 from infra.data.postgres import upgrade as postgres_upgrade
 from infra.data.postgres.clients import Server
 from infra.data.store import Backup
@@ -84,13 +84,9 @@ def upgrade(tier: Tier, old_image: str) -> Upgraded:
 
 def _saved(tier: Tier) -> tuple[int, Backup]:
     server = clients.find_server(tier.endpoints(), tier.context.settings)
-    tier.context.console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
     target = postgres_backup.default_target(tier.context.stack)
-    order = postgres_backup.Order(target, postgres_upgrade.everything(server))
     with store.locked(target, "db.upgrade"):
-        saved = postgres_backup.backup(server, tier.context.console, order)
-        verify.verify(server, saved, tier.context.stack.scratch)
-    return server.number, saved
+        return server.number, postgres_upgrade.save(server, tier.context.console, target, tier.context.stack.scratch)
 
 
 def _filled(tier: Tier, saved: Backup, before: int) -> int:
@@ -104,8 +100,7 @@ def _filled(tier: Tier, saved: Backup, before: int) -> int:
             why="an upgrade needs a newer major version; the data is back in its place",
             steps=(f"set {IMAGE} to the new image, and --old-image to the current one",),
         )
-    tier.context.console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    done = restore.restore(server, restore.plan(server, saved, alter_roles=True), tier.context.stack.scratch)
+    done = postgres_upgrade.fill(server, tier.context.console, saved, tier.context.stack.scratch)
     _drop_empty(server, [str(d["old"]) for d in done.databases.values() if d["old"]])
     return server.number
 

@@ -26,6 +26,7 @@ from infra.data.objects import login as objects_login
 from infra.data.objects import records as objects_records
 from infra.data.postgres import backup as postgres_backup
 from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres import needs as postgres_needs
 from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.snapshot import Snapshots
 from infra.data.snapshot import age, manifest
@@ -48,7 +49,8 @@ class Order:
     """What a snapshot shall hold.
 
     `label` is its name for people ('' for none), `recipients` those whom it is encrypted for (age or SSH public keys;
-    none: not encrypted), `why` is noted when it was made on the way to something else.
+    none: not encrypted), `why` is noted when it was made on the way to something else; `skipped` are databases that
+    are left out.
     """
 
     target: Path
@@ -58,6 +60,7 @@ class Order:
     verify: bool = True
     recipients: tuple[str, ...] = ()
     why: str = ""
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass
@@ -114,7 +117,12 @@ def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Back
     taken = {b.facts.get("label") for b in listing(target)}
     free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
     order = Order(target, free, tuple(parts), why=why)
-    return create(tier, order)
+    made = create(tier, order)
+    missing = manifest.missing(made.facts)
+    if missing:
+        steps = (f"see to it; what is in the snapshot: invoke snapshot.show {made.path.name}",)
+        raise PlatformError("PARTIAL", "the snapshot does not have everything", why="; ".join(missing), steps=steps)
+    return made
 
 
 def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
@@ -142,7 +150,7 @@ def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
             _seal(draft, making.content, recipients)
             facts |= {"recipients": list(order.recipients), "seconds": round(time.monotonic() - began, 3)}
         made = store.load(Path(facts["path"]))
-        if order.verify:
+        if order.verify and not facts["verified"]["failed"]:
             snapshot_verify.mark(made, facts["verified"])
     return made
 
@@ -181,13 +189,14 @@ def _databases(making: _Making) -> None:
         _references(making, taken)
         _while_held(making)
 
-    order = postgres_backup.Order(target, (), making.order.fence, held)
+    order = postgres_backup.Order(target, (), making.order.fence, making.order.skipped, held=held)
     made = postgres_backup.backup(server, making.context.console, order, making.event)
     databases = {
         name: {"tables": len(d["tables"]), "rows": sum(int(t["rows"]) for t in d["tables"].values())}
+        | {key: d[key] for key in postgres_needs.IN_A_SNAPSHOT}
         for name, d in made.facts["databases"].items()
     }
-    facts = {k: made.facts[k] for k in ("server", "client", "snapshots")}
+    facts = {k: made.facts[k] for k in ("server", "client", "snapshots", "left_out", "absent")}
     making.parts["databases"] = {"databases": databases, "bytes": made.size, **facts}
     if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases and _in_databases(making):
         making.parts["temporal"] = {"storage": "databases"}

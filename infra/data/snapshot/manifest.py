@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.data import store
+from infra.data.postgres.facts import SKIPPED
+from infra.data.postgres.needs import Needs
 from infra.data.store import Backup
 
 _STORAGES = ("file", "databases")
@@ -54,6 +56,8 @@ def summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     if "databases" in parts:
         rows = sum(d["rows"] for d in parts["databases"]["databases"].values())
         words["databases"] = f"{', '.join(parts['databases']['databases'])}: {rows:,} rows"
+        skipped = [name for name, why in parts["databases"].get("left_out", {}).items() if why == SKIPPED]
+        words["databases"] += f" (without {', '.join(skipped)})" if skipped else ""
     if "objects" in parts:
         words["objects"] = f"{parts['objects']['objects']:,} in {len(parts['objects']['buckets'])} buckets"
     if "redis" in parts:
@@ -61,3 +65,20 @@ def summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     if "temporal" in parts:
         words["temporal"] = "its file" if parts["temporal"]["storage"] == "file" else "its databases"
     return words
+
+
+def missing(facts: Mapping[str, Any]) -> list[str]:
+    """What a snapshot does not have although nobody asked for that, and what of it could not be verified; in words."""
+    databases = facts["parts"].get("databases", {})
+    left_out = {name: why for name, why in databases.get("left_out", {}).items() if why != SKIPPED}
+    failed = (facts.get("verified") or {}).get("failed", {})
+    said = [f"the database {name} is not in it: {why}" for name, why in left_out.items()]
+    said += [f"the database {name} is not there: invoke db.init makes it" for name in databases.get("absent", ())]
+    return said + [f"the database {name} is in it, but not verified: {why}" for name, why in failed.items()]
+
+
+def needs(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What databases ask of a server beyond what every one has, in words; nothing of snapshots of earlier versions."""
+    databases = parts.get("databases", {}).get("databases", {})
+    found = {name: Needs.of(entry).lines() for name, entry in databases.items() if "encoding" in entry}
+    return {name: ", ".join(lines) for name, lines in found.items() if lines}

@@ -20,10 +20,14 @@ from infra.data.objects import records as objects_records
 from infra.data.objects import restore as objects_restore
 from infra.data.objects.upload import Uploads
 from infra.data.postgres import clients as postgres_clients
+from infra.data.postgres import needs as postgres_needs
 from infra.data.postgres import restore as postgres_restore
+from infra.data.postgres import restore_plan as postgres_restore_plan
 from infra.data.postgres import scratch as postgres_scratch
 from infra.data.postgres import verify as postgres_verify
 from infra.data.postgres.backup import Event, silent
+from infra.data.postgres.clients import Server
+from infra.data.postgres.needs import Needs
 from infra.data.snapshot import age, create, manifest, verify
 from infra.data.store import Backup
 from infra.endpoints import Endpoints
@@ -112,6 +116,28 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
     return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
 
 
+def lacking(tier: Tier, made: Plan) -> list[str]:
+    """What the databases of a snapshot ask of a server and the tier's one lacks, in words; nothing is touched.
+
+    A tier that does not run is compared once it does, before anything of it is touched.
+    """
+    entries = made.backup.facts["parts"].get("databases", {}).get("databases", {})
+    entries = {name: entry for name, entry in entries.items() if "encoding" in entry}
+    if "databases" not in made.parts or not entries:
+        return []
+    if not tier.running():
+        asked = {name: ", ".join(Needs.of(entry).lines()) for name, entry in entries.items()}
+        return [f"  {name} needs {what}: compared once {tier.name} runs" for name, what in asked.items() if what]
+    server = postgres_clients.find_server(tier.endpoints(), tier.context.settings)
+    found = postgres_needs.lacking(server, entries)
+    left_out = [
+        f"  the database {n} is LEFT OUT: {tier.name} lacks {', '.join(f.missing)}"
+        for n, f in found.items()
+        if f.missing
+    ]
+    return left_out + [f"  {name}: {text}" for name, f in found.items() for text in f.other]
+
+
 def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
@@ -157,11 +183,12 @@ def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Don
     began, done = time.monotonic(), Done()
     verify.check(content, {p: made.backup.facts["parts"][p] for p in made.parts})
     ends = tier.endpoints()
+    databases = _planned(tier.context, ends, made, content) if "databases" in made.parts else None
     if "redis" in made.parts:
         redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)
         _keep_redis(tier, made, done)
-    if "databases" in made.parts:
-        _databases(tier.context, ends, made, content, done, event)
+    if databases:
+        _databases(tier.context, *databases, done, event)
     if "objects" in made.parts:
         _objects(tier.context, ends, made, content, done, event)
     if "redis" in made.parts:
@@ -181,13 +208,24 @@ def _keep_redis(tier: Tier, made: Plan, done: Done) -> None:
     done.way_back["redis"] = f"invoke snapshot.restore {kept.path.name} --yes"
 
 
-def _databases(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
+def _planned(context: Context, ends: Endpoints, made: Plan, content: Path) -> tuple[Server, postgres_restore_plan.Plan]:
+    """What is done about the databases, after a look at what the server has for them."""
     saved = verify.databases(content)
     server = postgres_clients.find_server(ends, context.settings, postgres_verify.client_needed(saved))
-    names = [n for n in saved.facts["databases"] if "temporal" in made.parts or n not in create.TEMPORAL_DATABASES]
-    todo = postgres_restore.plan(server, saved, names)
-    context.console.say(f"  databases: {', '.join(names)}")
+    names = [n for n in saved.facts["databases"] if n not in create.TEMPORAL_DATABASES]
+    order = postgres_restore_plan.Order(() if "temporal" in made.parts else tuple(names))
+    todo = postgres_restore_plan.plan(server, saved, order)
+    for note in (*todo.notes, *(f"{name} is left out: {why}" for name, why in todo.left_out.items())):
+        context.console.warn(note)
+    return server, todo
+
+
+def _databases(context: Context, server: Server, todo: postgres_restore_plan.Plan, done: Done, event: Event) -> None:
+    context.console.say(f"  databases: {', '.join(item.source for item in todo.items)}")
     result = postgres_restore.restore(server, todo, context.stack.scratch, event)
+    done.refused |= {f"database {name}": why for name, why in result.left_out.items()} | dict(result.refused)
+    for name, subscription in result.disabled:
+        context.console.warn(f"the subscription {subscription} of {name} is disabled")
     done.parts["databases"] = vars(result)
     done.way_back["databases"] = {n: d["old"] for n, d in result.databases.items() if d["old"]}
 

@@ -17,6 +17,7 @@ from infra.data.postgres import backup as postgres_backup
 from infra.data.postgres import clients as postgres_clients
 from infra.data.postgres import verify as postgres_verify
 from infra.data.postgres.backup import Event, silent
+from infra.data.postgres.verify import Verified
 from infra.data.store import Backup
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
@@ -83,7 +84,7 @@ def check(content: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
 def verify(
     context: Context, ends: Endpoints, content: Path, facts: Mapping[str, Any], event: Event = silent
 ) -> dict[str, Any]:
-    """Verify all parts of an open snapshot; returns what was found.
+    """Verify all parts of an open snapshot; returns what was found, and as `failed` why databases were not restored.
 
     Raises:
         PlatformError: BACKUP_DAMAGED, DATA_INCOMPATIBLE, UNREACHABLE, and PARTIAL naming the objects that rows point
@@ -92,9 +93,10 @@ def verify(
     began, parts = time.monotonic(), facts["parts"]
     check(content, parts)
     event("files", {"checked": True})
-    found: dict[str, Any] = {"at": time.time()}
+    found: dict[str, Any] = {"at": time.time(), "failed": {}}
     if "databases" in parts:
-        found["databases"] = _databases(context, ends, content, event)
+        done = _databases(context, ends, content, event)
+        found |= {"databases": dict(done.databases), "failed": dict(done.failed)}
     if "redis" in parts:
         found["redis"] = {"keys": redis_dump.verify(ends, content / "redis" / redis_dump.KEYS)}
     if "objects" in parts:
@@ -103,12 +105,11 @@ def verify(
     return {**found, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _databases(context: Context, ends: Endpoints, content: Path, event: Event) -> dict[str, Any]:
+def _databases(context: Context, ends: Endpoints, content: Path, event: Event) -> Verified:
     saved = databases(content)
     needed = postgres_verify.client_needed(saved)
     server = postgres_clients.find_server(ends, context.settings, needed)
-    done = postgres_verify.verify(server, saved, context.stack.scratch, event)
-    return dict(done.databases)
+    return postgres_verify.verify(server, saved, context.stack.scratch, event)
 
 
 def dangling(content: Path) -> list[str]:

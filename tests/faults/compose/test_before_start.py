@@ -89,7 +89,7 @@ def test_image_that_no_registry_gives_ends_soon_with_its_error(fresh: Victim, en
 
 def test_volume_of_an_older_major_is_refused_and_untouched(fresh: Victim, engine: Any) -> None:
     volume = f"{project(fresh)}_postgres_platform_data"
-    image = fresh.env.get("POSTGRES_IMAGE", "postgres:18.6")
+    image = fresh.env.get("POSTGRES_IMAGE", "pgvector/pgvector:0.8.6-pg18-trixie")
     engine.create_volume(volume)
     put(engine, volume, image, {"16/docker/PG_VERSION": b"16\n", "16/docker/keep": b"rows"})
     done = fresh.invoke("up", "--json")

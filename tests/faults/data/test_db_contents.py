@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.errors import PlatformError
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import Site
+from tests.faults.data.db_tools import Site, refused, rewritten
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes and owners")
 
@@ -151,3 +152,139 @@ def test_a_row_of_a_partitioned_table_that_differs_is_found(site: Site, change: 
     order = load.Order(there, backup, {"hashed": "hashed"}, load.Room(space), Children())
     with pytest.raises(PlatformError, match="not the same"):
         compare.compare(order, "hashed")
+
+
+def test_templates_and_what_every_server_has_are_in_the_backup_once_something_is_in_them(site: Site) -> None:
+    make(site, "tmpl", "create table t as select 1 n")
+    with site.link() as link:
+        link.execute("alter database tmpl is_template true")
+        link.execute("create table kept as select 1 n")
+        link.execute("alter system set work_mem = '9MB'")
+        link.execute("alter role all set jit = off")
+    with site.link("template1") as link:
+        link.execute("create extension citext")
+    try:
+        path = site.backup("--verify")
+        with site.link() as link:
+            link.execute("update kept set n = 2")
+            link.execute("alter system reset work_mem")
+            link.execute("alter role all reset jit")
+        with site.link("template1") as link:
+            link.execute("drop extension citext")
+        done = site.invoke("db.restore", "--from", str(path), "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "alter system set work_mem to '9MB'" in done.stdout + done.stderr
+        assert "alter role all set jit to 'off'" in done.stdout + done.stderr
+        with site.link() as link:
+            assert link.execute("select n from kept").fetchone() == (1,)
+            query = "select datname from pg_database where datistemplate order by 1"
+            assert [name for (name,) in link.execute(query)] == ["template0", "template1", "tmpl"]
+        with site.link("template1") as link:
+            assert link.execute("select count(*) from pg_extension where extname = 'citext'").fetchone() == (1,)
+            link.execute("drop extension citext")
+    finally:
+        with site.link() as link:
+            link.execute("alter system reset all")
+            link.execute("drop table if exists kept")
+            link.execute("alter database tmpl is_template false")
+
+
+def test_a_database_that_lets_nobody_in_is_named_and_the_others_are_backed_up(site: Site) -> None:
+    make(site, "archive")
+    make(site, "broken")
+    with site.link() as link:
+        link.execute("alter database archive allow_connections false")
+        link.execute("alter database broken set session_preload_libraries = 'nosuch'")
+    done = site.invoke("db.backup", "--to", str(site.target), "--verify", "--json")
+    assert done.returncode == 11, done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert set(data["leftOut"]) == {"archive", "broken"}
+    assert {"labeler", "platform", "users"} <= set(data["verified"]["databases"])
+    assert "alter database ... allow_connections true" in done.stderr
+    assert "nosuch" in done.stderr
+    words = ("--skip-database", "archive,broken")
+    assert site.invoke("db.backup", "--to", str(site.target), *words).returncode == 0
+    newest = str(site.target / site.published()[-1])
+    missing = site.invoke("db.restore", "--from", newest, "--database", "archive", "--yes")
+    refused(missing, 9, "left out as asked for")
+
+
+CHECKED = """
+create table allowed (n int); create table a_checked (n int);
+create function ok(i int) returns bool language plpgsql stable as
+  $$ begin return exists (select from allowed where n = i); end $$;
+alter table a_checked add check (ok(n));
+insert into allowed values (1); insert into a_checked values (1)
+"""
+
+
+def test_a_function_that_finds_nothing_is_named_with_what_helps_and_the_others_are_done(site: Site) -> None:
+    make(site, "checked", CHECKED)
+    done = site.invoke("db.backup", "--to", str(site.target), "--verify", "--json")
+    assert done.returncode == 11, done.stderr
+    verified = json.loads(done.stdout)["data"]["verified"]
+    assert list(verified["failed"]) == ["checked"]
+    assert {"labeler", "platform", "users"} <= set(verified["databases"])
+    helps = "alter function public.ok(integer) set search_path = public"
+    assert helps in verified["failed"]["checked"]
+    before = site.state()
+    site.change()
+    done = site.invoke("db.restore", "--from", str(site.target / site.published()[-1]), "--yes")
+    assert done.returncode == 11, done.stderr
+    assert "checked was not restored and is unchanged" in done.stderr
+    assert site.state() == before
+    with site.link("checked") as link:
+        link.execute(helps.encode())
+    site.backup("--database", "checked", "--verify")  # the table that is read comes after the one that is checked
+
+
+def test_what_differs_can_be_taken_over_and_the_result_says_so(site: Site) -> None:
+    make(site, "checked", CHECKED)
+    path = site.backup("--database", "checked")
+    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 10, "BACKUP_FAILED", "ok(integer)", "--despite")
+    done = site.invoke("db.restore", "--from", str(path), "--despite-differences", "--yes", "--json")
+    assert done.returncode == 11, done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert any("a_checked" in text for text in data["differences"]["checked"])
+    assert data["databases"]["checked"]["old"] in site.databases()
+    with site.link("checked") as link:
+        assert link.execute("select count(*) from allowed").fetchone() == (1,)
+        comment = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'checked'"
+        assert "despite differences" in str(link.execute(comment).fetchone())
+
+
+def test_who_holds_a_table_is_named_and_the_others_are_backed_up(site: Site) -> None:
+    with site.locked_table("users"):
+        done = site.invoke("db.backup", "--to", str(site.target), "--json")
+    assert done.returncode == 11, done.stderr
+    why = json.loads(done.stdout)["data"]["leftOut"]["users"]
+    assert "plain locked by pid" in why
+    assert "idle in transaction" in why
+    assert "pg_terminate_backend" in why
+
+
+def test_what_the_server_lacks_is_told_before_and_the_others_are_restored(site: Site) -> None:
+    make(site, "asking")
+    path = site.backup()
+    needs = {"extensions": {"nosuch": "1.0"}, "collations": [[None, "i", "de"]]}
+    rewritten(path, lambda body: body["facts"]["databases"]["asking"].update(needs))
+    done = site.invoke("db.restore", "--from", str(path), "--dry-run")
+    assert "asking: LEFT OUT: this server lacks the extension nosuch, the locale de of icu" in done.stdout
+    before = site.state()
+    done = site.invoke("db.restore", "--from", str(path), "--yes", "--trust")
+    assert done.returncode == 11, done.stderr
+    assert site.state() == before
+    alone = site.invoke("db.restore", "--from", str(path), "--database", "asking", "--yes", "--trust")
+    refused(alone, 8, "DATA_INCOMPATIBLE", "nosuch", "nothing was touched")
+
+
+def test_the_last_backup_of_what_is_left_out_stays(site: Site) -> None:
+    make(site, "archive")
+    whole = site.backup("--verify")
+    with site.link() as link:
+        link.execute("alter database archive allow_connections false")
+    for _ in range(2):
+        words = ("db.backup", "--to", str(site.target), "--verify", "--keep", "1")
+        assert site.invoke(*words).returncode == 11
+    assert len(site.published()) == 2
+    assert whole.name in site.published()

@@ -93,7 +93,7 @@ def test_a_restore_that_is_refused_leaves_no_role(site: Site) -> None:
     foreign = {"provider": "i", "locale": "de"}  # of a server with ICU, which the bundled one has not
     rewritten(path, lambda body: body["facts"]["databases"]["owned"].update(foreign))
     _without(site)
-    refused(site.invoke("db.restore", "--from", str(path), "--yes"), 8, "DATA_INCOMPATIBLE")
+    refused(site.invoke("db.restore", "--from", str(path), "--yes", "--trust"), 8, "DATA_INCOMPATIBLE")
     assert not present(site)
     assert not [name for name in site.databases() if name.startswith("owned")]
 

@@ -51,6 +51,7 @@ LIST_LOADS = {
         "infra.training.described",
     ),
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
+    "infra.tasks.db_restore",
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "snapshot")),
     *(f"infra.tasks.{name}" for name in ("train", "train_order", "train_show", "train_watch", "trash", "verbs")),

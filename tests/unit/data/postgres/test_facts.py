@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,10 +48,13 @@ def test_the_acl_becomes_grants() -> None:
 def test_everything_of_a_database_is_set_again() -> None:
     text = _text(facts.setting_statements(FACTS, "users"))
     assert 'alter database "users" owner to "o\'wner"' in text
-    assert "set \"search_path\" to '$user', 'public'" in text
-    assert 'alter role "reader" in database "users" set "jit" to \'off\'' in text
     assert 'grant create on database "users" to "odd ""role" with grant option' in text
     assert 'grant temporary on database "users" to public' in text
+    assert "is_template" not in text
+    assert "is_template true" in _text(facts.setting_statements(replace(FACTS, template=True), "users"))
+    own = _text(facts.own_settings(FACTS, "users"))
+    assert "set \"search_path\" to '$user', 'public'" in own
+    assert 'alter role "reader" in database "users" set "jit" to \'off\'' in own
 
 
 def test_a_database_is_made_with_the_locale_of_the_original() -> None:
@@ -62,16 +66,21 @@ def test_a_database_is_made_with_the_locale_of_the_original() -> None:
 
 
 def test_which_databases_are_backed_up() -> None:
-    def named(*names: str) -> list[DatabaseFacts]:
-        return [DatabaseFacts(**{**FACTS.data(), "name": n}) for n in names]
+    def named(*names: str, **closed: str) -> dict[str, tuple[DatabaseFacts, str]]:
+        return {n: (replace(FACTS, name=n), closed.get(n, "")) for n in (*names, *closed)}
 
-    there = named("labeler", "platform", "postgres", "temporal", "users")
-    assert [d.name for d in facts.wanted(there, (), False)] == ["labeler", "platform", "temporal", "users"]
-    assert len(facts.wanted(there, (), True)) == 5
-    assert [d.name for d in facts.wanted(there, ("users", "users"), False)] == ["users"]
+    there = named("labeler", "platform", "users", archive="it takes no connections")
+    every = facts.choose(there, (), ())
+    assert [d.name for d in every.chosen] == ["labeler", "platform", "users"]
+    assert every.left_out == {"archive": "it takes no connections"}
+    assert [d.name for d in facts.choose(there, ("users", "users"), ()).chosen] == ["users"]
+    less = facts.choose(there, (), ("archive", "labeler"))
+    assert [d.name for d in less.chosen] == ["platform", "users"]
+    assert less.left_out == dict.fromkeys(("archive", "labeler"), facts.SKIPPED)
+    assert facts.choose(named("platform"), (), ()).absent == ("users", "labeler")
     with pytest.raises(PlatformError) as caught:
-        facts.wanted(named("platform"), (), False)
-    assert "users" in caught.value.what
+        facts.choose(there, ("nosuch",), ())
+    assert "nosuch" in caught.value.what
 
 
 def test_names_that_we_make_are_known_again_and_never_too_long() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,15 +108,45 @@ def test_the_name_of_a_snapshot_may_be_left_out(words: list[str], named: bool) -
     assert collection._named_snapshot(words) is named
 
 
+@pytest.fixture
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[create.Order]]:
+    """`keep` where two snapshots are there and one with these facts is made; returns what was asked for."""
+
+    def keep(facts: dict[str, Any]) -> list[create.Order]:
+        taken = [replace(held(), facts={"label": name}) for name in ("kind-down", "kind-down-2")]
+        asked = list[create.Order]()
+
+        def made(tier: Tier, order: create.Order) -> Backup:
+            asked.append(order)
+            return replace(held(), facts=facts)
+
+        monkeypatch.setattr(create, "listing", lambda target: taken)
+        monkeypatch.setattr(create, "create", made)
+        create.keep(FakeTier().of(context_of(tmp_path)), "kind-down", "before")
+        return asked
+
+    return keep
+
+
 def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keeping: Callable[[dict[str, Any]], list[create.Order]],
 ) -> None:
-    taken = [replace(held(), facts={"label": name}) for name in ("kind-down", "kind-down-2")]
-    asked = list[create.Order]()
-    monkeypatch.setattr(create, "listing", lambda target: taken)
-    monkeypatch.setattr(create, "create", lambda tier, order: asked.append(order))
-    create.keep(FakeTier().of(context_of(tmp_path)), "kind-down", "before")
-    assert [o.label for o in asked] == ["kind-down-3"]
+    assert [o.label for o in keeping({"parts": {}})] == ["kind-down-3"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"parts": {"databases": {"left_out": {"archive": "it takes no connections"}}}},
+        {"parts": {"databases": {}}, "verified": {"failed": {"odd": "not the same"}}},
+    ],
+)
+def test_nothing_is_removed_where_a_database_is_not_in_the_snapshot_or_not_verified(
+    keeping: Callable[[dict[str, Any]], list[create.Order]], facts: dict[str, Any]
+) -> None:
+    with pytest.raises(PlatformError) as caught:
+        keeping(facts)
+    assert caught.value.code == "PARTIAL"
 
 
 # --- sealed contents
