@@ -468,7 +468,7 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
         OVERLAY_CORE,
         source="oci://quay.io/jetstack/charts/cert-manager",
         # renovate: datasource=docker depName=quay.io/jetstack/charts/cert-manager
-        version="v1.20.2",
+        version="v1.21.2",
     ),
     Chart(
         "cloudnative-pg",
@@ -477,7 +477,7 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
         source="https://cloudnative-pg.github.io/charts",
         chart="cloudnative-pg",
         # renovate: datasource=helm depName=cloudnative-pg registryUrl=https://cloudnative-pg.github.io/charts
-        version="0.29.0",
+        version="0.29.1",
     ),
     Chart(
         "plugin-barman-cloud",
@@ -487,7 +487,7 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
         source="https://cloudnative-pg.github.io/charts",
         chart="plugin-barman-cloud",
         # renovate: datasource=helm depName=plugin-barman-cloud registryUrl=https://cloudnative-pg.github.io/charts
-        version="0.7.0",
+        version="0.8.1",
     ),
 )
 

@@ -109,7 +109,7 @@ def _ask_redis(contract: Contract) -> None:
 def _ask_storage(storage: Storage, store: str) -> None:
     client = connect_storage(storage, threads=1, patience=_CONNECT)
     try:
-        for bucket in (b.name for b in catalog.BUCKETS if b.store == store):
+        for bucket in (storage.prefix + b.name for b in catalog.BUCKETS if b.store == store):
             try:
                 client.head_bucket(Bucket=bucket)
             except client.exceptions.ClientError as error:

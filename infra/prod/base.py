@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from infra import catalog
+from infra.prod import network
 from infra.prod.site import Site
 
 Object = dict[str, Any]
 SECURITY = "pod-security.kubernetes.io"
+TRAINING = "training"
+"""Namespace of trainings: code of users."""
 PRIORITIES = {"platform-data": 1_000_000, "platform": 100_000, "platform-training": 0}
 """Priority classes: data above servers above trainings, which may be preempted."""
 
 
 def objects(site: Site) -> list[Object]:
     """Return the objects of the first wave."""
-    return [*(_namespace(name) for name in namespaces(site)), *(_priority(n, v) for n, v in PRIORITIES.items())]
+    made = [*(_namespace(name) for name in namespaces(site)), *(_priority(n, v) for n, v in PRIORITIES.items())]
+    return [*made, *network.policies(site)]
 
 
 def namespaces(site: Site) -> tuple[str, ...]:
-    """Return the namespaces of a site's own releases."""
+    """Return the namespaces of a site's releases."""
     unused = () if site.engine("observability") != "none" else ("observability",)
-    return tuple(name for name in catalog.NAMESPACES if name not in unused)
+    operators = [c.namespace for c in catalog.UPSTREAM_CHARTS] if site.says.get("operators") == "install" else []
+    names = dict.fromkeys((*catalog.NAMESPACES, TRAINING, *operators))
+    return tuple(name for name in names if name not in unused)
 
 
 def _namespace(name: str) -> Object:

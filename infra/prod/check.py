@@ -1,4 +1,4 @@
-"""Checks of a site that need no cluster: the schemas of Kubernetes and of operators, and the rules."""
+"""Checks of a site that need no cluster: schemas of Kubernetes and of operators, rules, who reaches whom."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.prod import rules
+from infra.prod import network, reach, rules
 from infra.prod.render import Rendered
 from infra.prod.rules import Finding
-from infra.prod.rules.base import title
+from infra.prod.rules.base import of_kind, title
 
 Object = Mapping[str, Any]
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -22,6 +22,9 @@ SCHEMAS = Path(__file__).parent / "schemas"
 def check(rendered: Rendered) -> tuple[list[Finding], list[str]]:
     """Find everything that is wrong with a rendered site, and say what could not be checked."""
     found = [*schemas(rendered.objects, rendered.site.kubernetes), *rules.findings(rendered.objects)]
+    policies = of_kind(rendered.objects, "NetworkPolicy")
+    unlike = reach.differences(policies, network.flows(rendered.site))
+    found += [Finding("reach", "NetworkPolicies", text) for text in unlike]
     return found, unchecked(rendered.objects, rendered.site.kubernetes)
 
 

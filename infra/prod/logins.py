@@ -42,14 +42,15 @@ def recipes(site: Site) -> dict[Where, Recipe]:
         found[("platform", "redis-credentials")] = Recipe({"password": "{password:redis}"})
     found[("observability", "redis-exporter-credentials")] = Recipe({"password": _redis_password(site)})
     found[("platform", "platform-signing")] = Recipe({"TRAINING_KEY": "{password:signing}"})
-    keys = {
-        "username": "{secret:platform/object-store/username}",
-        "password": "{secret:platform/object-store/password}",
+    role = site.part("s3").get("identity") == "role"
+    keys = {"ACCESS_KEY": "username", "SECRET_KEY": "password"}
+    stores = {
+        f"{side}_STORAGE_{name}": "" if role else f"{{secret:platform/object-store/{key}}}"
+        for side in ("EXTERNAL", "INTERNAL")
+        for name, key in keys.items()
     }
-    stores = {f"{side}_STORAGE_ACCESS_KEY": keys["username"] for side in ("EXTERNAL", "INTERNAL")}
-    stores |= {f"{side}_STORAGE_SECRET_KEY": keys["password"] for side in ("EXTERNAL", "INTERNAL")}
     found[("platform", "platform-credentials")] = Recipe({**_contract(site, "platform"), **stores})
-    found[("platform", "training-credentials")] = Recipe({**_contract(site, "training"), **stores})
+    found[("training", "training-credentials")] = Recipe({**_contract(site, "training"), **stores})
     return found
 
 

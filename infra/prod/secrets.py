@@ -65,7 +65,13 @@ def _named(objects: Sequence[Object]) -> Iterator[tuple[str, str, str, str]]:
     for owner, pod in pods(objects):
         for name, key in _of_pod(pod["spec"]):
             yield owner["metadata"].get("namespace", ""), name, key, title(owner)
+        for container in pod["spec"]["containers"]:  # the worker names what its Jobs take
+            said = {e["name"]: e.get("value", "") for e in container.get("env") or []}
+            if "TRAINING_SECRET" in said:
+                yield said["TRAINING_NAMESPACE"], said["TRAINING_SECRET"], "", "trainings"
     for thing in objects:
+        for entry in thing.get("imagePullSecrets") or []:
+            yield thing["metadata"].get("namespace", ""), entry["name"], ".dockerconfigjson", title(thing)
         if str(thing["apiVersion"]).partition("/")[0].endswith("cnpg.io"):
             for name, key in _of_operators(thing["spec"]):
                 yield thing["metadata"].get("namespace", ""), name, key, title(thing)
@@ -81,9 +87,6 @@ def _of_pod(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         taken = [(e.get("valueFrom") or {}).get("secretKeyRef") for e in container.get("env") or []]
         yield from ((ref["name"], ref["key"]) for ref in taken if ref)
         yield from ((e["secretRef"]["name"], "") for e in container.get("envFrom") or [] if "secretRef" in e)
-        named = {e["name"]: e.get("value", "") for e in container.get("env") or []}
-        if named.get("TRAINING_SECRET"):
-            yield named["TRAINING_SECRET"], ""
 
 
 def _of_operators(value: Any) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,8 @@ class Size:
     """Replicas and resources of the parts.
 
     `connections` is PostgreSQL's max_connections; `pool` how many of them one Temporal server may hold for each of its
-    two stores; `buffers` is shared_buffers, a quarter of PostgreSQL's memory.
+    two stores; `buffers` is shared_buffers, a quarter of PostgreSQL's memory; `training` is of a training without GPUs,
+    None: as values-production.yaml says.
     """
 
     replicas: int
@@ -31,6 +32,7 @@ class Size:
     server: Resources
     mlflow: Resources
     app: Resources
+    training: Resources | None = None
 
 
 def _resources(cpu: str, memory: str, most_cpu: str, most_memory: str = "") -> dict[str, dict[str, str]]:
@@ -53,6 +55,7 @@ SIZES: Mapping[str, Size] = {
         server=_resources("100m", "192Mi", "2", "768Mi"),
         mlflow=_resources("50m", "384Mi", "2", "1Gi"),
         app=_resources("20m", "96Mi", "1", "512Mi"),
+        training=_resources("100m", "256Mi", "1", "1Gi"),
     ),
     "small": Size(
         replicas=2,

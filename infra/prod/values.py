@@ -8,6 +8,7 @@ from typing import Any
 
 from infra import catalog
 from infra.prod import sizes
+from infra.prod.rules.access import LOGIN
 from infra.prod.site import Site
 
 Values = dict[str, Any]
@@ -57,12 +58,17 @@ def releases(site: Site) -> tuple[str, ...]:
     return tuple(found)
 
 
+_OWN = frozenset(c.release for c in catalog.CHARTS)
+
+
 def values(site: Site, release: str) -> Values:
     """Return the values of a release; {} where its values-production.yaml says everything."""
     made = _OF.get(release)
     found = made(site) if made else {}
     if release in {r for w in OWN for r in w.releases} and site.part("images").get("pullSecret"):
         found["imagePullSecrets"] = [{"name": site.part("images")["pullSecret"]}]
+    # Who may connect to whom is in one place: infra.prod.network.
+    found |= {"networkPolicy": {"enabled": False}} if release in _OWN else {}
     return found
 
 
@@ -160,25 +166,72 @@ def _mlflow(site: Site) -> Values:
 
 
 def _platform(site: Site) -> Values:
-    size, images, s3 = sizes.of(site.says), site.part("images"), site.part("s3")
-    part = {"replicas": size.replicas}
+    size, images = sizes.of(site.says), site.part("images")
+    part, route = {"replicas": size.replicas}, site.part("route")
     return {
         "backend": {**part, "image": {"ref": images["backend"]}, "resources": dict(size.app)},
         "frontend": {**part, "image": {"ref": images["frontend"]}},
         "worker": {**part, "resources": dict(size.app)},
-        "training": {"gpus": site.part("training").get("class", {}).get("count", 0)},
-        "storage": {"externalEndpoint": s3["endpoint"], "internalEndpoint": s3["endpoint"]},
-        "ingress": _ingress(site),
-        "signing": {"existingSecret": "platform-signing"},
+        "training": _training(site),
+        "storage": _buckets(site),
+        "database": {"caConfigMap": site.part("postgres").get("ca", "postgresql-ca")},
+        "ingress": _ingress(site) if route["kind"] == "ingress" else {"enabled": False},
+        "route": _gateway(site) if route["kind"] == "gateway" else {"enabled": False},
     }
+
+
+def _training(site: Site) -> Values:
+    said, size = site.part("training").get("class", {}), sizes.of(site.says)
+    found: Values = {"gpus": said.get("count", 0)} if said else {}
+    gpu = {"resource": said.get("resource", "nvidia.com/gpu"), "nodeSelector": dict(said.get("nodeSelector", {}))}
+    found |= {"gpu": {**gpu, "tolerations": list(said.get("tolerations", []))}} if said else {}
+    found |= {"resources": dict(size.training)} if size.training else {}
+    role = site.part("s3").get("identity") == "role"
+    return found | ({"identity": dict(site.part("s3")["annotations"])} if role else {})
+
+
+def _buckets(site: Site) -> Values:
+    said = site.part("s3")
+    where = {"externalEndpoint": said["endpoint"], "internalEndpoint": said["endpoint"]}
+    where |= {"bucketPrefix": said["bucketPrefix"], "region": said.get("region", "us-east-1")}
+    return where | ({"identity": dict(said["annotations"])} if said.get("identity") == "role" else {})
 
 
 def _ingress(site: Site) -> Values:
     route = site.part("route")
-    if route["kind"] != "ingress":
-        return {"enabled": False}
-    annotations = {"cert-manager.io/cluster-issuer": route["issuer"], **route.get("login", {}).get("annotations", {})}
+    asked = route.get("login", {}).get("annotations", {})
+    annotations = {"cert-manager.io/cluster-issuer": route["issuer"], **asked, **_login(site)}
     return {"enabled": True, "className": route["class"], "host": route["host"], "annotations": annotations}
+
+
+def _gateway(site: Site) -> Values:
+    route = site.part("route")
+    namespace, _, name = route["parent"].partition("/")
+    found = {"enabled": True, "parent": name, "parentNamespace": namespace, "host": route["host"]}
+    return {**found, "annotations": _login(site), "filters": _filters(route.get("login", {}).get("filter", ""))}
+
+
+def _filters(named: str) -> list[Values]:
+    """The filter that asks for a login, from group/Kind/name."""
+    if not named:
+        return []
+    group, kind, name = named.split("/")
+    return [{"type": "ExtensionRef", "extensionRef": {"group": group, "kind": kind, "name": name}}]
+
+
+def _login(site: Site) -> dict[str, str]:
+    """Say on the route who asks people for a login; prod.check demands it."""
+    route = site.part("route")
+    return {LOGIN: "public" if route.get("public") else next(iter(route["login"]))}
+
+
+def _stack(site: Site) -> Values:
+    """Of kube-prometheus-stack: who is called, and no alarm about parts of the control plane that nobody can see."""
+    said = site.part("observability")
+    unseen = ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProxy")
+    found: Values = {"alertmanager": {"alertmanagerSpec": {"useExistingSecret": True, "configSecret": said["pager"]}}}
+    managed = said.get("controlPlane", "managed") == "managed"
+    return found | ({part: {"enabled": False} for part in unseen} if managed else {})
 
 
 def _storage(site: Site) -> str:
@@ -192,4 +245,5 @@ _OF: Mapping[str, Callable[[Site], Values]] = {
     "temporal": _temporal,
     "mlflow": _mlflow,
     "platform": _platform,
+    "kube-prometheus-stack": _stack,
 }

@@ -22,18 +22,22 @@ REGION = catalog.SETTINGS["S3_REGION"].default
 REGION_NAME = "AWS_DEFAULT_REGION"
 """Set only where the object stores are an external service that signs for another region."""
 
+PREFIX_NAME = "STORAGE_BUCKET_PREFIX"
+"""There only where bucket names are shared with others, as in a cloud: the buckets' names begin with it."""
+
 READ_TIMEOUT = 30
 """Seconds to wait for an answer of an object store."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """An object store: address, keys, and the region that requests are signed for."""
+    """An object store: address, keys, the region that requests are signed for, how names of buckets begin."""
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
     region: str = REGION
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Contract:
 
     def _storage(self, prefix: str) -> Storage:
         endpoint, access, secret = (self[f"{prefix}_STORAGE_{n}"] for n in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))
-        return Storage(endpoint, access, secret, self.values.get(REGION_NAME) or REGION)
+        region, prefix = self.values.get(REGION_NAME) or REGION, self.values.get(PREFIX_NAME, "")
+        return Storage(endpoint, access, secret, region, prefix)
 
 
 def read(environ: Mapping[str, str] | None = None) -> Contract:
@@ -80,7 +85,7 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
             why="this program finds the platform only through the variables that invoke env prints",
             steps=("invoke env --write .env.platform, then load that file",),
         )
-    more = [REGION_NAME] if environ.get(REGION_NAME) else []
+    more = [name for name in (REGION_NAME, PREFIX_NAME) if environ.get(name)]
     return Contract({name: environ[name] for name in (*catalog.CONTRACT_NAMES, *more)})
 
 
@@ -132,8 +137,9 @@ def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_
     return boto3.client(
         "s3",
         endpoint_url=storage.endpoint,
-        aws_access_key_id=storage.access_key,
-        aws_secret_access_key=storage.secret_key,
+        # Without keys: the role that the cloud gives this program, by the SDK's own ways.
+        aws_access_key_id=storage.access_key or None,
+        aws_secret_access_key=storage.secret_key or None,
         region_name=storage.region,
         config=config,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,26 @@ GRACE = 15
 NODE_PATIENCE = 30
 """Seconds that a pod waits for a node that does not answer, before another one takes its place."""
 GPU = "nvidia.com/gpu"
+PINNED = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+"""Annotations that keep those who tidy up nodes away from a training: its work since the last checkpoint is lost."""
 _RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a cluster wants of a training's pod; the names are those of the JSON in TRAINING_POD.
+
+    Selector and tolerations are for trainings with GPUs; `shared_memory` is the size of /dev/shm, which counts as
+    memory of the pod ('': the container engine's 64 MiB); `ca_config_map` holds the authority of PostgreSQL's
+    certificate.
+    """
+
+    gpu_resource: str = GPU
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    shared_memory: str = ""
+    priority_class: str = ""
+    ca_config_map: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,7 @@ class Shape:
     signing: str = "platform-signing"
     resources: Mapping[str, Any] = field(default_factory=lambda: _RESOURCES)
     gpus: int = 0
+    pod: Pod = field(default_factory=lambda: Pod())
     user: int = 1000
 
     @property
@@ -51,14 +71,16 @@ def shape(environ: Mapping[str, str]) -> Shape:
     """From the worker's environment: TRAINING_NAMESPACE, TRAINING_IMAGE and so on; what is not there has its default.
 
     Raises:
-        PlatformError: USAGE when TRAINING_RESOURCES is no JSON object, or TRAINING_GPUS no number.
+        PlatformError: USAGE when TRAINING_RESOURCES or TRAINING_POD is no fitting JSON, or TRAINING_GPUS no number.
     """
     plain = Shape()
     try:
         resources = json.loads(environ.get("TRAINING_RESOURCES") or "{}")
         gpus = int(environ.get("TRAINING_GPUS") or "0")
-    except ValueError as error:
-        raise PlatformError("USAGE", "TRAINING_RESOURCES or TRAINING_GPUS cannot be used", why=str(error)) from error
+        pod = Pod(**json.loads(environ.get("TRAINING_POD") or "{}"))
+    except (ValueError, TypeError) as error:
+        what = "TRAINING_RESOURCES, TRAINING_POD or TRAINING_GPUS cannot be used"
+        raise PlatformError("USAGE", what, why=str(error)) from error
     return Shape(
         namespace=environ.get("TRAINING_NAMESPACE") or plain.namespace,
         image=environ.get("TRAINING_IMAGE") or plain.image,
@@ -67,6 +89,7 @@ def shape(environ: Mapping[str, str]) -> Shape:
         secret=environ.get("TRAINING_SECRET") or plain.secret,
         resources=resources or plain.resources,
         gpus=gpus,
+        pod=pod,
     )
 
 
@@ -90,21 +113,32 @@ def manifest(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
         "metadata": {**meta, "annotations": {ATTEMPT: str(attempt)}},
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
+            # A drained node, an eviction or a preemption is no failure of the training's.
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+            },
             "ttlSecondsAfterFinished": KEPT,
-            "template": {"metadata": {"labels": labels}, "spec": _pod(request, shape, attempt)},
+            "template": {
+                "metadata": {"labels": labels, "annotations": dict(PINNED)},
+                "spec": _pod(request, shape, attempt),
+            },
         },
     }
 
 
 def _pod(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
     gone = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists"} for key in ("not-ready", "unreachable")]
-    return {
+    wanted, gpus = shape.pod, request.gpus or shape.gpus
+    found = {
         "restartPolicy": "Never",
         "serviceAccountName": shape.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE,
-        "tolerations": [{**t, "effect": "NoExecute", "tolerationSeconds": NODE_PATIENCE} for t in gone],
+        "tolerations": [
+            *({**t, "effect": "NoExecute", "tolerationSeconds": NODE_PATIENCE} for t in gone),
+            *(wanted.tolerations if gpus else ()),
+        ],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": shape.user,
@@ -113,8 +147,24 @@ def _pod(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(request, shape, attempt)],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [volume for volume, _ in _volumes(wanted)],
     }
+    found |= {"nodeSelector": dict(wanted.node_selector)} if gpus and wanted.node_selector else {}
+    return found | ({"priorityClassName": wanted.priority_class} if wanted.priority_class else {})
+
+
+def _volumes(wanted: Pod) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each volume with its mount."""
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"})
+    ]
+    if wanted.shared_memory:  # what several processes of one program exchange their data by
+        size = {"medium": "Memory", "sizeLimit": wanted.shared_memory}
+        found.append(({"name": "shm", "emptyDir": size}, {"name": "shm", "mountPath": "/dev/shm"}))
+    if wanted.ca_config_map:
+        mount = {"name": "postgresql-ca", "mountPath": "/etc/postgresql-ca", "readOnly": True}
+        found.append(({"name": "postgresql-ca", "configMap": {"name": wanted.ca_config_map}}, mount))
+    return found
 
 
 def _container(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
@@ -127,13 +177,13 @@ def _container(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
         "command": list(request.command) or _built_in(request),
         "envFrom": [{"configMapRef": {"name": shape.config_map}}, {"secretRef": {"name": shape.secret}}],
         "env": [{"name": name, "value": value} for name, value in own.items()],
-        "resources": _resources(request.gpus or shape.gpus, shape.resources),
+        "resources": _resources(request.gpus or shape.gpus, shape.resources, shape.pod.gpu_resource),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [mount for _, mount in _volumes(shape.pod)],
     }
 
 
@@ -143,7 +193,7 @@ def _built_in(request: Request) -> list[str]:
     return ["python3", "-u", "-m", "infra.training.trainer", *words]
 
 
-def _resources(gpus: int, base: Mapping[str, Any]) -> dict[str, Any]:
+def _resources(gpus: int, base: Mapping[str, Any], resource: str) -> dict[str, Any]:
     # Extended resources are limits that are requests at the same time.
-    limits = {**base.get("limits", {}), **({GPU: str(gpus)} if gpus else {})}
+    limits = {**base.get("limits", {}), **({resource: str(gpus)} if gpus else {})}
     return {**base, **({"limits": limits} if limits else {})}

@@ -28,7 +28,7 @@ class Store(Protocol):
 
 
 class S3Store:
-    """A store on S3; waits a while for a server that is away.
+    """A store on S3, by the names that buckets have on every tier; waits a while for a server that is away.
 
     Raises (every method):
         Unavailable: the server did not answer for the whole budget.
@@ -37,7 +37,7 @@ class S3Store:
 
     def __init__(self, storage: Storage, budget: float = BUDGET) -> None:
         self._client = connect_storage(storage)
-        self._budget = budget
+        self._budget, self._prefix = budget, storage.prefix
         self._name = f"the object store {storage.endpoint}"
 
     def get(self, bucket: str, key: str) -> bytes | None:
@@ -46,7 +46,7 @@ class S3Store:
 
     def put(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write or overwrite an object."""
-        wanted = {"Bucket": bucket, "Key": key, "Body": data, "ContentType": content_type}
+        wanted = {"Bucket": self._prefix + bucket, "Key": key, "Body": data, "ContentType": content_type}
         patiently(lambda: self._client.put_object(**wanted), _temporary, self._name, self._budget)
 
     def listing(self, bucket: str, prefix: str) -> dict[str, str]:
@@ -57,14 +57,15 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         try:
-            return bytes(self._client.get_object(Bucket=bucket, Key=key)["Body"].read())
+            return bytes(self._client.get_object(Bucket=self._prefix + bucket, Key=key)["Body"].read())
         except ClientError as error:
             if error.response["Error"]["Code"] == "NoSuchKey":
                 return None
             raise
 
     def _listing(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._prefix + bucket, Prefix=prefix):
             # Some servers leave Contents (and KeyCount) out of an empty list.
             yield from ((entry["Key"], entry["ETag"].strip('"')) for entry in page.get("Contents", []))
 

@@ -9,12 +9,15 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.kube.helm_cli import Helm
-from infra.prod import check, images, secrets, values
+from infra.prod import check, images, network, secrets, values
 from infra.prod import render as renders
 from infra.prod import site as sites
 from infra.prod.logins import recipes
 from infra.prod.render import Rendered
+from infra.prod.rules import base
 from infra.settings import ROOT
+from infra.training import job_manifest
+from infra.training.request import Request
 from tests.drift import manifests as m
 
 SITES = ("example", "rehearsal")
@@ -46,12 +49,8 @@ def _pinned(thing: renders.Object, digests: dict[str, str]) -> renders.Object:
 @pytest.mark.parametrize("name", SITES)
 def test_nothing_breaks_a_rule_or_a_schema(name: str) -> None:
     found, unknown = check.check(rendered(name))
-    assert [f for f in found if f.rule not in OPEN] == []
+    assert found == []
     assert unknown == []
-
-
-OPEN = ("default-deny", "spread")
-"""Rules that the charts do not keep yet."""
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -78,6 +77,27 @@ def test_every_secret_can_be_made_or_is_said_to_be_yours(name: str) -> None:
     unknown = {where for where in wanted if where not in recipes(site) and where[1] not in yours}
     assert unknown == set()
     assert all(need.keys for need in secrets.needs(rendered(name).objects, site))
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_every_server_is_an_end_of_a_flow(name: str) -> None:
+    """A new workload that no flow names could reach nothing, and a label that changed would cut everything off."""
+    flows = network.flows(rendered(name).site)
+    ends = [peer for flow in flows for peer in (flow.source, flow.target)]
+    for owner, pod in base.pods(rendered(name).objects):
+        space, labels = owner["metadata"]["namespace"], pod["metadata"]["labels"]
+        named = [p for p in ends if p.namespace == space and dict(p.labels).items() <= labels.items()]
+        assert named, base.title(owner)
+    for peer in ends:
+        if peer.labels and peer not in (network.POSTGRES, network.TRAINING, network.DATABASES, network.BUCKETS):
+            there = [p["metadata"]["labels"] for _, p in base.pods(rendered(name).objects)]
+            assert any(dict(peer.labels).items() <= labels.items() for labels in there), peer.name
+
+
+def test_pods_of_trainings_are_those_of_the_table() -> None:
+    made = job_manifest.manifest(Request("a-1", epochs=1, dataset="d"), job_manifest.Shape(), 0)
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert dict(network.TRAINING.labels).items() <= labels.items()
 
 
 def test_a_folder_of_somebody_else_is_not_written_to(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@
 {{- if and $root.Values.ingress.enabled (eq (index . 1) "frontend") }}
 {{- $names = append $names $root.Values.ingress.host }}
 {{- end }}
+{{- if and $root.Values.route.enabled (eq (index . 1) "frontend") }}
+{{- $names = append $names $root.Values.route.host }}
+{{- end }}
 - name: APP_ALLOWED_HOSTS
   value: {{ concat $names $root.Values.allowedHosts | join "," | quote }}
 {{- end }}
@@ -70,6 +73,12 @@ MLFLOW_TRACKING_URI: {{ .Values.mlflow.trackingUri | quote }}
 CLEARML_API_HOST: {{ .Values.clearml.apiHost | quote }}
 CLEARML_WEB_HOST: {{ .Values.clearml.webHost | quote }}
 CLEARML_FILES_HOST: {{ .Values.clearml.filesHost | quote }}
+{{- with .Values.storage.bucketPrefix }}
+STORAGE_BUCKET_PREFIX: {{ . | quote }}
+{{- end }}
+{{- if ne .Values.storage.region "us-east-1" }}
+AWS_DEFAULT_REGION: {{ .Values.storage.region | quote }}
+{{- end }}
 {{- range $key, $value := .Values.env }}
 {{ $key }}: {{ $value | toString | quote }}
 {{- end }}
@@ -92,4 +101,48 @@ envFrom:
 
 {{- define "platform.backendImage" -}}
 {{- include "common.reference" .Values.backend.image }}
+{{- end }}
+
+{{- define "platform.trainingNamespace" -}}
+{{ .Values.training.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{/* What the cluster wants of a training's pod: fields of infra.training.job_manifest.Pod. */}}
+{{- define "platform.trainingPod" -}}
+{{- with .Values.training }}
+gpu_resource: {{ .gpu.resource }}
+node_selector: {{ toJson .gpu.nodeSelector }}
+tolerations: {{ toJson .gpu.tolerations }}
+shared_memory: {{ .sharedMemory | quote }}
+priority_class: {{ .priorityClassName | quote }}
+{{- end }}
+ca_config_map: {{ .Values.database.caConfigMap | quote }}
+{{- end }}
+
+{{/* Volumes and mounts of backend and worker. */}}
+{{- define "platform.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .Values.database.caConfigMap }}
+- name: postgresql-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "platform.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if .Values.database.caConfigMap }}
+- name: postgresql-ca
+  mountPath: /etc/postgresql-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/* Before a pod is stopped: those who ask it must have heard that it goes. */}}
+{{- define "platform.drain" -}}
+lifecycle:
+  preStop:
+    sleep: { seconds: {{ .Values.drainSeconds }} }
 {{- end }}

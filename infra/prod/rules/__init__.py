@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra.prod.rules import access, data, pods
+from infra.prod.rules import access, alerts, data, pods
 from infra.prod.rules.base import Objects, title
 
-RULES = (*access.RULES, *pods.RULES, *data.RULES)
+RULES = (*access.RULES, *pods.RULES, *data.RULES, *alerts.RULES)
 """Every rule, in the order in which they are reported."""
 
 

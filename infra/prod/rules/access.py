@@ -102,20 +102,18 @@ def _port(objects: Objects) -> Broken:
     policies = [p for p in of_kind(objects, "NetworkPolicy") if "Ingress" in (p["spec"].get("policyTypes") or [])]
     for owner, pod in pods(of_kind(objects, "Deployment", "StatefulSet")):
         labels = pod["metadata"].get("labels") or {}
-        mine = [
-            p for p in policies if same_namespace(p, owner) and _selects(p["spec"].get("podSelector") or {}, labels)
-        ]
+        mine = [p for p in policies if same_namespace(p, owner) and _selects(p["spec"].get("podSelector"), labels)]
         for number in sorted({p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or []}):
-            if not any(_opens(p, number) for p in mine) and ours(owner):
-                yield owner, f"listens on {number}, and no NetworkPolicy says who may connect"
+            if ours(owner) and (not mine or any(_opens_to_all(p, number) for p in mine)):
+                yield owner, f"listens on {number}, and every pod may connect"
 
 
-def _selects(selector: Object, labels: Object) -> bool:
-    return bool((selector.get("matchLabels") or {}).items() <= labels.items())
+def _selects(selector: Object | None, labels: Object) -> bool:
+    return bool(((selector or {}).get("matchLabels") or {}).items() <= labels.items())
 
 
-def _opens(policy: Object, port: int) -> bool:
-    rules = policy["spec"].get("ingress") or []
+def _opens_to_all(policy: Object, port: int) -> bool:
+    rules = [r for r in policy["spec"].get("ingress") or [] if not r.get("from")]
     return any(not r.get("ports") or any(p.get("port") in (port, None) for p in r["ports"]) for r in rules)
 
 
@@ -127,5 +125,5 @@ RULES: tuple[Rule, ...] = (
     Rule("plaintext", "databases are reached by TLS only", _plaintext),
     Rule("secret-by-value", "no password is in a manifest", _secret),
     Rule("default-deny", "namespaces deny connections by default", _default_deny),
-    Rule("open-port", "each port has a NetworkPolicy that says who may connect", _port),
+    Rule("open-port", "each port is guarded by a NetworkPolicy that says who may connect", _port),
 )

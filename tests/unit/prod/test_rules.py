@@ -14,6 +14,8 @@ from tests.unit.prod import things as t
 Objects = Sequence[dict[str, Any]]
 ROOT = t.pod(t.container(), securityContext={"runAsUser": 0})
 SERVER = t.container(ports=[{"containerPort": 80}])
+WEB = t.deployment(t.pod(SERVER, **t.spread()))
+OPEN = t.thing("NetworkPolicy", {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": [{"port": 80}]}]})
 DENIED = t.thing("NetworkPolicy", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, "networking.k8s.io/v1")
 SPACE = t.thing("Namespace", None, "v1", name="platform", namespace="")
 CLAIM = t.thing("PersistentVolumeClaim", {"accessModes": ["ReadWriteOnce"]})
@@ -36,6 +38,11 @@ def ingress(annotations: dict[str, str] | None = None, **spec: Any) -> dict[str,
 
 def temporal(pool: int, replicas: int = 3) -> dict[str, Any]:
     return t.deployment(t.pod(env(SQL_MAX_CONNS=str(pool)), **t.spread()), replicas)
+
+
+def alert(expression: str) -> dict[str, Any]:
+    groups = [{"name": "g", "rules": [{"alert": "A", "expr": expression}]}]
+    return t.thing("PrometheusRule", {"groups": groups}, "monitoring.coreos.com/v1")
 
 
 PG = t.cluster()["spec"]["postgresql"]
@@ -70,7 +77,8 @@ BROKEN: tuple[tuple[str, str, Objects, str], ...] = (
     ("default-deny", "no policy", [SPACE], "denies everything"),
     ("default-deny", "ingress only", [SPACE, t.policy(ports=())], "denies everything"),
     ("open-port", "no policy", [t.deployment(t.pod(SERVER, **t.spread()))], "listens on 80"),
-    ("open-port", "another port", [t.deployment(t.pod(SERVER, **t.spread())), t.policy(ports=(81,))], "listens on 80"),
+    ("open-port", "others' policy", [WEB, t.policy(labels={"app": "other"})], "listens on 80"),
+    ("open-port", "open to all", [WEB, t.policy(), OPEN], "listens on 80"),
     ("durable", "asynchronous", [t.cluster(postgresql={**PG, "synchronous": {}})], "asynchronously"),
     (
         "durable",
@@ -80,6 +88,7 @@ BROKEN: tuple[tuple[str, str, Objects, str], ...] = (
     ),
     ("durable", "no archive", [t.cluster(plugins=[])], "no WAL"),
     ("connections", "Temporal", [t.cluster(), temporal(20)], "may open 540"),
+    ("alert-series", "of another exporter", [alert("sum(pg_up) < 1")], "asks for pg_up"),
     ("helm-hook", "a hook", [t.thing("ConfigMap", annotations={"helm.sh/hook": "pre-install"})], "hook of Helm"),
     ("deadline", "killed", [t.job(activeDeadlineSeconds=300)], "300 s"),
     ("deadline", "gone", [t.job(ttlSecondsAfterFinished=1)], "removes itself"),
@@ -110,6 +119,14 @@ KEPT: tuple[tuple[str, Objects], ...] = (
     ("default deny", [SPACE, DENIED]),
     ("TLS", [t.job(template=t.pod(env(PGHOST="db", PGSSLMODE="verify-full", SQL_TLS="true")))]),
     ("a Secret by name", [t.job(template=t.pod(t.container(env=[{"name": "PGPASSWORD", "valueFrom": {}}])))]),
+    (
+        "an alert",
+        [
+            alert(
+                'max by (pod) (rate(cnpg_backends_total{state!="x"}[5m])) / 1e3 > 0.9 unless absent(up{a="b"}) or time() > 3'
+            )
+        ],
+    ),
     ("a bucket with its prefix", [t.job(template=t.pod(env(TO="s3://acme-model-weights")))]),
 )
 

@@ -24,6 +24,13 @@ def taking(name: str, key: str = "", namespace: str = "platform") -> dict[str, A
     return found
 
 
+NAMED = [
+    {"name": "TRAINING_NAMESPACE", "value": "training"},
+    {"name": "TRAINING_SECRET", "value": "training-credentials"},
+]
+WORKER = t.deployment(t.pod(t.container(env=NAMED)))
+
+
 def secret(cluster: Played, name: str, namespace: str = "platform", **texts: str) -> None:
     data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
     cluster.put({**t.thing("Secret", name=name, namespace=namespace), "data": data})
@@ -100,9 +107,9 @@ def test_one_that_is_there_is_never_changed() -> None:
 
 def test_what_people_must_give_is_not_made_up() -> None:
     cluster = Played()
-    assert generated(cluster, taking("object-store", "username"), taking("training-credentials")) == []
+    assert generated(cluster, taking("object-store", "username"), WORKER) == []
     secret(cluster, "object-store", username="key", password="a/b")
-    assert generated(cluster, taking("training-credentials")) == ["training-credentials"]
+    assert generated(cluster, WORKER) == ["training-credentials"]
     texts = made(cluster, "training-credentials")
     assert texts["EXTERNAL_STORAGE_SECRET_KEY"] == "a/b"
     assert texts["DATABASE_URL"].startswith("postgresql://training:")

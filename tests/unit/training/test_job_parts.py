@@ -15,7 +15,7 @@ from infra import lifecycle
 from infra.errors import PlatformError
 from infra.training import cluster, job_manifest, runners
 from infra.training.client import Order
-from infra.training.job_manifest import Shape, manifest
+from infra.training.job_manifest import Pod, Shape, manifest
 from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
 from infra.training.request import JOB, Request
 from infra.training.runners import How
@@ -47,6 +47,50 @@ def test_a_program_of_the_user_runs_in_its_image_with_its_gpus() -> None:
     assert {"name": "TRAINING_ATTEMPT", "value": "4"} in container["env"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert made["metadata"]["annotations"] == {job_manifest.ATTEMPT: "4"}
+
+
+GPU_POOL = Pod(
+    gpu_resource="amd.com/gpu",
+    node_selector={"pool": "gpu"},
+    tolerations=[{"key": "gpu", "operator": "Exists"}],
+    shared_memory="4Gi",
+    priority_class="platform-training",
+    ca_config_map="postgresql-ca",
+)
+
+
+def test_a_training_with_gpus_goes_to_their_nodes_and_another_one_does_not() -> None:
+    with_gpus, without = (
+        manifest(order, Shape(pod=GPU_POOL), 1)["spec"]["template"]["spec"] for order in (USERS, BUILT_IN)
+    )
+    assert with_gpus["nodeSelector"] == {"pool": "gpu"}
+    assert GPU_POOL.tolerations[0] in with_gpus["tolerations"]
+    assert with_gpus["containers"][0]["resources"]["limits"]["amd.com/gpu"] == "2"
+    assert "nodeSelector" not in without
+    assert GPU_POOL.tolerations[0] not in without["tolerations"]
+    kubernetes_validate.validate(manifest(USERS, Shape(pod=GPU_POOL), 1), "1.34", strict=True)
+
+
+def test_a_training_has_shared_memory_and_the_authority_of_the_database() -> None:
+    pod = manifest(BUILT_IN, Shape(pod=GPU_POOL), 1)["spec"]["template"]["spec"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}} in pod["volumes"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {"tmp": "/tmp", "shm": "/dev/shm", "postgresql-ca": "/etc/postgresql-ca"}
+    assert pod["priorityClassName"] == "platform-training"
+
+
+def test_a_drain_is_no_failure_and_those_who_tidy_up_leave_it_alone() -> None:
+    spec = manifest(BUILT_IN, Shape(), 1)["spec"]
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert spec["podFailurePolicy"] == {"rules": [rule]}
+    assert spec["template"]["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+
+
+def test_the_pod_comes_from_the_environment_and_a_wrong_one_is_said() -> None:
+    given = {"TRAINING_POD": json.dumps({"shared_memory": "1Gi", "gpu_resource": "x/y"})}
+    assert job_manifest.shape(given).pod == Pod(gpu_resource="x/y", shared_memory="1Gi")
+    with pytest.raises(PlatformError, match="TRAINING_POD"):
+        job_manifest.shape({"TRAINING_POD": '{"sharedMemory": "1Gi"}'})
 
 
 def test_the_pod_has_no_rights_and_the_manifest_no_secret() -> None:
