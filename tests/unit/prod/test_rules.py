@@ -121,11 +121,7 @@ KEPT: tuple[tuple[str, Objects], ...] = (
     ("a Secret by name", [t.job(template=t.pod(t.container(env=[{"name": "PGPASSWORD", "valueFrom": {}}])))]),
     (
         "an alert",
-        [
-            alert(
-                'max by (pod) (rate(cnpg_backends_total{state!="x"}[5m])) / 1e3 > 0.9 unless absent(up{a="b"}) or time() > 3'
-            )
-        ],
+        [alert('max by (pod) (rate(cnpg_backends_total{a!="x"}[5m])) / 1e3 > 0.9 unless absent(up{a="b"})')],
     ),
     ("a bucket with its prefix", [t.job(template=t.pod(env(TO="s3://acme-model-weights")))]),
 )
