@@ -68,8 +68,11 @@ ENGINES: tuple[tuple[str, tuple[str, ...]], ...] = (
 def helm() -> str:
     """Helm's path: PLATFORM_KIND_BIN, PATH, or what the rig has built. The test is skipped when it is nowhere."""
     rig = Path(os.environ.get("PLATFORM_RIG_CACHE") or Path.home() / ".cache" / "platform-infra-rig")
-    places = [os.environ.get("PLATFORM_KIND_BIN", ""), os.environ.get("PATH", ""), *map(str, rig.glob("**/bin"))]
-    return shutil.which("helm", path=os.pathsep.join(p for p in places if p)) or ""
+    # os.walk passes over what a build removes meanwhile.
+    built = (folder for folder, _, _ in os.walk(rig / "parts") if folder.endswith(f"{os.sep}bin"))
+    places = [os.environ.get("PLATFORM_KIND_BIN", ""), os.environ.get("PATH", "")]
+    found = shutil.which("helm", path=os.pathsep.join(p for p in places if p))
+    return found or shutil.which("helm", path=os.pathsep.join(built)) or ""
 
 
 def kubectl() -> str:
