@@ -667,7 +667,7 @@ GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),
     Gap("native", "grafana", "Grafana has no package that runs without a container", "MLflow, invoke status"),
     Gap("native", "clearml", "ClearML's server is only available as containers", "MLflow"),
-    Gap("kind", "clearml", "ClearML has no Helm release here", "MLflow, or the compose tier"),
+    Gap("kind", "clearml", "this repository has no Helm chart for ClearML", "MLflow, or the compose tier"),
     Gap("kind", "separate-stores", "a single object store holds all buckets", "the buckets have different names"),
     Gap("external", "s3-console", "an external S3 service has its own console", "ask the operator of that service"),
     Gap("rclone", "s3-console", "rclone has no web console", "any S3 client, with the values of invoke env"),

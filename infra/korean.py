@@ -20,15 +20,15 @@ TEXTS: Mapping[str, str] = {
     "Loki has no package that runs without a container": "Loki는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "Grafana has no package that runs without a container": "Grafana는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "ClearML's server is only available as containers": "ClearML 서버는 컨테이너로만 배포됨",
-    "ClearML has no Helm release here": "ClearML의 Helm 릴리스가 없음",
-    "a single object store holds all buckets": "오브젝트 스토리지 하나가 모든 버킷을 담음",
-    "an external S3 service has its own console": "외부 S3 서비스는 자체 관리 방식이 있음",
+    "this repository has no Helm chart for ClearML": "이 저장소에는 ClearML용 Helm 차트가 없음",
+    "a single object store holds all buckets": "모든 버킷이 오브젝트 스토리지 하나에 있음",
+    "an external S3 service has its own console": "콘솔은 외부 S3 서비스의 것을 사용",
     "rclone has no web console": "rclone에는 웹 콘솔이 없음",
     "rclone ignores If-Match and If-None-Match: a create-only write overwrites": (
-        "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들기만 허용한 쓰기도 기존 객체를 덮어씀"
+        "rclone은 If-Match와 If-None-Match를 무시함: 새로 만들 때만 허용해야 할 쓰기가 기존 객체를 덮어씀"
     ),
     "rclone forgets user metadata and content types when it restarts": (
-        "rclone은 재시작하면 사용자 메타데이터와 Content-Type을 잃어버림"
+        "rclone을 재시작하면 사용자 메타데이터와 Content-Type이 사라짐"
     ),
     "rclone keeps no versions of objects": "rclone은 객체 버전을 보관하지 않음",
     "rclone cannot copy a part from another object": "rclone은 다른 객체에서 파트를 복사할 수 없음(UploadPartCopy)",
@@ -39,12 +39,12 @@ TEXTS: Mapping[str, str] = {
         "versitygw는 a와 a/b처럼 키와 그 하위 키를 함께 저장할 수 없음"
     ),
     "rclone lets every web page read with a signed address": (
-        "rclone은 서명된 주소로 요청하는 모든 웹 페이지에 읽기를 허용함"
+        "rclone은 서명된 주소가 있으면 모든 웹 페이지에 읽기를 허용함"
     ),
     "SeaweedFS has no console for buckets": "SeaweedFS에는 버킷 콘솔이 없음",
-    "invoke minio.ls, and any S3 client": "invoke minio.ls와 아무 S3 클라이언트",
+    "invoke minio.ls, and any S3 client": "invoke minio.ls 또는 다른 S3 클라이언트",
     "SeaweedFS lists a key with // in it, as in a//b, with one slash": (
-        "SeaweedFS는 a//b처럼 //가 든 키를 슬래시 하나로 나열함"
+        "SeaweedFS는 a//b처럼 //가 포함된 키를 슬래시 하나로 표시함"
     ),
     "SeaweedFS refuses a key with more than 255 bytes between two slashes": (
         "SeaweedFS는 슬래시 사이가 255바이트를 넘는 키를 거부함"
@@ -54,7 +54,7 @@ TEXTS: Mapping[str, str] = {
     "ask the operator of that service": "해당 서비스 운영자에게 문의",
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",
-    "MLflow, or the compose tier": "MLflow 또는 compose 계층",
+    "MLflow, or the compose tier": "MLflow 또는 compose 티어",
     "the buckets have different names": "버킷마다 이름이 다름",
-    "any S3 client, with the values of invoke env": "invoke env와 아무 S3 클라이언트",
+    "any S3 client, with the values of invoke env": "invoke env의 값과 S3 클라이언트",
 }

@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for single small S3 requests, on the standard library alone.
 
 Probes and bucket set-up run in every `up` and in the supervisor, where importing boto3 (0.4 s, 30 MB) would
-cost more than the work. Data operations use boto3, and tests hold this signer against botocore's.
+cost more than the work. Backups of objects sign with it, too; trainings use boto3. Tests compare it to botocore's.
 Source: "Authenticating Requests (AWS Signature Version 4)", Amazon S3 API reference.
 """
 
@@ -67,7 +67,7 @@ LARGEST_ANSWER = 64 << 20
 
 
 def limited(answer: http.client.HTTPResponse) -> bytes:
-    """The body of an answer that has to fit into memory.
+    """Return the body of an answer that has to fit into memory.
 
     Raises:
         http.client.HTTPException: it is longer than LARGEST_ANSWER.

@@ -102,7 +102,7 @@ def locked(target: Path, command: str) -> Iterator[None]:
     """Hold the lock of a target; the kernel frees it when the process dies.
 
     Raises:
-        PlatformError: LOCKED with the holder; BACKUP_TARGET when the directory cannot be written.
+        PlatformError: LOCKED with the holder; BACKUP_FAILED when the directory cannot be written.
     """
     file = _open_lock(target)
     with file:
@@ -414,7 +414,7 @@ def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
 
 
 def _last_ones(verified: Sequence[Backup], kept: Sequence[Backup]) -> list[Backup]:
-    """The newest backups that have databases which the kept ones left out."""
+    """Return the newest backups that have databases which the kept ones left out."""
     held = {name for b in kept for name in b.facts.get("databases", ())}
     missing = {name for b in kept for name in b.facts.get("left_out", ())} - held
     newest = {name: b for b in verified for name in b.facts.get("databases", ()) if name in missing}

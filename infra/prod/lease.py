@@ -115,7 +115,7 @@ def _taken(lease: dict[str, Any]) -> PlatformError:
     spec = lease["spec"]
     why = f"{spec.get('holderIdentity')} has been at it since {spec.get('acquireTime', 'just now')}"
     steps = (f"wait for its end; a deployer that died is taken over after {DURATION} s",)
-    return PlatformError("LOCKED", "another deployer is at work on this cluster", why=why, steps=steps)
+    return PlatformError("LOCKED", "another deployment is in progress on this cluster", why=why, steps=steps)
 
 
 def _read(cluster: Cluster) -> dict[str, Any] | None:

@@ -206,7 +206,7 @@ def console(context: Context, store: str = "minio-results") -> Answer:
     return Answer({"store": store, "url": address}, lines=(address,), names=(address,))
 
 
-@command(help={"to": "the engine to move to, e.g. weed (SeaweedFS)", "yes": "do not ask"})
+@command(help={"to": "the engine to move to, e.g. weed (SeaweedFS)", "yes": "skip the confirmation prompt"})
 def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
     """Show which program serves the object stores, or move them to another one: copied, verified, switched.
 
@@ -249,7 +249,7 @@ def _engine_plan(native: Native, now: str, wanted: str) -> list[str]:
     return [
         f"This moves the object stores from {now} to {wanted}:",
         *(f"  {r.service:<16} {human_bytes(r.size):>8}  {r.place}" for r in found),
-        f"It stops the platform and needs about twice {size} of free disk; the old data goes into the trash.",
+        f"It stops the platform and needs about twice {size} of free disk space; the old data is moved to the trash.",
     ]
 
 

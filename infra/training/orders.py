@@ -120,7 +120,7 @@ class Orders:
         if not hmac.compare_digest(self._signature(request).encode(), request.signature.encode()):
             raise Refused("its signature is wrong: it was altered, or signed with the key of another stack")
         if not _JOB.fullmatch(request.job):
-            raise Refused("its job has a name that none of ours has")
+            raise Refused("its job has a name that this platform never gives")
 
     def _signature(self, request: Request) -> str:
         fields = {name: value for name, value in asdict(request).items() if name != "signature"}

@@ -19,7 +19,8 @@ from invoke.parser import Parser, ParserContext
 from infra.settings import ROOT
 
 READMES = ("README.md", "README.ko.md")
-DOCS = (*READMES, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md")))
+GUIDES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+DOCS = (*READMES, *GUIDES, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md")))
 _NOT_OURS = re.compile(r"^(__pycache__|\.(?!ci$|github$).*)$")
 
 

@@ -11,7 +11,7 @@ import pytest
 from infra import catalog
 from infra.settings import ROOT
 from tests.drift import repo
-from tests.drift.repo import DOCS, READMES, read
+from tests.drift.repo import DOCS, GUIDES, READMES, read
 
 BEGINNING = ["./scripts/start-infra.sh", "./scripts/run-tests.sh"]
 ENGLISH, KOREAN = READMES
@@ -48,8 +48,18 @@ def test_both_languages_have_the_same_commands() -> None:
 
 
 def test_both_languages_have_the_same_links() -> None:
-    links = [sorted(re.findall(r"\]\(([^)#]+)\)", read(readme))) for readme in READMES]
+    links = [sorted(set(re.findall(r"\]\(([^)#]+)\)", read(readme))) - set(READMES)) for readme in READMES]
     assert links[0] == links[1]
+
+
+def test_each_language_leads_to_the_other() -> None:
+    assert f"]({KOREAN})" in read(ENGLISH)
+    assert f"]({ENGLISH})" in read(KOREAN)
+
+
+@pytest.mark.parametrize("path", [*GUIDES, "LICENSE"])
+def test_readme_leads_to_what_a_newcomer_needs(path: str) -> None:
+    assert f"]({path})" in read(ENGLISH)
 
 
 def test_korean_is_korean() -> None:
@@ -163,7 +173,7 @@ def test_every_setting_and_contract_name_that_is_shown_exists() -> None:
         "GPUS",
     )
     others = {f"TRAINING_{name}" for name in (*worker, "JOB_ID", "ATTEMPT")}
-    others |= {"PLATFORM_PYTHON", "SERVICES", "JOB", "NAME", "KEY"}
+    others |= {"PLATFORM_PYTHON", "PLATFORM_RIG_CACHE", "SERVICES", "JOB", "NAME", "KEY"}
     shapes = re.compile(r"\b(?:PLATFORM|POSTGRES|REDIS|MINIO|TEMPORAL|MLFLOW|TRAINING|OBSERVABILITY)_[A-Z0-9_]+\b")
     for path in DOCS:
         shown = set(shapes.findall(read(path)))

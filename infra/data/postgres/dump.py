@@ -135,7 +135,7 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
 
 
 def listed_last(server: Server, children: Children, directory: Path, tables: Sequence[str]) -> str:
-    """The table of contents of an archive, with the rows of some tables after those of all others."""
+    """Return the table of contents of an archive, with the rows of some tables after those of all others."""
     entries = [f"{number}; 0 0 {label}" for number, label in list_entries(server, children, directory).items()]
     rows = [e for e in entries if any(" TABLE DATA " in e and f" {table} " in e for table in tables)]
     end = max((n for n, e in enumerate(entries) if " TABLE DATA " in e), default=-1) + 1

@@ -193,7 +193,7 @@ class Offer:
         return "" if made else f"the locale {locale} of {kinds[provider]}"
 
     def _takes(self, text: sql.Composed | str) -> bool:
-        """Whether the server does something; it is undone at once."""
+        """Return whether the server does something; it is undone at once."""
         import psycopg
 
         try:
@@ -221,7 +221,7 @@ def lacking(server: Server, databases: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def refusal(stuck: Mapping[str, Sequence[str]], path: object) -> PlatformError:
-    """The error where a server can take none of the databases that are wanted."""
+    """Return the error where a server can take none of the databases that are wanted."""
     return PlatformError(
         "DATA_INCOMPATIBLE",
         f"this server cannot take {', '.join(stuck)}; nothing was touched",

@@ -44,7 +44,7 @@ select quote_ident(n.nspname) from pg_namespace n where n.nspname !~ '^pg_'
 
 
 def of_one(error: PlatformError) -> bool:
-    """Whether a failure concerns one database alone: the work on the others goes on."""
+    """Return whether a failure concerns one database alone: the work on the others goes on."""
     return "database" in error.details
 
 
@@ -54,7 +54,7 @@ def in_words(error: PlatformError) -> str:
 
 
 def dump_failed(server: Server, database: str, argv: Sequence[str], result: shell.Result) -> PlatformError:
-    """The error for a pg_dump that failed; of a lock it says who holds it."""
+    """Return the error for a pg_dump that failed; of a lock it says who holds it."""
     error = clients.failure("BACKUP_FAILED", argv, result, f"{database} could not be dumped")
     if result.code < 0 or _GENERAL.search(result.out):
         return error
@@ -87,7 +87,7 @@ def _holders(server: Server, database: str) -> tuple[str, str]:
 def load_failed(
     server: Server, database: str, scratch: str, argv: Sequence[str], result: shell.Result
 ) -> PlatformError:
-    """The error for a pg_restore that failed; of a function that finds nothing it says which setting helps.
+    """Return the error for a pg_restore that failed; of a function that finds nothing it says which setting helps.
 
     Args:
         server: where.
@@ -115,7 +115,7 @@ def load_failed(
 
 
 def checked(result: shell.Result) -> str:
-    """The table whose rows a check of it has refused; '' when it was something else."""
+    """Return the table whose rows a check of it has refused; '' when it was something else."""
     found = _CHECKED.search(result.out)
     return found[1].replace('""', '"') if found else ""
 
@@ -129,7 +129,7 @@ def ignored(result: shell.Result) -> list[str]:
 
 
 def _named(server: Server, database: str, said: str, unknown: str) -> tuple[list[str], str]:
-    """The functions that a message names, and the schemas that have what they did not find.
+    """Return the functions that a message names, and the schemas that have what they did not find.
 
     PL/pgSQL says functions with their arguments, SQL does not.
     """

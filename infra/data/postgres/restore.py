@@ -53,7 +53,7 @@ class Restored:
 
     @property
     def whole(self) -> bool:
-        """Whether all is as it was in the backup."""
+        """Return whether all is as it was in the backup."""
         return not (self.refused or self.left_out or self.differences)
 
 
@@ -106,7 +106,7 @@ def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children
 
 
 def _marked(item: Item, made: Plan, loaded: Loaded) -> Item:
-    """A database that differs says so in its comment."""
+    """Return a database that differs says so in its comment."""
     found = loaded.differences.get(item.source)
     if not found:
         return item

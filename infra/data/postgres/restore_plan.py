@@ -59,7 +59,7 @@ class Plan:
     despite: bool = False
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan for people."""
         lines = [f"This restores {self.backup.path} ({self.backup.created}):"]
         for item in self.items:
             kept = (
@@ -72,7 +72,7 @@ class Plan:
         return [printable(line) for line in lines]
 
     def data(self) -> dict[str, Any]:
-        """The plan for programs."""
+        """Return the plan for programs."""
         items = {
             i.source: {"target": i.target, "old": i.old if i.live is not None else None, "rows": i.rows}
             for i in self.items

@@ -26,13 +26,13 @@ _SECRET = ("conninfo", "password", "passphrase", "command")
 
 
 def read(server: Server, link: psycopg.Connection[Any]) -> dict[str, Any]:
-    """Settings by `alter system`, as far as we may read them, and by `alter role all`, as `name=value`."""
+    """Return the settings by `alter system`, as far as we may read them, and by `alter role all`, as `name=value`."""
     system = dict(link.execute(_SYSTEM.encode()).fetchall()) if server.superuser else {}
     return {"system": system, "everybody": [text for (text,) in link.execute(_EVERYBODY).fetchall()]}
 
 
 def saved(backup: Backup) -> dict[str, Any]:
-    """Those of a backup; none of one that an earlier version made. Raises PlatformError BACKUP_DAMAGED."""
+    """Return those of a backup; none of one that an earlier version made. Raises PlatformError BACKUP_DAMAGED."""
     file = next((f for f in backup.files if f.path == FILE), None)
     if file is None:
         return {"system": {}, "everybody": []}

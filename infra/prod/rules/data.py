@@ -48,7 +48,7 @@ def _deadline(objects: Objects) -> Broken:
         if thing["spec"].get("activeDeadlineSeconds"):
             yield thing, f"is killed after {thing['spec']['activeDeadlineSeconds']} s, half way through its work"
         if thing["spec"].get("ttlSecondsAfterFinished") is not None:
-            yield thing, "removes itself, so that whoever applies the files makes it again"
+            yield thing, "removes itself, so that applying the files again recreates it"
 
 
 def _bucket(objects: Objects) -> Broken:

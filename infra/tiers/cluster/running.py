@@ -32,7 +32,7 @@ def status(cluster: Target, services: Sequence[str], memory: bool = True) -> lis
         memory: also how much they use, which each node's kubelet has to be asked for.
 
     Raises:
-        PlatformError: NOT_RUNNING, CONTEXT_REFUSED, CLUSTER_UNREACHABLE; so do the others here.
+        PlatformError: NOT_RUNNING, CONTEXT_REFUSED, UNREACHABLE; so do the others here.
     """
     with _cast(cluster) as (api, who):
         used: Mapping[cluster_services.Where, int] = cluster_services.memory(api) if memory else {}
