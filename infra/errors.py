@@ -79,6 +79,7 @@ CODES: Mapping[str, Kind] = {
     "UNREACHABLE": Kind(ExitCode.DEPENDENCY, "a server does not answer", retryable=True),
     "LOGIN_REFUSED": Kind(ExitCode.DEPENDENCY, "a server refused the user or the password"),
     "SQL_FAILED": Kind(ExitCode.FAILED, "PostgreSQL refused a statement; its SQLSTATE says why"),
+    "REQUEST_REFUSED": Kind(ExitCode.DEPENDENCY, "a server answered a request with an error"),
     "DATABASE_BUSY": Kind(ExitCode.DEPENDENCY, "PostgreSQL answers, but not now: it starts, is full, or in use", True),
     "TIER_UNAVAILABLE": Kind(ExitCode.DEPENDENCY, "the tier cannot run on this machine"),
     "DOCKER_MISSING": Kind(ExitCode.DEPENDENCY, "Docker is not installed"),

@@ -144,8 +144,11 @@ def _execute(
     except Exception as error:  # the last resort: a defect still gets one block and exit 1
         if common["debug"]:
             _traceback(console)
-        console.fail(_internal(error))
-        return int(ExitCode.FAILED)
+        from infra.tasks.foreign import recognized
+
+        failure = recognized(error) or _internal(error)
+        console.fail(failure)
+        return int(failure.exit)
     finally:
         console.close()
 

@@ -72,7 +72,10 @@ def show(context: Context, job: str) -> Answer:
 
     _, contract = running(context)
     found = client.find(contract, job)
-    metrics, stored = client.last_metrics(contract, found.id), client.artifacts(contract, found.id)
+    metrics, stored = (
+        client.last_metrics(contract, found.id),
+        client.artifacts(contract, found.id, context.console.warn),
+    )
     log = str(train_watch.log_path(context, found.id))
     data = {**described(found), "metrics": as_json(metrics), "artifacts": stored, "log": log}
     rows = [*train_watch.rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]

@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -200,15 +200,20 @@ def _reconciled(contract: Contract, job: Job) -> Job:
     return job
 
 
-def artifacts(contract: Contract, job: str) -> list[str]:
-    """What a job has stored, as bucket/key, checkpoints as their newest only; nothing when the store is away."""
+def artifacts(contract: Contract, job: str, warn: Callable[[str], None]) -> list[str]:
+    """Return what a job has stored, as bucket/key, of checkpoints the newest; `warn` is told what is not seen."""
+    from botocore.exceptions import ClientError
+
     from infra.training.store import S3Store
 
     store = S3Store(contract.results, budget=2.0)
     found = []
-    with contextlib.suppress(Unavailable):
-        for bucket in RESULT_BUCKETS:
+    for bucket in RESULT_BUCKETS:
+        try:
             keys = sorted(store.listing(bucket, f"{job}/"))
+        except (Unavailable, ClientError) as error:
+            warn(f"what is stored in {bucket} is not known: {error}")
+        else:
             epochs = [key for key in keys if key.endswith(".npz")]
             found += [f"{bucket}/{key}" for key in (epochs[-1:] if bucket == "training-checkpoints" else keys)]
     return found

@@ -115,17 +115,32 @@ def _is_here(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
 
 
+_SITE = ("ca_bundle",)
+"""What a site sets for all its programs, and ours want too."""
+
+
+def own_session() -> Any:
+    """Return a boto3 session that neither the caller's AWS_* variables nor ~/.aws steer: profiles, retries, regions."""
+    import boto3
+    from botocore import configprovider, session
+
+    known = configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES
+    unset = {name: (None, None, row[2], row[3]) for name, row in known.items() if name not in _SITE}
+    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    made = session.Session(session_vars={**unset, **files})
+    return boto3.Session(botocore_session=made)
+
+
 def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_TIMEOUT) -> Any:
     """Return a boto3 S3 client for a store; it connects at the first call and may be shared by `threads` threads.
 
     `patience` is the time in seconds to wait for an answer.
     """
-    import boto3
     from botocore.config import Config
 
     # Not every S3 server knows the newer checksums: send them only where the operation requires one.
     config = Config(
-        s3={"addressing_style": "path"},
+        s3={"addressing_style": "path", "us_east_1_regional_endpoint": "regional"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         connect_timeout=min(CONNECT_TIMEOUT, patience),
@@ -134,7 +149,7 @@ def connect_storage(storage: Storage, threads: int = 16, patience: float = READ_
         max_pool_connections=threads,
         **({"proxies": {}} if _is_here(storage.endpoint) else {}),
     )
-    return boto3.client(
+    return own_session().client(
         "s3",
         endpoint_url=storage.endpoint,
         # Without keys: the role that the cloud gives this program, by the SDK's own ways.

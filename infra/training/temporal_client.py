@@ -37,7 +37,7 @@ def start(contract: Contract, request: Request) -> None:
 
     Raises:
         Unavailable: Temporal does not answer.
-        PlatformError: PROGRAM_FAILED when it refuses.
+        PlatformError: REQUEST_REFUSED.
     """
     _ask(contract, "start", asdict(request))
 
@@ -60,7 +60,9 @@ def _ask(contract: Contract, what: str, about: Mapping[str, object], patience: f
     if result.code == EXIT_TEMPORARY:
         raise Unavailable(result.last_line)
     if result.code != 0:
-        raise PlatformError("PROGRAM_FAILED", "Temporal refused", why=result.last_line, steps=("invoke doctor",))
+        named = ("check TEMPORAL_NAMESPACE in .env",) if "amespace" in result.last_line else ()
+        steps = (*named, "invoke logs -s temporal", "invoke doctor")
+        raise PlatformError("REQUEST_REFUSED", "Temporal refused the request", why=result.last_line, steps=steps)
     return result.out.strip()
 
 
@@ -133,7 +135,7 @@ def main(what: str, patience: float) -> int:
         write_line(sys.stderr, str(error))
         return EXIT_TEMPORARY
     except Exception as error:
-        write_line(sys.stderr, f"{type(error).__name__}: {error}")
+        write_line(sys.stderr, " ".join(str(error).split()) or type(error).__name__)
         return 1
     return 0
 

@@ -263,7 +263,7 @@ class Link:
     def failed(self, what: str, error: S3Error) -> PlatformError:
         """Return the error for a response that ends a run: the server failed at something essential."""
         steps = (f"invoke logs -s {self.login.name}", "invoke status")
-        return PlatformError("UNREACHABLE", f"{self.login.name} could not {what}", why=str(error), steps=steps)
+        return PlatformError("REQUEST_REFUSED", f"{self.login.name} could not {what}", why=str(error), steps=steps)
 
 
 def lower(answer: http.client.HTTPResponse) -> dict[str, str]:
