@@ -118,6 +118,7 @@ class Setting:
     """A value that users may change: kind is port, count, text, secret, path, program, choice, list or origins.
 
     `empty`: whether it may be empty although its default is not. `span`: how many ports in a row a port stands for.
+    `check`: what its value must be like besides, by names of `infra.setting_rules.RULES`.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     empty: bool = False
     span: int = 1
+    check: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -501,8 +503,20 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("POSTGRES_PASSWORD", "devpass", "secret", "its password"),
     Setting("POSTGRES_MAX_CONNECTIONS", "250", "count", "connections that PostgreSQL takes; Temporal holds up to 120"),
     Setting("REDIS_PASSWORD", "", "secret", "password of Redis; empty means none"),
-    Setting("MINIO_ROOT_USER", "minioadmin", "text", "access key of both object stores"),
-    Setting("MINIO_ROOT_PASSWORD", "minioadmin", "secret", "secret key of both object stores; 8 characters or more"),
+    Setting(
+        "MINIO_ROOT_USER",
+        "minioadmin",
+        "text",
+        "access key of both object stores",
+        check=("access key", "3 characters"),
+    ),
+    Setting(
+        "MINIO_ROOT_PASSWORD",
+        "minioadmin",
+        "secret",
+        "secret key of both object stores; 8 characters or more",
+        check=("8 characters", "no blank ends", "no comma"),
+    ),
     Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
     Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
     Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace for applications"),
@@ -514,11 +528,11 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("CLEARML_API_ACCESS_KEY", "platform", "text", "access key of applications in ClearML"),
     Setting("CLEARML_API_SECRET_KEY", "devpass", "secret", "its secret key"),
-    Setting("S3_DATASETS_ENDPOINT", "", "text", "external S3 service that holds the datasets"),
-    Setting("S3_DATASETS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER"),
+    Setting("S3_DATASETS_ENDPOINT", "", "text", "external S3 service that holds the datasets", check=("address",)),
+    Setting("S3_DATASETS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER", check=("access key",)),
     Setting("S3_DATASETS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
-    Setting("S3_RESULTS_ENDPOINT", "", "text", "external S3 service that holds the results"),
-    Setting("S3_RESULTS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER"),
+    Setting("S3_RESULTS_ENDPOINT", "", "text", "external S3 service that holds the results", check=("address",)),
+    Setting("S3_RESULTS_ACCESS_KEY", "", "text", "access key for it; empty: MINIO_ROOT_USER", check=("access key",)),
     Setting("S3_RESULTS_SECRET_KEY", "", "secret", "its secret key; empty: MINIO_ROOT_PASSWORD"),
     Setting("S3_REGION", "us-east-1", "text", "region that S3 requests are signed for"),
     Setting(
@@ -541,7 +555,13 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
     Setting("APP_ALLOWED_HOSTS", "", "text", "names, beside localhost, that browsers may call the application by"),
-    Setting("PLATFORM_STACK", "", "text", "Compose project; default: platform; for a second checkout platform-<hash>"),
+    Setting(
+        "PLATFORM_STACK",
+        "",
+        "text",
+        "Compose project; default: platform; for a second checkout platform-<hash>",
+        check=("compose project",),
+    ),
     Setting(
         "PLATFORM_S3_ENGINE",
         "silo",

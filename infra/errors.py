@@ -5,7 +5,7 @@ The exit codes are the stable, documented interface to scripts (docs/errors.md i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -107,6 +107,17 @@ CODES: Mapping[str, Kind] = {
     "INTERRUPTED": Kind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),
     "TERMINATED": Kind(ExitCode.TERMINATED, "terminated by SIGTERM", retryable=True),
 }
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> tuple[str, ...]:
+    """Make the first step of an error about an unknown name: `did you mean X?`; () where nothing is near.
+
+    Args:
+        cutoff: how alike they have to be, from 0 to 1 (difflib.get_close_matches).
+    """
+    import difflib
+
+    return tuple(f"did you mean {name}?" for name in difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff))
 
 
 class PlatformError(Exception):

@@ -107,7 +107,7 @@ def references(settings: Settings, local: Collection[str] = ()) -> dict[str, str
 
 def needed(settings: Settings, obs: bool = False, clearml: bool = False) -> tuple[str, ...]:
     """Return the settings of the images that the compose tier runs: the core, with observability, with ClearML."""
-    chosen = {"", "light" if settings.text("PLATFORM_LIGHT") == "yes" else "full", settings.text("PLATFORM_S3_ENGINE")}
+    chosen = {"", "light" if settings.light else "full", settings.text("PLATFORM_S3_ENGINE")}
     wanted = [
         s for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE or (clearml if s.name == "clearml" else obs)
     ]

@@ -11,7 +11,7 @@ from typing import Any
 from infra import catalog, database, health, probes, stack
 from infra.context import Context
 from infra.endpoints import Endpoints
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 from infra.probes import Finding
 from infra.settings import Settings
 from infra.sqlstate import TOO_MANY_CONNECTIONS, of_text
@@ -335,18 +335,14 @@ def known_services(names: Sequence[str], tier: Tier) -> None:
     Raises:
         PlatformError: USAGE.
     """
-    import difflib
-
     offered = [s.name for s in catalog.offered(tier.name)]
     for name in names:
         if name in offered:
             continue
-        near = difflib.get_close_matches(name, offered, n=1, cutoff=0.5)
-        hint = (f"did you mean {near[0]}?",) if near else ()
         gap = next((g for g in catalog.gaps(tier.name) if g.feature == name), None)
         raise PlatformError(
             "USAGE",
             f"no service {name!r} on the {tier.name} tier",
             why=gap.reason if gap else "",
-            steps=(*hint, f"the services are: {', '.join(offered)}"),
+            steps=(*nearest(name, offered), f"the services are: {', '.join(offered)}"),
         )

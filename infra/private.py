@@ -177,6 +177,15 @@ def read_text(path: Path) -> str:
         return file.read(LARGEST).decode("utf-8", "replace")
 
 
+def new_file(path: Path, access: int = os.O_WRONLY) -> int:
+    """Create a file for this user alone, never through a link; return its descriptor.
+
+    Raises:
+        OSError: it is there already (FileExistsError), or cannot be made.
+    """
+    return os.open(path, access | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, 0o600)
+
+
 def appending(path: Path) -> BinaryIO:
     """Open a file for appending that nobody else may read; one that others could read is closed to them.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from infra import catalog
-from infra.errors import PlatformError
+from infra import catalog, setting_rules
+from infra.errors import PlatformError, nearest
+from infra.setting_rules import words
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
@@ -21,12 +20,6 @@ _PREFIX = "PLATFORM_"
 _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
-_COUNT = range(20, 10_001)
-_BAD_IN_URL = frozenset(" \t\r\n\0")
-_BAD_IN_ACCESS_KEY = frozenset(",/=:")
-_ACCESS_KEYS = ("MINIO_ROOT_USER", *(f"{prefix}_ACCESS_KEY" for prefix in catalog.EXTERNAL_STORES.values()))
-_ENDPOINTS = tuple(f"{prefix}_ENDPOINT" for prefix in catalog.EXTERNAL_STORES.values())
-_STACK_NAME = re.compile(r"([a-z0-9][a-z0-9_-]{0,40})?")
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,11 @@ class Settings:
         """Return the value of a setting that lists words with commas between; () where it is empty."""
         return words(self.text(name))
 
+    @property
+    def light(self) -> bool:
+        """Whether Temporal's development server is used instead of the full one."""
+        return self.text("PLATFORM_LIGHT") == "yes"
+
     def port(self, name: str) -> int:
         """Return the value of a port setting."""
         return int(self.values[name].text)
@@ -74,11 +72,6 @@ class Settings:
         """Return the values that must not be shown: passwords that are not empty."""
         named = (n for n, s in catalog.SETTINGS.items() if s.kind == "secret")
         return tuple(sorted({self.text(n) for n in named} - {""}, key=len, reverse=True))
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Split a text at its commas; blanks around them and empty ones are dropped."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def load(
@@ -199,17 +192,15 @@ def _unknown(name: str, origin: str) -> PlatformError:
             f"{name} (from {origin}) is an output of `invoke env`, not a setting",
             steps=("set the port or password it is built from, e.g. POSTGRES_PORT", "invoke env"),
         )
-    near = difflib.get_close_matches(name, catalog.SETTINGS, n=1, cutoff=0.6)
-    hint = (f"did you mean {near[0]}?",) if near else ()
     return PlatformError(
         "SETTING_UNKNOWN",
         f"unknown setting {name} (from {origin})",
-        steps=(*hint, "all names are in .env.example"),
+        steps=(*nearest(name, catalog.SETTINGS, 0.6), "all names are in .env.example"),
     )
 
 
 def _check(setting: catalog.Setting, value: Value) -> None:
-    problem = _problem(setting, value.text)
+    problem = setting_rules.problem(setting, value.text)
     if problem:
         shown = "its value" if setting.kind == "secret" else repr(value.text)
         raise PlatformError(
@@ -218,73 +209,6 @@ def _check(setting: catalog.Setting, value: Value) -> None:
             why=f"it comes from {value.origin}",
             steps=(f"set {setting.name} to another value (default: {setting.default or 'none'}), or remove it",),
         )
-
-
-def _problem(setting: catalog.Setting, text: str) -> str:
-    if setting.kind == "port":
-        digits = text.isascii() and text.isdigit() and len(text) <= 5
-        last = 65536 - setting.span
-        return "" if digits and 1 <= int(text) <= last else f"is not a port (1 to {last})"
-    if setting.kind == "count":
-        digits = text.isascii() and text.isdigit() and len(text) <= 5
-        return "" if digits and int(text) in _COUNT else f"is not a number from {_COUNT[0]} to {_COUNT[-1]}"
-    if setting.kind == "choice":
-        return "" if text in ("", *setting.choices) else f"must be one of: {', '.join(setting.choices)}"
-    if setting.kind == "list":
-        unknown = [word for word in words(text) if word not in setting.choices]
-        return f"contains {unknown[0]!r}; allowed: {', '.join(setting.choices)}" if unknown else ""
-    if setting.kind == "origins":
-        wrong = [word for word in words(text) if not (_is_address(word) and "*" not in word)]
-        return f"names {wrong[0]!r}: http:// or https://, a host, perhaps a port, nothing else" if wrong else ""
-    return _text_problem(setting, text)
-
-
-def _text_problem(setting: catalog.Setting, text: str) -> str:
-    if {"\0", "\n", "\r"} & set(text):
-        return "contains a line break"
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        return "is not UTF-8"
-    if setting.kind in ("path", "program") and _unknown_home(text):
-        return "refers to the home of a user who does not exist"
-    if setting.name == "PLATFORM_STACK" and not _STACK_NAME.fullmatch(text):
-        return (
-            "is not a valid Compose project name: lower-case letters, digits, - and _, starting with a letter or digit"
-        )
-    if setting.name in _ACCESS_KEYS and (not text.isascii() or _BAD_IN_ACCESS_KEY & set(text)):
-        return "contains a character that S3 signatures cannot carry: use ASCII without , / = :"
-    if setting.name in _ENDPOINTS and text and not _is_address(text):
-        return "is not the address of an S3 service: http:// or https://, a host, an optional port, and no path"
-    if setting.name == "MINIO_ROOT_PASSWORD" and len(text) < 8:
-        return "is shorter than the 8 characters that object stores require"
-    if setting.name == "MINIO_ROOT_PASSWORD" and text != text.strip():
-        return "starts or ends with a space, which object stores strip"
-    if setting.name == "MINIO_ROOT_USER" and len(text) < 3:
-        return "is shorter than the 3 characters that object stores require"
-    if setting.name == "MINIO_ROOT_PASSWORD" and "," in text:
-        return "contains a comma, which rclone treats as the end of the key"
-    if setting.kind in ("text", "secret") and setting.default and not text and not setting.empty:
-        return "is empty"
-    if setting.kind == "text" and _BAD_IN_URL & set(text):
-        return "contains a space"
-    return ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port != 0
-    except ValueError:
-        return False
-    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and parts.path in ("", "/")
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and port and plain
-
-
-def _unknown_home(text: str) -> bool:
-    try:
-        Path(text).expanduser()
-    except RuntimeError:
-        return True
-    return False
 
 
 def _check_ports_differ(values: Mapping[str, Value]) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import private
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 
@@ -130,13 +131,9 @@ def _text(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-
-
 def _keys(client: redis.Redis, ends: Endpoints, path: Path, about: Mapping[str, Any], tick: Tick) -> int:
     number = size = 0
-    with os.fdopen(_create(path), "w", encoding="ascii", newline="\n") as file:
+    with os.fdopen(private.new_file(path), "w", encoding="ascii", newline="\n") as file:
         file.write(json.dumps(about) + "\n")
         for db in databases(client):
             with connected(ends, db) as there:
@@ -211,7 +208,7 @@ def _synced(link: socket.socket, answer: Any, path: Path, password: str) -> str:
     if not line.startswith(b"$"):
         return line.strip().lstrip(b"-").decode("utf-8", "replace") or "it closed the connection"
     left = int(line[1:])
-    with os.fdopen(_create(path), "wb") as file:
+    with os.fdopen(private.new_file(path), "wb") as file:
         while left:
             block = answer.read(min(left, 1 << 20))
             if not block:

@@ -196,8 +196,7 @@ def digest_of(body: Mapping[str, Any]) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write a new 0600 file and sync it; never through a link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(private.new_file(path), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from infra import private
 from infra.errors import PlatformError
 from infra.tiers.base import TemporalStorage, Tier
 
@@ -30,7 +31,7 @@ def copy(source: Path, target: Path) -> dict[str, Any]:
         PlatformError: BACKUP_FAILED.
     """
     began = time.monotonic()
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.close(private.new_file(target))
     try:
         with contextlib.closing(_open(source)) as there, contextlib.closing(sqlite3.connect(target)) as here:
             there.backup(here)  # in one step: the copy is of one moment

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import catalog
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 from infra.kube import helm_cli
 from infra.kube.helm_cli import Deploy
 from infra.settings import Settings
@@ -84,16 +84,11 @@ def chart(name: str) -> catalog.Chart:
     Raises:
         PlatformError: USAGE, with the nearest name.
     """
-    import difflib
-
     known = {c.release: c for c in (*catalog.UPSTREAM_CHARTS, *catalog.CHARTS)}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = (f"did you mean {near[0]}?",) if near else ()
-    raise PlatformError(
-        "USAGE", f"there is no release {name!r}", steps=(*hint, f"the releases are: {', '.join(sorted(known))}")
-    )
+    steps = (*nearest(name, known), f"the releases are: {', '.join(sorted(known))}")
+    raise PlatformError("USAGE", f"there is no release {name!r}", steps=steps)
 
 
 def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
@@ -165,12 +160,12 @@ def _logins(release: str, settings: Settings, profile: Profile) -> dict[str, Any
 
 def _made(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
     """What a release is told that is not a setting as it stands."""
-    if release == "redis":
+    if any(s.release == release and s.question.kind == "redis" for s in catalog.SERVICES):
         return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
     if release == "minio":
         return {"corsOrigins": list(settings.origins())}
     if release == "temporal":
-        engine = "dev" if settings.text("PLATFORM_LIGHT") == "yes" else "single"
+        engine = "dev" if settings.light else "single"
         return {"namespaces": [{"name": settings.text("TEMPORAL_NAMESPACE"), "retention": "72h"}], "engine": engine}
     own = settings.origin("GRAFANA_ADMIN_PASSWORD") != "default"
     if release == "observability" and profile.grafana_password and not own:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 
 FOLDER, SCHEMA = "sites", "schema.json"
 NOT_SITES = frozenset({SCHEMA})
@@ -89,8 +88,7 @@ def find(name: str, root: Path) -> Path:
         if name and path.is_file() and path.suffix in (".yaml", ".yml"):
             return path
     known = sorted(p.stem for p in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    steps = (*(f"did you mean {n}?" for n in near), f"the sites are: {', '.join(known)}", "invoke prod.init --help")
+    steps = (*nearest(name, known), f"the sites are: {', '.join(known)}", "invoke prod.init --help")
     raise PlatformError("NOT_FOUND", f"there is no site {name!r}", steps=steps)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import itertools
 import re
@@ -15,7 +14,7 @@ import invoke
 from invoke.parser import Parser, ParserContext
 
 from infra.console import Console
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 from infra.tasks.command import documentation
 
 _CREATE = "snapshot.create"
@@ -90,7 +89,9 @@ def _parse(contexts: list[ParserContext], words: list[str]) -> None:
     asked = core[0].args.help.value
     known = _names(contexts)
     if isinstance(asked, str) and asked not in known:
-        raise PlatformError("USAGE", f"there is no task {asked!r}", steps=(*_near(asked, known), "invoke --list"))
+        raise PlatformError(
+            "USAGE", f"there is no task {asked!r}", steps=(*nearest(asked, known, 0.6), "invoke --list")
+        )
 
 
 def _names(contexts: list[ParserContext]) -> list[str]:
@@ -120,10 +121,10 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
         return PlatformError(
             "USAGE",
             f"{task} has no option {unknown}",
-            steps=(*_near(unknown.split("=")[0], flags), f"invoke --help {task}"),
+            steps=(*nearest(unknown.split("=")[0], flags, 0.6), f"invoke --help {task}"),
         )
     if unknown:
-        hint = _service_hint(unknown, current) or _near(unknown, _names(contexts))
+        hint = _service_hint(unknown, current) or nearest(unknown, _names(contexts), 0.6)
         options = (f"if it is a value for {task}: invoke --help {task}",) if task else ()
         return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, *options, "invoke --list"))
     return PlatformError("USAGE", _plain(text), steps=("invoke --list, invoke --help TASK",))
@@ -135,11 +136,6 @@ def _plain(text: str) -> str:
     if flag:
         return f"the option --{flag[1].replace('_', '-')} needs a value"
     return text.strip().rstrip(".")
-
-
-def _near(word: str, known: list[str]) -> tuple[str, ...]:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return (f"did you mean {close[0]}?",) if close else ()
 
 
 def _service_hint(word: str, current: Any) -> tuple[str, ...]:

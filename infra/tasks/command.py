@@ -299,6 +299,6 @@ def _asked(question: str) -> bool:
 
 def words(values: list[str]) -> tuple[str, ...]:
     """Return the names from a repeatable option, each of which may hold several with commas between."""
-    from infra import settings
+    from infra import setting_rules
 
-    return tuple(word for value in values for word in settings.words(value))
+    return tuple(word for value in values for word in setting_rules.words(value))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from infra.console import MASK, Answer, Table
 from infra.context import Context
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 from infra.tasks import verbs
 from infra.tasks.command import command, words
 
@@ -229,18 +229,16 @@ def _inside(context: Context, service: str, argv: list[str]) -> Answer | None:
 
 
 def _not_running(service: str, there: Mapping[str, Container]) -> PlatformError:
-    import difflib
-
     steps = ("invoke compose.ps", "invoke compose.up")
     if service in there:
         ended = f"it ended with exit code {there[service].code}"
         return PlatformError("NOT_RUNNING", f"the container of {service} is not running", why=ended, steps=steps)
     if not there:
         return PlatformError("NOT_RUNNING", "the platform is not running", steps=("invoke compose.up",))
-    near = difflib.get_close_matches(service, there, n=1, cutoff=0.5)
-    hint = (f"did you mean {near[0]}?",) if near else ()
     named = f"the containers are: {', '.join(sorted(there))}"
-    return PlatformError("NOT_RUNNING", f"there is no container for {service!r}", steps=(*hint, named))
+    return PlatformError(
+        "NOT_RUNNING", f"there is no container for {service!r}", steps=(*nearest(service, there), named)
+    )
 
 
 _OWN = ("up", "down")

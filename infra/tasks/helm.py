@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer, Table
 from infra.context import Context
-from infra.errors import ExitCode, PlatformError
+from infra.errors import ExitCode, PlatformError, nearest
 from infra.tasks.command import command, confirm, words
 from infra.tasks.kind import the_tier
 
@@ -33,13 +33,10 @@ def _one(active: Kind, name: str) -> Deployed:
     Raises:
         PlatformError: NOT_FOUND with the nearest one.
     """
-    import difflib
-
     found = _deployed(active)
     if name in found:
         return found[name]
-    near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
-    hint = (f"did you mean {near[0]}?",) if near else (f"invoke helm.deploy --only {name}",)
+    hint = nearest(name, found) or (f"invoke helm.deploy --only {name}",)
     raise PlatformError("NOT_FOUND", f"there is no release {name!r} in the cluster", steps=(*hint, "invoke helm.list"))
 
 

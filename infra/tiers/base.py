@@ -225,8 +225,7 @@ class Tier(ABC):
     @property
     def temporal_storage(self) -> TemporalStorage:
         """Where Temporal keeps what it knows."""
-        light = self.context.settings.text("PLATFORM_LIGHT") == "yes"
-        return TemporalStorage.INSIDE if light else TemporalStorage.DATABASES
+        return TemporalStorage.INSIDE if self.context.settings.light else TemporalStorage.DATABASES
 
     @property
     def jobs_kubeconfig(self) -> Path | None:

@@ -22,7 +22,7 @@ def refuse_unusable(settings: Settings) -> None:
     Raises:
         PlatformError: SETTING_INVALID, naming the setting and the characters, never the rest of a password.
     """
-    if settings.text("PLATFORM_LIGHT") == "yes":
+    if settings.light:
         return
     for name, unusable in (("POSTGRES_PASSWORD", _IN_PASSWORD), ("POSTGRES_USER", _IN_USER)):
         found = dict.fromkeys(unusable.findall(settings.text(name)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import secrets
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra import database
-from infra.errors import PlatformError
+from infra.errors import PlatformError, nearest
 from infra.training import temporal_client
 from infra.training.config import TrainingConfig
 from infra.training.contract import Contract, connect_redis
@@ -182,8 +181,7 @@ def _older(contract: Contract, name: str, tables: bool) -> Job | None:
 
 def _unknown(name: str, recent: list[str]) -> PlatformError:
     part = [job for job in recent if name and name in job]
-    near = part[:1] if len(part) == 1 else difflib.get_close_matches(name, recent, n=1, cutoff=0.6)
-    hint = (f"did you mean {near[0]}?",) if near else ()
+    hint = (f"did you mean {part[0]}?",) if len(part) == 1 else nearest(name, recent, 0.6)
     return PlatformError("NOT_FOUND", f"there is no job {name}", steps=(*hint, "invoke train.list"))
 
 

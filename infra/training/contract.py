@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra import catalog, database, settings
+from infra import catalog, database, setting_rules
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Contract:
     @property
     def backends(self) -> tuple[str, ...]:
         """Where trainings are tracked."""
-        return settings.words(self["OBSERVABILITY_BACKENDS"])
+        return setting_rules.words(self["OBSERVABILITY_BACKENDS"])
 
     def _storage(self, prefix: str) -> Storage:
         endpoint, access, secret = (self[f"{prefix}_STORAGE_{n}"] for n in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))

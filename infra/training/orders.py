@@ -152,7 +152,7 @@ def open_orders(directory: Path) -> Orders:
     private.directory(directory)
     path = directory / "key"
     with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = private.new_file(path)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(_KEY_BYTES))
     return Orders(_read_key(path), directory)

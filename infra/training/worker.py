@@ -20,7 +20,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from infra import settings
+from infra import setting_rules
 from infra.console import write_line
 from infra.errors import PlatformError
 from infra.training import contract, workflow
@@ -86,7 +86,7 @@ def offers(found: Contract, logs: Path, orders: Orders, environ: Mapping[str, st
     Raises:
         PlatformError: USAGE for an unknown name; NOT_RUNNING for a kubeconfig that leads nowhere.
     """
-    names = list(settings.words(environ.get("TRAINING_RUNNER", ""))) or [SUBPROCESS]
+    names = list(setting_rules.words(environ.get("TRAINING_RUNNER", ""))) or [SUBPROCESS]
     unknown = [name for name in names if name not in RUNNERS]
     if unknown:
         raise PlatformError("USAGE", f"TRAINING_RUNNER names {unknown[0]!r}; allowed: {', '.join(RUNNERS)}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from infra import catalog
+from infra import catalog, private
 from infra.data import store
 from infra.data.objects import records
 from infra.data.objects.client import Client
@@ -215,7 +215,7 @@ def _write(
 ) -> list[dict[str, Any]]:
     """Fill the journal; returns what the manifest says about each bucket."""
     counted, touched = [], set[str]()
-    descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    descriptor = private.new_file(journal)
     with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
         for source in found:
             before = (tally.objects, tally.size)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from infra import private
 from infra.data import page_cache
 from infra.data.objects import link
 from infra.data.objects.client import Client
@@ -144,7 +145,7 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 def _fetched(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch) -> Record:
     part = scratch.new()
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = private.new_file(part, os.O_RDWR)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             headers, sha256, sure = download(client, item, file, watch)

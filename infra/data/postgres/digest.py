@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
+from infra import private
 from infra.data import page_cache
 from infra.data.store import File
 
@@ -132,7 +133,7 @@ def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> 
     meter, sha256 = Meter(), hashlib.sha256()
     squeeze = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     size = 0
-    with read_once(source, growing) as parts, private(target) as packed:
+    with read_once(source, growing) as parts, os.fdopen(private.new_file(target), "wb") as packed:
         for chunk in _compressed(parts, meter, squeeze):
             packed.write(chunk)
             sha256.update(chunk)
@@ -147,12 +148,6 @@ def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iter
         meter.feed(part)
         yield squeeze.compress(part)
     yield squeeze.flush()
-
-
-def private(path: Path) -> BinaryIO:
-    """Create a file for its owner alone, never through a symlink."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 class Sink(Protocol):
@@ -186,7 +181,7 @@ def unpack(descriptor: int, target: Path) -> int:
     Raises:
         ValueError: the compressed data is damaged or ends too early.
     """
-    with private(target) as raw:
+    with os.fdopen(private.new_file(target), "wb") as raw:
         return copy(descriptor, raw, packed=True)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra import private
 from infra.data import store
 from infra.data.postgres import clients, digest, dump, reasons, scratch
 from infra.data.postgres.children import Children, side_by_side
@@ -139,7 +140,7 @@ def unpack(order: Order, file: store.File, target: Path) -> None:
     packed = target.name.endswith(digest.SUFFIX)
     target = target.with_name(target.name.removesuffix(digest.SUFFIX))
     try:
-        with digest.private(target) as raw:
+        with os.fdopen(private.new_file(target), "wb") as raw:
             read_into(order, file, raw, packed)
     except OSError as error:
         raise store.no_space_or_access(target.parent, error, file.size) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from infra import private
 from infra.errors import PlatformError
 
 
@@ -66,7 +67,7 @@ def new_key(path: Path) -> str:
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = private.new_file(path)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(f"# public key: {recipient}\n{identity}\n")
     except OSError as error:
@@ -82,7 +83,7 @@ def seal(content: Path, target: Path, to: Sequence[Any]) -> None:
     """
     import pyrage
 
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = private.new_file(target)
     with os.fdopen(descriptor, "wb") as out:
         _piped(
             lambda pipe: _pack(content, pipe),
@@ -193,7 +194,7 @@ def _unpack(pipe: IO[bytes], into: Path) -> None:
                 )
             target = into.joinpath(*name.parts)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+            descriptor = private.new_file(target)
             data = tar.extractfile(member)
             with os.fdopen(descriptor, "wb") as file:
                 while data is not None and (block := data.read(1 << 20)):

@@ -53,14 +53,9 @@ class Compose:
 def files(settings: Settings, directory: Path) -> tuple[Path, ...]:
     """Return core, overlay and variants: services are named to choose what runs, so that `down` finds all."""
     names = [CORE_FILE, OBS_FILE]
-    names += [LIGHT_FILE] if light(settings) else []
+    names += [LIGHT_FILE] if settings.light else []
     names += [STORE_FILES[store(settings)]] if store(settings) in STORE_FILES else []
     return tuple(directory / n for n in names if (directory / n).exists())
-
-
-def light(settings: Settings) -> bool:
-    """Return whether Temporal shall be the development server."""
-    return settings.text("PLATFORM_LIGHT") == "yes"
 
 
 def store(settings: Settings) -> str:

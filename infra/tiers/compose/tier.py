@@ -130,7 +130,7 @@ class Compose(Tier):
         """What stands behind the object stores, and Temporal's kind."""
         store = cli.store(self.context.settings)
         found = dict.fromkeys(("minio-datasets", "minio-results"), store)
-        return found | ({"temporal": "development server"} if cli.light(self.context.settings) else {})
+        return found | ({"temporal": "development server"} if self.context.settings.light else {})
 
     def programs(self) -> dict[str, str]:
         """Return the engine and Docker Compose."""
