@@ -63,6 +63,9 @@ def test_tables_live_in_a_schema_of_their_own(platform: Platform, mlflow: str) -
 
 @pytest.mark.parametrize("host", ["10.evil.example", "192.168.evil.example:5000", "evil.example"])
 def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(mlflow: str, host: str) -> None:
-    """MLflow's own list of hosts lets the first two through: it has 10.* and 192.168.* for private networks."""
-    assert requests.get(f"{mlflow}/version", timeout=30).ok
-    assert requests.get(f"{mlflow}/version", headers={"Host": host}, timeout=30).status_code == 403
+    """MLflow's own list of hosts lets the first two through: it has 10.* and 192.168.* for private networks.
+
+    Of /health and /version it asks no name.
+    """
+    assert requests.get(f"{mlflow}/", timeout=30).ok
+    assert requests.get(f"{mlflow}/", headers={"Host": host}, timeout=30).status_code == 403

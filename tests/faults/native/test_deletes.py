@@ -34,6 +34,10 @@ ALLOWED = {
     "stack.ensure_home": "its own file, by which it tried whether the directory can be written",
     "stack.write_atomic": "its own temporary file; and puts the new text in place of the old",
     "stack.make_way": "moves a directory aside that is where a file of this tool belongs; deletes nothing",
+    "private._keeps_modes": "its own empty directory, by which it tried whether the file system keeps modes",
+    "private._rename": "its own temporary file, in place of the old one",
+    "private.put": "its own temporary file",
+    "training.orders.Orders.close": "the order of a training that has ended; reached by its name alone",
     "shell.spawn": "the files that hold what a program says",
     "shell.Child.result": "the same",
     "kube.api._tls": "its own private file with a certificate's key",
@@ -45,11 +49,11 @@ ALLOWED = {
     "supervision.supervisor.rotate": "logs of services that grow over a limit: the oldest lines go",
     "supervision.supervisor.Supervisor._known": "moves a damaged state file aside",
     "tiers.native.postgres._initialise": "the directory of the password file; moves the new data directory into place",
-    "tiers.native.postgres.forget_recycled_pid": "puts a lock file with another pid in place of the old one",
     "tiers.native.postgres.install": "moves the copied programs into place, or drops its copy where another is there",
 }
 MAY_SAY_DELETE = {
     "probes._s3_write": "S3: the object that it has put a moment before",
+    "training.cluster.Cluster.delete": "the Job of a training that was cancelled; reached by its name alone",
     "kube.kubectl_cli.Kubectl.delete": "a broken pod that its StatefulSet waits for and makes anew",
 }
 DELETES_DATA = "tiers.native.tier.Native.remove"
