@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra import catalog
-from infra.prod import network
+from infra.prod import guards, network
 from infra.prod.site import Site
 
 Object = dict[str, Any]
@@ -19,7 +19,7 @@ PRIORITIES = {"platform-data": 1_000_000, "platform": 100_000, "platform-trainin
 def objects(site: Site) -> list[Object]:
     """Return the objects of the first wave."""
     made = [*(_namespace(name) for name in namespaces(site)), *(_priority(n, v) for n, v in PRIORITIES.items())]
-    return [*made, *network.policies(site)]
+    return [*made, *network.policies(site), *guards.objects()]
 
 
 def namespaces(site: Site) -> tuple[str, ...]:

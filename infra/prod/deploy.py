@@ -16,7 +16,7 @@ from infra.errors import PlatformError
 from infra.kube import snapshot, trouble
 from infra.kube.api import NoAnswer
 from infra.kube.verdict import FAILED, READY, STARTING, Verdict
-from infra.prod import backup, diff, lease, ready
+from infra.prod import backup, diff, lease, ready, trust
 from infra.prod.cluster import Cluster, Object, key
 from infra.prod.render import Rendered
 
@@ -95,6 +95,8 @@ class Deployment:
         except PlatformError as error:
             raise self._taken_back(wave, ordered, set(before), error) from error
         self._record(wave, ordered)
+        if any(thing["kind"] == "Cluster" for thing in ordered):
+            trust.copy(self.rendered.site, self.cluster)
         self.done.append(wave)
 
     def _wait(self, wave: str, things: Sequence[Object]) -> None:

@@ -180,12 +180,15 @@ def secrets(context: Context, site: str, generate: bool = False, charts: str = "
     Example: invoke prod.secrets example --generate
     """
     from infra.prod import secrets as found
+    from infra.prod import trust
 
     made = rendered(context, site, charts)
     wanted = found.needs(made.objects, made.site)
     there = cluster(context, made.site)
     found.look(there, wanted)
     fresh = found.generate(made.site, there, wanted) if generate else []
+    if generate:
+        trust.copy(made.site, there)
     found.look(there, wanted)
     rows = tuple((n.namespace, n.name, n.state, ", ".join(sorted(n.keys)), ", ".join(n.users)) for n in wanted)
     table = Table(("namespace", "secret", "state", "keys", "used by"), rows)

@@ -6,11 +6,14 @@ import re
 
 from infra.prod.rules.base import (
     RESTRICTED,
+    SERVERS,
     Broken,
+    Guard,
     Object,
     Objects,
     Rule,
     containers,
+    every_container,
     of_kind,
     ours,
     pods,
@@ -117,13 +120,27 @@ def _opens_to_all(policy: Object, port: int) -> bool:
     return any(not r.get("ports") or any(p.get("port") in (port, None) for p in r["ports"]) for r in rules)
 
 
+_NODE_PORT_GUARD = Guard(
+    {"": ("services",)}, "!has(object.spec.type) || object.spec.type in ['ClusterIP', 'ExternalName']"
+)
+_LOGIN_GUARD = Guard(
+    {"networking.k8s.io": ("ingresses",), "gateway.networking.k8s.io": ("httproutes",)},
+    f"has(object.metadata.annotations) && '{LOGIN}' in object.metadata.annotations",
+)
+_SECRET_GUARD = Guard(
+    SERVERS,
+    every_container(
+        f"!has(c.env) || c.env.all(e, !e.name.matches('{_SECRET_NAME.pattern}') || !has(e.value) || e.value == '')"
+    ),
+)
+
 RULES: tuple[Rule, ...] = (
-    Rule("development-login", "no password of the development platform", _development_login),
-    Rule("node-port", "no Service of type NodePort or LoadBalancer", _node_port),
+    Rule("development-login", "no password of the development platform", _development_login, _LOGIN_GUARD),
+    Rule("node-port", "no Service of type NodePort or LoadBalancer", _node_port, _NODE_PORT_GUARD),
     Rule("route", "routes have a host, TLS, a class and an issuer", _route),
-    Rule("login", "the application is not published without a login", _login),
+    Rule("login", "the application is not published without a login", _login, _LOGIN_GUARD),
     Rule("plaintext", "databases are reached by TLS only", _plaintext),
-    Rule("secret-by-value", "no password is in a manifest", _secret),
+    Rule("secret-by-value", "no password is in a manifest", _secret, _SECRET_GUARD),
     Rule("default-deny", "namespaces deny connections by default", _default_deny),
     Rule("open-port", "each port is guarded by a NetworkPolicy that says who may connect", _port),
 )

@@ -16,12 +16,24 @@ RESTRICTED = ("platform", "temporal", "training")
 
 
 @dataclass(frozen=True)
+class Guard:
+    """The same rule for the API server: an expression of CEL that is true for objects that keep it.
+
+    `resources` are the kinds that it looks at: API group -> plurals.
+    """
+
+    resources: Mapping[str, tuple[str, ...]]
+    expression: str
+
+
+@dataclass(frozen=True)
 class Rule:
-    """A rule: its name, what it demands, and the function that finds what breaks it."""
+    """A rule: its name, what it demands, the function that finds what breaks it, perhaps a guard in the cluster."""
 
     name: str
     demand: str
     find: Callable[[Objects], Broken]
+    guard: Guard | None = None
 
 
 def title(thing: Object) -> str:
@@ -69,3 +81,14 @@ def ours(thing: Object) -> bool:
 def same_namespace(a: Object, b: Object) -> bool:
     """Tell whether two objects are in the same namespace."""
     return bool(a["metadata"].get("namespace") == b["metadata"].get("namespace"))
+
+
+SERVERS: Mapping[str, tuple[str, ...]] = {"apps": ("deployments", "statefulsets"), "batch": ("jobs",)}
+"""What guards look at where a rule is about pods."""
+
+
+def every_container(condition: str) -> str:
+    """Return an expression that holds where a condition on `c` does for all containers of a pod template."""
+    pod = "object.spec.template.spec"
+    first = f"(!has({pod}.initContainers) || {pod}.initContainers.all(c, {condition}))"
+    return f"{pod}.containers.all(c, {condition}) && {first}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from infra import catalog
-from infra.prod.rules.base import Broken, Object, Objects, Rule, containers, of_kind, texts, title
+from infra.prod.rules.base import Broken, Guard, Object, Objects, Rule, containers, of_kind, texts, title
 
 TEMPORAL_STORES = 6
 """Pools that one Temporal server with all roles opens: each may hold SQL_MAX_CONNS connections."""
@@ -75,11 +75,23 @@ def _durable(objects: Objects) -> Broken:
             yield thing, "archives no WAL: there is no backup to restore"
 
 
+_DURABLE_GUARD = Guard(
+    {"postgresql.cnpg.io": ("clusters",)},
+    "has(object.spec.postgresql) && has(object.spec.postgresql.synchronous)"
+    " && object.spec.postgresql.synchronous.number > 0"
+    " && (!has(object.spec.postgresql.synchronous.dataDurability)"
+    " || object.spec.postgresql.synchronous.dataDurability == 'required')"
+    " && has(object.spec.plugins) && object.spec.plugins.exists(p, has(p.isWALArchiver) && p.isWALArchiver)",
+)
+_DEADLINE_GUARD = Guard(
+    {"batch": ("jobs",)}, "!has(object.spec.activeDeadlineSeconds) && !has(object.spec.ttlSecondsAfterFinished)"
+)
+
 RULES: tuple[Rule, ...] = (
-    Rule("durable", "PostgreSQL replicates synchronously and archives its WAL", _durable),
+    Rule("durable", "PostgreSQL replicates synchronously and archives its WAL", _durable, _DURABLE_GUARD),
     Rule("connections", "clients cannot open more connections than PostgreSQL takes", _connections),
     Rule("helm-hook", "nothing depends on hooks of Helm", _hook),
-    Rule("deadline", "no Job is killed by a deadline or removes itself", _deadline),
+    Rule("deadline", "no Job is killed by a deadline or removes itself", _deadline, _DEADLINE_GUARD),
     Rule("bucket-name", "bucket names have the site's prefix", _bucket),
     Rule("kind-tier", "nothing of the kind tier", _context),
 )

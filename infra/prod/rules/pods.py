@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from infra.prod.rules.base import Broken, Objects, Rule, containers, of_kind, ours, pods, same_namespace, title
+from infra.prod.rules.base import (
+    SERVERS,
+    Broken,
+    Guard,
+    Objects,
+    Rule,
+    containers,
+    every_container,
+    of_kind,
+    ours,
+    pods,
+    same_namespace,
+    title,
+)
 
 
 def _digest(objects: Objects) -> Broken:
@@ -90,11 +103,26 @@ def _deadlock(objects: Objects) -> Broken:
                 yield thing, f"replaces its pod while the old one holds the volume {claim}: use strategy Recreate"
 
 
+_DIGEST_GUARD = Guard(SERVERS, every_container("c.image.contains('@sha256:')"))
+_LIMITS_GUARD = Guard(
+    SERVERS,
+    every_container(
+        "has(c.resources) && has(c.resources.requests) && has(c.resources.limits) && 'cpu' in c.resources.requests"
+        " && 'memory' in c.resources.requests && 'memory' in c.resources.limits"
+    ),
+)
+_SPREAD_GUARD = Guard(
+    {"apps": ("deployments", "statefulsets")},
+    "!has(object.spec.replicas) || object.spec.replicas <= 1"
+    " || has(object.spec.template.spec.topologySpreadConstraints)"
+    " || (has(object.spec.template.spec.affinity) && has(object.spec.template.spec.affinity.podAntiAffinity))",
+)
+
 RULES: tuple[Rule, ...] = (
-    Rule("image-digest", "every image has its digest", _digest),
-    Rule("limits", "every container has requests and a limit of memory", _limits),
+    Rule("image-digest", "every image has its digest", _digest, _DIGEST_GUARD),
+    Rule("limits", "every container has requests and a limit of memory", _limits, _LIMITS_GUARD),
     Rule("restricted", "pods fit Pod Security `restricted`", _restricted),
-    Rule("spread", "several replicas are on several nodes", _spread),
+    Rule("spread", "several replicas are on several nodes", _spread, _SPREAD_GUARD),
     Rule("budget", "disruption budgets let a pod go", _budget),
     Rule("volume-deadlock", "no rolling update of a pod that holds a ReadWriteOnce volume", _deadlock),
 )

@@ -69,6 +69,10 @@ class Played(Cluster):
             )
         kind, name = words[1].partition(".")[0].rstrip("s"), words[2]
         found = [o for o in self.has.values() if o["kind"].lower() == kind and o["metadata"]["name"] == name]
+        if found and words[-1].startswith("jsonpath"):
+            return shell.Result(
+                0, str(found[0]["data"][words[-1].partition("data.")[2].rstrip("}").replace("\\", "")]), ""
+            )
         return _said(found[0]) if found else shell.Result(0, "", "")
 
     def _raw_list(self, path: str) -> shell.Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from infra.errors import PlatformError
-from infra.prod import deploy, diff, lease
+from infra.prod import deploy, diff, lease, trust
+from infra.prod import site as sites
 from infra.prod.cluster import Cluster, checked
 from infra.prod.render import Rendered
+from infra.settings import ROOT
 from tests.unit.helpers import console
 from tests.unit.prod import things as t
 from tests.unit.prod.played import SITE, UID, Played, deployment, job, rendered, settles
@@ -185,6 +188,24 @@ def test_a_backup_that_fails_ends_it_before_anything_is_changed(tmp_path: Path) 
     error = refused(lambda: run(rendered(a=[postgres], b=[job()]), cluster, tmp_path))
     assert (error.code, error.why) == ("BACKUP_FAILED", "no bucket")
     assert not [line for line in cluster.log if line.startswith("apply")]
+
+
+# --- what other namespaces trust
+
+
+def test_the_authority_of_the_database_is_copied_without_its_key() -> None:
+    cluster, site = Played(), sites.load("rehearsal", ROOT)
+    assert trust.copy(site, cluster) is False
+    data = {"ca.crt": base64.b64encode(b"PEM").decode(), "ca.key": "hidden"}
+    cluster.put({**t.thing("Secret", name="postgresql-ca"), "data": data})
+    for name in ("platform", "temporal"):
+        cluster.put(t.thing("Namespace", name=name, namespace=""))
+    assert trust.copy(site, cluster) is True
+    made = [o for o in cluster.has.values() if o["kind"] == "ConfigMap"]
+    assert [(o["metadata"]["namespace"], o["data"]) for o in made] == [
+        ("platform", {"ca.crt": "PEM"}),
+        ("temporal", {"ca.crt": "PEM"}),
+    ]
 
 
 # --- guard rails
