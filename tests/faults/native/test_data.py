@@ -106,7 +106,7 @@ async def _told(deposit: Deposit, word: str) -> str:
 
 def test_reset_without_consent_deletes_nothing(running: Victim, deposit: Deposit) -> None:
     before = tools.pids(running)
-    said = tools.refused(running.invoke("reset"), 3, "into the trash, for 7 days", "--yes", "CONFIRMATION_NEEDED")
+    said = tools.refused(running.invoke("reset"), 3, "moved to the trash for 7 days", "--yes", "CONFIRMATION_NEEDED")
     for name, directory in tools.data_directories(running).items():
         assert name in said
         assert str(directory) in said

@@ -164,7 +164,11 @@ def test_ctrl_c_in_json_still_answers_with_one_object(running: Victim) -> None:
 def test_of_two_ups_at_once_the_second_is_told_who_is_at_work(stopped: Victim) -> None:
     first = tools.start(stopped, "up")
     tools.until("the lock", lambda: _locked_by(stopped, first))
-    said = tools.refused(stopped.invoke("up"), 12, f"pid {first.pid}", "`up`", "since", "LOCKED")
+    psutil.Process(first.pid).suspend()  # or it may be over before the second begins
+    try:
+        said = tools.refused(stopped.invoke("up"), 12, f"pid {first.pid}", "`up`", "since", "LOCKED")
+    finally:
+        psutil.Process(first.pid).resume()
     assert "wait until it finishes" in said
     assert tools.ended(first).returncode == 0
     tools.assert_runs_once(stopped)
