@@ -105,7 +105,7 @@ class Link:
         digest: str = "",
         length: int = 0,
     ) -> Reply:
-        """Return a request whose answer fits into memory.
+        """Send a request whose answer fits into memory, and return the answer.
 
         Args:
             body: bytes, or a stream that can `seek(0)`; then with its `length` in bytes and SHA-256 `digest`.
