@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from infra import catalog, ports, stack
 from infra.endpoints import HOST
 from infra.errors import PlatformError
-from infra.settings import Settings, with_remembered
+from infra.settings import Settings, remembered_origin, with_remembered
 from infra.stack import Stack
 
 REACH = 2000
@@ -53,14 +53,10 @@ def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Setting
         PlatformError: the given one, when nothing can be moved: what the user has set himself stays.
     """
     found = moves(settings, taken(error))
-    own = [n for n in found if settings.origin(n) not in ("default", _where(home))]
+    own = [n for n in found if settings.origin(n) not in ("default", remembered_origin(home.memory))]
     if not found or own:
         raise error
     stack.remember_settings(home, **found)
     plain = {n: settings.values[n] for n in settings.values if n not in found}
     defaults = {n: type(v)(v.text, "default") for n, v in settings.values.items() if n in found}
     return with_remembered(Settings(plain | defaults, settings.root), found, str(home.memory)), found
-
-
-def _where(home: Stack) -> str:
-    return f"an earlier run, kept in {home.memory}"

@@ -108,6 +108,11 @@ def with_values(settings: Settings, values: Mapping[str, str], origin: str) -> S
     return Settings({**settings.values, **given}, settings.root)
 
 
+def remembered_origin(where: object) -> str:
+    """Return the origin of a setting that an earlier run decided and saved in that file."""
+    return f"an earlier run, saved in {where}"
+
+
 def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -> Settings:
     """Return the settings with what an earlier run has decided, for those that the user has not set.
 
@@ -118,7 +123,8 @@ def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -
     Raises:
         PlatformError: SETTING_INVALID when it does not go with what the user has set since.
     """
-    ours = {n: Value(str(v), f"an earlier run, saved in {where}") for n, v in values.items() if n in catalog.SETTINGS}
+    origin = remembered_origin(where)
+    ours = {n: Value(str(v), origin) for n, v in values.items() if n in catalog.SETTINGS}
     merged = {n: ours.get(n, v) if v.origin == "default" else v for n, v in settings.values.items()}
     for name in ours:
         _check(catalog.SETTINGS[name], merged[name])

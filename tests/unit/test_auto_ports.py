@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra import auto_ports, catalog
+from infra.errors import PlatformError
+from infra.stack import Stack, remembered_settings
 from tests.unit.helpers import free_port, settings_of
 
 INTERNAL = "MINIO_DATASETS_INTERNAL_PORT"
@@ -41,3 +43,15 @@ def test_a_block_keeps_clear_of_every_other_setting(tmp_path: Path) -> None:
 
 def test_a_port_that_no_setting_names_moves_nothing(tmp_path: Path) -> None:
     assert auto_ports.moves(settings_of(tmp_path), [free_port()]) == {}
+
+
+def test_a_port_that_moved_moves_again_but_not_one_that_the_user_has_set(tmp_path: Path) -> None:
+    home = Stack("moved", tmp_path / "home")
+    error = PlatformError("PORT_TAKEN", "taken", details={"checks": [{"id": "port.6379"}]})
+    first, found = auto_ports.move(settings_of(tmp_path), home, error)
+    again = PlatformError("PORT_TAKEN", "taken", details={"checks": [{"id": f"port.{found['REDIS_PORT']}"}]})
+    second, later = auto_ports.move(first, home, again)
+    assert int(later["REDIS_PORT"]) > int(found["REDIS_PORT"])
+    assert remembered_settings(home)["REDIS_PORT"] == later["REDIS_PORT"] == str(second.port("REDIS_PORT"))
+    with pytest.raises(PlatformError):
+        auto_ports.move(settings_of(tmp_path, REDIS_PORT="6379"), home, error)

@@ -66,7 +66,7 @@ def test_auto_ports_moves_and_remembers(fresh: Victim) -> None:
         again = victim.invoke("compose.up", "--service", "redis")
         assert again.returncode == 0, again.stderr
         doctor = victim.invoke("compose.doctor")
-        assert "REDIS_PORT (an earlier run, kept in" in doctor.stdout
+        assert "REDIS_PORT (an earlier run, saved in" in doctor.stdout
 
 
 def socket_on(port: int) -> contextlib.AbstractContextManager[object]:

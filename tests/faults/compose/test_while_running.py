@@ -143,7 +143,7 @@ def test_down_with_volumes_wants_consent_and_uses_the_trash(fresh: Victim, engin
     ("words", "exit_code", "said"),
     [
         (("compose.exec", "--service", "postgress"), 9, "did you mean postgres?"),
-        (("compose.exec", "--service", "minio-setup"), 9, "it has ended with exit code 0"),
+        (("compose.exec", "--service", "minio-setup"), 9, "it ended with exit code 0"),
         (("compose.exec", "--run", "echo 'a"), 2, "No closing quotation"),
         (("compose.redis", "--run", "get 'a"), 2, "No closing quotation"),
         (("compose.redis", "--run", "no-such-command"), 1, ""),
