@@ -375,6 +375,8 @@ SERVICES: tuple[Service, ...] = (
     ),
 )
 
+OBSERVABILITY: tuple[str, ...] = tuple(s.name for s in SERVICES if s.overlay == OVERLAY_OBS)
+
 DATABASES: tuple[Database, ...] = (
     Database("platform", "jobs, experiments, metrics, export jobs"),
     Database("users", "accounts, organisations; shared"),
@@ -682,6 +684,11 @@ def variables() -> tuple[Variable, ...]:
 
 
 CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables())
+
+OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    s.name: tuple(v.name for v in s.contract) for s in SERVICES if s.name in OBSERVABILITY and s.contract
+}
+"""The names of the contract that are there only where an observability service runs, by service."""
 
 GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),

@@ -63,6 +63,8 @@ class Answer:
     env: Mapping[str, str] | None = None
     names: tuple[str, ...] = ()
     exit: int = 0
+    comments: tuple[str, ...] = ()
+    """Of the variables, for whoever reads them as a `.env` file."""
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Console:
         if self.output in ("json", "yaml"):
             return [self._structured(self._envelope(answer.data, None))]
         if self.output == "env":
-            return env_lines(answer.env or {}, self.shell)
+            return [*env_lines(answer.env or {}, self.shell), *(() if self.shell else answer.comments)]
         if self.output == "name":
             return answer.names
         return [*self._table(answer.table), *(self.mask(line) for line in answer.lines)]

@@ -28,7 +28,7 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
     """Run all checks, those of the machine first; never raises for a failed check."""
     found = [_python(), *_settings(tier.context), *_private(tier.context)]
     try:
-        found += tier.preflight(tier.selection(obs, ()))
+        found += tier.preflight(lifecycle.selected(tier, obs or None))
     except PlatformError as error:
         found.append(Check(error.code.lower(), "fail", error.what, "; ".join(error.steps), error.code))
         return found

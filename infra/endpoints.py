@@ -180,8 +180,13 @@ def _backends(chosen: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, 
     return chosen or ("database", *(name for name in ("mlflow", "clearml") if name in services))
 
 
+def absent(endpoints: Endpoints) -> dict[str, tuple[str, ...]]:
+    """Return the observability services that do not run, each with its names in the contract, if it has any."""
+    return {name: names for name, names in catalog.OPTIONAL_NAMES.items() if name not in endpoints.services}
+
+
 def contract(endpoints: Endpoints) -> dict[str, str]:
-    """Return the `.env` contract for applications: exactly the names of `catalog.CONTRACT_NAMES`.
+    """Return the `.env` contract for applications: the names of `catalog.CONTRACT_NAMES`, without those of `absent`.
 
     An S3 service elsewhere that signs for another region adds AWS_DEFAULT_REGION, which every AWS SDK reads.
     """
@@ -207,6 +212,7 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
         for variable in s.contract
         if variable.role
     }
-    values = {name: values[name] for name in catalog.CONTRACT_NAMES}
+    left_out = {name for names in absent(endpoints).values() for name in names}
+    values = {name: values[name] for name in catalog.CONTRACT_NAMES if name not in left_out}
     region = endpoints.place("minio-results").region
     return values | ({"AWS_DEFAULT_REGION": region} if region != REGION else {})

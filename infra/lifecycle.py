@@ -131,11 +131,12 @@ class Started:
     changed: bool
 
 
-def up(choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = ()) -> Started:
+def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[str] = ()) -> Started:
     """Bring the platform up and prove that it works; a second call changes nothing.
 
     Args:
-        obs: also the observability services that the tier has.
+        obs: also the observability services that the tier has; None: those that ran before; False: none, and those
+            that run are stopped and forgotten.
         timeout: seconds for each wait; None leaves it to the services' budgets.
         only: start just these services and what they need.
 
@@ -146,17 +147,39 @@ def up(choice: Choice, obs: bool, timeout: float | None, only: Sequence[str] = (
     tier, context = choice.tier, choice.tier.context
     with stack.lock(context.stack, "up"):
         before = _processes(tier)
-        names = tier.selection(obs, only)
+        if obs is False:
+            stop_observability(tier)
+        names = selected(tier, obs, only)
         raise_on_failures(tier.preflight(names))
         tier.start(names, timeout)
+        if obs is False and set(names) & set(catalog.OBSERVABILITY):
+            stop_observability(tier)  # a stopped cluster starts with all that it had
         ends = tier.endpoints()
         for made in heal(ends, psql(context.settings)):
             context.console.say(f"  created the missing {made}")
         stack.remember(context.stack, tier=tier.name)
+        stack.remember_overlay(context.stack, {*stack.remembered_overlay(context.stack), *ends.services})
         changed = before != _processes(tier)
         if changed:
             _resume_trainings(tier, ends)
     return Started(tier, ends, time.monotonic() - began, changed)
+
+
+def selected(tier: Tier, obs: bool | None, only: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what `up` must run: what is asked for, and without a word about it what ran before and can run now."""
+    if only or obs is not None:
+        return tier.selection(obs is True, only)
+    again = set(stack.remembered_overlay(tier.context.stack))
+    core = tier.selection(False, ())
+    return tuple(n for n in tier.selection(True, ()) if n in again or n in core) if again else core
+
+
+def stop_observability(tier: Tier) -> tuple[str, ...]:
+    """Stop the observability services, keep their data, and do not bring them back; returns those that ran."""
+    running = tier.endpoints().services if tier.running() else ()
+    gone = tier.stop_services(catalog.OBSERVABILITY) if set(running) & set(catalog.OBSERVABILITY) else ()
+    stack.remember_overlay(tier.context.stack, ())
+    return gone
 
 
 def _resume_trainings(tier: Tier, ends: Endpoints) -> None:

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from infra import private
+from infra import catalog, private
 from infra.errors import PlatformError
 from infra.locks import try_lock
 from infra.settings import Settings
@@ -138,6 +138,19 @@ def remember(stack: Stack, **facts: object) -> None:
 def remembered(stack: Stack, fact: str) -> str:
     """Return a fact from an earlier run as text, or ''."""
     return str((read_json(stack.memory) or {}).get(fact, ""))
+
+
+def remembered_overlay(stack: Stack) -> tuple[str, ...]:
+    """Return the observability services that ran in earlier runs and were not given up since."""
+    found = (read_json(stack.memory) or {}).get("overlay")
+    return tuple(name for name in catalog.OBSERVABILITY if isinstance(found, list) and name in found)
+
+
+def remember_overlay(stack: Stack, names: Iterable[str]) -> None:
+    """Keep which of these are observability services, for `up` to bring back. Raises PlatformError STATE_UNWRITABLE."""
+    kept = [name for name in catalog.OBSERVABILITY if name in set(names)]
+    if kept != list(remembered_overlay(stack)):
+        remember(stack, overlay=kept)
 
 
 def remembered_settings(stack: Stack) -> dict[str, str]:

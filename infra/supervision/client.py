@@ -163,6 +163,16 @@ def stop(home: Path, timeout: float = 60.0) -> bool:
     return True
 
 
+def wait_gone(home: Path, names: Sequence[str], timeout: float = 60.0) -> None:
+    """Block until services that are no longer wanted have ended. Raises PlatformError WAIT_TIMEOUT."""
+    end = time.monotonic() + timeout
+    while any(s.name in names for s in survivors(home)):
+        if time.monotonic() > end:
+            raise _still_running(home, timeout)
+        start_supervisor(home)
+        time.sleep(0.02)
+
+
 def _wish_the_end(home: Path) -> bool:
     """Ask for the end; False when that cannot be written (on a full disk) and the supervisor got a signal instead."""
     try:

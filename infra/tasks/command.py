@@ -50,6 +50,10 @@ class _Task(invoke.Task[Any]):
     def __deepcopy__(self, memo: object) -> _Task:
         return self
 
+    def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
+        """Return an option's names; Invoke would give one the short form `--` where all its letters are taken."""
+        return super().arg_opts(name, default, {*taken_names, "-"})
+
 
 def command(
     name: str = "",

@@ -24,7 +24,8 @@ TIER = "compose"
     tier=TIER,
     help={
         "service": "start only this service and what it needs; repeatable, or comma-separated",
-        "obs": "also start MLflow, Loki, Prometheus, Grafana and ClearML",
+        "obs": "also start MLflow, Loki, Prometheus, Grafana and ClearML; remembered",
+        "no_obs": verbs.NO_OBS,
         "no_clearml": "with --obs: leave out ClearML",
         "light": "use Temporal's development server instead of the full one; remembered",
         "force_recreate": "recreate the containers of this service; its data is kept",
@@ -37,6 +38,7 @@ def up(
     context: Context,
     service: list[str],
     obs: bool = False,
+    no_obs: bool = False,
     no_clearml: bool = False,
     light: bool = False,
     force_recreate: str = "",
@@ -54,7 +56,7 @@ def up(
         context = verbs.leave_out(context, "clearml")
     if force_recreate:
         _recreate(context, words([force_recreate]), timeout)
-    return verbs.started(context, words(service), obs, auto_ports, timeout)
+    return verbs.started(context, words(service), verbs.observability(obs, no_obs), auto_ports, timeout)
 
 
 def _known(context: Context, *names: tuple[str, ...]) -> None:

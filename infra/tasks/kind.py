@@ -36,7 +36,8 @@ def the_tier(context: Context) -> Kind:
     iterable=("service",),
     help={
         "service": "start only this service's release and what it needs; repeatable, or comma-separated",
-        "obs": "also start MLflow, Prometheus, Loki and Grafana",
+        "obs": "also start MLflow, Prometheus, Loki and Grafana; remembered",
+        "no_obs": verbs.NO_OBS,
         "apps": "also deploy the backend and the frontend",
         "timeout": "total time limit in seconds; 0: each service's own limit",
     },
@@ -45,6 +46,7 @@ def up(
     context: Context,
     service: list[str],
     obs: bool = False,
+    no_obs: bool = False,
     apps: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
@@ -57,7 +59,7 @@ def up(
 
     choice = verbs.choose(context)
     lifecycle.known_services(words(service), choice.tier)
-    started = lifecycle.up(choice, obs, timeout or None, words(service))
+    started = lifecycle.up(choice, verbs.observability(obs, no_obs), timeout or None, words(service))
     answer = show.started(started)
     if apps:
         with stack.lock(context.stack, "kind.up"):

@@ -234,7 +234,7 @@ def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
 
         moved = store_engine.move(native, wanted, stop, context.console.say)
     if ran:
-        lifecycle.up(lifecycle.Choice(Native(context), "it ran before", named=False), False, None)
+        lifecycle.up(lifecycle.Choice(Native(context), "it ran before", named=False), None, None)
     data = {"engine": moved.engine, "before": moved.before, "objects": moved.objects, "bytes": moved.size}
     text = f"{moved.objects} objects ({human_bytes(moved.size)}) moved from {moved.before} to {moved.engine}"
     back = f"the old data is in the trash for a week: {', '.join(moved.kept)}"

@@ -20,7 +20,7 @@ def names() -> tuple[str, ...]:
     """Return the observability services."""
     from infra import catalog
 
-    return tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS)
+    return catalog.OBSERVABILITY
 
 
 @command(
@@ -47,12 +47,12 @@ def up(
     """
     if no_clearml:
         context = verbs.leave_out(context, "clearml")
-    return verbs.started(context, words(only), obs=not only, auto_ports=auto_ports, timeout=timeout)
+    return verbs.started(context, words(only), obs=None if only else True, auto_ports=auto_ports, timeout=timeout)
 
 
 @command(tier=ANY, help={"tier": verbs.TIER})
 def down(context: Context) -> Answer:
-    """Stop the observability services; the core keeps running, the data is kept.
+    """Stop the observability services, also for the next `up`; the core keeps running, the data is kept.
 
     Example: invoke obs.down
     """
@@ -60,7 +60,7 @@ def down(context: Context) -> Answer:
 
     active = lifecycle.require_running(verbs.choose(context, quiet=True))
     with stack.lock(context.stack, "obs.down"):
-        gone = active.stop_services(names())
+        gone = lifecycle.stop_observability(active)
     text = f"stopped: {', '.join(gone)}; the data is kept" if gone else "none of them was running"
     return Answer({"stopped": list(gone)}, lines=(text,), names=gone)
 

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import catalog, lifecycle
 from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds
 from infra.context import Context
-from infra.endpoints import Endpoints, contract
+from infra.endpoints import Endpoints, absent, contract
 from infra.errors import ExitCode, PlatformError
 from infra.stack import write_atomic
 from infra.tiers.base import LogLine, Tier
@@ -114,7 +114,7 @@ def _activation() -> tuple[str, ...]:
 
 def _not_found(outcome: Started) -> list[str]:
     """Return services that this tier would run if their program were found and they were not left out."""
-    known = [s for s in catalog.offered(outcome.tier.name) if s.overlay == catalog.OVERLAY_OBS]
+    known = [s for s in catalog.offered(outcome.tier.name) if s.name in catalog.OBSERVABILITY]
     absent = [s for s in known if s.name not in outcome.endpoints.services]
     if outcome.tier.from_images:
         return [f"  {s.name}: left out" for s in absent]
@@ -252,7 +252,17 @@ def _printed(context: Context, lines: Iterable[LogLine], follow: bool) -> Answer
     return Answer({"lines": seen}) if console.output in ("json", "yaml") and not follow else None
 
 
-def written(context: Context, values: Mapping[str, str], target: str, yes: bool) -> Answer:
+def not_running(tier: str, ends: Endpoints) -> tuple[str, ...]:
+    """Return a comment for each service that the tier has and whose variables are left out, since it does not run."""
+    offered = {s.name: s.title for s in catalog.offered(tier)}
+    lacking = {offered[name]: names for name, names in absent(ends).items() if name in offered}
+    return tuple(
+        f"# {title} is not running ({', '.join(names)}); start it with: invoke up --obs"
+        for title, names in lacking.items()
+    )
+
+
+def written(context: Context, values: Mapping[str, str], comments: Sequence[str], target: str, yes: bool) -> Answer:
     """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
     if path.resolve() == (context.settings.root / ".env").resolve():
@@ -262,7 +272,7 @@ def written(context: Context, values: Mapping[str, str], target: str, yes: bool)
     try:
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN_BY_US):
             lines.append(_keep_aside(path, yes))
-        text = "\n".join([WRITTEN_BY_US, *env_lines(values)]) + "\n"
+        text = "\n".join([WRITTEN_BY_US, *env_lines(values), *comments]) + "\n"
         write_atomic(path, text, mode=0o600)
     except OSError as error:
         steps = ("name a file in a writable directory",)

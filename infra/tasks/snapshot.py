@@ -298,7 +298,7 @@ def restore(
         with stack.lock(context.stack, context.console.command):
             _stop_worker(context)
             done = snapshot_restore.restore(choice.tier, plan, content, event)
-        lifecycle.up(choice, False, None)
+        lifecycle.up(choice, None, None)
         return ended(context, event, _restored(context, plan, done))
 
 
@@ -312,7 +312,7 @@ def _running(choice: Choice, others: list[Any]) -> None:
 
     for other in others:
         lifecycle.down(lifecycle.Choice(other, "in the way", named=True))
-    lifecycle.up(choice, False, None)
+    lifecycle.up(choice, None, None)
 
 
 def _stop_worker(context: Context) -> None:

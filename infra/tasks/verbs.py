@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TIER = "tier to use: native, compose, kind; default: the running one, else the last used, else the best available"
 SERVICE = "service; repeatable, or comma-separated"
+NO_OBS = "stop the observability services, and start without them from now on"
 
 
 def choose(context: Context, *, quiet: bool = False) -> Choice:
@@ -36,6 +37,7 @@ def up(
     context: Context,
     service: list[str],
     obs: bool = False,
+    no_obs: bool = False,
     auto_ports: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
@@ -43,10 +45,21 @@ def up(
 
     Example: invoke up --obs
     """
-    return started(context, words(service), obs, auto_ports, timeout)
+    return started(context, words(service), observability(obs, no_obs), auto_ports, timeout)
 
 
-def started(context: Context, names: tuple[str, ...], obs: bool, auto_ports: bool, timeout: float) -> Answer:
+def observability(obs: bool, no_obs: bool) -> bool | None:
+    """Return what --obs and --no-obs ask for; None for neither: what ran before.
+
+    Raises:
+        PlatformError: USAGE for both.
+    """
+    if obs and no_obs:
+        raise PlatformError("USAGE", "--obs and --no-obs contradict each other", steps=("give one of them",))
+    return obs or (False if no_obs else None)
+
+
+def started(context: Context, names: tuple[str, ...], obs: bool | None, auto_ports: bool, timeout: float) -> Answer:
     """Start, and show what runs; with `auto_ports` taken ports are moved first."""
     from infra import auto_ports as moving
     from infra import lifecycle
@@ -216,14 +229,15 @@ def env(context: Context, shell: str = "", write: str = "", yes: bool = False) -
     if shell and shell not in SHELLS:
         raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
     active = choose(context, quiet=True).tier
-    values = contract(active.endpoints())
+    ends = active.endpoints()
+    values, comments = contract(ends), show.not_running(active.name, ends)
     if write:
-        return show.written(context, values, write, yes)
+        return show.written(context, values, comments, write, yes)
     context.console.shell = shell
     if context.console.output == "table":
         context.console.output = "env"
     context.console.secrets = ()  # the contract is for programs: it carries its passwords
-    return Answer(values, env=values, names=tuple(values))
+    return Answer(values, env=values, names=tuple(values), comments=comments)
 
 
 def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
@@ -261,7 +275,8 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
         {
             "help": {
                 "service": "start only this service and what it needs; repeatable, or comma-separated",
-                "obs": "also start MLflow and the tier's other observability services",
+                "obs": "also start MLflow and the tier's other observability services; remembered",
+                "no_obs": NO_OBS,
                 "auto_ports": "choose free ports where the usual ones are taken, and remember them",
                 "timeout": "total time limit in seconds; 0: each service's own limit",
             },

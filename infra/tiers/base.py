@@ -235,8 +235,7 @@ class Tier(ABC):
     def observed(self) -> Observed:
         """What the monitoring of the services that run covers."""
         running = self.endpoints().services
-        known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
-        return Observed(False, tuple(name for name in known if name not in running))
+        return Observed(False, tuple(name for name in catalog.OBSERVABILITY if name not in running))
 
     def stop_services(self, _names: Sequence[str]) -> tuple[str, ...]:
         """Stop these services alone and keep their data; returns those that ran.

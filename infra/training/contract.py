@@ -62,6 +62,15 @@ class Contract:
     @property
     def backends(self) -> tuple[str, ...]:
         """Where trainings are tracked."""
+        return tuple(name for name in self._named if name not in self.absent_backends)
+
+    @property
+    def absent_backends(self) -> tuple[str, ...]:
+        """Where trainings are to be tracked, but no address says that it runs."""
+        return tuple(n for n in self._named if not {*catalog.OPTIONAL_NAMES.get(n, ())} <= set(self.values))
+
+    @property
+    def _named(self) -> tuple[str, ...]:
         return setting_rules.words(self["OBSERVABILITY_BACKENDS"])
 
     def _storage(self, prefix: str) -> Storage:
@@ -77,7 +86,8 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
         PlatformError: USAGE, naming every variable that is missing.
     """
     environ = os.environ if environ is None else environ
-    missing = [name for name in catalog.CONTRACT_NAMES if name not in environ]
+    optional = {name for names in catalog.OPTIONAL_NAMES.values() for name in names}
+    missing = [name for name in catalog.CONTRACT_NAMES if name not in environ and name not in optional]
     if missing:
         raise PlatformError(
             "USAGE",
@@ -86,7 +96,8 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
             steps=("invoke env --write .env.platform, then load that file",),
         )
     more = [name for name in (REGION_NAME, PREFIX_NAME) if environ.get(name)]
-    return Contract({name: environ[name] for name in (*catalog.CONTRACT_NAMES, *more)})
+    there = [name for name in catalog.CONTRACT_NAMES if name in environ]
+    return Contract({name: environ[name] for name in (*there, *more)})
 
 
 def connect_database(

@@ -176,6 +176,8 @@ def tracking_for(contract: Contract, subject: Subject) -> Tracking:
     if "clearml" in contract.backends and clearml_client.installed():
         backends.append(ClearMLBackend())
     tracking = Tracking(backends, subject)
+    for name in contract.absent_backends:
+        tracking.skip(name, "it is not running; start it with: invoke up --obs")
     if "clearml" in contract.backends and not clearml_client.installed():
         tracking.skip("clearml", "the package clearml is not installed")
     return tracking

@@ -101,8 +101,14 @@ def test_mlflow_has_a_schema_of_its_own() -> None:
 
 def test_contract_for_applications(tmp_path: Path) -> None:
     defaults = settings.load(tmp_path, environ={})
-    assert contract(build(defaults, tuple(CORE))) == VALUES
+    everything = {**VALUES, "OBSERVABILITY_BACKENDS": "database,mlflow,clearml"}
+    assert contract(build(defaults, (*CORE, *OBSERVABILITY))) == everything
     assert tuple(VALUES) == catalog.CONTRACT_NAMES
+
+
+def test_contract_of_the_core(tmp_path: Path) -> None:
+    values = contract(build(settings.load(tmp_path, environ={}), tuple(CORE)))
+    assert values == {n: v for n, v in VALUES.items() if not n.startswith(("CLEARML_", "MLFLOW_"))}
 
 
 def test_mlflow_is_a_backend_where_it_runs(tmp_path: Path) -> None:

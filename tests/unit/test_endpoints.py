@@ -17,8 +17,20 @@ def built(root: Path, services: tuple[str, ...] = CORE, **values: str) -> Endpoi
     return endpoints.build(settings_of(root, **values), services)
 
 
+ALWAYS = tuple(n for n in catalog.CONTRACT_NAMES if not n.startswith(("MLFLOW_", "CLEARML_")))
+"""The names that do not depend on what runs."""
+
+
 def test_the_contract_has_exactly_the_names_of_the_catalogue(tmp_path: Path) -> None:
-    assert set(contract(built(tmp_path))) == set(catalog.CONTRACT_NAMES)
+    everything = tuple(s.name for s in catalog.SERVICES)
+    assert tuple(contract(built(tmp_path, everything))) == catalog.CONTRACT_NAMES
+
+
+def test_the_contract_names_no_tracker_that_does_not_run(tmp_path: Path) -> None:
+    assert tuple(contract(built(tmp_path))) == ALWAYS
+    assert set(contract(built(tmp_path, (*CORE, "mlflow")))) == {*ALWAYS, "MLFLOW_TRACKING_URI"}
+    lacking = endpoints.absent(built(tmp_path, (*CORE, "mlflow", "grafana")))
+    assert lacking == {"clearml": ("CLEARML_API_HOST", "CLEARML_WEB_HOST", "CLEARML_FILES_HOST")}
 
 
 def test_ports_and_logins_that_were_moved_reach_the_contract(tmp_path: Path) -> None:
@@ -77,7 +89,7 @@ def test_stores_elsewhere_reach_the_contract_with_their_own_keys_or_the_common_o
     assert (values["EXTERNAL_STORAGE_ACCESS_KEY"], values["EXTERNAL_STORAGE_SECRET_KEY"]) == ("minioadmin",) * 2
     assert values["INTERNAL_STORAGE_ENDPOINT"] == "http://10.0.0.7:9000"
     assert (values["INTERNAL_STORAGE_ACCESS_KEY"], values["INTERNAL_STORAGE_SECRET_KEY"]) == ("ours", "hush, hush")
-    assert set(values) == set(catalog.CONTRACT_NAMES)
+    assert tuple(values) == ALWAYS
 
 
 def test_a_region_elsewhere_is_told_to_every_sdk(tmp_path: Path) -> None:

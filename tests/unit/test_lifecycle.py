@@ -33,6 +33,8 @@ class FakeTier(Tier):
     ) -> None:
         self.name, self.can, self.runs, self.found, self.checks = name, can, runs, list(found), list(checks)  # type: ignore[misc]
         self.asked: list[str] = []
+        self.overlay: tuple[str, ...] = ("mlflow", "grafana")
+        self.wanted: tuple[str, ...] = CORE
 
     def of(self, context: Context) -> Self:
         """The same, bound to a run."""
@@ -47,7 +49,7 @@ class FakeTier(Tier):
         return self.runs
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
-        return tuple(only) or CORE
+        return tuple(only) or (*CORE, *(self.overlay if obs else ()))
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
         self.asked.append("preflight")
@@ -55,6 +57,7 @@ class FakeTier(Tier):
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         self.asked.append("start")
+        self.wanted = tuple(names)
         if not self.runs:
             self.runs, self.found = True, [ServiceStatus(n, "ready", pid=i + 1) for i, n in enumerate(names)]
 
@@ -77,7 +80,13 @@ class FakeTier(Tier):
         yield from ()
 
     def endpoints(self) -> Endpoints:
-        return endpoints.build(self.context.settings, CORE)
+        return endpoints.build(self.context.settings, self.wanted)
+
+    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+        gone = tuple(n for n in self.wanted if n in names)
+        self.wanted = tuple(n for n in self.wanted if n not in names)
+        self.found = [s for s in self.found if s.name not in names]
+        return gone
 
     def engines(self) -> dict[str, str]:
         return {}
@@ -229,7 +238,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
 
 
 def up(context: Context, tier: FakeTier) -> lifecycle.Started:
-    return lifecycle.up(Choice(tier.of(context), "test", named=False), obs=False, timeout=None)
+    return lifecycle.up(Choice(tier.of(context), "test", named=False), obs=None, timeout=None)
 
 
 def test_up_checks_starts_proves_and_remembers(tmp_path: Path, answers: dict[str, Finding]) -> None:
@@ -239,6 +248,48 @@ def test_up_checks_starts_proves_and_remembers(tmp_path: Path, answers: dict[str
     assert stack.remembered(context.stack, "tier") == "native"
     assert first.changed
     assert not up(context, tier).changed
+
+
+def runs_after(context: Context, tier: FakeTier, obs: bool | None = None, only: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what runs after this `up`, of a platform that was stopped before."""
+    tier.runs, tier.found, tier.wanted = False, [], CORE
+    lifecycle.up(Choice(tier.of(context), "test", named=False), obs, None, only)
+    return tier.wanted
+
+
+def test_observability_that_ran_comes_back_and_is_forgotten_only_on_request(
+    tmp_path: Path, answers: dict[str, Finding]
+) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    assert runs_after(context, tier) == CORE
+    assert runs_after(context, tier, only=["mlflow"]) == ("mlflow",)
+    assert runs_after(context, tier) == (*CORE, "mlflow")
+    assert runs_after(context, tier, obs=True) == (*CORE, "mlflow", "grafana")
+    assert runs_after(context, tier, only=["redis"]) == ("redis",)
+    assert runs_after(context, tier) == (*CORE, "mlflow", "grafana")
+    tier.overlay = ("grafana",)  # MLflow is left out, or another tier does not have it
+    assert runs_after(context, tier) == (*CORE, "grafana")
+    tier.overlay = ("mlflow", "grafana")
+    assert runs_after(context, tier) == (*CORE, "mlflow", "grafana")
+    assert runs_after(context, tier, obs=False) == CORE
+    assert runs_after(context, tier) == CORE
+
+
+def test_no_obs_stops_what_runs_and_what_comes_back_with_a_cluster(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    runs_after(context, tier, obs=True)
+    lifecycle.up(Choice(tier.of(context), "test", named=False), False, None)
+    assert tier.wanted == CORE
+    assert runs_after(context, tier) == CORE
+    tier.selection = lambda obs, only: (*CORE, "mlflow")  # type: ignore[method-assign]
+    assert runs_after(context, tier, obs=False) == CORE
+
+
+def test_stopped_observability_does_not_come_back(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    runs_after(context, tier, obs=True)
+    assert lifecycle.stop_observability(tier) == ("mlflow", "grafana")
+    assert runs_after(context, tier) == CORE
 
 
 def test_up_that_fails_its_checks_starts_nothing_and_forgets_nothing(

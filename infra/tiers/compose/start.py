@@ -28,8 +28,8 @@ BUDGET = 180.0
 
 def overlay(session: Session) -> tuple[str, ...]:
     """Return the observability services that the files have and that are not left out."""
-    known = [s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS]
-    return tuple(n for n in known if session.model.of(n) and n not in cli.left_out(session.context.settings))
+    left_out = cli.left_out(session.context.settings)
+    return tuple(n for n in catalog.OBSERVABILITY if session.model.of(n) and n not in left_out)
 
 
 def preflight(session: Session, names: Sequence[str]) -> list[Check]:
@@ -240,8 +240,7 @@ def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str])
     """Return the error, with how to do without these images where only observability needs them."""
     named = [p.name if p.name in model.OPTIONAL else p.owner for p in parts if p.image in absent]
     lacking = list(dict.fromkeys(named))
-    optional = {s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_OBS}
-    if not {model.owner_of(name) for name in lacking} <= optional:
+    if not {model.owner_of(name) for name in lacking} <= set(catalog.OBSERVABILITY):
         return error
     step = f"or leave it out: PLATFORM_LEAVE_OUT={','.join(lacking)}"
     return PlatformError(error.code, error.what, why=error.why, steps=(*error.steps, step), details=error.details)

@@ -128,7 +128,7 @@ class Kind(Tier):
         instead = "in a cluster this is a chart value (minio: engine=external), see helm/README.md"
         endpoints.refuse_external(self.context.settings, TIER, instead)
         temporal_login.refuse_unusable(self.context.settings)
-        obs = any(catalog.service(n).overlay == catalog.OVERLAY_OBS for n in names)
+        obs = any(n in catalog.OBSERVABILITY for n in names)
         return [checks.programs(self.tools), *checks.machine(self.cluster, obs)]
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
@@ -151,6 +151,17 @@ class Kind(Tier):
         """Stop the cluster's nodes; everything in it stays, and `up` brings it back."""
         cluster = self.cluster
         return bool(cluster.record) and life.stop(cluster)
+
+    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Uninstall their releases, those that run nothing else; volumes and passwords are kept."""
+        gone, there = [], self.deployed.names
+        for chart in reversed(catalog.CHARTS):
+            running = [n for n in releases.services_of(chart.release) if n in there]
+            if running and set(running) <= set(names):
+                shell.run(self.helm.uninstall(chart.release, chart.namespace), limit=300)
+                self.deployed.forget([chart.release])
+                gone += running
+        return tuple(n for n in there if n in gone)
 
     def restart(self, services: Sequence[str]) -> None:
         """Replace the pods of the services and wait."""

@@ -215,6 +215,14 @@ class Native(Tier):
         """Return the lines of the services' log files."""
         return native_logs.lines(self.home / "logs", names, tail, follow)
 
+    def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Stop these services alone and wait until they have ended."""
+        home = self._mended()
+        gone = tuple(s.name for s in supervise.survivors(home) if s.name in names)
+        supervise.ensure(home, [s for s in supervise.desired(home) if s.name not in names])
+        supervise.wait_gone(home, gone)
+        return gone
+
     def removals(self, names: Sequence[str]) -> list[Removal]:
         """Return the data directories, with their sizes."""
         builder = self.builder

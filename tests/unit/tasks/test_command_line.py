@@ -131,6 +131,13 @@ def test_completion_knows_the_options_of_a_task(results: Results) -> None:
     assert {"--obs", "--tier", "--timeout"} <= set(results["complete"].stdout.split())
 
 
+def test_no_option_is_two_dashes_alone_after_which_completion_shows_all_options() -> None:
+    from infra.tasks.collection import collect
+
+    wrong = [c.name for c in collect().to_contexts() if "--" in c.flags]
+    assert wrong == []
+
+
 def loaded(directory: Path, *options: str, **environ: str) -> set[str]:
     """The modules that `invoke --list` imports in a directory."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | environ

@@ -13,13 +13,13 @@ import invoke
 import pytest
 from dotenv import dotenv_values
 
-from infra import catalog, health, lifecycle, settings, stack
+from infra import health, lifecycle, settings, stack
 from infra.endpoints import contract
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.tasks import verbs
 from infra.tiers.base import Check, LogLine, Removal, ServiceStatus
-from tests.unit.test_endpoints import built
+from tests.unit.test_endpoints import ALWAYS, built
 from tests.unit.test_lifecycle import CORE, FakeTier
 
 COMMON: dict[str, Any] = {"output": "table", "json": False, "no_color": False, "debug": False, "tier": ""}
@@ -127,6 +127,12 @@ def test_waiting_for_what_was_not_started(up: Tier, said: Captured) -> None:
 
 
 # --- up and status
+
+
+def test_obs_and_no_obs_contradict_each_other(tier: Tier, said: Captured) -> None:
+    assert call("up", obs=True, no_obs=True, json=True) == 2
+    assert error_of(said)["message"] == "--obs and --no-obs contradict each other"
+    assert tier.asked == []
 
 
 def test_up_says_where_everything_is_and_a_second_one_that_nothing_was_to_do(tier: Tier, said: Captured) -> None:
@@ -284,7 +290,9 @@ def test_reset_while_another_run_is_at_work(up: Tier, data: Path, said: Captured
 def test_env_prints_the_contract_and_nothing_else(tier: Tier, said: Captured) -> None:
     assert call("env") == 0
     out, err = said()
-    assert [line.split("=")[0] for line in out.splitlines()] == list(contract(built(Path("/nowhere"))))
+    assert [line.split("=")[0] for line in out.splitlines() if not line.startswith("#")] == list(
+        contract(built(Path("/nowhere")))
+    )
     assert err == ""
 
 
@@ -316,7 +324,15 @@ def test_env_carries_the_passwords(tier: Tier, said: Captured, monkeypatch: pyte
 
 def test_env_as_names(tier: Tier, said: Captured) -> None:
     call("env", output="name")
-    assert set(said()[0].split()) == set(catalog.CONTRACT_NAMES)
+    assert tuple(said()[0].split()) == ALWAYS
+
+
+def test_env_says_in_a_comment_what_is_left_out_since_it_does_not_run(tier: Tier, said: Captured) -> None:
+    assert call("env") == 0
+    *_, last = said()[0].splitlines()
+    assert last == "# MLflow is not running (MLFLOW_TRACKING_URI); start it with: invoke up --obs"
+    assert call("env", **{"shell": "sh"}) == 0
+    assert "#" not in said()[0], "an unquoted eval makes one line of it"
 
 
 def test_env_write_makes_a_private_file_that_readers_understand(
@@ -329,7 +345,7 @@ def test_env_write_makes_a_private_file_that_readers_understand(
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     values = dotenv_values(target)
     assert values["INTERNAL_STORAGE_SECRET_KEY"] == "pa'ss wörd"
-    assert set(values) == set(catalog.CONTRACT_NAMES)
+    assert tuple(values) == ALWAYS
     assert "hunter2" not in "".join(said())
     assert call("env", write=str(target)) == 0, "our own file is written again without a question"
 

@@ -13,7 +13,7 @@ def values() -> dict[str, str]:
 
 def test_it_is_read_from_the_environment_and_nothing_else_is() -> None:
     found = contract.read({**values(), "PLATFORM_TIER": "native", "POSTGRES_PASSWORD": "x"})
-    assert set(found.values) == set(catalog.CONTRACT_NAMES)
+    assert set(found.values) == {n for n in catalog.CONTRACT_NAMES if not n.startswith("CLEARML_")}
     assert found.datasets.endpoint.endswith(":9000")
     assert found.results.endpoint.endswith(":9002")
     assert found.backends == ("database", "mlflow")
@@ -25,6 +25,14 @@ def test_missing_names_are_all_named() -> None:
     with pytest.raises(PlatformError, match="REDIS_URL, TEMPORAL_HOST") as caught:
         contract.read(given)
     assert caught.value.code == "USAGE"
+
+
+def test_a_tracker_without_an_address_is_none() -> None:
+    given = {**values(), "OBSERVABILITY_BACKENDS": "database,mlflow,clearml"}
+    found = contract.read(given)
+    assert (found.backends, found.absent_backends) == (("database", "mlflow"), ("clearml",))
+    del given["MLFLOW_TRACKING_URI"]
+    assert contract.read(given).absent_backends == ("mlflow", "clearml")
 
 
 def test_secrets_are_not_in_its_repr() -> None:

@@ -116,7 +116,7 @@ def test_epochs_missed_while_mlflow_was_away_are_sent_at_the_end(server: Server)
 
 
 def with_backends(names: str) -> contract.Contract:
-    values = endpoints.contract(endpoints.build(settings.load(environ={}), ()))
+    values = endpoints.contract(endpoints.build(settings.load(environ={}), ("mlflow", "clearml")))
     return contract.read({**values, "OBSERVABILITY_BACKENDS": names})
 
 
@@ -128,6 +128,15 @@ def test_clearml_that_is_not_installed_is_skipped_with_a_warning(
     found.start()
     assert found.outcome["clearml"]["state"] == "skipped"
     assert "clearml is not installed" in capsys.readouterr().out
+
+
+def test_a_tracker_that_does_not_run_is_skipped_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    values = endpoints.contract(endpoints.build(settings.load(environ={}), ()))
+    found = tracking.tracking_for(contract.read({**values, "OBSERVABILITY_BACKENDS": "database,mlflow"}), SUBJECT)
+    found.start()
+    assert found.outcome["mlflow"]["state"] == "skipped"
+    said = "warning: not tracked in mlflow: it is not running; start it with: invoke up --obs"
+    assert said in capsys.readouterr().out
 
 
 def test_the_database_is_no_backend_of_its_own() -> None:

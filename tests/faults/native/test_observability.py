@@ -1,0 +1,49 @@
+"""Observability on the native tier: it comes back with `up`, it goes when it is told to, and `env` names what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra import stack
+from infra.settings import ROOT
+from infra.stack import Stack
+from infra.tiers.native import mlflow_env
+from tests.faults.conftest import TIER, Victim
+from tests.faults.native import tools
+from tests.smoke.stage import stage
+
+CORE = {"postgres", "redis", "temporal", "minio-datasets", "minio-results"}
+
+
+def running(victim: Victim) -> dict[str, int]:
+    """The processes of all services that the supervisor knows."""
+    return {name: entry["pid"] for name, entry in victim.state()["services"].items()}
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[Victim]:
+    """A platform with MLflow."""
+    with stage(TIER) as made:
+        if made.invoke("up", "-s", "mlflow").returncode and not mlflow_env.ready(ROOT):
+            pytest.skip("MLflow cannot be installed here")
+        yield Victim(made)
+
+
+def test_mlflow_comes_back_and_is_forgotten_on_request(observed: Victim) -> None:
+    observed.invoke("down", check=True)
+    assert "# MLflow is not running" in observed.invoke("env", check=True).stdout
+    observed.up()
+    assert set(running(observed)) == {*CORE, "mlflow"}
+    assert observed.contract["MLFLOW_TRACKING_URI"]
+    before = running(observed)
+    observed.invoke("up", "--no-obs", check=True)
+    assert running(observed) == {name: pid for name, pid in before.items() if name in CORE}
+    assert stack.remembered_overlay(Stack("", observed.stack_home)) == ()
+    assert "MLFLOW_TRACKING_URI" not in observed.contract
+    observed.invoke("obs.up", "--only", "mlflow", check=True)
+    assert "mlflow" in observed.invoke("obs.down", check=True).stdout
+    observed.up()
+    assert set(running(observed)) == CORE
+    tools.assert_runs_once(observed)
