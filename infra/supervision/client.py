@@ -33,7 +33,7 @@ class Spec:
 
     `env` is added to the environment; `needs` names services that must be ready first; `grace` and `budget` are
     seconds; `user` is (uid, gid) to drop to; `stop_argv` is a program that stops it, where a signal cannot;
-    a higher `generation` restarts it.
+    a higher `generation` restarts it; `umask` closes the files it makes, -1 for one whose files are the user's.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Spec:
     user: list[int] | None = None
     stop_argv: list[str] | None = None
     generation: int = 0
+    umask: int = 0o077
 
     def __post_init__(self) -> None:
         """Raises TypeError for what a damaged file may hold."""

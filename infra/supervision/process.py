@@ -100,8 +100,12 @@ def spawn(
     log: IO[bytes],
     env: Mapping[str, str],
     user: tuple[int, int] | None = None,
+    umask: int = -1,
 ) -> subprocess.Popen[bytes]:
     """Start a service in a session (Windows: process group) of its own, with its output in `log`.
+
+    Args:
+        umask: what the files that it makes are closed to (POSIX); -1: as for the files of its starter.
 
     Raises:
         OSError: the program cannot be started.
@@ -113,6 +117,7 @@ def spawn(
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
+        umask=umask,
         **spawn_options(WINDOWS, user),
     )
 

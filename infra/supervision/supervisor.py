@@ -135,7 +135,8 @@ class Runner(threading.Thread):
             with private.appending(Path(self.spec.log)) as log:
                 user = (self.spec.user[0], self.spec.user[1]) if self.spec.user else None
                 env = process.environment(self.spec.env)
-                self.child = process.spawn(self.spec.argv, cwd=Path(self.spec.cwd), log=log, env=env, user=user)
+                cwd, umask = Path(self.spec.cwd), self.spec.umask
+                self.child = process.spawn(self.spec.argv, cwd=cwd, log=log, env=env, user=user, umask=umask)
         except OSError as error:
             self._crashed(f"cannot start: {error}")
             return False

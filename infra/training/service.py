@@ -70,6 +70,7 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
         env={**contract_env, **own},
         probe={"kind": "process"},
         grace=STOP_GRACE,
+        umask=-1,  # what trainings write in the directories of the user is the user's to share
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -45,6 +46,19 @@ def identity_of(child: subprocess.Popen[bytes]) -> Identity:
 
 def said(directory: Path) -> str:
     return (directory / "log").read_text()
+
+
+@posix
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (-1, 0o664)])
+def test_files_of_a_service_are_private_unless_they_are_the_users(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(0o002)
+    try:
+        with open(tmp_path / "log", "ab") as log:
+            argv = [*PYTHON, "open('made', 'w')"]
+            process.spawn(argv, cwd=tmp_path, log=log, env=process.environment({}), umask=umask).wait()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == mode
 
 
 # --- the environment of a service
