@@ -22,6 +22,7 @@ from infra.training import program, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Jobs
+from infra.training.mlflow_client import silence
 from infra.training.orders import Orders, Refused, workflow_id
 from infra.training.patience import BUDGET, EXIT_TEMPORARY
 from infra.training.program import Program
@@ -29,6 +30,8 @@ from infra.training.progress import Progress
 from infra.training.recorder import Heart, Recorder, Stop
 from infra.training.request import SUBPROCESS, Ending, Request
 
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+"""MLflow's own variable; by its default its client tries for four minutes to reach a server that is not there."""
 _log = logging.getLogger("training.worker")
 # Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.
 _OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
@@ -74,6 +77,8 @@ class Activities:
         attempt = self._claim(request.job)
         own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt)}
         with Recorder(self._contract, request, attempt) as recorder:
+            recorder.beat()
+            own |= self._patience(request, self._environment(request))
             self._run(request, Step("training", _training(request, attempt), own), recorder, recorder.line)
 
     @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
@@ -109,6 +114,17 @@ class Activities:
             raise ApplicationError(f"job {job} had already ended", non_retryable=True)
         Progress(self._contract, job).publish(state="running", attempt=attempt)
         return attempt
+
+    def _patience(self, request: Request, environment: Mapping[str, str]) -> dict[str, str]:
+        """Where MLflow does not answer, say so in the log, and let a program of the user's not wait minutes for it."""
+        uri = environment.get("MLFLOW_TRACKING_URI", "")
+        if request.built_in or not uri.startswith(("http://", "https://")):
+            return {}  # the built-in training says so itself
+        reason = silence(uri)
+        if not reason:
+            return {}
+        _note(self._logs / f"{request.job}.log", f"warning: not tracked in MLflow: {reason}")
+        return {} if RETRIES in environment else {RETRIES: "1"}
 
     def _run(
         self, request: Request, step: Step, heart: Heart | None = None, on_line: Callable[[str], object] = len
@@ -164,9 +180,13 @@ def _head(log: Path, step: Step) -> int:
 
 def section(log: Path, title: str) -> int:
     """Begin a section of the log; returns where what follows will start."""
+    return _note(log, f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}")
+
+
+def _note(log: Path, line: str) -> int:
     private.directory(log.parent)
     with private.appending(log) as file:
-        file.write(f"== {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {title}\n".encode("utf-8", "replace"))
+        file.write(f"{line}\n".encode("utf-8", "replace"))
         return file.tell()
 
 

@@ -98,8 +98,15 @@ def name(job: str) -> str:
     return f"training-{job}"
 
 
-def manifest(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
-    """Return the Job of a training; `attempt` is the number of its try, 0 where each pod claims its own."""
+def manifest(request: Request, shape: Shape, attempt: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the Job of a training.
+
+    Args:
+        request: the training.
+        shape: what all Jobs have in common.
+        attempt: the number of its try, 0 where each pod claims its own.
+        env: further variables for its program.
+    """
     labels = {
         "app.kubernetes.io/name": "training",
         "app.kubernetes.io/instance": request.job,
@@ -120,13 +127,13 @@ def manifest(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
             "ttlSecondsAfterFinished": KEPT,
             "template": {
                 "metadata": {"labels": labels, "annotations": dict(PINNED)},
-                "spec": _pod(request, shape, attempt),
+                "spec": _pod(request, shape, attempt, env or {}),
             },
         },
     }
 
 
-def _pod(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
+def _pod(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -> dict[str, Any]:
     gone = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists"} for key in ("not-ready", "unreachable")]
     wanted, gpus = shape.pod, request.gpus or shape.gpus
     found = {
@@ -146,7 +153,7 @@ def _pod(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
             "fsGroup": shape.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(request, shape, attempt)],
+        "containers": [_container(request, shape, attempt, env)],
         "volumes": [volume for volume, _ in _volumes(wanted)],
     }
     found |= {"nodeSelector": dict(wanted.node_selector)} if gpus and wanted.node_selector else {}
@@ -167,8 +174,8 @@ def _volumes(wanted: Pod) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return found
 
 
-def _container(request: Request, shape: Shape, attempt: int) -> dict[str, Any]:
-    own = {"TRAINING_JOB_ID": request.job, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
+def _container(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -> dict[str, Any]:
+    own = {**env, "TRAINING_JOB_ID": request.job, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
     own |= {"TRAINING_ATTEMPT": str(attempt)} if attempt else {}
     return {
         "name": CONTAINER,

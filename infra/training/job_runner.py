@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -60,9 +60,9 @@ class JobRunner:
             found = self._patiently(lambda: self._cluster.job(self.name))
         return int(found["metadata"].get("annotations", {}).get(ATTEMPT, "0")) if found is not None else None
 
-    def create(self, attempt: int) -> None:
-        """Make the Job."""
-        manifest = job_manifest.manifest(self._request, self._shape, attempt)
+    def create(self, attempt: int, env: Mapping[str, str] | None = None) -> None:
+        """Make the Job, with further variables for its program."""
+        manifest = job_manifest.manifest(self._request, self._shape, attempt, env)
         self._patiently(lambda: self._cluster.create(manifest))
 
     def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> Verdict:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 TIMEOUT = (3.0, 20.0)
 """Seconds to connect, and to wait for an answer."""
 
+PROBE = (1.5, 4.0)
+"""Seconds to connect to each address of a name, and to wait for any answer."""
+NEXT = "next step: invoke up --obs"
+
 JOB_TAG = "training.job"
 # The server takes at most 1,000 metrics in one log-batch.
 _BATCH = 1000
@@ -30,6 +34,17 @@ class MLflowError(Exception):
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
         self.code = code
+
+
+def silence(uri: str) -> str:
+    """Return why a server does not answer, with the next step; '' where it does. Takes some seconds at most."""
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE)
+    except requests.RequestException as error:
+        return f"{uri} does not answer ({type(error).__name__}); {NEXT}"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from infra.training import clearml_client
 from infra.training.clearml_client import ClearML
 from infra.training.contract import Contract
 from infra.training.jobs import Metric
-from infra.training.mlflow_client import MLflow, Point, Run
+from infra.training.mlflow_client import NEXT, MLflow, MLflowError, Point, Run, silence
 from infra.training.output import say
 
 STEP_METRIC = "val_accuracy"
@@ -49,13 +49,15 @@ class MLflowBackend:
     name = "mlflow"
 
     def __init__(self, uri: str) -> None:
-        self._server = MLflow(uri)
+        self._uri, self._server = uri, MLflow(uri)
         self._run: Run | None = None
         self._sent = 0
         self.url = ""
 
     def open(self, subject: Subject) -> None:
         """Find the run by the job's tag, or make it."""
+        if reason := silence(self._uri):  # known in seconds: a question of its own would wait for longer
+            raise MLflowError(reason)
         run = self._server.run_for(subject.experiment, subject.job, subject.start)
         self._server.reopen(run)
         self._server.log_params(run, subject.params)
@@ -177,7 +179,7 @@ def tracking_for(contract: Contract, subject: Subject) -> Tracking:
         backends.append(ClearMLBackend())
     tracking = Tracking(backends, subject)
     for name in contract.absent_backends:
-        tracking.skip(name, "it is not running; start it with: invoke up --obs")
+        tracking.skip(name, f"it is not running; {NEXT}")
     if "clearml" in contract.backends and not clearml_client.installed():
         tracking.skip("clearml", "the package clearml is not installed")
     return tracking

@@ -69,10 +69,14 @@ TEMPORAL_NAMESPACE: {{ .Values.temporal.namespace | quote }}
 EXTERNAL_STORAGE_ENDPOINT: {{ required "set storage.externalEndpoint" .Values.storage.externalEndpoint | quote }}
 INTERNAL_STORAGE_ENDPOINT: {{ required "set storage.internalEndpoint" .Values.storage.internalEndpoint | quote }}
 OBSERVABILITY_BACKENDS: {{ join "," .Values.observabilityBackends | quote }}
+{{- if has "mlflow" .Values.observabilityBackends }}
 MLFLOW_TRACKING_URI: {{ .Values.mlflow.trackingUri | quote }}
+{{- end }}
+{{- if has "clearml" .Values.observabilityBackends }}
 CLEARML_API_HOST: {{ .Values.clearml.apiHost | quote }}
 CLEARML_WEB_HOST: {{ .Values.clearml.webHost | quote }}
 CLEARML_FILES_HOST: {{ .Values.clearml.filesHost | quote }}
+{{- end }}
 {{- with .Values.storage.bucketPrefix }}
 STORAGE_BUCKET_PREFIX: {{ . | quote }}
 {{- end }}

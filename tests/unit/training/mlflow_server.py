@@ -28,6 +28,9 @@ class Tracking:
         found: tuple[int, dict[str, Any]] = handler(**query, **body)
         return found
 
+    def _health(self) -> tuple[int, dict[str, Any]]:
+        return 200, {}
+
     def experiments_get_by_name(self, experiment_name: str) -> tuple[int, dict[str, Any]]:
         if experiment_name not in self.experiments:
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}

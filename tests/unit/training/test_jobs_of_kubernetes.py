@@ -84,6 +84,12 @@ def test_a_job_that_is_not_there_is_made_once(api: Api) -> None:
     assert list(api[0].jobs) == [NAME]
 
 
+def test_the_program_of_a_job_gets_further_variables(api: Api) -> None:
+    runner(api).create(3, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
+    (container,) = api[0].jobs[NAME]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "value": "1"} in container["env"]
+
+
 def test_a_job_that_is_just_being_deleted_is_waited_for(api: Api) -> None:
     state, _ = api
     state.jobs[NAME] = {"metadata": {"name": NAME, "deletionTimestamp": "2026-11-25T12:00:00Z"}}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra import endpoints, settings
-from infra.training import contract, tracking
+from infra.training import contract, mlflow_client, tracking
 from infra.training.jobs import Metric
 from infra.training.tracking import MLflowBackend, Subject, Tracking
 from tests.unit.training.mlflow_server import Tracking as Server
@@ -135,7 +136,7 @@ def test_a_tracker_that_does_not_run_is_skipped_with_the_next_step(capsys: pytes
     found = tracking.tracking_for(contract.read({**values, "OBSERVABILITY_BACKENDS": "database,mlflow"}), SUBJECT)
     found.start()
     assert found.outcome["mlflow"]["state"] == "skipped"
-    said = "warning: not tracked in mlflow: it is not running; start it with: invoke up --obs"
+    said = "warning: not tracked in mlflow: it is not running; next step: invoke up --obs"
     assert said in capsys.readouterr().out
 
 
@@ -144,6 +145,31 @@ def test_the_database_is_no_backend_of_its_own() -> None:
     found.start()
     found.finish("FINISHED", [], {}, 0)
     assert found.outcome == {}
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_silent_mlflow_is_known_by_a_short_question_with_the_next_step(
+    mute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_client, "PROBE", (0.1, 0.1))
+    monkeypatch.setattr(mlflow_client, "TIMEOUT", (0.2, 0.2))
+    said: list[str] = []
+    found = Tracking([MLflowBackend(mute)], SUBJECT, said.append)
+    found.start()
+    assert said == [f"warning: mlflow: {mute} does not answer (ReadTimeout); next step: invoke up --obs"]
+    found.finish("FINISHED", history(1), {}, 5)
+    assert found.outcome["mlflow"]["state"] == "failed"
+
+
+def test_the_question_whether_mlflow_answers_takes_less_than_ten_seconds() -> None:
+    connect, answer = mlflow_client.PROBE
+    assert 2 * connect + answer < 10, "localhost has two addresses"
 
 
 class FakeTask:
