@@ -34,7 +34,8 @@ CANCEL_BUDGET = 60.0
         "detach": "return immediately; the training continues",
         "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
         "image": "image for the Job, containing your own program (default: the backend's)",
-        "gpus": "number of GPUs the Job requests",
+        "gpus": "number of GPUs, of each worker",
+        "workers": "number of processes of the program that train together, with torchrun's and JAX's variables",
     },
 )
 def run(
@@ -48,6 +49,7 @@ def run(
     as_: str = "",
     image: str = "",
     gpus: int = 0,
+    workers: int = 1,
 ) -> Answer:
     """Train the digits classifier, or run your own program, end to end.
 
@@ -57,7 +59,7 @@ def run(
     from infra.training.request import JOB
 
     given = train_order.variables(env, env_file, os.environ)
-    wanted = runners.How(as_, image, gpus)
+    wanted = runners.How(as_, image, gpus, workers)
     order = train_order.order(epochs, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
     order = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))

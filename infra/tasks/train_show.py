@@ -91,9 +91,10 @@ def show(context: Context, job: str) -> Answer:
         "job": "id of the training, its beginning, or latest",
         "follow": "go on with what comes, until it has ended",
         "tail": "lines from the end; 0: all",
+        "rank": "which of several workers; 0 is the first",
     },
 )
-def logs(context: Context, job: str, follow: bool = False, tail: int = 0) -> Answer | None:
+def logs(context: Context, job: str, follow: bool = False, tail: int = 0, rank: int = 0) -> Answer | None:
     """Print what a training has printed, with -f also what comes.
 
     Example: invoke train.logs latest -f
@@ -104,7 +105,10 @@ def logs(context: Context, job: str, follow: bool = False, tail: int = 0) -> Ans
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints all that there is",))
     active, contract = running(context)
     found = client.find(contract, job)
-    output = train_watch.source(active, found.id)
+    if not 0 <= rank < found.workers:
+        what = f"--rank {rank}: {found.id} has {found.workers} workers, counted from 0"
+        raise PlatformError("USAGE", what, steps=(f"invoke train.show {found.id}",))
+    output = train_watch.source(active, found.id, rank=rank)
     if not output.there:
         what = f"the log of {found.id} is not on this machine, and its pods are gone"
         raise PlatformError("NOT_FOUND", what, steps=(f"invoke train.show {found.id}",))

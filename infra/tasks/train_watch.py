@@ -63,16 +63,16 @@ class Source:
         return self._log.exists() or self._pods is not None
 
 
-def log_path(context: Context, job: str) -> Path:
-    """Return the log of a training on this machine."""
-    from infra.training import service
+def log_path(context: Context, job: str, rank: int = 0) -> Path:
+    """Return the log of a training on this machine; of several workers, that of one."""
+    from infra.training import gang, service
 
-    return service.job_logs(context.stack) / f"{job}.log"
+    return gang.log_of(service.job_logs(context.stack) / f"{job}.log", rank)
 
 
-def source(active: Tier, job: str, from_start: bool = True) -> Source:
-    """What a training prints."""
-    return Source(log_path(active.context, job), active.jobs_kubeconfig, job, from_start)
+def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> Source:
+    """What a training prints; of several workers, what one does."""
+    return Source(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start)
 
 
 def watch(active: Tier, contract: Contract, job: str, output: Source) -> None:
@@ -223,6 +223,7 @@ def rows(job: Job) -> list[tuple[str, str]]:
         ("held-out accuracy", percent(job.heldout_accuracy)),
         ("validation accuracy", percent(job.val_accuracy)),
         ("time", duration(job)),
+        ("workers", str(job.workers) if job.workers > 1 else ""),
         ("tries", str(job.attempt) if job.attempt > 1 else ""),
         ("weights", job.weights or ""),
         ("report", job.report or ""),

@@ -17,8 +17,9 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from infra import private
-from infra.training import program, workflow
+from infra import ports, private
+from infra.errors import PlatformError
+from infra.training import gang, program, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Jobs
@@ -68,24 +69,22 @@ class Activities:
     def prepare(self, request: Request) -> None:
         """Bring tables and dataset up to date."""
         self._accept(request)
-        self._run(request, Step("preparation", _module("prepare")))
+        self._run(request, [Step("preparation", _module("prepare"))])
 
     @activity.defn(name=workflow.CLAIM_AND_RUN, no_thread_cancel_exception=True)
     def run(self, request: Request) -> None:
         """Begin a new try and run the training program to its end."""
         self._accept(request)
         attempt = self._claim(request.job)
-        own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt)}
         with Recorder(self._contract, request, attempt) as recorder:
             recorder.beat()
-            own |= self._patience(request, self._environment(request))
-            self._run(request, Step("training", _training(request, attempt), own), recorder, recorder.line)
+            self._run(request, self._steps(request, attempt), recorder, recorder.line)
 
     @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
     def evaluate(self, request: Request) -> None:
         """Measure the accuracy on held-out images."""
         self._accept(request)
-        self._run(request, Step("evaluation", _module("evaluate", "--job", request.job)))
+        self._run(request, [Step("evaluation", _module("evaluate", "--job", request.job))])
 
     @activity.defn(name=workflow.FINISH)
     def finish(self, ending: Ending) -> None:
@@ -126,18 +125,38 @@ class Activities:
         _note(self._logs / f"{request.job}.log", f"warning: not tracked in MLflow: {reason}")
         return {} if RETRIES in environment else {RETRIES: "1"}
 
-    def _run(
-        self, request: Request, step: Step, heart: Heart | None = None, on_line: Callable[[str], object] = len
-    ) -> None:
-        log = self._logs / f"{request.job}.log"
-        start = _head(log, step)
+    def _steps(self, request: Request, attempt: int) -> list[Step]:
+        """Return the training: one program, or each of its workers."""
+        given = self._environment(request)
+        own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt), **self._patience(request, given)}
+        argv, count = _training(request, attempt), request.workers
         try:
-            code = program.run(self._program(request, step, log), on_line, (heart or Heart()).beat)
+            found = gang.environments(given, count, request.gpus, gang.free_port())
+        except PlatformError as error:
+            raise ApplicationError(error.what, [], non_retryable=True) from error
+        names = ["training"] if count == 1 else [f"worker {rank} of {count}" for rank in range(count)]
+        return [Step(name, argv, {**own, **env}) for name, env in zip(names, found, strict=True)]
+
+    def _run(
+        self,
+        request: Request,
+        steps: Sequence[Step],
+        heart: Heart | None = None,
+        on_line: Callable[[str], object] = len,
+    ) -> None:
+        logs = [gang.log_of(self._logs / f"{request.job}.log", rank) for rank in range(len(steps))]
+        starts = [_head(log, step) for log, step in zip(logs, steps, strict=True)]
+        programs = [self._program(request, step, log) for step, log in zip(steps, logs, strict=True)]
+        try:
+            codes = program.run_together(programs, on_line, (heart or Heart()).beat)
         except OSError as error:
-            raise ApplicationError(f"{step.argv[0]} cannot be started: {error}", [], non_retryable=True) from error
+            raise ApplicationError(f"{steps[0].argv[0]} cannot be started: {error}", [], non_retryable=True) from error
         except Stop as reason:
             raise _stopped(str(reason)) from reason
-        judge(step.name, code, program.last_lines(log, start))
+        rank = decisive(codes)
+        lines = program.last_lines(logs[rank], starts[rank])
+        _check_port(steps[rank], codes[rank] or 0, lines)
+        judge(steps[rank].name, codes[rank] or 0, lines)
 
     def _program(self, request: Request, step: Step, log: Path) -> Program:
         return Program(
@@ -196,6 +215,36 @@ def _stopped(reason: str) -> BaseException:
     return ApplicationError(reason)
 
 
+def decisive(codes: Sequence[int | None]) -> int:
+    """Return which of several exit statuses says how they ended together; None is one that had to be stopped.
+
+    One that another try may cure counts most: where one worker is killed, the others fail for want of it. Then a
+    program's own exit status: a signal is how libraries end a worker that has lost another.
+    """
+    ranks = range(len(codes))
+    return min(ranks, key=lambda rank: (not codes[rank], not _curable(codes[rank] or 0), (codes[rank] or 0) < 0, rank))
+
+
+def _check_port(step: Step, code: int, lines: Sequence[str]) -> None:
+    """Raise what lets workers begin again with another port, where somebody else has taken theirs meanwhile.
+
+    Raises:
+        ApplicationError: it is taken, now that they have ended.
+    """
+    port = step.env.get("MASTER_PORT")
+    if code and port and ports.blocked(gang.HOST, int(port)):
+        raise ApplicationError(f"port {port}, where the workers were to meet, is taken by another program", list(lines))
+
+
+def _curable(code: int) -> bool:
+    return _signal(code) in _FROM_OUTSIDE or code == EXIT_TEMPORARY
+
+
+def _signal(code: int) -> int:
+    # Shells report a program that a signal has killed as 128 + its number.
+    return -code if code < 0 else code - 128
+
+
 def judge(what: str, code: int, lines: Sequence[str]) -> None:
     """Nothing for exit status 0, else the failure; those that another try may cure are left retryable.
 
@@ -204,13 +253,10 @@ def judge(what: str, code: int, lines: Sequence[str]) -> None:
     """
     if code == 0:
         return
-    # Shells report a program that a signal has killed as 128 + its number.
-    number = -code if code < 0 else code - 128
-    if code < 0 or number in _FROM_OUTSIDE:
-        message = f"the {what} was killed by signal {number}"
-        raise ApplicationError(message, list(lines), non_retryable=number not in _FROM_OUTSIDE)
-    message = f"the {what} ended with exit status {code}"
-    raise ApplicationError(message, list(lines), non_retryable=code != EXIT_TEMPORARY)
+    number = _signal(code)
+    killed = code < 0 or number in _FROM_OUTSIDE
+    ended = f"was killed by signal {number}" if killed else f"ended with exit status {code}"
+    raise ApplicationError(f"the {what} {ended}", list(lines), non_retryable=not _curable(code))
 
 
 @contextmanager

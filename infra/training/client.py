@@ -46,6 +46,7 @@ class Order:
     runner: str = SUBPROCESS
     image: str = ""
     gpus: int = 0
+    workers: int = 1
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -91,6 +92,7 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
     """
     job, built_in = new_id(order.experiment), not order.command
     config = order.config.as_dict() if built_in else {"argv": list(order.command), "cwd": order.cwd}
+    config |= {"workers": order.workers} if order.workers > 1 else {}
     request = orders.place(_request(job, order), order.env)
     epochs = order.config.epochs if built_in else None
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
@@ -106,7 +108,7 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
 
 
 def _request(job: str, order: Order) -> Request:
-    how = {"runner": order.runner, "image": order.image, "gpus": order.gpus}
+    how = {"runner": order.runner, "image": order.image, "gpus": order.gpus, "workers": order.workers}
     if order.command:
         return Request(job, command=list(order.command), cwd=order.cwd, **how)  # type: ignore[arg-type]
     return Request(job, order.config.epochs, order.config.dataset, **how)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ def described(job: Job) -> dict[str, object]:
         "epoch": job.epoch,
         "epochs": job.epochs,
         "attempt": job.attempt,
+        "workers": job.workers,
         "heldout_accuracy": _share(job.heldout_accuracy),
         "val_accuracy": _share(job.val_accuracy),
         "seconds": round(job.seconds, 1),

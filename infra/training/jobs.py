@@ -88,6 +88,11 @@ class Job:
         return self.state in FINAL
 
     @property
+    def workers(self) -> int:
+        """Return the number of processes that train together."""
+        return int(self.config.get("workers", 1))
+
+    @property
     def seconds(self) -> float:
         """From the order to the end, or till now."""
         return ((self.finished_at or datetime.now(UTC)) - self.created_at).total_seconds()

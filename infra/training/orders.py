@@ -38,6 +38,8 @@ VALID = 7 * 86_400
 _PURPOSE = b"training order 1\n"
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _KEY_BYTES = 32
+# Signed only where they are not the default: orders of earlier versions, which lack them, stay valid.
+_ADDED: Mapping[str, object] = {"workers": 1}
 _KEY_PATIENCE = 2.0
 
 
@@ -124,6 +126,7 @@ class Orders:
 
     def _signature(self, request: Request) -> str:
         fields = {name: value for name, value in asdict(request).items() if name != "signature"}
+        fields = {name: value for name, value in fields.items() if _ADDED.get(name, ...) != value}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hmac.new(self.key, _PURPOSE + text.encode(), hashlib.sha256).hexdigest()
 

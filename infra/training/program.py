@@ -52,9 +52,37 @@ def run(program: Program, on_line: Callable[[str], object], beat: Callable[[], N
     Raises:
         OSError: it cannot be started.
     """
-    end_stale(program.pid_file)
+    return run_together([program], on_line, beat)[0] or 0
+
+
+def run_together(
+    programs: Sequence[Program], on_line: Callable[[str], object], beat: Callable[[], None]
+) -> list[int | None]:
+    """Run programs that need each other until all have ended, or one has failed: then the others are stopped.
+
+    Returns the exit status of each as in `run`, None where it had to be stopped. `on_line` gets the lines of the first.
+
+    Raises:
+        OSError: one cannot be started.
+    """
+    families: list[Family] = []
+    for program in programs:
+        end_stale(program.pid_file)
+    tail = Tail(programs[0].log, _size(programs[0].log))
+    try:
+        for program in programs:
+            families.append(_started(program))
+        return _follow(families, tail, on_line, beat)
+    finally:
+        _end(families, beat)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _started(program: Program) -> Family:
     with private.appending(program.log) as log:
-        start = log.tell()
         child = subprocess.Popen(
             list(program.argv),
             cwd=program.cwd,
@@ -64,11 +92,7 @@ def run(program: Program, on_line: Callable[[str], object], beat: Callable[[], N
             stderr=subprocess.STDOUT,
             **_options(),
         )
-    family = Family(child, program.pid_file)
-    try:
-        return _follow(child, family, Tail(program.log, start), on_line, beat)
-    finally:
-        family.end(beat)
+    return Family(child, program.pid_file)
 
 
 def _options() -> dict[str, Any]:
@@ -77,24 +101,45 @@ def _options() -> dict[str, Any]:
 
 
 def _follow(
-    child: subprocess.Popen[bytes],
-    family: Family,
-    tail: Tail,
-    on_line: Callable[[str], object],
-    beat: Callable[[], None],
-) -> int:
+    families: Sequence[Family], tail: Tail, on_line: Callable[[str], object], beat: Callable[[], None]
+) -> list[int | None]:
     while True:
-        code = child.poll()
+        codes = _codes(families)
         while tail.read():  # however much there is: signs of life go on
             for line in tail.lines():
                 on_line(line)
-            beat()
-            family.look()
-        if code is not None:
-            return code
-        beat()
-        family.look()
+            _look(families, beat)
+        if any(codes) or None not in codes:
+            return codes
+        _look(families, beat)
         time.sleep(_POLL)
+
+
+def _codes(families: Sequence[Family]) -> list[int | None]:
+    codes = [family.code for family in families]
+    # Whoever fails because another has died is seen after that one, which is the reason.
+    return [family.code for family in families] if any(codes) else codes
+
+
+def _look(families: Sequence[Family], beat: Callable[[], None]) -> None:
+    beat()
+    for family in families:
+        family.look()
+
+
+def _end(families: Sequence[Family], beat: Callable[[], None]) -> None:
+    """Ask programs to stop (where they run), give them their grace, then end whatever is left of them."""
+    for family in families:
+        family.ask()
+    limit = time.monotonic() + GRACE
+    while any(family.code is None for family in families) and time.monotonic() < limit:
+        # The reason to stop is known; now the beat only has to show that we are alive.
+        with contextlib.suppress(Exception):
+            beat()
+        time.sleep(_POLL)
+    process.end_all([member for family in families for member in family.living()])
+    for family in families:
+        family.close()
 
 
 class Tail:
@@ -152,26 +197,28 @@ class Family:
         if found:
             self._seen[pid] = found
 
-    def end(self, beat: Callable[[], None]) -> None:
-        """Ask the program to stop (if it runs), give it its grace, then end whatever is left of the family."""
+    @property
+    def code(self) -> int | None:
+        """The exit status of the program; None while it runs."""
+        return self._child.poll()
+
+    def ask(self) -> None:
+        """Ask the program to stop if it runs."""
         self._next_look = 0.0
         self.look()
-        if self._child.poll() is None:
+        if self.code is None:
             process.ask_to_stop(psutil.Process(self._child.pid), "TERM")
-            self._wait(beat)
-        process.end_all(_living(self._seen.values()))
+
+    def living(self) -> list[psutil.Process]:
+        """Return the members that still run."""
+        return _living(self._seen.values())
+
+    def close(self) -> None:
+        """Take note of the end: nobody has to look for the family any more."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=5)
         if _mine(self._pid_file, self._child.pid):
             self._pid_file.unlink(missing_ok=True)
-
-    def _wait(self, beat: Callable[[], None]) -> None:
-        limit = time.monotonic() + GRACE
-        while self._child.poll() is None and time.monotonic() < limit:
-            # The reason to stop is known; now the beat only has to show that we are alive.
-            with contextlib.suppress(Exception):
-                beat()
-            time.sleep(_POLL)
 
 
 def end_stale(pid_file: Path) -> int:

@@ -13,8 +13,9 @@ RUNNERS = (SUBPROCESS, JOB)
 class Request:
     """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory.
 
-    `image` is a Job's ('': the worker's choice), `gpus` how many it asks for; a program of the worker has those of its
-    machine. `issued` (seconds since 1970) and `signature` make it an order that a worker accepts.
+    `image` is a Job's ('': the worker's choice). `workers` is the number of processes that train together, `gpus` how
+    many each of them gets (0: a Job none, a program of the worker its share of those of the machine). `issued` (seconds
+    since 1970) and `signature` make it an order that a worker accepts.
     """
 
     job: str
@@ -25,6 +26,7 @@ class Request:
     runner: str = SUBPROCESS
     image: str = ""
     gpus: int = 0
+    workers: int = 1
     issued: int = 0
     signature: str = ""
 

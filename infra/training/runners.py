@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from infra import catalog
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.training import orders
+from infra.training import gang, orders
 from infra.training.request import JOB, RUNNERS, SUBPROCESS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from infra.training.orders import Orders
 
 MOST_GPUS = 64
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class How:
     runner: str = ""
     image: str = ""
     gpus: int = 0
+    workers: int = 1
 
 
 def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
@@ -115,11 +118,27 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
     """
     _check(how)
     runner = how.runner or (SUBPROCESS if order.command or obstacle else JOB)
-    if runner != JOB and (how.image or how.gpus):
-        raise PlatformError("USAGE", "--image and --gpus are for Jobs", steps=("add --as job",))
     if runner == JOB and obstacle:
         raise obstacle
-    return replace(order, runner=runner, image=how.image, gpus=how.gpus)
+    if runner != JOB:
+        _check_here(order, how)
+    elif how.workers > 1:
+        raise PlatformError("USAGE", "--workers is for programs of this machine so far", steps=("omit --as job",))
+    return replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)
+
+
+def _check_here(order: Order, how: How) -> None:
+    """Check what is asked of this machine.
+
+    Raises:
+        PlatformError: USAGE.
+    """
+    if how.image:
+        raise PlatformError("USAGE", "--image is for Jobs", steps=("add --as job",))
+    if how.workers > 1 and not order.command:
+        what = "the built-in training runs as one process: --workers is for a program of yours"
+        raise PlatformError("USAGE", what, steps=("add --command 'python train.py'",))
+    gang.environments(order.env or os.environ, how.workers, how.gpus, port=0)
 
 
 def _check(how: How) -> None:
@@ -127,6 +146,8 @@ def _check(how: How) -> None:
         raise PlatformError("USAGE", f"--as {how.runner} is not one of {', '.join(RUNNERS)}", steps=("--as job",))
     if not 0 <= how.gpus <= MOST_GPUS:
         raise PlatformError("USAGE", f"--gpus {how.gpus} is not between 0 and {MOST_GPUS}")
+    if not 1 <= how.workers <= MOST_WORKERS:
+        raise PlatformError("USAGE", f"--workers {how.workers} is not between 1 and {MOST_WORKERS}")
     if how.image.split() != [how.image] * bool(how.image):
         raise PlatformError("USAGE", f"--image {how.image!r} is not an image reference")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import hmac
+import json
 import os
 import stat
 import threading
@@ -136,3 +139,13 @@ def test_without_a_directory_no_program_of_a_worker_is_ordered() -> None:
 
 def test_the_key_does_not_show() -> None:
     assert "kkkk" not in repr(Orders(b"k" * 64))
+
+
+def test_an_order_of_an_earlier_version_is_still_valid(ours: Orders) -> None:
+    placed = ours.place(REQUEST, {}, now=1000)
+    fields = {name: value for name, value in dataclasses.asdict(placed).items() if name != "signature"}
+    # What was signed before there were workers.
+    known = ("job", "epochs", "dataset", "command", "cwd", "runner", "image", "gpus", "issued")
+    text = json.dumps({name: fields[name] for name in known}, sort_keys=True, separators=(",", ":"))
+    signature = hmac.new(ours.key, b"training order 1\n" + text.encode(), hashlib.sha256).hexdigest()
+    assert placed.signature == signature
