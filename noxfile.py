@@ -29,107 +29,107 @@ def _pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Check with Ruff: rules and format."""
     _python(session, "ruff", "check", ".")
     _python(session, "ruff", "format", "--check", ".")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict."""
+    """Check the types with mypy, strict."""
     _python(session, "mypy")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests: fast, offline, nothing started; and a little of the fuzzing."""
+    """Run the unit tests: fast, offline, nothing started; and a little of the fuzzing."""
     _pytest(session, *SIDE_BY_SIDE, "tests/unit", "tests/fuzz")
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Odd input, much of it, for what reads the text of others: lines of programs, manifests, .env, XML."""
+    """Fuzz what reads the text of others, with much odd input: lines of programs, manifests, .env, XML."""
     _pytest(session, *SIDE_BY_SIDE, "--hypothesis-profile=long", "tests/fuzz")
 
 
 @nox.session
 def drift(session: nox.Session) -> None:
-    """The catalogue against the files written by hand and the generated tables."""
+    """Compare the catalogue with the files written by hand and the generated tables."""
     _pytest(session, *SIDE_BY_SIDE, "tests/drift")
 
 
 @nox.session(name="smoke-native")
 def smoke_native(session: nox.Session) -> None:
-    """The contract suite against a native platform of its own (temporary state, free ports)."""
+    """Run the contract suite against a native platform of its own (temporary state, free ports)."""
     junit = f"--junit-xml={RESULTS / session.name}.xml"
     _python(session, "tests.smoke.stage", "--tier", "native", "--", junit, "tests/smoke")
 
 
 @nox.session
 def apps(session: nox.Session) -> None:
-    """The reference application: its backend over HTTP, its page in Chromium, against a native platform."""
+    """Test the reference application: its backend over HTTP, its page in Chromium, against a native platform."""
     _pytest(session, "tests/apps")
 
 
 @nox.session(name="smoke-compose")
 def smoke_compose(session: nox.Session) -> None:
-    """The contract suite, and what only containers have, against a Compose project of its own (free ports)."""
+    """Run the contract suite, and what only containers have, against a Compose project of its own (free ports)."""
     junit = f"--junit-xml={RESULTS / session.name}.xml"
     _python(session, "tests.smoke.stage", "--tier", "compose", "--", junit, "tests/smoke")
 
 
 @nox.session(name="smoke-kind")
 def smoke_kind(session: nox.Session) -> None:
-    """The contract suite, and what only Kubernetes has, against a kind cluster of its own."""
+    """Run the contract suite, and what only Kubernetes has, against a kind cluster of its own."""
     junit = f"--junit-xml={RESULTS / session.name}.xml"
     _python(session, "tests.smoke.stage", "--tier", "kind", "--", junit, "tests/smoke")
 
 
 @nox.session(name="faults-native")
 def faults_native(session: nox.Session) -> None:
-    """Bad input and faults against native platforms of their own."""
+    """Test bad input and faults against native platforms of their own."""
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/native", "tests/faults/security")
 
 
 @nox.session(name="faults-training")
 def faults_training(session: nox.Session) -> None:
-    """Trainings that are cancelled, killed, or lose a server: the longest fault tests of the native tier."""
+    """Test trainings that are cancelled, killed, or lose a server: the longest fault tests of the native tier."""
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/training")
 
 
 @nox.session(name="faults-compose")
 def faults_compose(session: nox.Session) -> None:
-    """Bad input and faults against containers of their own, two at a time."""
+    """Test bad input and faults against containers of their own, two at a time."""
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/compose")
 
 
 @nox.session(name="faults-kind")
 def faults_kind(session: nox.Session) -> None:
-    """Bad input and faults against kind clusters of their own; and the rig's clusters, which let nothing out."""
+    """Test bad input and faults against kind clusters of their own; and the rig's clusters, which let nothing out."""
     _pytest(session, "tests/faults/kind")
 
 
 @nox.session(name="faults-data")
 def faults_data(session: nox.Session) -> None:
-    """Faults while data is backed up and restored, with a table of all thirty."""
+    """Test faults while data is backed up and restored, with a table of all thirty."""
     _pytest(session, *SIDE_BY_SIDE, "tests/faults/data")
 
 
 @nox.session(name="faults-engine")
 def faults_engine(session: nox.Session) -> None:
-    """Docker missing, stopped, too old, restarted, full: against an engine of the tests' own (root on Linux)."""
+    """Test Docker missing, stopped, too old, restarted, full: against an engine of the tests' own (root on Linux)."""
     _pytest(session, "tests/faults/engine")
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """All fault tests that this machine can run, with the table; not part of run-tests, which has them in parts."""
+    """Run all fault tests that this machine can run, with the table; not part of run-tests, which has them in parts."""
     _pytest(session, *SIDE_BY_SIDE, "tests/faults")
 
 
 @nox.session
 def walkthrough(session: nox.Session) -> None:
-    """The commands of README.md in a fresh clone of HEAD."""
+    """Run the commands of README.md in a fresh clone of HEAD."""
     _pytest(session, "tests/walkthrough")
 
 

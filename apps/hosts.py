@@ -1,4 +1,4 @@
-"""Which names a browser may call an application by: a page of another site that leads its own name here gets nothing.
+"""Names by which a browser may call an application: a page of another site that leads its own name here gets nothing.
 
 That is DNS rebinding: the browser takes the page for one of the same origin, so nothing but the name in its request
 tells the two apart.

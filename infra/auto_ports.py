@@ -11,7 +11,7 @@ from infra.settings import Settings, remembered_origin, with_remembered
 from infra.stack import Stack
 
 REACH = 2000
-"""How far from its old number a port is looked for."""
+"""Greatest distance from its old number at which a port is looked for."""
 
 
 def taken(error: PlatformError) -> list[int]:
@@ -22,7 +22,7 @@ def taken(error: PlatformError) -> list[int]:
 
 
 def moves(settings: Settings, wanted: Iterable[int]) -> dict[str, str]:
-    """Setting -> new port for each of these ports: the next numbers that are free and in no other setting."""
+    """Choose a new port for each of these: setting -> the next number that is free and in no other setting."""
     names = [n for n, s in catalog.SETTINGS.items() if s.kind == "port"]
     used = {p for n in names for p in _block(settings.port(n), n)}
     found: dict[str, str] = {}
@@ -47,7 +47,7 @@ def _free(block: range, used: set[int]) -> bool:
 
 
 def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Settings, dict[str, str]]:
-    """Return the settings with the taken ports moved, and which were; they are remembered.
+    """Move the taken ports and remember them; return the settings, and what was moved.
 
     Raises:
         PlatformError: the given one, when nothing can be moved: what the user has set himself stays.

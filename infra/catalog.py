@@ -28,7 +28,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Question:
-    """What a service is asked to prove that it works: a kind of `infra.probes`, of which port, at which HTTP path."""
+    """The question that proves that a service works: a kind of `infra.probes`, of which port, at which HTTP path."""
 
     kind: str = "http"
     role: str = ""
@@ -66,12 +66,12 @@ class Variable:
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the platform, whoever runs it: all that tiers and documents derive from.
+    """One service of the platform, on any tier: all that tiers and documents derive from.
 
     `login` names the settings that hold user and password, `secrets` those that nobody may see; `needs` the services
     that must be ready first; `budget` is the time in seconds that it may take to become ready on the native tier,
     downloads not counted; `program` what runs it there (a key of `infra.tiers.providers.SERVERS`); `release` its Helm
-    release, `values` what that is told of the settings, as pairs of a path and a setting.
+    release, `values` what that gets from the settings, as pairs of a path and a setting.
     """
 
     name: str
@@ -152,7 +152,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class ClusterPort:
-    """Where a port is in a Kubernetes cluster: the setting that moves it elsewhere, Service, namespace, port, NodePort.
+    """The place of a port in a Kubernetes cluster: the setting that moves it, Service, namespace, port, NodePort.
 
     kind/cluster.yaml maps the NodePort to the same number of 127.0.0.1; production has none.
     """
@@ -180,7 +180,7 @@ class Chart:
     chart: str = ""
     version: str = ""
     values: tuple[tuple[str, str], ...] = ()
-    """What a release that runs no service of the catalogue is told of the settings, as `Service.values`."""
+    """Values from the settings of a release that runs no service of the catalogue, as `Service.values`."""
 
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
@@ -731,7 +731,7 @@ def with_needs(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def gaps(*where: str) -> tuple[Gap, ...]:
-    """What the given tier and engines cannot do."""
+    """List what the given tier and engines cannot do."""
     return tuple(g for g in GAPS if g.where in where)
 
 

@@ -1,4 +1,4 @@
-"""What a task says: the answer on stdout, everything else on stderr and in the run's log.
+"""The output of a task: the answer on stdout, everything else on stderr and in the run's log.
 
 A pipe that reads stdout gets the answer and nothing else; in JSON it is exactly one object, also on failure.
 """
@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task answers: data for programs, a table and lines for people, variables for shells."""
+    """The answer of a task: data for programs, a table and lines for people, variables for shells."""
 
     data: object
     table: Table | None = None
@@ -64,7 +64,7 @@ class Answer:
     names: tuple[str, ...] = ()
     exit: int = 0
     comments: tuple[str, ...] = ()
-    """Of the variables, for whoever reads them as a `.env` file."""
+    """Comments on the variables, for readers of the `.env` file."""
 
 
 @dataclass
@@ -126,13 +126,13 @@ class Console:
         return [self._masked(part) for part in value] if isinstance(value, list) else value
 
     def say(self, text: str = "", style: str = "") -> None:
-        """One line of progress for people, on stderr."""
+        """Print one line of progress for people, on stderr."""
         text = self.mask(text)
         self._log(visible(text))
         write_line(self.stderr, self.paint(text, style) if style else text, styled=self.color(self.stderr))
 
     def warn(self, text: str) -> None:
-        """A warning: on stderr at once, and in the JSON envelope."""
+        """Warn: on stderr at once, and in the JSON envelope."""
         self.warnings.append(self.mask(text))
         self.say(f"{self.symbol('warn')} {text}", "warn")
 
@@ -207,7 +207,7 @@ class Console:
         return {"code": error.code, "category": error.exit.name.lower(), **self._masked(_plain(said))}
 
     def open_log(self, directory: Path) -> None:
-        """Also write what is said to `<directory>/<utc>-<task>.log`; keep the newest 20. Silent if it cannot."""
+        """Write what is said to `<directory>/<utc>-<task>.log`, too; keep the newest 20. Silent if it cannot."""
         from infra import private
 
         try:
@@ -303,14 +303,14 @@ def _posix(value: str) -> str:
 
 
 def _dotenv(value: str) -> str:
-    """Quoted so that shells and the readers of .env files agree, which they do on no single way for all values."""
+    """Quote so that shells and the readers of .env files agree, which they do on no single way for all values."""
     if not {"'", "\\"} & set(value) or {"$", "`"} & set(value):
         return _posix(value)
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _cmd(value: str) -> str:
-    """For a batch file: a quote in the value turns quoting off, and then special characters need a caret."""
+    """Quote for a batch file: a quote in the value turns quoting off, and then special characters need a caret."""
     quoted, parts = True, []
     for character in value.replace("%", "%%"):
         quoted ^= character == '"'

@@ -1,4 +1,4 @@
-"""What one run works with, from the task down to the tier."""
+"""The surroundings of one run, from the task down to the tier."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Query:
 
 
 def boards(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the file name -> dashboard, of a checkout.
+    """Return the dashboards of a checkout, by file name.
 
     Raises:
         ValueError: a file is no JSON.
@@ -50,7 +50,7 @@ def queries(board: Mapping[str, Any]) -> Iterator[Query]:
 
 
 def _runnable(text: str, source: str, variables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Grafana's macros and variables replaced: intervals by a minute, a choice by all that can be chosen."""
+    """Replace Grafana's macros and variables: intervals by a minute, a choice by all that can be chosen."""
     for name in INTERVALS:
         text = text.replace(name, PERIOD)
     text = re.sub(r"\$__timeFilter\(([^()]+)\)", r"\1 BETWEEN now() - interval '1 day' AND now()", text)

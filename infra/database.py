@@ -185,7 +185,7 @@ def failure(error: psycopg.Error, url: str, doing: str) -> PlatformError:
 
 
 def _asked(error: psycopg.Error, url: str) -> tuple[str, str, str]:
-    """User, address and database: of the connection that failed where it is known, else as the URL has them."""
+    """Return user, address and database: of the connection that failed where it is known, else as the URL has them."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 5432
     user, database = unquote(parts.username or ""), unquote(parts.path.lstrip("/"))

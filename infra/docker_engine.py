@@ -31,7 +31,7 @@ ANSWER_LIMIT = 3
 
 @dataclass(frozen=True)
 class Place:
-    """Where an engine may be: its URL, and how we came upon it."""
+    """A possible place of an engine: its URL, and how we came upon it."""
 
     url: str
     found: str
@@ -81,7 +81,7 @@ def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
 
 
 def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -> list[Place]:
-    """Where to look, in order; only one place where the user has chosen it (DOCKER_HOST or a context)."""
+    """List where to look, in order; only one place where the user has chosen it (DOCKER_HOST or a context)."""
     environ = os.environ if environ is None else environ
     home = home or Path.home()
     if environ.get("DOCKER_HOST"):

@@ -51,7 +51,7 @@ def _settings(context: Context) -> list[Check]:
 
 
 def _private(context: Context) -> list[Check]:
-    """Return whether anybody else can read what contains data or passwords; nothing to say where modes mean nothing."""
+    """Check that nobody else can read data or passwords; returns nothing where modes mean nothing."""
     if sys.platform == "win32":
         return []
     env = context.settings.root / ENV_FILE

@@ -67,7 +67,7 @@ COPIED = (COMMON, *(f"{folder}/*" for folder in COPIED_FOLDERS))
 def rendered(
     readmes: Mapping[str, str], compose: Iterable[str], originals: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the path -> text of every file that is generated, or has generated parts.
+    """Return the text of every file that is generated, or has generated parts, by its path.
 
     Args:
         readmes: the present text of each file of `PAGES`.
@@ -86,7 +86,7 @@ def rendered(
 
 
 def copies(originals: Mapping[str, str]) -> dict[str, str]:
-    """Return the path -> text of the charts' copies of what is shared: templates, dashboards, alert rules."""
+    """Return the charts' copies of what is shared, by path: templates, dashboards, alert rules."""
     found: dict[str, str] = {}
     for path, text in originals.items():
         folder, _, name = path.rpartition("/")
@@ -98,7 +98,7 @@ def copies(originals: Mapping[str, str]) -> dict[str, str]:
 
 
 def rules_table() -> str:
-    """Return the rules of prod.check."""
+    """Make the table of the rules of prod.check."""
     from infra.prod.rules import RULES
 
     return markdown_table(("rule", "demand"), ((f"`{rule.name}`", rule.demand) for rule in RULES))
@@ -137,7 +137,7 @@ def markdown_table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str
 
 
 def services_table(language: Language) -> str:
-    """Return the service, address, login, tiers."""
+    """Make the table of services: address, login, tiers."""
     return markdown_table(language.services, (_service_row(s, language) for s in catalog.SERVICES))
 
 
@@ -165,7 +165,7 @@ def _tiers(service: Service, language: Language) -> str:
 
 
 def gaps_table(language: Language) -> str:
-    """What a tier, or an object store engine, cannot do."""
+    """Make the table of what a tier, or an object store engine, cannot do."""
     return markdown_table(language.gaps, (_gap_row(g, language) for g in catalog.GAPS))
 
 
@@ -196,7 +196,7 @@ _ENV_HEAD = """\
 
 
 def env_example() -> str:
-    """`.env.example`: every setting, commented out, with its default and what it means."""
+    """Make `.env.example`: every setting, commented out, with its default and what it means."""
     return _ENV_HEAD + "".join(f"\n# --- {title}\n{''.join(lines)}" for title, lines in grouped().items())
 
 
@@ -212,7 +212,7 @@ _COMPOSE_HEAD = """\
 
 
 def compose_env_example(names: Iterable[str]) -> str:
-    """`compose/.env.example`: the settings that the Compose files know, as in `.env.example`."""
+    """Make `compose/.env.example`: the settings that the Compose files know, as in `.env.example`."""
     settings = [catalog.SETTINGS[name] for name in names]
     lines = {title: "".join(lines) for title, lines in grouped(settings).items() if lines}
     return _COMPOSE_HEAD + "".join(f"\n# --- {title}\n{text}" for title, text in lines.items())
@@ -255,7 +255,7 @@ The scripts in `scripts/` use the same exit codes.
 
 
 def errors_page() -> str:
-    """docs/errors.md: exit codes and error codes."""
+    """Make docs/errors.md: exit codes and error codes."""
     exits = ((f"{int(c)}", f"`{c.name.lower()}`", meaning) for c, meaning in EXIT_MEANING.items())
     codes = ((f"`{n}`", f"{int(k.exit)}", "yes" if k.retryable else "", k.summary) for n, k in CODES.items())
     sections = {

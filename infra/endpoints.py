@@ -1,4 +1,4 @@
-"""Where the services are and how to log in: all that probes, tests and applications may know of a tier."""
+"""Addresses of the services and their logins: all that probes, tests and applications may know of a tier."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Place:
-    """An S3 service that is not ours: its URL without a path, the keys for it, the region it signs for."""
+    """An external S3 service: its URL without a path, the keys for it, the region it signs for."""
 
     url: str
     login: Login
@@ -52,7 +52,7 @@ class Place:
 class Endpoints:
     """Ports (by setting name), logins and the services that are expected to answer.
 
-    `elsewhere` has the object stores that are not ours; nothing of ours listens for them.
+    `elsewhere` has the external object stores; no server of the platform listens for them.
     """
 
     ports: Mapping[str, int]
@@ -73,7 +73,7 @@ class Endpoints:
         return self.ports[port.setting]
 
     def address(self, service: str, role: str = "") -> str:
-        """`host:port` of a service."""
+        """Return `host:port` of a service."""
         if service in self.elsewhere:
             return self.elsewhere[service].url.partition("://")[2]
         return f"{self.host}:{self.port(service, role)}"
@@ -88,7 +88,7 @@ class Endpoints:
         return f"{prefix}{self.host}:{self.ports[port.setting]}"
 
     def database_url(self, database: str, host: str = "") -> str:
-        """libpq URL of a database, with login."""
+        """Return the libpq URL of a database, with login."""
         user, password = quote(self.postgres.user, safe=""), quote(self.postgres.password, safe="")
         return f"postgresql://{user}:{password}@{host or self.host}:{self.port('postgres')}/{quote(database, safe='')}"
 
@@ -98,7 +98,7 @@ class Endpoints:
         return f"redis://{login}{host or self.host}:{self.port('redis')}/0"
 
     def store_url(self, store: str, host: str = "") -> str:
-        """S3 endpoint of an object store (`minio-datasets` or `minio-results`)."""
+        """Return the S3 endpoint of an object store (`minio-datasets` or `minio-results`)."""
         if store in self.elsewhere:
             return self.elsewhere[store].url
         return f"http://{host or self.host}:{self.port(store, 'api')}"
@@ -111,7 +111,7 @@ class Endpoints:
         return f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY"
 
     def place(self, store: str) -> Place:
-        """Where an object store is, with its keys."""
+        """Return address and keys of an object store."""
         return self.elsewhere.get(store) or Place(self.store_url(store), self.store)
 
 

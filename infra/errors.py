@@ -51,7 +51,7 @@ EXIT_MEANING: Mapping[ExitCode, str] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What an error code stands for."""
+    """The meaning of an error code."""
 
     exit: ExitCode
     summary: str

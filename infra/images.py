@@ -1,4 +1,4 @@
-"""Which images the platform uses: a setting, else a locked digest, else what the Compose files say."""
+"""The platform's images: a setting, else a locked digest, else what the Compose files say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Image:
 
 
 def declared(root: Path) -> dict[str, str]:
-    """Setting -> reference as the files name it, tag included; what is built here is left out."""
+    """Read the references as the files name them, tag included, by setting; what is built here is left out."""
     found = {"PYTHON_IMAGE": catalog.PYTHON_IMAGE}
     for path in sorted(root.glob(FILES)):
         for name, reference in _DEFAULT.findall(path.read_text(encoding="utf-8")):
@@ -42,7 +42,7 @@ def declared(root: Path) -> dict[str, str]:
 
 
 def locked(root: Path) -> dict[str, str]:
-    """Return the reference -> digest of the lock file; nothing when there is none.
+    """Return the digests of the lock file by reference; {} when there is none.
 
     Raises:
         PlatformError: SETTINGS_UNREADABLE when it is damaged: using other images than were locked would be worse.
@@ -101,7 +101,7 @@ def images(settings: Settings, local: Collection[str] = ()) -> list[Image]:
 
 
 def references(settings: Settings, local: Collection[str] = ()) -> dict[str, str]:
-    """Setting -> reference: override, else locked digest, else the files' tag; see `images` for `local`."""
+    """Choose a reference by setting: override, else locked digest, else the files' tag; see `images` for `local`."""
     return {image.setting: image.reference for image in images(settings, local)}
 
 
@@ -118,6 +118,6 @@ def needed(settings: Settings, obs: bool = False, clearml: bool = False) -> tupl
 
 
 def replaced(settings: Settings, local: Collection[str] = ()) -> dict[str, str]:
-    """Return the references that differ from those in the files: what Compose and the charts must be told."""
+    """Return the references that differ from those in the files: those that Compose and the charts need."""
     said = declared(settings.root)
     return {name: reference for name, reference in references(settings, local).items() if reference != said.get(name)}

@@ -1,4 +1,4 @@
-"""What the tasks do with a tier: choose it, check, start, fill, prove, describe, stop. The same on every tier."""
+"""The work of the tasks with a tier: choose it, check, start, fill, prove, describe, stop. The same on every tier."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def stop_observability(tier: Tier) -> tuple[str, ...]:
 
 
 def _resume_trainings(tier: Tier, ends: Endpoints) -> None:
-    """Trainings that the last stop interrupted go on; asked only where there were trainings."""
+    """Resume trainings that the last stop interrupted; asked only where there were trainings."""
     from infra.endpoints import contract
     from infra.training import runners, service
 
@@ -250,7 +250,7 @@ def heal(endpoints: Endpoints, client: Path) -> list[str]:
 
 
 def _unanswered(questions: dict[str, dict[str, Any]]) -> dict[str, Finding]:
-    """What is not as it should be; who was only too slow is asked once more, with more time.
+    """Return what is not as it should be; services that were only too slow are asked once more, with more time.
 
     And one by one where the server has not a connection for each question at once.
     """
@@ -300,7 +300,7 @@ def overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> 
 
 
 def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[str, str]:
-    """State and detail of one service for people: a process that does not answer is `unhealthy`."""
+    """Return state and detail of one service for people: a process that does not answer is `unhealthy`."""
     finding = findings.get(service.name)
     if service.state == "ready" and finding is not None and not finding.ok:
         return "unhealthy", one_line(service.detail or finding.detail)

@@ -25,7 +25,7 @@ GRAFANA_PROXY = "/api/datasources/proxy/uid"
 
 @dataclass(frozen=True)
 class Sources:
-    """How to reach the data sources: through Grafana where it runs, as its users do, else directly."""
+    """The way to the data sources: through Grafana where it runs, as its users do, else directly."""
 
     ends: Endpoints
 
@@ -54,7 +54,7 @@ class Sources:
 
 
 def targets(sources: Sources, absent: Sequence[str]) -> list[Check]:
-    """Return whether each Prometheus target is up; what was not started has no target that could be.
+    """Check that each Prometheus target is up; what was not started has no target that could be.
 
     Args:
         absent: jobs whose service was not started or was left out.
@@ -84,7 +84,7 @@ def settled(ask: Callable[[], list[Check]], limit: float = 30.0) -> list[Check]:
 
 
 def logs(sources: Sources, shipped: bool) -> Check:
-    """Return whether a line that PostgreSQL logs now is found in Loki.
+    """Check that a line which PostgreSQL logs now is found in Loki.
 
     Args:
         shipped: whether what carries logs to Loki runs.
@@ -118,7 +118,7 @@ def write_log_line(ends: Endpoints, text: str) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a query went: an error, or whether it gave data; `unmade`: its tables come with the first training."""
+    """The outcome of a query: an error, or true when it gave data; `unmade`: the first training makes its tables."""
 
     query: dashboards.Query
     error: str = ""

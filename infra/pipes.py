@@ -25,7 +25,7 @@ class Pipe:
     err: IO[bytes]
 
     def result(self, limit: float) -> Result:
-        """What is said at the end, of the one that failed first, or else of the reader.
+        """Return the result, at the end, of the one that failed first, or else of the reader.
 
         Args:
             limit: seconds from now after which both are killed, which counts as a failure.

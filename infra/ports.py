@@ -35,7 +35,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A claim that cannot be had: taken by `holder`, or not allowed (`reason`)."""
+    """A port that is not available: taken by `holder`, or not allowed (`reason`)."""
 
     claim: Claim
     holder: Holder
@@ -43,7 +43,7 @@ class Conflict:
 
 
 def blocked(host: str, port: int) -> str:
-    """Why a server could not listen there; '' when it could."""
+    """Tell why a server could not listen there; '' when it could."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if sys.platform != "win32":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,7 +75,7 @@ def conflicts(host: str, claims: Sequence[Claim]) -> list[Conflict]:
 
 
 def listeners() -> Mapping[int, Holder]:
-    """Who listens on which TCP port, as far as this user may know."""
+    """Return who listens on which TCP port, as far as this user may know."""
     import psutil
 
     found: dict[int, Holder] = {}

@@ -199,7 +199,7 @@ def appending(path: Path) -> BinaryIO:
 
 
 def key(path: Path) -> bytes:
-    """A random key (64 hex digits) in a private file, which is made where it is missing; the same for all who ask.
+    """Return a random key (64 hex digits) in a private file, created where missing; the same for all who ask.
 
     Raises:
         OSError: it cannot be made or read.
@@ -257,7 +257,7 @@ def put(path: Path, text: str, owner: tuple[int, int] | None = None) -> None:
 
 @contextlib.contextmanager
 def _opened(parent: Path) -> Iterator[int | None]:
-    """A descriptor of a directory, where the system works below such."""
+    """Open a directory, where the system works below descriptors of such."""
     if not _BELOW:
         yield None
         return

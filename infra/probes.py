@@ -73,7 +73,7 @@ def _http(probe: Probe, limit: float) -> Finding:
 
 
 def _redis(probe: Probe, limit: float) -> Finding:
-    """PING, after AUTH where there is a password (RESP: redis.io/docs/latest/develop/reference/protocol-spec)."""
+    """Send PING, after AUTH where there is a password (RESP: redis.io/docs/latest/develop/reference/protocol-spec)."""
     commands: list[tuple[str, ...]] = [("PING",)]
     if probe.get("password"):
         commands.insert(0, ("AUTH", probe["password"]))
@@ -132,7 +132,7 @@ def store_of(probe: Probe) -> Store:
 
 
 def _s3_bucket(probe: Probe, limit: float) -> Finding:
-    """Return whether a server that is not ours takes our keys, asked of a bucket of ours, which need not be there yet.
+    """Check that an external server takes our keys, asked of one of our buckets, which need not exist yet.
 
     Keys of a service elsewhere may often not list all its buckets.
     """

@@ -20,12 +20,12 @@ SILENCE = 18.0
 """Seconds without a first byte after which a registry counts as unreachable."""
 _LIMITED = ("toomanyrequests", "too many requests", "rate limit")
 _PASSING = ("502 ", "503 ", "504 ", "bad gateway", "service unavailable", "unexpected eof", "connection reset")
-"""What another attempt may help against, besides."""
+"""Further faults that another attempt may cure."""
 _ABSENT = ("manifest unknown", "not found", "manifest for", "does not exist", "denied", "unauthorized", "invalid ref")
 
 
 def tags(images: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the reference -> image id of all that an engine has, from its answer to GET /images/json."""
+    """Return the image ids of all that an engine has, by reference, from its answer to GET /images/json."""
     found = {}
     for image in images:
         for reference in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
@@ -73,7 +73,7 @@ class Pull:
         self.detail = f"{human_bytes(here)} of {human_bytes(all_of_it)}" if all_of_it else str(event.get("status", ""))
 
     def item(self) -> Item:
-        """What the wait shows."""
+        """Return what the wait shows."""
         return Item(self.reference, self.state, self.detail, budget=float("inf"))
 
 

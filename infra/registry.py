@@ -51,7 +51,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a registry said of a reference: state, digest where there is one, where it was found, why not."""
+    """A registry's answer about a reference: state, digest where there is one, where it was found, why not."""
 
     reference: str
     state: str
@@ -61,7 +61,7 @@ class Finding:
 
 
 def parse(reference: str) -> Reference:
-    """What to ask of which registry; a digest wins over a tag."""
+    """Parse what to ask of which registry; a digest wins over a tag."""
     found = references.parse(reference)
     host = HUB if found.host == references.HUB else found.host
     return Reference(host, found.repository, found.digest or found.tag)
@@ -146,7 +146,7 @@ def _finding(reference: str, wanted: Reference, answer: Any) -> Finding:
 
 
 def _short(error: Exception) -> str:
-    """Why there was no answer, in a few words: what requests says is longer than a screen is wide."""
+    """Tell why there was no answer, in a few words: what requests says is longer than a screen is wide."""
     import requests
 
     text = str(error)

@@ -1,4 +1,4 @@
-"""What values of settings must be like: rules by the kind of a setting, and by the names that its row lists."""
+"""Rules for values of settings: by the kind of a setting, and by the names that its row lists."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         "contains a comma, which rclone treats as the end of the key",
     ),
 }
-"""What a row of the catalogue may demand of its value (`Setting.check`): when it is broken, and how that is said."""
+"""Rules for a value that a row of the catalogue may name (`Setting.check`): when it is broken, and how that is said."""
 
 
 def _is_address(text: str) -> bool:

@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def light(self) -> bool:
-        """Whether Temporal's development server is used instead of the full one."""
+        """Return true when Temporal's development server is used instead of the full one."""
         return self.text("PLATFORM_LIGHT") == "yes"
 
     def port(self, name: str) -> int:
@@ -55,7 +55,7 @@ class Settings:
         return int(self.values[name].text)
 
     def origin(self, name: str) -> str:
-        """Where the value came from."""
+        """Return where the value came from."""
         return self.values[name].origin
 
     @property
@@ -186,7 +186,7 @@ def _bindings(text: str, path: Path) -> Iterable[tuple[str, str, int]]:
 
 
 def _beginning(line: str) -> str:
-    """Which setting a line seems to mean; nothing else of it is shown, since it may hold a password."""
+    """Name the setting that a line seems to mean; nothing else of it is shown, since it may hold a password."""
     found = re.match(r"\s*(?:export\s+)?(\w+)", line)
     return f"it starts with {found[1]}" if found and found[1] in catalog.SETTINGS else ""
 

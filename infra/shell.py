@@ -39,7 +39,7 @@ class Result:
 
 
 def find(program: str) -> str | None:
-    """Absolute path of a program given by name (on PATH) or by path; None when it is not there."""
+    """Return the absolute path of a program given by name (on PATH) or by path; None when it is not there."""
     found = shutil.which(str(Path(program).expanduser()))
     return str(Path(found).absolute()) if found else None
 
@@ -100,7 +100,7 @@ class Running:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=200))
 
     def code(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return its exit code; None while it runs."""
         return self.process.poll()
 
     def stop(self, grace: float = 5.0) -> None:
@@ -143,7 +143,7 @@ def start(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
 
 
 def attached(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
-    """Run a program on this terminal (its input and outputs are ours) and return its exit code.
+    """Run a program on this terminal (it shares our input and outputs) and return its exit code.
 
     Raises:
         PlatformError: PROGRAM_MISSING.
@@ -168,7 +168,7 @@ class Child:
     _result: Result | None = field(default=None, repr=False)
 
     def result(self) -> Result | None:
-        """What it said, once it has ended; None while it runs."""
+        """Return its output, once it has ended; None while it runs."""
         if self._result is None and self.process.poll() is not None:
             self._result = Result(self.process.returncode, _text(self.out), _text(self.err))
             self.out.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ class Child:
         return done.last_line if done else Result(0, "", _text(self.err)).last_line
 
     def error(self) -> PlatformError | None:
-        """PROGRAM_FAILED when it has ended with another code than 0."""
+        """Return PROGRAM_FAILED when it has ended with another code than 0."""
         done = self.result()
         return _failed(self.argv, done) if done is not None and done.code != 0 else None
 
@@ -255,12 +255,12 @@ def _own_group() -> dict[str, Any]:
 
 
 def identity(user: tuple[int, int] | None) -> dict[str, Any]:
-    """Keyword arguments that make subprocess drop to that user; none for the present one."""
+    """Return keyword arguments that make subprocess drop to that user; none for the present one."""
     return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
 
 
 def cannot_start(argv: Sequence[str], error: OSError) -> PlatformError:
-    """PROGRAM_MISSING for a program that the system does not start."""
+    """Return PROGRAM_MISSING for a program that the system does not start."""
     return PlatformError(
         "PROGRAM_MISSING",
         f"{Path(argv[0]).name} cannot be started",

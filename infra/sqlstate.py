@@ -1,4 +1,4 @@
-"""What each failure of PostgreSQL means for a user, by its SQLSTATE. Data only."""
+"""The meaning of PostgreSQL's failures for a user, by SQLSTATE. Data only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOO_MANY_CONNECTIONS = "53300"
 
 @dataclass(frozen=True)
 class Advice:
-    """What a SQLSTATE means for a user: the error code, what the server did, and the steps that help.
+    """The meaning of a SQLSTATE for a user: the error code, what the server did, and the steps that help.
 
     In the steps `{database}` and `{user}` stand for those of the connection.
     """
@@ -115,7 +115,7 @@ _REFUSALS = (
     ("55000", r"is not currently accepting connections"),
     ("42501", r"permission denied"),
 )
-"""What the server says when it refuses a connection: libpq does not give the SQLSTATE of that."""
+"""Refusals of a connection in the server's words: libpq does not give the SQLSTATE of those."""
 
 
 def of_text(text: str) -> str:

@@ -38,7 +38,7 @@ class Stack:
 
     @property
     def scratch(self) -> Path:
-        """Where dumps are unpacked while they are checked or restored."""
+        """Return the directory in which dumps are unpacked while they are checked or restored."""
         return self.home / "scratch"
 
     def tier_home(self, tier: str) -> Path:
@@ -79,7 +79,7 @@ def ensure_home(stack: Stack) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> PlatformError:
-    """Return the error for a directory that takes no writes (read-only, full, not ours)."""
+    """Return the error for a directory that takes no writes (read-only, full, another user's)."""
     return PlatformError(
         "STATE_UNWRITABLE",
         f"the state directory {path} cannot be written",
@@ -108,7 +108,7 @@ def write_atomic(path: Path, text: str, mode: int = 0o644, sync: bool = True) ->
 
 
 def make_way(path: Path) -> None:
-    """Move a directory aside that is where a file of ours belongs; for paths below the state directory only.
+    """Move a directory aside that takes the place of one of our files; for paths below the state directory only.
 
     Raises:
         OSError: it cannot be moved.

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Moved:
-    """What a move did: objects and bytes that were copied, and the entries of the trash with the old data."""
+    """The outcome of a move: objects and bytes that were copied, and the entries of the trash with the old data."""
 
     engine: str
     before: str
@@ -118,7 +118,7 @@ def _copied(tier: Native, engine: str, room: Path, say: Say) -> restore.Done:
 
 
 def _on_other_ports(context: Context) -> Context:
-    """Return the same stores where nobody knows them."""
+    """Return the same stores on ports that no client knows."""
     services = (catalog.service(name) for name in STORES)
     names = [p.setting for s in services for p in s.ports] + [p.setting for p in catalog.STORE_PORTS.values()]
     moved = auto_ports.moves(context.settings, [context.settings.port(name) for name in names])
@@ -180,7 +180,7 @@ def _some(lines: list[str]) -> str:
 
 
 def _switched(tier: Native, engine: str, room: Path) -> tuple[str, ...]:
-    """Old data into the trash, new data in its place; goes on where a run before was cut short."""
+    """Move old data to the trash, new data into its place; goes on where a run before was cut short."""
     kept: list[trash.Entry] = []
     for name in STORES:
         made = Native(replace(tier.context, stack=Stack(tier.context.stack.name, room))).home / "data" / name

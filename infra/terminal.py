@@ -1,4 +1,4 @@
-"""What may reach a terminal: text of programs, servers and files cannot move the cursor, set a title or hide itself."""
+"""Text that may reach a terminal: that of programs, servers and files cannot move the cursor, set a title or hide."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def visible(text: str, styled: bool = False) -> str:
 def _visible_line(line: str, styled: bool) -> str:
     if not styled:
         return _HIDDEN.sub(_escaped, _STYLE.sub("", line))
-    # Between two styles of ours there is text.
+    # Between two of our own styles there is text.
     parts = re.split(r"(\x1b\[[0-9;:]*m)", line)
     return "".join(_style(part) if number % 2 else _HIDDEN.sub(_escaped, part) for number, part in enumerate(parts))
 

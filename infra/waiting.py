@@ -29,7 +29,7 @@ QUIET = ("waiting", "starting")
 
 @dataclass(frozen=True)
 class Item:
-    """What is awaited: one service, its state in words, what it needs, its budget in seconds."""
+    """One thing that is awaited: one service, its state in words, what it needs, its budget in seconds."""
 
     name: str
     state: str
@@ -194,7 +194,7 @@ def last_lines(log: Path | None, count: int = LAST_LINES) -> list[str]:
 
 
 def login_steps(service: str) -> tuple[str, ...]:
-    """What to do when a service refuses the user or the password of the settings."""
+    """List what to do when a service refuses the user or the password of the settings."""
     names = next((s.login for s in catalog.SERVICES if s.name == service and s.login), ("its user", "its password"))
     return (
         f"its data was created with another user or password: set {names[0]} and {names[1]} in .env to the old values",

@@ -1,1 +1,1 @@
-"""What the start scripts call, and programs for maintainers."""
+"""Programs that the start scripts call, and programs for maintainers."""

@@ -1,4 +1,4 @@
-"""What CI runs: `python -m scripts.ci [options of scripts.run_tests]`, in .venv, which .ci/run makes first.
+"""The sessions of CI: `python -m scripts.ci [options of scripts.run_tests]`, in .venv, which .ci/run makes first.
 
 Where no image registry can be reached, the container tiers run on stand-ins for the images (tests/rig). They are made
 beside the sessions that need none of them; what cannot be made is said, and the smoke sessions decide.
@@ -22,7 +22,7 @@ SESSIONS = (
     *("lint", "types", "tests", "smoke-native", "faults-native", "walkthrough"),
     *("drift", "smoke-compose", "faults-compose", "smoke-kind"),
 )
-"""What decides whether a change lands. The others need a quiet machine or more time: run-tests.sh has them all."""
+"""Sessions that decide whether a change lands. The others need a quiet machine or more time: run-tests.sh has all."""
 CONTAINERS, KIND, BROWSER = "containers", "kind", "browser"
 NEEDS: Mapping[str, frozenset[str]] = {
     "drift": frozenset({KIND}),  # helm and kubectl render what is compared
@@ -41,7 +41,7 @@ REQUIRED = ("compose", "kind")
 
 
 def needs(sessions: Sequence[str]) -> frozenset[str]:
-    """What some sessions need of the rig together."""
+    """Return what some sessions need of the rig together."""
     return frozenset().union(*(NEEDS.get(session, frozenset()) for session in sessions))
 
 

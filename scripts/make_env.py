@@ -30,7 +30,7 @@ LOCKS = {"platform": ("platform",), "dev": ("dev", "platform")}
 OLDEST = (3, 11)
 TAIL = 12
 WHEELS = ("--only-binary", ":all:")
-"""What has no wheel for a system is not built there: a build runs the package's own code, with tools not locked."""
+"""Options by which nothing is built here: a build runs the package's own code, with tools that are not locked."""
 
 # Settings of pip that would put packages elsewhere, or add requirements without hashes.
 _PIP_STRAYS = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "PIP_EDITABLE")
@@ -38,7 +38,7 @@ _PIP_CALM = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "igno
 
 
 class EnvironmentProblem(Exception):
-    """Why `.venv` cannot be made: what, last lines of a program, next steps, exit code."""
+    """The reason why `.venv` cannot be made: what, last lines of a program, next steps, exit code."""
 
     def __init__(
         self, what: str, log: Sequence[str] = (), steps: Sequence[str] = (), code: ExitCode = ExitCode.DEPENDENCY
@@ -108,7 +108,7 @@ def _stamp(env: Environment) -> dict[str, str]:
 
 
 def make(env: Environment, lock: str, say: Callable[[str], None]) -> Path:
-    """Make or mend `.venv` where that is needed.
+    """Make or repair `.venv` where that is needed.
 
     Args:
         env: the environment.
@@ -134,7 +134,7 @@ def make(env: Environment, lock: str, say: Callable[[str], None]) -> Path:
 
 
 def _refuse_foreign(env: Environment) -> None:
-    """Only what looks like a virtual environment, whole or not, may be cleared."""
+    """Refuse to clear anything that does not look like a virtual environment, complete or not."""
     known = {env.lock.name, ".gitignore", "bin", "lib", "lib64", "include", "share", "etc", "Scripts", "Lib", "Include"}
     found = {p.name for p in env.home.iterdir()} if env.home.is_dir() else set()
     ours = {"pyvenv.cfg", env.stamp.name, env.unfinished.name} & found
@@ -204,7 +204,7 @@ def _install(env: Environment, lock: str, descriptor: int) -> None:
 
 
 def _methods() -> list[Callable[[Environment, str], Iterator[list[str]]]]:
-    """uv where it is there; pip next, since its configuration may know an index or proxy that uv does not."""
+    """Return uv where it is there; pip next, since its configuration may know an index or proxy that uv does not."""
     return [_with_uv, _with_pip] if shutil.which("uv") else [_with_pip]
 
 
@@ -284,7 +284,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def say(text: str) -> None:
-    """One line of progress for people."""
+    """Print one line of progress for people."""
     print(text, file=sys.stderr, flush=True)
 
 

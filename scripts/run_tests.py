@@ -52,7 +52,7 @@ WITHOUT_JUNIT = ("lint", "types")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session went: counts, why tests failed or were skipped, seconds."""
+    """The outcome of a session: counts, why tests failed or were skipped, seconds."""
 
     session: str
     passed: int = 0
@@ -98,7 +98,7 @@ def from_exit(session: str, code: int) -> Outcome:
 
 
 def unavailable(session: str) -> str:
-    """Why a session cannot run at all; '' when it can."""
+    """Tell why a session cannot run at all; '' when it can."""
     tier = session.removeprefix("smoke-").removeprefix("faults-")
     if tier in PLANNED_TIERS and tier not in catalog.TIERS:
         return NOT_YET
@@ -109,7 +109,7 @@ def unavailable(session: str) -> str:
 
 @cache
 def without_containers() -> str:
-    """Why no container can be started here: no engine, no Compose, or images that would have to be pulled."""
+    """Tell why no container can be started here: no engine, no Compose, or images that would have to be pulled."""
     try:
         docker_engine.find()
         compose_cli.version()
@@ -121,7 +121,7 @@ def without_containers() -> str:
 
 
 def _missing_programs() -> str:
-    """What the kind tier lacks on this machine; '' when all is there."""
+    """Name what the kind tier lacks on this machine; '' when all is there."""
     own = os.environ.get("PLATFORM_KIND_BIN") or None
     wanted = [tool.name for tool in catalog.KUBE_TOOLS]
     absent = [name for name in wanted if not (shutil.which(name, path=own) if own else None) and not shutil.which(name)]
@@ -130,7 +130,7 @@ def _missing_programs() -> str:
 
 
 def _no_engine() -> str:
-    """Why no node of a cluster can be started here; '' where an engine answers."""
+    """Tell why no node of a cluster can be started here; '' where an engine answers."""
     try:
         docker_engine.find()
     except PlatformError as error:
@@ -200,7 +200,7 @@ def _tiers(text: str) -> list[str]:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Options; wrong ones end the program with 2."""
+    """Parse the options; wrong ones end the program with 2."""
     parser = argparse.ArgumentParser("run-tests", description="Run every test session that this machine can run.")
     require = os.environ.get("PLATFORM_REQUIRE", "")
     what = "tiers, with commas between: a smoke session of theirs that does not run is a failure"

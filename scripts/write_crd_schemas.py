@@ -73,7 +73,7 @@ def _downloaded(source: Source) -> Path:
 
 
 def _strict(schema: Any) -> Any:
-    """Without words, and refusing keys that it does not know, as a server does with strict validation."""
+    """Return a schema without words, that refuses keys which it does not know, as a server's strict validation does."""
     if isinstance(schema, list):
         return [_strict(part) for part in schema]
     if not isinstance(schema, dict):

@@ -9,7 +9,7 @@ from infra.settings import ROOT
 
 
 def originals() -> dict[str, str]:
-    """Return the path -> text of the files of which others are copies."""
+    """Return the files of which others are copies: text by path."""
     paths = [path for pattern in documents.COPIED for path in sorted(ROOT.glob(pattern))]
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 

@@ -29,7 +29,7 @@ JobId = Annotated[str, Path(max_length=100)]
 
 
 class NewTraining(BaseModel):
-    """What a training is started with."""
+    """The request that starts a training."""
 
     model_config = ConfigDict(extra="forbid")
     epochs: int = Field(default=15, ge=1, le=MOST_EPOCHS)

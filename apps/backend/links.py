@@ -43,7 +43,7 @@ def _unusable(why: str) -> PlatformError:
 
 
 def _told(contract: Contract) -> dict[str, str]:
-    """From the contract, without logins."""
+    """Read addresses from the contract, without logins."""
     found = {name: _where(contract[variable]) for name, variable in _PASSWORDLESS.items()}
     found |= {"Temporal": contract["TEMPORAL_HOST"]}
     found |= {"Object store, datasets": contract["EXTERNAL_STORAGE_ENDPOINT"]}

@@ -38,7 +38,7 @@ def warm_up() -> None:
 
 @dataclass(frozen=True)
 class State:
-    """Whether a dependency answers, the reason where it does not, and how long that took (seconds)."""
+    """The state of a dependency: true when it answers, the reason when not, and how long that took (seconds)."""
 
     ready: bool
     reason: str

@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = LIMIT
 
     def do_GET(self) -> None:
-        """A file, `/health`, or what the backend answers."""
+        """Send a file, `/health`, or the backend's answer."""
         path = urlsplit(self.path).path
         if not self._is_meant():
             return
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self._pass_on()
 
     def do_POST(self) -> None:
-        """What the backend answers."""
+        """Pass the request on to the backend."""
         if self._is_meant():
             self._pass_on()
 
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing: the page asks every second."""
+        """Log nothing: the page asks every second."""
 
 
 def main() -> int:

@@ -57,7 +57,7 @@ class Base:
 
 
 def references(settings: Settings) -> dict[str, str]:
-    """What the images are called."""
+    """Return the names of the images."""
     return {
         "backend": settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE,
         "frontend": settings.text("FRONTEND_IMAGE") or catalog.FRONTEND_IMAGE,
@@ -81,7 +81,7 @@ def build(settings: Settings, console: Console) -> list[Image]:
 
 @contextlib.contextmanager
 def alone(root: Path, console: Console) -> Iterator[None]:
-    """One build of a checkout at a time: another one would take the packages away that this one copies."""
+    """Hold a lock for one build of a checkout at a time: another would remove the packages that this one copies."""
     with open(root / LOCK, "a+", encoding="utf-8") as file:
         if not try_lock(file):
             console.say("  waiting for another build of this checkout")

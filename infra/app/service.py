@@ -33,7 +33,7 @@ def url(settings: Settings, name: str) -> str:
 
 
 def log(stack: Stack, name: str) -> Path:
-    """Its log."""
+    """Return the path of its log."""
     return home(stack) / f"{name}.log"
 
 
@@ -67,7 +67,7 @@ def specs(
     runner: str,
     signing: Mapping[str, str],
 ) -> list[Spec]:
-    """What the supervisor runs.
+    """Specify the processes that the supervisor runs.
 
     Args:
         values: the `.env` contract.
@@ -101,7 +101,7 @@ def _spec(settings: Settings, stack: Stack, name: str, env: Mapping[str, str]) -
 
 
 def addresses(endpoints: Endpoints, engines: Mapping[str, str]) -> dict[str, str]:
-    """Where people reach each running service, by its title; the page to look at where it has one."""
+    """Return where people reach each running service, by its title; the page to look at where it has one."""
     found = {}
     for name in endpoints.services:
         entry = catalog.service(name)

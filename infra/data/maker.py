@@ -1,4 +1,4 @@
-"""Who made a backup: each stack signs the manifests of its own with a key that only it has.
+"""The maker of a backup: each stack signs the manifests of its own with a key that only it has.
 
 A manifest's checksum says that nothing was damaged, not who wrote it. What a backup holds is run when it is restored:
 SQL with all rights of the server, workflows, and weights that execute code when a program loads them.
@@ -31,11 +31,11 @@ MEANS = {
         "run code when a program loads them"
     ),
 }
-"""Kind of backup -> what whoever made it can do to whoever restores it."""
+"""Kind of backup -> the harm that its maker can do to those who restore it."""
 
 
 class Backup(Protocol):
-    """What is looked at of a backup: see `infra.data.store.Backup`."""
+    """The parts of a backup that are looked at: see `infra.data.store.Backup`."""
 
     @property
     def path(self) -> Path:
@@ -51,7 +51,7 @@ class Backup(Protocol):
 
     @property
     def signature(self) -> str:
-        """What `signature` gave when it was published."""
+        """Return what `signature` gave when it was published."""
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def signature(kind: str, digest: str) -> str:
 
 
 def of(home: Path, backup: Backup) -> str:
-    """HERE for a backup whose manifest this stack has signed, else ELSEWHERE."""
+    """Return HERE for a backup whose manifest this stack has signed, else ELSEWHERE."""
     try:
         wanted = _signed((home / KEY).read_bytes().strip(), backup.kind, backup.digest)
     except OSError:
@@ -84,7 +84,7 @@ def of(home: Path, backup: Backup) -> str:
 
 
 def lines(home: Path, backup: Backup) -> Sequence[str]:
-    """What a plan says of a backup that was made elsewhere; nothing for one of this stack."""
+    """Return the lines of a plan about a backup that was made elsewhere; none for one of this stack."""
     return () if of(home, backup) == HERE else (f"It was made elsewhere: {MEANS[backup.kind]}.",)
 
 

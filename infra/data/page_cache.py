@@ -53,7 +53,7 @@ def forget(file: FileIO) -> None:
 
 @functools.cache
 def _punch() -> Callable[[int, int, int, int], int] | None:
-    """fallocate(2) with 64-bit offsets, or None: Python's os has only posix_fallocate, which makes no holes."""
+    """Find fallocate(2) with 64-bit offsets, or None: Python's os has only posix_fallocate, which makes no holes."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)

@@ -57,7 +57,7 @@ def _quiet(keys: int, size: int) -> None:
 
 @contextlib.contextmanager
 def connected(ends: Endpoints, db: int = 0) -> Iterator[redis.Redis]:
-    """A connection.
+    """Open a connection.
 
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED, for the connection as for what is done over it.

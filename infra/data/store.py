@@ -80,7 +80,7 @@ class Draft:
     files: list[File] = field(default_factory=list)
 
     def path(self, name: str) -> Path:
-        """Where a file of the backup goes; its directory is made."""
+        """Return the path of a file of the backup; its directory is created."""
         target = self.directory / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return target
@@ -294,7 +294,7 @@ def is_amount(value: Any) -> bool:
 
 
 def _impossible(found: Backup) -> str:
-    """What no backup of ours says, although the checksum fits: somebody has written the manifest anew."""
+    """Describe what our own backups never contain, although the checksum fits: somebody has rewritten the manifest."""
     plain = isinstance(found.kind, str) and isinstance(found.facts, dict) and type(found.sequence) is int
     if not plain or not _CREATED.match(found.created):
         return FOREIGN
@@ -395,7 +395,7 @@ def damaged(backup: Backup, name: str, reason: str) -> PlatformError:
 
 
 def prunable(found: Sequence[Backup], keep: int) -> tuple[list[Backup], str]:
-    """Which of the backups of a target (oldest first) `prune` would remove, and why none when it must not.
+    """Choose backups of a target (oldest first) that `prune` would remove, and tell why none when it must not.
 
     The newest is never removed, and broken or unverified backups never count as kept ones. Nor is the newest one that
     has what those that are kept could not take in.

@@ -19,7 +19,7 @@ BUSY_LIMIT = 10.0
 
 
 def storage(tier: Tier) -> Path | None:
-    """Where the file is; None where Temporal's storage is no file of this machine (or where it never ran)."""
+    """Return the path of the file; None where this machine has none (other storage, or it never ran)."""
     path = tier.home / "data" / "temporal" / FILE
     return path if tier.temporal_storage == TemporalStorage.FILE and path.is_file() else None
 

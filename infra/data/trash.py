@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What it is called: its directory's name."""
+        """Return its name: the directory's."""
         return self.path.name
 
     @property
@@ -57,7 +57,7 @@ class Entry:
         return not self.problem and self.expires <= time.time()
 
     def data(self) -> dict[str, Any]:
-        """For programs."""
+        """Return it for programs."""
         shown = {"name": self.name, "path": str(self.path), "tier": self.tier, "service": self.service}
         when = {"created": utc(self.created), "expires": utc(self.expires), "expired": self.expired}
         return {**shown, **when, "bytes": self.size, "what": self.what, "problem": self.problem or None}
@@ -125,7 +125,7 @@ def _write(entry: Entry) -> Entry:
 
 
 def entries(of: Stack) -> list[Entry]:
-    """What is in the trash, oldest first; also what cannot be read, with its problem."""
+    """List what is in the trash, oldest first; also what cannot be read, with its problem."""
     trash = home(of)
     if trash.is_symlink() or not trash.is_dir():
         return []
@@ -167,7 +167,7 @@ def find(of: Stack, name: str) -> Entry:
 
 
 def bring_back(tier: Tier, entry: Entry) -> list[Entry]:
-    """Put an entry's storage back; what is in its place goes into the trash and is returned.
+    """Put an entry's storage back; what is in its place is moved to the trash and returned.
 
     The caller holds the stack's lock, and nothing runs.
 
@@ -196,7 +196,7 @@ def _unstash(tier: Tier, entry: Entry, item: Removal, kept: Path) -> None:
 
 
 def remove(entry: Entry) -> None:
-    """Remove an entry for ever; renamed first, so that one that is cut short is not listed any more."""
+    """Delete an entry permanently; renamed first, so that one that is cut short is no longer listed."""
     doomed = entry.path.with_name(f".{entry.path.name}-{time.time_ns()}")
     os.rename(entry.path, doomed)
     for note in doomed.glob(f"*/{ELSEWHERE}"):

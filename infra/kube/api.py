@@ -32,7 +32,7 @@ class NoAnswer(Exception):
 
 
 class Reader(Protocol):
-    """Whoever answers questions about a cluster; each method raises NoAnswer."""
+    """The source of answers about a cluster; each method raises NoAnswer."""
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """Return the object or list at a path."""
@@ -43,7 +43,7 @@ class Reader(Protocol):
         ...
 
     def text(self, path: str, **query: str) -> str:
-        """What stands at a path as text."""
+        """Return the text at a path."""
         ...
 
 
@@ -66,7 +66,7 @@ class Api:
         return list(self.get(path, **query).get("items") or [])
 
     def text(self, path: str, **query: str) -> str:
-        """What stands at a path as text, e.g. a pod's log. Raises NoAnswer."""
+        """Return the text at a path, e.g. a pod's log. Raises NoAnswer."""
         return self._ask(path, query).decode("utf-8", "replace")
 
     def ready(self) -> bool:

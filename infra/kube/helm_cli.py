@@ -18,7 +18,7 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Deploy:
-    """What to install or upgrade. `sets` are `key=value` texts; `values` are files, or STDIN.
+    """One installation or upgrade. `sets` are `key=value` texts; `values` are files, or STDIN.
 
     For rendering only: `kubernetes` is the version to render for, `crds` whether the chart's definitions are wanted.
     """
@@ -83,31 +83,31 @@ class Helm:
         return [self.program, "lint", chart, "--strict", *(word for file in values for word in ("-f", file))]
 
     def releases(self) -> list[str]:
-        """Return all releases of all namespaces, also those that failed or hang, as JSON."""
+        """List all releases of all namespaces, also those that failed or hang, as JSON."""
         # Helm 4 lists every state by itself and has no option for it any more.
         every = [] if self.major >= 4 else ["--all"]
         return self._argv("list", "--all-namespaces", *every, "--max", "0", "-o", "json")
 
     def status(self, release: str, namespace: str) -> list[str]:
-        """Return one release, as JSON."""
+        """Print one release, as JSON."""
         return self._argv("status", release, "-n", namespace, "-o", "json")
 
     def history(self, release: str, namespace: str) -> list[str]:
-        """Its revisions, as JSON."""
+        """List its revisions, as JSON."""
         return self._argv("history", release, "-n", namespace, "--max", "256", "-o", "json")
 
     def values(self, release: str, namespace: str, revision: int = 0, all_values: bool = False) -> list[str]:
-        """Return the values a release was given, or with `all_values` those that result, as JSON."""
+        """Print the values a release was given, or with `all_values` those that result, as JSON."""
         which = (["--revision", str(revision)] if revision else []) + (["--all"] if all_values else [])
         return self._argv("get", "values", release, "-n", namespace, *which, "-o", "json")
 
     def manifest(self, release: str, namespace: str, revision: int = 0) -> list[str]:
-        """What a release has put into the cluster, as YAML."""
+        """Print what a release has put into the cluster, as YAML."""
         which = ["--revision", str(revision)] if revision else []
         return self._argv("get", "manifest", release, "-n", namespace, *which)
 
     def rollback(self, release: str, namespace: str, revision: int = 0) -> list[str]:
-        """Back to a revision; 0 is the one before."""
+        """Go back to a revision; 0 is the one before."""
         which = [str(revision)] if revision else []
         return self._argv("rollback", release, *which, "-n", namespace, "--timeout", "300s")
 

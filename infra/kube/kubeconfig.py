@@ -14,7 +14,7 @@ from infra.errors import PlatformError
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach a cluster: host, port and the PEM texts of authority, certificate and key."""
+    """The way to a cluster: host, port and the PEM texts of authority, certificate and key."""
 
     context: str
     host: str
@@ -25,7 +25,7 @@ class Access:
 
 
 def address(path: Path) -> tuple[str, int] | None:
-    """Host and port of the API server, found without a YAML parser; None when there is none."""
+    """Return host and port of the API server, found without a YAML parser; None when there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -44,7 +44,7 @@ def context(path: Path) -> str:
 
 
 def read(path: Path, steps: tuple[str, ...] = ()) -> Access:
-    """What is needed to speak to the cluster of the current context.
+    """Read what is needed to speak to the cluster of the current context.
 
     Args:
         path: the file.

@@ -33,7 +33,7 @@ class Kubectl:
         return self._argv("apply", "-k", str(overlay))
 
     def diff(self, overlay: Path) -> list[str]:
-        """What applying an overlay would change; exit 1 when there is a difference."""
+        """Print what applying an overlay would change; exit 1 when there is a difference."""
         return self._argv("diff", "-k", str(overlay))
 
     def delete(self, kinds_and_names: Sequence[str], namespace: str) -> list[str]:
@@ -53,9 +53,9 @@ class Kubectl:
         return self._argv("scale", "-n", namespace, workload, f"--replicas={replicas}")
 
     def shell(self, namespace: str, target: str, command: Sequence[str]) -> list[str]:
-        """Return an interactive program in a pod."""
+        """Run an interactive program in a pod."""
         return self._argv("exec", "-it", "-n", namespace, target, "--", *command)
 
     def cluster_dump(self, target: Path) -> list[str]:
-        """State and logs of every namespace, written to a directory."""
+        """Write state and logs of every namespace to a directory."""
         return self._argv("cluster-info", "dump", "--all-namespaces", "--output-directory", str(target))

@@ -1,4 +1,4 @@
-"""Which releases make up the platform, with which values: made from the catalogue, the settings and the charts."""
+"""The releases of the platform, with their values: made from the catalogue, the settings and the charts."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def parts_of(release: str) -> list[tuple[catalog.Service, catalog.Part]]:
 
 
 def images(release: str) -> dict[str, str]:
-    """Where the values of a release name an image, and the setting that replaces it."""
+    """Return where the values of a release name an image, and the setting that replaces it."""
     found = {f"{part.section}.image".removeprefix("."): part.image for _, part in parts_of(release)}
     return found or dict(APPLICATION_IMAGES.get(release, {}))
 
 
 def volumes(release: str) -> tuple[str, ...]:
-    """Where the values of a release speak of a volume."""
+    """Return where the values of a release speak of a volume."""
     found = (f"{part.section}.persistence".removeprefix(".") for _, part in parts_of(release) if part.volume)
     return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How releases are made for one kind of cluster.
+    """The way releases are made for one kind of cluster.
 
     `name` is that of the values files, values-<name>.yaml; `storage_class` is for volumes, '' leaves it to the values;
     `grafana_password` is Grafana's where the settings have none of their own.
@@ -54,12 +54,12 @@ class Profile:
 
 
 PLAIN = Profile()
-"""What the values of the charts say."""
+"""The profile that leaves the charts' own values."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A release as it shall be: what to deploy, the values that go by standard input, the hash of everything."""
+    """A release as it should be: what to deploy, the values that go by standard input, the hash of everything."""
 
     chart: catalog.Chart
     deploy: Deploy
@@ -73,7 +73,7 @@ class Wanted:
 
 
 def charts(overlays: Iterable[str]) -> tuple[catalog.Chart, ...]:
-    """Our releases of some overlays, in the order of the catalogue."""
+    """Return our releases of some overlays, in the order of the catalogue."""
     wanted = set(overlays)
     return tuple(c for c in catalog.CHARTS if c.overlay in wanted)
 
@@ -115,7 +115,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), profi
     """Return the values that come from this machine's settings; what the values files say is not repeated.
 
     Args:
-        services: those that shall run: parts of a release that has several, and what others make use of.
+        services: those that are to run: parts of a release that has several, and what others make use of.
         profile: that of the cluster.
     """
     found: dict[str, Any] = {}
@@ -134,18 +134,18 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), profi
 
 
 def left_out(settings: Settings) -> set[str]:
-    """What the user does not want with observability."""
+    """Return what the user does not want with observability."""
     return set(settings.words("PLATFORM_LEAVE_OUT"))
 
 
 def _parts(release: str, services: set[str], out: set[str]) -> dict[str, Any]:
-    """Which optional parts of a release run: those of the services that are wanted, less what is left out."""
+    """Switch the optional parts of a release: those of the services that are wanted run, less what is left out."""
     optional = [(service.name, part) for service, part in parts_of(release) if part.optional] if services else []
     return {f"{part.section}.enabled": name in services and part.name not in out for name, part in optional}
 
 
 def _trackers(release: str, settings: Settings, services: set[str]) -> dict[str, Any]:
-    """Where trainings in the cluster are tracked: as `.env` says it of those outside."""
+    """Set where trainings in the cluster are tracked: as `.env` says it of those outside."""
     named = settings.words("OBSERVABILITY_BACKENDS")
     found = list(named) or ["database", *(["mlflow"] if "mlflow" in services else [])]
     return {"observabilityBackends": found} if release == "platform" else {}
@@ -159,7 +159,7 @@ def _logins(release: str, settings: Settings, profile: Profile) -> dict[str, Any
 
 
 def _made(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
-    """What a release is told that is not a setting as it stands."""
+    """Make those values of a release that are no setting as it stands."""
     if any(s.release == release and s.question.kind == "redis" for s in catalog.SERVICES):
         return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
     if release == "minio":
@@ -187,10 +187,10 @@ def wanted(
     sets: Sequence[str] = (),
     profile: Profile = PLAIN,
 ) -> Wanted:
-    """Return a release of ours, from its folder, the values of the profile and the settings.
+    """Return one of our own releases, from its folder, the values of the profile and the settings.
 
     Args:
-        services: of a release that runs several, those that shall run.
+        services: of a release that runs several, those that are to run.
         sets: `key=value` texts of the user, which win.
         profile: that of the cluster.
     """
@@ -211,7 +211,7 @@ def wanted(
 
 
 def reference(chart: catalog.Chart) -> str:
-    """What Helm calls an upstream chart: the address of the chart itself."""
+    """Name an upstream chart as Helm does: the address of the chart itself."""
     return chart.source if chart.source.startswith("oci://") else f"{chart.source.rstrip('/')}/{chart.chart}"
 
 
@@ -245,7 +245,7 @@ class Deployed:
 
     @property
     def pending(self) -> bool:
-        """Return whether a run of Helm is at work on it, or was killed while it was."""
+        """Return whether a run of Helm changes it now, or was killed while it did."""
         return self.status.startswith("pending-")
 
 

@@ -51,7 +51,7 @@ class Rollout:
 
     Args:
         deployed: what Helm has in the cluster now; a release with the same hash is only watched.
-        busy: whether a run of Helm that is not ours works on the cluster.
+        busy: whether another run of Helm works on the cluster.
         held: why a release must not start yet, '' when it may.
     """
 
@@ -69,7 +69,7 @@ class Rollout:
     began: float = field(default_factory=time.time)
     changed: list[str] = field(default_factory=list)
     waited: bool = False
-    """Whether anything was changed, or was there as wanted but not ready: it may not answer for a moment more."""
+    """True when anything was changed, or was there as wanted but not ready: it may not answer for a moment more."""
     _known: dict[str, _Progress] = field(default_factory=dict)
     _silent: float | None = None
     _replaced: set[str] = field(default_factory=set)
@@ -146,7 +146,7 @@ class Rollout:
         return self._upgrade(progress)
 
     def _heal(self, progress: _Progress, known: Deployed) -> Verdict:
-        """After a run of Helm that was killed: back to the last good revision, or away with one that never was."""
+        """Repair after a run of Helm that was killed: back to the last good revision, or remove one that never was."""
         name, namespace = known.name, known.namespace
         if known.last_good:
             argv, what = self.helm.rollback(name, namespace, known.last_good), f"back to revision {known.last_good}"
@@ -164,7 +164,7 @@ class Rollout:
         return Verdict(STARTING, "helm upgrade --install")
 
     def _during(self, progress: _Progress, found: Snapshot) -> Verdict:
-        """While Helm runs (it waits for its hooks): only what it has made since can be blamed."""
+        """Judge while Helm runs (it waits for its hooks): only what it has made since can be blamed."""
         mine = found.of_release(progress.wanted.name, progress.wanted.chart.namespace)
         self._replace_stuck(mine)
         fresh = [p for p in mine.pods if _made(p) >= progress.began - 2 and not snapshot.outdated(p, mine)]
@@ -191,7 +191,7 @@ class Rollout:
         return self._blame(progress, seen, mine)
 
     def _replace_stuck(self, mine: Snapshot) -> None:
-        """A StatefulSet waits for ever for a broken pod of its earlier version; once that is gone it goes on."""
+        """Delete broken pods of an earlier version: a StatefulSet waits for them forever, and goes on without them."""
         for pod in mine.pods:
             about = metadata(pod)
             alone = Snapshot((), (), (), [pod], (), mine.events)
@@ -207,7 +207,7 @@ class Rollout:
         return seen
 
     def _failed(self, progress: _Progress, text: str, found: Snapshot) -> Verdict:
-        """Helm itself failed; where a pod of its hooks is the reason, that one is blamed."""
+        """Explain a failure of Helm itself; where a pod of its hooks is the reason, that one is blamed."""
         mine = found.of_release(progress.wanted.name, progress.wanted.chart.namespace)
         seen = verdict.judge(mine)
         if seen.state == FAILED and seen.pod:
@@ -225,7 +225,7 @@ class Rollout:
 
 
 def _made(thing: Object) -> float:
-    """When an object was created, in seconds since 1970."""
+    """Return when an object was created, in seconds since 1970."""
     import calendar
 
     text = metadata(thing).get("creationTimestamp") or ""
@@ -233,7 +233,7 @@ def _made(thing: Object) -> float:
 
 
 def cause(done: shell.Result, release: str) -> str:
-    """What Helm says of its failure, without what it says of others and itself."""
+    """Pick from Helm's output why it failed, without what it says of others and itself."""
     lines = [line.strip() for line in done.err.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error:")] or lines[-1:]
     start = lines.index(errors[-1]) if errors else 0

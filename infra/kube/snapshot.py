@@ -1,4 +1,4 @@
-"""What the cluster says of workloads at one moment, and how its objects belong together."""
+"""Workloads of the cluster at one moment, and how their objects belong together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Snapshot:
     nodes: Sequence[Object] = ()
 
     def of_release(self, release: str, namespace: str) -> Snapshot:
-        """What belongs to a release; events are those of its pods, claims and workloads."""
+        """Select what belongs to a release; events are those of its pods, claims and workloads."""
         workloads = [w for w in self.workloads if _released(w, release, namespace)]
         jobs = [j for j in self.jobs if _released(j, release, namespace) and not _is_test(j)]
         return self._of(
@@ -38,7 +38,7 @@ class Snapshot:
         )
 
     def of_names(self, wanted: Collection[tuple[str, str, str]]) -> Snapshot:
-        """What belongs to workloads and jobs that are named: each by kind, namespace and name."""
+        """Select what belongs to workloads and jobs that are named: each by kind, namespace and name."""
         workloads = [w for w in self.workloads if _named(w) in wanted]
         jobs = [j for j in self.jobs if _named(j) in wanted]
         return self._of(workloads, jobs, lambda c, pods: any(metadata(c)["name"] in claims_of(p) for p in pods))
@@ -57,7 +57,7 @@ class Snapshot:
 
 
 def metadata(thing: Object) -> dict[str, Any]:
-    """Its metadata."""
+    """Return an object's metadata."""
     found: dict[str, Any] = thing["metadata"]
     return found
 

@@ -53,7 +53,7 @@ def missing(settings: Settings) -> list[str]:
 
 
 def steps(names: Sequence[str]) -> tuple[str, ...]:
-    """What to install."""
+    """List what to install."""
     known = {tool.name: tool for tool in catalog.KUBE_TOOLS}
     return tuple(
         f"install {name} {'.'.join(map(str, known[name].minimum))} or newer: {known[name].install}" for name in names
@@ -61,7 +61,7 @@ def steps(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, Program]:
-    """Some of the programs, with their versions.
+    """Return some of the programs, with their versions.
 
     Args:
         names: which ones.

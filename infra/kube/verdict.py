@@ -1,7 +1,7 @@
 """Is a release ready, on its way, or hopeless, and why: pure, from one snapshot.
 
-What cannot mend itself ends a wait at once: an image that cannot be pulled, a container that crashed three times or
-was killed for memory, a volume that cannot be bound or mounted, a pod that fits on no node, a job that gave up.
+What cannot recover alone ends a wait at once: an image that cannot be pulled, a container that crashed three times or
+ran out of memory, a volume that cannot be bound or mounted, a pod that fits on no node, a job that gave up.
 Reasons and conditions: kubernetes/kubernetes pkg/kubelet/events/event.go, pkg/kubelet/images/types.go.
 """
 
@@ -61,7 +61,7 @@ def judge(found: Snapshot, restarts: Restarts | None = None) -> Verdict:
 
 
 def _is_current(pod: Object, found: Snapshot) -> bool:
-    """Not a finished pod of a job, nor one that its workload is about to replace, or has replaced."""
+    """Return False for a finished pod of a job, and for one that its workload is about to replace, or has replaced."""
     phase = pod.get("status", {}).get("phase")
     if phase == "Succeeded" or outdated(pod, found) or (phase == "Failed" and _has_successor(pod, found)):
         return False
@@ -169,7 +169,7 @@ def _unschedulable(pod: Object, found: Snapshot) -> Iterator[Verdict]:
 
 
 def _pressure(found: Snapshot) -> str:
-    """What nodes lack: the scheduler says only that they have a taint."""
+    """Name what nodes lack: the scheduler says only that they have a taint."""
     lacking = [
         f"{metadata(node)['name']} has {c['type']}"
         for node in found.nodes
@@ -233,7 +233,7 @@ def _hopeless_owners(found: Snapshot) -> Iterator[Verdict]:
 
 
 def _starting(pods: Sequence[Object], unready: Sequence[Object], found: Snapshot) -> Verdict:
-    """On its way: what the first pod that is not ready waits for."""
+    """Describe a start: what the first pod that is not ready waits for."""
     for pod in pods:
         about = metadata(pod)
         for state in containers(pod):

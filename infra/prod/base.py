@@ -1,4 +1,4 @@
-"""What a site has before anything else: namespaces under Pod Security, and priorities."""
+"""The objects that a site has before anything else: namespaces under Pod Security, and priorities."""
 
 from __future__ import annotations
 

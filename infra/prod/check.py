@@ -76,7 +76,7 @@ def _of_operators(api: str, kind: str) -> list[Any]:
 
 
 def _of_kubernetes(api: str, kind: str, version: str) -> list[Any]:
-    """Return those of the package kubernetes-validate, which belongs to requirements/dev.txt."""
+    """Return the schemas of the package kubernetes-validate, which belongs to requirements/dev.txt."""
     package = importlib.util.find_spec("kubernetes_validate")
     if package is None or package.origin is None:
         return []

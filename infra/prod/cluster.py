@@ -27,7 +27,7 @@ _AWAY = ("connection refused", "i/o timeout", "no such host", "unable to connect
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster by its context; `cache` is a directory of ours for what kubectl remembers of its API."""
+    """A cluster by its context; `cache` is our directory for what kubectl remembers of its API."""
 
     kubectl: str
     context: str

@@ -1,4 +1,4 @@
-"""What applying a site would change, as the API server itself says, and the id of exactly that plan."""
+"""Changes that applying a site would make, as the API server itself says, and the id of exactly that plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_OURS = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kub
 
 @dataclass(frozen=True)
 class Change:
-    """What would become of an object: an action, and the fields that differ (or why it is refused)."""
+    """The change to one object: an action, and the fields that differ (or why it is refused)."""
 
     wave: str
     object: str
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def refused(self) -> list[Change]:
-        """What the API server refuses."""
+        """List what the API server refuses."""
         return [c for c in self.changes if c.action == REFUSED]
 
 
@@ -124,7 +124,7 @@ def _short(value: Any) -> str:
 
 
 def _left_over(rendered: Rendered, cluster: Cluster) -> list[Change]:
-    """Objects of the site that are in the cluster and no longer rendered; they are shown and never removed here."""
+    """List objects of the site that are in the cluster and no longer rendered; they are shown, never removed here."""
     kinds = "deployment,statefulset,job,service,configmap,networkpolicy,poddisruptionbudget,ingress"
     words = ("get", kinds, "--all-namespaces", "-l", f"{SITE}={rendered.site.name}", "-o", "json")
     wanted = {key(thing) for thing in rendered.objects}

@@ -1,6 +1,6 @@
 """Rules as the API server keeps them: a ValidatingAdmissionPolicy for each rule that looks at one object alone.
 
-What prod.check finds before a deployment, the cluster refuses whoever deploys: kubectl, Helm or a controller.
+What prod.check finds before a deployment, the cluster refuses to every client: kubectl, Helm or a controller.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/ (v1 since 1.30).
 """
 
@@ -13,7 +13,7 @@ from infra.prod.rules.base import Guard, Rule
 
 Object = dict[str, Any]
 NAMESPACES = ("platform", "temporal")
-"""Where they hold. Trainings bring images of their users, which no site can lock."""
+"""Namespaces in which guards hold. Trainings bring images of their users, which no site can lock."""
 API = "admissionregistration.k8s.io/v1"
 
 

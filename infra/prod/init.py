@@ -18,7 +18,7 @@ OPERATORS = ("postgresql.cnpg.io/v1", "barmancloud.cnpg.io/v1")
 
 @dataclass(frozen=True)
 class Found:
-    """What a cluster has; names are empty where it has none."""
+    """Features of a cluster; names are empty where it has none."""
 
     uid: str
     version: str

@@ -25,7 +25,7 @@ FREEZE = "platform/freeze"
 
 @dataclass
 class Held:
-    """A Lease of ours; `lost` says that another one has taken it over."""
+    """A Lease that this run holds; `lost` is true when another one has taken it over."""
 
     cluster: Cluster
     holder: str
@@ -34,7 +34,7 @@ class Held:
     _end: threading.Event = field(default_factory=threading.Event)
 
     def require(self) -> None:
-        """Go on only while it is ours. Raises PlatformError LOCKED."""
+        """Go on only while this run holds it. Raises PlatformError LOCKED."""
         if self.lost.is_set():
             what = "another deployer has taken over; this one stops"
             raise PlatformError("LOCKED", what, steps=("invoke prod.status SITE",))

@@ -1,4 +1,4 @@
-"""Who logs in where: the Secrets of a site and what stands in them, as recipes without passwords."""
+"""Logins of a site: its Secrets and what stands in them, as recipes without passwords."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RELOAD = {"cnpg.io/reload": "true"}
 ROLES = ("platform", "training", "labeler", "temporal", "mlflow")
 """Logins of PostgreSQL, one for each consumer."""
 CA = "/etc/postgresql-ca/ca.crt"
-"""Where pods find the authority of PostgreSQL's certificate."""
+"""Path at which pods find the authority of PostgreSQL's certificate."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What stands in a Secret: key -> text.
+    """The content of a Secret: key -> text.
 
     `{password:ROLE}` is a new password, the same wherever the role is named; `{secret:NAMESPACE/NAME/KEY}` is taken
     from a Secret that must be there. Where one of these is only a part of the text, it is quoted for a URL.

@@ -1,4 +1,4 @@
-"""Who may talk to whom: one table of flows, and the NetworkPolicies that allow these and nothing else.
+"""Permitted connections: one table of flows, and the NetworkPolicies that allow these and nothing else.
 
 Each namespace denies everything by default, in both directions; a flow opens the port of its target and lets its source
 go there. `infra.prod.reach` computes from rendered policies who can reach whom, and compares it with this table.
@@ -130,7 +130,7 @@ def _port(address: str) -> tuple[int, ...]:
 
 
 def _cidr(host: str) -> str:
-    """The address as a network of one; anywhere for a name, which a NetworkPolicy cannot hold."""
+    """Return the address as a network of one; anywhere for a name, which a NetworkPolicy cannot hold."""
     import ipaddress
 
     try:
@@ -162,7 +162,7 @@ def _denied(namespace: str) -> Object:
 
 
 def _resolving(namespace: str) -> Object:
-    """DNS of the cluster, also by the address of a cache on each node."""
+    """Allow DNS of the cluster, also by the address of a cache on each node."""
     servers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
     cached = [{"ipBlock": {"cidr": "169.254.0.0/16"}}]
     ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]

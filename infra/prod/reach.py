@@ -1,4 +1,4 @@
-"""Who can reach whom by the NetworkPolicies that were rendered, compared with the table of flows.
+"""Connections that the rendered NetworkPolicies permit, compared with the table of flows.
 
 The meaning of policies as in https://kubernetes.io/docs/concepts/services-networking/network-policies/: what a pod is
 selected by decides whether it is guarded in a direction; a connection needs leave at both ends.
@@ -67,7 +67,7 @@ def _enters(policies: Sequence[Object], source: Peer, target: Peer, port: int) -
 
 
 def _of(policies: Sequence[Object], peer: Peer, direction: str) -> Iterator[Object]:
-    """The policies that select a peer in a direction; none selects what is outside."""
+    """Yield the policies that select a peer in a direction; none selects what is outside."""
     for policy in policies:
         same = policy["metadata"].get("namespace") == peer.namespace and not peer.cidr
         types = policy["spec"].get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in policy["spec"] else [])]

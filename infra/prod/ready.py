@@ -70,7 +70,7 @@ def _of_operator(thing: Object, live: Live) -> Verdict:
 
 
 def _cluster(now: Object) -> str:
-    """What a PostgreSQL cluster lacks; '' when it is as specified."""
+    """Describe what a PostgreSQL cluster lacks; '' when it is as specified."""
     status = now.get("status") or {}
     wanted, ready = int(now["spec"].get("instances", 1)), int(status.get("readyInstances", 0))
     if ready < wanted:
@@ -80,7 +80,7 @@ def _cluster(now: Object) -> str:
 
 
 def _applied(now: Object) -> str:
-    """What keeps a database or role from being made; '' when it is there."""
+    """Describe what keeps a database or role from being created; '' when it is there."""
     status = now.get("status") or {}
     current = status.get("observedGeneration", 0) >= now["metadata"].get("generation", 0)
     if status.get("applied") and current:

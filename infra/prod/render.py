@@ -58,7 +58,7 @@ class Rendered:
         return digest.hexdigest()
 
     def files(self) -> dict[str, str]:
-        """Relative path with slashes -> text of each file; the same site gives the same bytes."""
+        """Return the text of each file by its relative path with slashes; the same site gives the same bytes."""
         found: dict[str, str] = {}
         for wave, things in self.waves.items():
             named = {f"{wave}/{file_name(thing)}": _yaml(thing) for thing in things}
@@ -144,7 +144,7 @@ def _release(site: Site, root: Path, helm: Helm, release: str, charts: Path | No
 
 
 def _upstream(chart: catalog.Chart, charts: Path | None) -> str:
-    """Where an upstream chart is: a file of the folder, else its address."""
+    """Return where an upstream chart is: a file of the folder, else its address."""
     names = [f"{chart.release}-{version}.tgz" for version in (chart.version, chart.version.removeprefix("v"))]
     found = [charts / name for name in names if (charts / name).is_file()] if charts else []
     return str(found[0]) if found else releases.reference(chart)
@@ -166,7 +166,7 @@ def _is_test(thing: Object) -> bool:
 
 
 def _placed(thing: Object, namespace: str) -> Object:
-    """With its namespace, which `helm install` would add."""
+    """Add the namespace, which `helm install` would add."""
     if thing["kind"] not in CLUSTER_WIDE:
         thing["metadata"].setdefault("namespace", namespace)
     return thing

@@ -41,7 +41,7 @@ class Need:
 
     @property
     def state(self) -> str:
-        """What to say of it: unknown keys, there, absent, or which keys it lacks."""
+        """Describe its state: unknown keys, there, absent, or which keys it lacks."""
         if self.there is None:
             return "absent"
         missing = self.keys - self.there
@@ -90,7 +90,7 @@ def _of_pod(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _of_operators(value: Any) -> Iterator[tuple[str, str]]:
-    """Secrets in an object of CloudNativePG or its plugin, wherever they stand."""
+    """Yield Secrets in an object of CloudNativePG or its plugin, wherever they stand."""
     for name, inner in value.items() if isinstance(value, dict) else ():
         if name in LOGIN_FIELDS and isinstance(inner, dict) and set(inner) == {"name"}:
             yield from ((inner["name"], key) for key in ("username", "password"))
@@ -185,5 +185,5 @@ def _secret(where: Where, texts: Mapping[str, str], recipe: Recipe) -> Object:
 
 
 def shown(needs: Sequence[Need]) -> list[dict[str, object]]:
-    """Needs as data, without any value."""
+    """Return needs as data, without any value."""
     return json.loads(json.dumps([{**vars(n), "keys": sorted(n.keys), "there": n.state} for n in needs], default=list))  # type: ignore[no-any-return]

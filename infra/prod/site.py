@@ -48,7 +48,7 @@ class Site:
         return self.path.with_name(f"{self.path.stem}.lock.json")
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """What it says of a part, e.g. `postgres`; {} where it says nothing."""
+        """Return the site's entries for a part, e.g. `postgres`; {} where it has none."""
         found: Mapping[str, Any] = self.says.get(name) or {}
         return found
 
@@ -142,7 +142,7 @@ def _text(error: Any) -> str:
 
 
 def _contradictions(said: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """What a schema cannot say."""
+    """Yield contradictions that a schema cannot express."""
     if said["site"] != path.stem:
         yield f"site: it is called {said['site']!r}, but its file {path.name}"
     recovery = said["postgres"].get("recovery") or {}

@@ -1,4 +1,4 @@
-"""What a size means: replicas, requests and limits, connections. One table, so that their sums can be checked.
+"""Sizes of a site: replicas, requests and limits, connections. One table, so that their sums can be checked.
 
 Requests are what a node must have free. PostgreSQL requests all the memory that it may use: it is evicted last.
 """

@@ -1,4 +1,4 @@
-"""How a site does: its waves, what differs from its files, replicas and nodes, PostgreSQL's replicas and archive."""
+"""The state of a site: its waves, differences from its files, replicas and nodes, PostgreSQL's replicas and archive."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _several(thing: Object) -> bool:
 
 
 def _spread(thing: Object, found: Snapshot) -> Line:
-    """On how many nodes the ready pods of a workload are."""
+    """Count the nodes that run the ready pods of a workload."""
     about = thing["metadata"]
     mine = found.of_names({(thing["kind"], about["namespace"], about["name"])})
     up = [p for p in mine.pods if {"type": "Ready", "status": "True"}.items() <= _ready(p).items()]
@@ -103,7 +103,7 @@ def _archive(name: str, condition: Mapping[str, Any]) -> Line:
 
 
 def _instances(live: Object, cluster: Cluster) -> Iterator[Line]:
-    """Replication lag and age of the archive, as each instance's exporter says it."""
+    """Report replication lag and age of the archive, as each instance's exporter says it."""
     space, primary = live["metadata"]["namespace"], (live.get("status") or {}).get("currentPrimary")
     for instance in (live.get("status") or {}).get("instanceNames") or []:
         path = f"/api/v1/namespaces/{space}/pods/{instance}:{METRICS}/proxy/metrics"
@@ -137,7 +137,7 @@ def _newest_backup(live: Object, cluster: Cluster) -> str:
 
 
 def _certificate(secret: str, end: str, now: datetime) -> Line:
-    """CloudNativePG writes times as Go does: 2027-02-28 08:00:00 +0000 UTC."""
+    """Judge a certificate by its end; CloudNativePG writes times as Go does: 2027-02-28 08:00:00 +0000 UTC."""
     moment = datetime.strptime(end[:25], "%Y-%m-%d %H:%M:%S %z")
     days = (moment - now).days
     state = "fail" if days < 0 else "ok"  # the operator renews it 7 days before

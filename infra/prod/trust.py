@@ -8,7 +8,7 @@ from infra.prod.cluster import Cluster, Object
 from infra.prod.site import Site
 
 SECRET, NAMESPACE, NAME = "postgresql-ca", "platform", "postgresql-ca"
-"""What CloudNativePG makes, and the ConfigMap that the charts mount."""
+"""The Secret that CloudNativePG makes, and the ConfigMap that the charts mount."""
 READERS = ("platform", "temporal", "training")
 
 

@@ -1,4 +1,4 @@
-"""Which releases a site has, in which waves, and the values of each: what values-production.yaml leaves open."""
+"""The releases of a site, their waves, and the values of each: what values-production.yaml leaves open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPERATORS: tuple[Wave, ...] = (
     Wave("12-postgresql-operator", ("cloudnative-pg",)),
     Wave("13-backup-plugin", ("plugin-barman-cloud",)),
 )
-"""What brings definitions to the cluster that the waves after it use."""
+"""Releases that bring definitions to the cluster which the waves after them use."""
 OWN: tuple[Wave, ...] = (
     Wave("20-data", ("postgresql", "redis", "minio")),
     Wave("30-services", ("temporal", "mlflow")),
@@ -93,7 +93,7 @@ def _postgresql(site: Site) -> Values:
 
 
 def _archive(said: Mapping[str, Any]) -> Values:
-    """Where PostgreSQL archives to, as whom, under which name, and what it was made from."""
+    """Make the values of the archive: where PostgreSQL archives to, as whom, under which name, and its origin."""
     backup, recovery = said["backup"], said.get("recovery", {})
     role = backup.get("identity") == "role"
     return {
@@ -141,7 +141,7 @@ def _temporal(site: Site) -> Values:
 
 
 def _database(site: Site) -> Values:
-    """Where clients find PostgreSQL: by the name that its certificate has."""
+    """Make the address at which clients find PostgreSQL: by the name that its certificate has."""
     said = site.part("postgres")
     if said["engine"] == "external":
         return {"host": said["host"], "port": said.get("port", 5432), "caConfigMap": said["ca"]}
@@ -212,7 +212,7 @@ def _gateway(site: Site) -> Values:
 
 
 def _filters(named: str) -> list[Values]:
-    """The filter that asks for a login, from group/Kind/name."""
+    """Make the filter that asks for a login, from group/Kind/name."""
     if not named:
         return []
     group, kind, name = named.split("/")
@@ -226,7 +226,7 @@ def _login(site: Site) -> dict[str, str]:
 
 
 def _stack(site: Site) -> Values:
-    """Of kube-prometheus-stack: who is called, and no alarm about parts of the control plane that nobody can see."""
+    """Make the values of kube-prometheus-stack: who is called; no alarm about unseen parts of the control plane."""
     said = site.part("observability")
     unseen = ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProxy")
     found: Values = {"alertmanager": {"alertmanagerSpec": {"useExistingSecret": True, "configSecret": said["pager"]}}}

@@ -1,1 +1,1 @@
-"""What fresh stores need before anybody can use them: databases, migrations, buckets."""
+"""The needs of fresh stores before anybody can use them: databases, migrations, buckets."""

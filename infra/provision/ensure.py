@@ -11,7 +11,7 @@ from infra.errors import PlatformError
 from infra.sigv4 import Store, bucket_body
 
 _NAME = "platform-up"
-"""What our sessions are called in the server's list."""
+"""Name of our sessions in the server's list."""
 
 
 def preload() -> None:
@@ -52,7 +52,7 @@ def databases(endpoints: Endpoints) -> list[str]:
 
 
 def schema(endpoints: Endpoints) -> None:
-    """MLflow's own schema in the database `platform`: its tables would collide with ours in one."""
+    """Create MLflow's own schema in the database `platform`: its tables would collide with ours in one."""
     from psycopg import sql
 
     with database.session(endpoints.database_url("platform"), "make the schema of MLflow", name=_NAME) as link:

@@ -1,4 +1,4 @@
-"""Asking a supervisor: what shall run, what runs, stop.
+"""Requests to a supervisor: what is to run, what runs, stop.
 
 The wish is a file (`desired.json`, private, since it holds passwords) and so is the answer (`state.json`).
 A supervisor that dies takes nothing with it: the next one reads both and adopts what still runs.
@@ -52,7 +52,7 @@ class Spec:
     umask: int = 0o077
 
     def __post_init__(self) -> None:
-        """Raises TypeError for what a damaged file may hold."""
+        """Raise TypeError for what a damaged file may hold."""
         if not (isinstance(self.argv, list) and all(isinstance(t, str) for t in (self.name, self.cwd, self.log))):
             raise TypeError(f"no specification: {self.name}")
 
@@ -80,7 +80,7 @@ class State:
     grace: float = 10.0
 
     def __post_init__(self) -> None:
-        """Raises TypeError for what a damaged file may hold."""
+        """Raise TypeError for what a damaged file may hold."""
         numbers = (self.create_time, self.restarts, self.since, self.grace)
         if not all(isinstance(n, int | float | None) for n in numbers) or not isinstance(self.state, str):
             raise TypeError(f"no state: {self.name}")
@@ -232,10 +232,10 @@ def _runs(state: State) -> bool:
     return state.identity is not None and state.identity.process() is not None
 
 
-def mend(home: Path, specs: Sequence[Spec]) -> None:
-    """Where the list of wanted services is damaged and nobody uses it, take it for this one.
+def repair_wish(home: Path, specs: Sequence[Spec]) -> None:
+    """Write this list of wanted services where the stored one is damaged and nobody uses it.
 
-    By it lost processes are recognised. (A running supervisor mends the file itself.)
+    Lost processes are recognised by it. (A running supervisor repairs the file itself.)
     """
     if (home / DESIRED).exists() and wish(home) is None and not running(home):
         with contextlib.suppress(OSError):
@@ -262,7 +262,7 @@ def recognised(spec: Spec) -> State | None:
 
 
 def states(home: Path) -> dict[str, State]:
-    """What the supervisor wrote last, by service name; empty when there is nothing (or nothing readable)."""
+    """Read what the supervisor wrote last, by service name; empty when there is nothing (or nothing readable)."""
     services = (read_json(home / STATE) or {}).get("services", {})
     try:
         return {name: State(name=name, **entry) for name, entry in services.items()}
@@ -273,7 +273,7 @@ def states(home: Path) -> dict[str, State]:
 def start_supervisor(home: Path) -> None:
     """Start a detached supervisor for the directory unless one runs.
 
-    It inherits the lock that is taken here: whoever asks while it wakes up must not start a second one. (Windows
+    It inherits the lock that is taken here: another run that asks while it starts must not start a second one. (Windows
     hands no locks down; there the first one that wakes up takes it and the others end.)
     """
     make_way(home / LOCK)

@@ -59,7 +59,7 @@ def identify(pid: int) -> Identity | None:
 
 
 def start_time(process: psutil.Process) -> float:
-    """When a process started: seconds since 1970, on Linux since the system's start.
+    """Return when a process started: seconds since 1970, on Linux since the system's start.
 
     There the time since 1970 changes, for processes that run, whenever the clock is set or corrected.
 
@@ -123,7 +123,7 @@ def spawn(
 
 
 def spawn_options(windows: bool, user: tuple[int, int] | None) -> dict[str, Any]:
-    """Keyword arguments for Popen that separate a service from its starter's terminal and signals."""
+    """Return keyword arguments for Popen that separate a service from its starter's terminal and signals."""
     if windows:
         # CREATE_NEW_PROCESS_GROUP | CREATE_NO_WINDOW; the names exist in subprocess on Windows only.
         return {"creationflags": 0x00000200 | 0x08000000}
@@ -228,7 +228,7 @@ def directory_of(pid: int) -> Path | None:
 
 
 def wait_gone(process: psutil.Process, limit: float, child: subprocess.Popen[bytes] | None = None) -> bool:
-    """Wait until a process has ended, at most `limit` seconds; reaps it when it is a child of ours."""
+    """Wait until a process has ended, at most `limit` seconds; reaps it when it is our child."""
     end = time.monotonic() + limit
     identity = identify(process.pid) if process.is_running() else None
     while identity is not None and identity.process() is not None:

@@ -42,7 +42,7 @@ LOG_LIMIT, LOG_KEEP = 10_000_000, 2
 
 @dataclass
 class Board:
-    """What is known of each service; every change is written to the state file."""
+    """The known state of each service; every change is written to the state file."""
 
     home: Path
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Runner(threading.Thread):
         self.crashes = 0
 
     def run(self) -> None:
-        """The life of the service."""
+        """Supervise the service until it is to stop."""
         self._put("waiting" if self.identity is None else "starting")
         while not self.stopping.is_set():
             if self.identity is None and not (self._needs_ready() and self._start()):
@@ -150,7 +150,7 @@ class Runner(threading.Thread):
         return self.identity is not None and self.identity.process() is not None
 
     def _await_ready(self) -> bool:
-        """Probe until the service answers; False when it ended (or shall stop)."""
+        """Probe until the service answers; False when it ended (or is to stop)."""
         began, delay = time.monotonic(), 0.01
         while not self.stopping.wait(delay):
             if not self._alive():
@@ -232,7 +232,7 @@ class Runner(threading.Thread):
 
 
 def say(text: str) -> None:
-    """A line in the supervisor's log; a full disk must not end the supervision."""
+    """Print a line to the supervisor's log; a full disk must not end the supervision."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
@@ -301,7 +301,7 @@ class Supervisor:
         return identity if identity and identity.process() else None
 
     def _stop_strays(self, wanted: dict[str, Spec]) -> None:
-        """Services of an earlier supervisor that are not wanted, or not as they run, end here."""
+        """Stop services of an earlier supervisor that are not wanted, or not as they run."""
         strays = [n for n, k in self.known.items() if n not in wanted or k.fingerprint != wanted[n].fingerprint]
         in_parallel(partial(_stop_stray, self.known.pop(name)) for name in strays)
         for name in strays:
@@ -340,7 +340,7 @@ class Supervisor:
                 client.forget(self.home)
 
     def _follow(self) -> None:
-        """Do what the desired file says; a damaged one says nothing and is written anew."""
+        """Do what the desired file says; a damaged one is ignored and written again."""
         if client.wish(self.home) is not None:
             self.reconcile()
         elif self.runners:

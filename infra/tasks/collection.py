@@ -59,7 +59,7 @@ def without_options(tasks: invoke.Collection, words: list[str]) -> None:
 
 
 def _contexts(tasks: invoke.Collection) -> list[ParserContext]:
-    """What Invoke parses by; making it takes the help out of the tasks, so it is put back for Invoke's own turn."""
+    """Return Invoke's contexts for parsing; making them takes the help out of the tasks, so it is put back."""
     kept = [(task, dict(task.help)) for task in (tasks[name] for name in tasks.task_names)]
     contexts = tasks.to_contexts()
     for task, texts in kept:
@@ -131,7 +131,7 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
 
 
 def _plain(text: str) -> str:
-    """Invoke's own words for what is missing, without its names for its objects."""
+    """Return Invoke's own words for what is missing, without its names for its objects."""
     flag = re.search(r"Flag <Argument: (\w+).*needed value", text)
     if flag:
         return f"the option --{flag[1].replace('_', '-')} needs a value"

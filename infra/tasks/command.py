@@ -1,4 +1,4 @@
-"""How a task runs: common options, one error block, the right exit code, nothing but the answer on stdout."""
+"""The frame of every task: common options, one error block, the right exit code, nothing but the answer on stdout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def directory(chosen: str, default: Path) -> Path:
 
 
 def named(path: Path, default: Path, label: str = "") -> str:
-    """How an option names what lies in a directory: by its label or name in the default one, else by its path."""
+    """Name what lies in a directory as an option does: by label or name in the default one, else by path."""
     return (label or path.name) if path.parent == default else str(path)
 
 
@@ -188,7 +188,7 @@ MOST_SECONDS = 7 * 24 * 3600.0
 
 
 def _refuse_unusable(options: Mapping[str, Any]) -> None:
-    """Values that no task can use, in options that many have.
+    """Refuse values that no task can use, in options that many have.
 
     A name that is empty, as of a variable of a shell that is not set, must not be taken for "all".
     """
@@ -202,7 +202,7 @@ def _refuse_unusable(options: Mapping[str, Any]) -> None:
 
 
 def _public(secret: str) -> bool:
-    """Return the secrets to hide: the documented development passwords are not, and hiding them would garble logs."""
+    """Return whether a secret is a documented development password; hiding those would garble logs."""
     from infra import catalog
 
     return any(s.kind == "secret" and s.default == secret for s in catalog.SETTINGS.values())
@@ -214,7 +214,7 @@ AGAIN = 2.0
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C, with its own exit code; impatience does not cut the clearing away off."""
+    """End a run on SIGTERM as on Ctrl-C, with its own exit code; further signals do not cut the clearing up short."""
     last, came, hook = -AGAIN, BaseException(), sys.unraisablehook
 
     def handle(number: int, _: object) -> None:
@@ -253,7 +253,7 @@ def _reason(number: int) -> BaseException:
 
 
 def _caught() -> list[signal.Signals]:
-    """SIGTERM, and SIGINT unless whoever started us has it ignored."""
+    """Return SIGTERM, and SIGINT unless the parent process has it ignored."""
     interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return [signal.SIGTERM, *([signal.SIGINT] if interrupts else [])]
 

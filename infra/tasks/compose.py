@@ -68,7 +68,7 @@ def _known(context: Context, *names: tuple[str, ...]) -> None:
 
 
 def _remember(context: Context, **values: str) -> Context:
-    """Return the settings that an option stands for, for this run and later ones."""
+    """Remember the settings that an option stands for; return this run with them."""
     from infra import stack
 
     changed = context.with_values(values, "the command line")
@@ -203,7 +203,7 @@ def redis(context: Context, run_: str = "") -> Answer | None:
     Example: invoke compose.redis --run ping
     """
     asked = _split(run_)
-    return _inside(context, "redis", ["redis-cli", *(["-e", *asked] if asked else [])])  # -e: its errors are ours, too
+    return _inside(context, "redis", ["redis-cli", *(["-e", *asked] if asked else [])])  # -e: it fails where they fail
 
 
 def _split(text: str) -> list[str]:

@@ -85,7 +85,7 @@ def _lines(done: Restored) -> tuple[str, ...]:
 
 
 def warnings(done: Restored) -> list[str]:
-    """What of a restore somebody has to know: what was not restored, differs, or waits."""
+    """List what somebody has to know of a restore: what was not restored, differs, or waits."""
     said = [f"{name} was not restored and is unchanged: {why}" for name, why in done.left_out.items()]
     said += [f"{name} differs: {what}" for name, found in done.differences.items() for what in found]
     said += [f"the server refused: {text}: {why}" for text, why in done.refused.items()]

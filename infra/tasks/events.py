@@ -1,4 +1,4 @@
-"""What happens during long work, as NDJSON on stdout where that was asked for (`--json-stream`)."""
+"""Events of long work, as NDJSON on stdout where that was asked for (`--json-stream`)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STREAM = "print events as JSON, one per line, instead of the result"
 
 
 def silent(kind: str, facts: dict[str, Any]) -> None:
-    """For runs whose events nobody follows."""
+    """Ignore an event, in runs whose events nobody follows."""
 
 
 @contextlib.contextmanager
 def events(context: Context, stream: bool) -> Iterator[Event]:
-    """A function that takes (type, facts), `silent` where no stream was asked for; a failure is an event, too."""
+    """Open a stream of events: a function of (type, facts), `silent` where none is wanted; a failure is an event."""
 
     def event(kind: str, facts: dict[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

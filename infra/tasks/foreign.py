@@ -83,7 +83,7 @@ def _silent(who: str, error: BaseException, *steps: str) -> PlatformError:
 
 
 def _odd(error: BaseException) -> PlatformError:
-    """A failure of a package before it asked any server, e.g. for an argument: a defect of ours."""
+    """Describe a failure of a package before it asked any server, e.g. for an argument: a defect of this project."""
     return PlatformError("INTERNAL", "a request could not be made", why=_said(error), steps=(_DEBUG, "and report it"))
 
 

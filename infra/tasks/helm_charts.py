@@ -37,7 +37,7 @@ def render(active: Kind, name: str, production: bool, sets: Sequence[str] = ()) 
 
 
 def lint(active: Kind, name: str) -> list[dict[str, Any]]:
-    """What Helm's linter says of each chart with each values file."""
+    """Return the output of Helm's linter for each chart with each values file."""
     from infra import shell
 
     helm, found = active.helm, list[dict[str, Any]]()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """What to change: values as `key=value` and in files; whether Helm goes back by itself; seconds (None: budget)."""
+    """The change: values as `key=value` and in files; true when Helm goes back by itself; seconds (None: budget)."""
 
     sets: tuple[str, ...]
     files: tuple[str, ...]

@@ -262,7 +262,7 @@ def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Findin
 
 
 def _local(engine: Engine) -> set[str]:
-    """What the engine has, as name:tag and name@digest."""
+    """Return the engine's images, as name:tag and name@digest."""
     from infra import docker_engine
     from infra import pull as image_pull
 

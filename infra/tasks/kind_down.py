@@ -1,4 +1,4 @@
-"""The end of a cluster: what goes, what stays, and the way back."""
+"""The removal of a cluster: what is deleted, what is kept, and how to undo it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
 
 PROGRAMS = {"postgres": ("psql", "-U", "{user}", "-d", "platform"), "redis": ("valkey-cli",)}
-"""What is opened in a service's pod where it is not a shell."""
+"""Programs that are opened in a service's pod where it is not a shell."""
 
 
 def open_shell(active: Kind, service: str) -> int:

@@ -210,7 +210,7 @@ def console(context: Context, store: str = "minio-results") -> Answer:
 def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
     """Show which program serves the object stores, or move them to another one: copied, verified, switched.
 
-    The platform is stopped meanwhile; the old data goes into the trash for a week.
+    The platform is stopped meanwhile; the old data is kept in the trash for a week.
 
     Example: invoke minio.engine --to weed --yes
     """

@@ -230,7 +230,7 @@ def restore(
             return ended(context, event, Answer(data, lines=tuple(lines)))
         maker.require_trust(home, found, trust)
         confirm(context, lines, yes)
-        # From a disk that takes no writes nobody can prune, and the way back needs another place.
+        # Nothing can be pruned from a disk that takes no writes, and the backup made first needs another place.
         beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(context, "")
         with store.locked(beside, "minio.restore"):
             answer = _restored(context, clients, found, plans, beside, exact, versions, event)

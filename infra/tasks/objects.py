@@ -1,4 +1,4 @@
-"""What the tasks of objects share: clients of both stores, progress, names of what was left out."""
+"""Common parts of the tasks of objects: clients of both stores, progress, names of what was left out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress:
     last: float = field(default_factory=time.monotonic)
 
     def __call__(self, objects: int, size: int) -> None:
-        """So many objects and bytes are done; says so when it is time."""
+        """Count objects and bytes that are done; print progress when it is time."""
         now = time.monotonic()
         if now - self.last < (1.0 if self.event is not silent or self.console.live else HEARTBEAT):
             return
@@ -47,7 +47,7 @@ class Progress:
 
 @contextlib.contextmanager
 def clients(context: Context) -> Iterator[dict[str, Client]]:
-    """Clients of both stores of the running platform."""
+    """Open clients of both stores of the running platform."""
     from infra import lifecycle
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import login as objects_login

@@ -1,4 +1,4 @@
-"""How the answers of the verbs look: tables, lines and data made from what the lifecycle found."""
+"""The answers of the verbs: tables, lines and data made from what the lifecycle found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRITTEN_BY_US = "# written by `invoke env --write`"
 
 
 def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
-    """`user / password` of a service; a password that is not the documented default is hidden."""
+    """Format the login of a service, `user / password`; a password that is not the documented default is hidden."""
     entry = catalog.service(service)
     names = entry.login
     if entry.question.kind == "redis" and ends.redis_password:
@@ -45,7 +45,7 @@ def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
 
 
 def urls(ends: Endpoints, service: str, engines: Mapping[str, str]) -> list[str]:
-    """Where a service can be reached; a console that its engine lacks is left out."""
+    """List the addresses of a service; a console that its engine lacks is left out."""
     lacking = {gap.feature for gap in catalog.gaps(engines.get(service, ""))}
     roles = [p.role for p in catalog.service(service).ports if not (p.role == "console" and "s3-console" in lacking)]
     return [ends.url(service, role) for role in roles]
@@ -105,7 +105,7 @@ def _after(outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _activation() -> tuple[str, ...]:
-    """How to get `invoke` on PATH, where it is not."""
+    """Describe the way to get `invoke` on PATH, where it is not."""
     if shutil.which("invoke"):
         return ()
     posix, windows = "source .venv/bin/activate", r".venv\Scripts\Activate.ps1"
@@ -126,7 +126,7 @@ def _where(ends: Endpoints, name: str, engines: Mapping[str, str]) -> dict[str, 
 
 
 def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
-    """What the tier and its engines lack, and on containers what the user has left out."""
+    """List what the tier and its engines lack, and on containers what the user has left out."""
     out = tier.context.settings.words("PLATFORM_LEAVE_OUT") if tier.from_images else ()
     reason = f"left out by PLATFORM_LEAVE_OUT ({tier.context.settings.origin('PLATFORM_LEAVE_OUT')})"
     chosen = [catalog.Gap(tier.name, name, reason) for name in out]
@@ -164,7 +164,7 @@ def status(choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
 
 
 def _last_verified_backup(context: Context) -> float | None:
-    """When the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
+    """Return when the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
     if not context.stack.backups.is_dir():
         return None
     from infra.data.postgres import backup as postgres_backup
@@ -209,7 +209,7 @@ def _note(entry: Mapping[str, Any]) -> str:
 
 
 def _causes(entries: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Only the services to blame: not ready although all they need is."""
+    """List only the services to blame: not ready although all they need is."""
     bad = {e["name"] for e in entries if e["state"] != "ready"}
     roots = [e for e in entries if e["name"] in bad and not bad & set(e["needs"])]
     lines = [
@@ -263,7 +263,7 @@ def not_running(tier: str, ends: Endpoints) -> tuple[str, ...]:
 
 
 def written(context: Context, values: Mapping[str, str], comments: Sequence[str], target: str, yes: bool) -> Answer:
-    """Write the contract to a private file; what was there and is not ours is kept aside, and only with --yes."""
+    """Write the contract to a private file; one that is not the platform's is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
     if path.resolve() == (context.settings.root / ".env").resolve():
         steps = ("write it to your application's directory, e.g. invoke env --write ../app/.env",)
@@ -313,7 +313,7 @@ def _engines(tier: Tier) -> dict[str, str]:
     try:
         return tier.engines()
     except PlatformError:
-        return {}  # a bug report is about what works not; the program that is missing is told among the programs
+        return {}  # a bug report is made where things fail; a missing program is reported among the programs
 
 
 def _own_version(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a command line orders: the built-in training, or a program with its directory and environment."""
+"""The order in a command line: the built-in training, or a program with its directory and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to know of trainings: the list, one of them, what it prints."""
+"""Views of trainings: the list, one of them, its output."""
 
 from __future__ import annotations
 

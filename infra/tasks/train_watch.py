@@ -26,19 +26,19 @@ HEARTBEAT = 15.0
 AT_ONCE = 200
 """Lines of a training's output that are shown between two looks; a flood is left to the log."""
 SECTION = "== "
-"""How a section of a log begins that the worker has written, not the program."""
+"""Beginning of a line of a log that the worker has written, not the program."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where progress and lines go."""
+    """The receiver of progress and lines."""
 
     show: Callable[[Glimpse], None]
     say: Callable[[str], None]
 
 
 class Source:
-    """What a training prints, as it comes: by its log on this machine, else by its pods."""
+    """The output of a training, as it comes: by its log on this machine, else by its pods."""
 
     def __init__(self, log: Path, kubeconfig: Path | None, job: str, from_start: bool) -> None:
         from infra.loglines import Follower
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def there(self) -> bool:
-        """Return whether it can be had now."""
+        """Return whether it is available now."""
         from infra.training import runners
 
         if self._pods is None and self._kubeconfig is not None and not self._log.exists():
@@ -71,7 +71,7 @@ def log_path(context: Context, job: str, rank: int = 0) -> Path:
 
 
 def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> Source:
-    """What a training prints; of several workers, what one does."""
+    """Return the output of a training; of several workers, that of one."""
     return Source(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start)
 
 
@@ -108,7 +108,7 @@ def is_output(line: str) -> bool:
 
 @contextlib.contextmanager
 def lines(console: Console) -> Iterator[View]:
-    """Progress for a log: a line for each change, and one now and then when nothing changes."""
+    """Show progress in a log: a line for each change, and one now and then when nothing changes."""
     began, last, told = time.monotonic(), "", 0.0
 
     def show(glimpse: Glimpse) -> None:
@@ -123,13 +123,13 @@ def lines(console: Console) -> Iterator[View]:
 
 @contextlib.contextmanager
 def bar(console: Console) -> Iterator[View]:
-    """Progress for a terminal."""
+    """Show progress on a terminal."""
     from rich.console import Console as Terminal
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     terminal = Terminal(file=console.stderr, no_color=not console.color(console.stderr))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    news = TextColumn("{task.fields[news]}", markup=False)  # names of metrics are not ours
+    news = TextColumn("{task.fields[news]}", markup=False)  # names of metrics come from users
     with Progress(*columns, news, console=terminal, transient=True) as progress:
         task = progress.add_task("queued", total=None, news="")
 
@@ -162,7 +162,7 @@ def _numbers(glimpse: Glimpse) -> str:
 
 
 def left(code: str, job: str) -> PlatformError:
-    """What ends a run that no longer watches a training."""
+    """Return the error that ends a run which no longer watches a training."""
     steps = (f"invoke train.attach {job}", f"invoke train.cancel {job}")
     return PlatformError(code, f"{job} continues in the background", steps=steps)
 
@@ -196,7 +196,7 @@ def where(job: str, log: Path, worker_log: Path, in_cluster: bool) -> str:
 
 
 def failure(job: Job, where: str) -> PlatformError:
-    """Why a training is no success, its last lines, and where the others are."""
+    """Explain why a training did not succeed, with its last lines, and where the others are."""
     last = (job.last_lines or "").splitlines()
     return PlatformError(
         "TASK_FAILED",
@@ -213,7 +213,7 @@ def ended(state: str) -> str:
 
 
 def rows(job: Job) -> list[tuple[str, str]]:
-    """What is known of a training, as rows of name and value."""
+    """Return what is known of a training, as rows of name and value."""
     found = [
         ("job", job.id),
         ("state", job.state),
@@ -234,7 +234,7 @@ def rows(job: Job) -> list[tuple[str, str]]:
 
 
 def epochs_of(job: Job) -> str:
-    """Epochs done, and how many there are to be."""
+    """Format the epochs that are done, and the number to reach."""
     if not job.epoch and not job.epochs:
         return ""
     return f"{job.epoch or 0}/{job.epochs}" if job.epochs else str(job.epoch)
@@ -246,10 +246,10 @@ def percent(share: float | None) -> str:
 
 
 def when(job: Job) -> str:
-    """When it was ordered, in local time."""
+    """Format when it was ordered, in local time."""
     return job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def duration(job: Job) -> str:
-    """How long it took, or has taken."""
+    """Format how long it took, or has taken."""
     return human_seconds(job.seconds)

@@ -80,7 +80,7 @@ def _stop(tier: Tier) -> None:
 
 
 def kept(entries: list[Entry]) -> tuple[str, ...]:
-    """What was put away, in words, each with the way back."""
+    """List what was moved to the trash, each with the command that restores it."""
     from infra.data import trash
 
     rows = tuple(
@@ -92,7 +92,7 @@ def kept(entries: list[Entry]) -> tuple[str, ...]:
 
 @command(help={"expired": "only expired entries", "yes": "skip the confirmation prompt"})
 def empty(context: Context, expired: bool = False, yes: bool = False) -> Answer:
-    """Permanently delete everything in the trash, or only expired entries.
+    """Delete everything in the trash permanently, or only expired entries.
 
     Example: invoke trash.empty --expired --yes
     """

@@ -1,4 +1,4 @@
-"""What every tier offers. Whatever works from endpoints alone is not here but in `infra.lifecycle`."""
+"""The protocol of a tier. Whatever works from endpoints alone is not here but in `infra.lifecycle`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELSEWHERE = "elsewhere"
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a tier can run on this machine, and why (not).
+    """The answer to the question whether a tier can run on this machine, with its reason.
 
     `code` is the error's where it cannot; `prefer` is False where it is not to be chosen without being asked for,
     e.g. since it would have to download images.
@@ -70,7 +70,7 @@ class TemporalStorage(StrEnum):
 
 @dataclass(frozen=True)
 class Observed:
-    """What a tier's monitoring covers: whether logs reach Loki, and which scrape jobs have no service that runs."""
+    """The coverage of a tier's monitoring: whether logs reach Loki, and which scrape jobs have no service that runs."""
 
     logs: bool
     absent: tuple[str, ...]
@@ -86,7 +86,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Removal:
-    """What a reset would remove: the storage of a service, a directory of this machine or a volume of an engine.
+    """One thing that a reset removes: the storage of a service, a directory of this machine or a volume of an engine.
 
     `size` is in bytes; `volume` is the engine's name for it, and `path` is None then.
     """
@@ -98,7 +98,7 @@ class Removal:
 
     @property
     def place(self) -> str:
-        """What people call it: the volume's name, or the directory."""
+        """Name it for people: the volume's name, or the directory."""
         return self.volume or str(self.path)
 
 
@@ -115,7 +115,7 @@ class Tier(ABC):
 
     name: ClassVar[str]
     from_images: ClassVar[bool] = True
-    """Whether services run from images: a setting names their version, and PLATFORM_LEAVE_OUT leaves some out."""
+    """True where services run from images: a setting names their version, and PLATFORM_LEAVE_OUT leaves some out."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -131,7 +131,7 @@ class Tier(ABC):
 
     @abstractmethod
     def available(self) -> Availability:
-        """Return whether this machine can run the tier."""
+        """Tell whether this machine can run the tier."""
 
     @abstractmethod
     def running(self) -> bool:
@@ -178,11 +178,11 @@ class Tier(ABC):
 
     @abstractmethod
     def endpoints(self) -> Endpoints:
-        """Where the services are."""
+        """Return the addresses, ports and logins of the services."""
 
     @abstractmethod
     def engines(self) -> dict[str, str]:
-        """Which program stands behind a service, e.g. {'minio-datasets': 'rclone'}."""
+        """Return the program behind each service that has a choice of several, e.g. {'minio-datasets': 'rclone'}."""
 
     @abstractmethod
     def programs(self) -> dict[str, str]:
@@ -193,7 +193,7 @@ class Tier(ABC):
 
     @abstractmethod
     def removals(self, services: Sequence[str]) -> list[Removal]:
-        """What `reset` would remove for these services."""
+        """List what `reset` would remove for these services."""
 
     @abstractmethod
     def remove(self, removals: Sequence[Removal]) -> None:
@@ -224,7 +224,7 @@ class Tier(ABC):
 
     @property
     def temporal_storage(self) -> TemporalStorage:
-        """Where Temporal keeps what it knows."""
+        """Tell where Temporal keeps its state."""
         return TemporalStorage.INSIDE if self.context.settings.light else TemporalStorage.DATABASES
 
     @property
@@ -233,7 +233,7 @@ class Tier(ABC):
         return None
 
     def observed(self) -> Observed:
-        """What the monitoring of the services that run covers."""
+        """Return what the monitoring of the running services covers."""
         running = self.endpoints().services
         return Observed(False, tuple(name for name in catalog.OBSERVABILITY if name not in running))
 

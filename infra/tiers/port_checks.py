@@ -10,7 +10,7 @@ from infra.tiers.base import Check
 
 
 def ports(conflicts: Sequence[Conflict], own_home: Path) -> list[Check]:
-    """Return one failure for each port that cannot be had, with its holder and the setting that moves it."""
+    """Return one failure for each port that is not available, with its holder and the setting that moves it."""
     return [_port(conflict, own_home) for conflict in conflicts] or [
         Check("ports", "ok", "not in use by another program")
     ]
@@ -33,7 +33,7 @@ _UNSEEN = " by a process this user cannot see: another user's, or a closing conn
 
 
 def by_whom(holder: Holder, foreign: bool) -> str:
-    """Who holds a port, as the end of a sentence that says that it is taken."""
+    """Name the holder of a port, as the end of a sentence that says that it is taken."""
     if foreign:
         return f" by another stack of this platform, {holder.stack_home} ({holder.name}, pid {holder.pid})"
     return f" by {holder.name or 'a process'}, pid {holder.pid}" if holder.pid else _UNSEEN

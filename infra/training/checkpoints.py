@@ -58,7 +58,7 @@ class Checkpoints:
         return next(filter(None, (self._read(key, epoch) for epoch, key in self._listed())), None)
 
     def _named(self) -> list[dict[str, object]]:
-        """What latest.json names, newest first; nothing when it is missing or damaged."""
+        """List what latest.json names, newest first; nothing when it is missing or damaged."""
         text = self._store.get(BUCKET, f"{self._job}/latest.json")
         try:
             recent = json.loads(text or b"{}").get("recent", [])

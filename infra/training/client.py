@@ -33,7 +33,7 @@ RESULT_BUCKETS = ("model-weights", "training-results", "training-checkpoints")
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted: the built-in training (with its configuration) or a command in a directory.
+    """An order: the built-in training (with its configuration) or a command in a directory.
 
     `env` is the environment of the command, beside the contract.
     """
@@ -130,7 +130,7 @@ def newest(contract: Contract, limit: int) -> list[Job]:
 
 
 def unfinished(contract: Contract) -> int:
-    """How many jobs have not ended; 0 before the first training.
+    """Count the jobs that have not ended; 0 before the first training.
 
     Raises:
         PlatformError: UNREACHABLE, LOGIN_REFUSED.
@@ -201,7 +201,7 @@ def _reconciled(contract: Contract, job: Job) -> Job:
 
 
 def artifacts(contract: Contract, job: str, warn: Callable[[str], None]) -> list[str]:
-    """Return what a job has stored, as bucket/key, of checkpoints the newest; `warn` is told what is not seen."""
+    """Return what a job has stored, as bucket/key, of checkpoints the newest; `warn` gets what could not be listed."""
     from botocore.exceptions import ClientError
 
     from infra.training.store import S3Store

@@ -26,7 +26,7 @@ LIMIT = 4.0
 MOST_LOG = 4_000_000
 """Bytes of a log that are read at once."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds its token (kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
+"""Directory of a pod's token (kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
 
 Object = dict[str, Any]
 
@@ -109,7 +109,7 @@ def _text(data: str) -> str:
 
 
 def _show(tls: ssl.SSLContext, pair: str) -> None:
-    """Certificate and key, which the ssl module takes from a file only."""
+    """Load certificate and key, which the ssl module takes from a file only."""
     descriptor, name = tempfile.mkstemp(suffix=".pem")  # private: mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -10,7 +10,7 @@ from infra.errors import PlatformError
 
 
 def split(text: str, windows: bool = sys.platform == "win32") -> list[str]:
-    """Program and arguments of a command; never interpreted by a shell.
+    """Split a command into program and arguments; it is never interpreted by a shell.
 
     Args:
         text: quoted as in a POSIX shell; on Windows backslashes are plain characters and quotes go around words.

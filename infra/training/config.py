@@ -22,7 +22,7 @@ _LIMITS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What decides the result: the same values on the same images give the same weights."""
+    """Values that decide the result: the same values on the same images give the same weights."""
 
     dataset: str = "digits/v1"
     epochs: int = 15
@@ -38,7 +38,7 @@ class TrainingConfig:
 
 
 def json_schema() -> dict[str, object]:
-    """JSON schema (draft 2020-12) of `TrainingConfig`."""
+    """Return the JSON schema (draft 2020-12) of `TrainingConfig`."""
     defaults = TrainingConfig()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

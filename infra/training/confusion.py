@@ -20,7 +20,7 @@ _WRONG_SCALE = ((253, 243, 240), (178, 34, 24))
 
 
 def count(truth: NDArray[np.int64], found: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """How often a class (row) was taken for another (column); shape (classes, classes)."""
+    """Count how often a class (row) was taken for another (column); shape (classes, classes)."""
     import numpy as np
 
     matrix = np.zeros((classes, classes), dtype=np.int64)

@@ -61,12 +61,12 @@ class Contract:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Where trainings are tracked."""
+        """List the programs that track trainings."""
         return tuple(name for name in self._named if name not in self.absent_backends)
 
     @property
     def absent_backends(self) -> tuple[str, ...]:
-        """Where trainings are to be tracked, but no address says that it runs."""
+        """List the programs that are to track trainings, but have no address that says that they run."""
         return tuple(n for n in self._named if not {*catalog.OPTIONAL_NAMES.get(n, ())} <= set(self.values))
 
     @property
@@ -127,7 +127,7 @@ def _is_here(endpoint: str) -> bool:
 
 
 _SITE = ("ca_bundle",)
-"""What a site sets for all its programs, and ours want too."""
+"""Settings of a site for all its programs, which ours use too."""
 
 
 def own_session() -> Any:

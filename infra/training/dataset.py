@@ -52,7 +52,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Published:
-    """How many images the dataset has and how many had to be sent."""
+    """Numbers of images in the dataset, and of those that had to be sent."""
 
     count: int
     sent: int

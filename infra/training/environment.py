@@ -29,7 +29,7 @@ def own_environment(worker: Mapping[str, str], contract: Contract) -> dict[str, 
 
 
 def names(environment: Iterable[str]) -> list[str]:
-    """What is recorded of an environment: names, in order, and no value."""
+    """Return what is recorded of an environment: names, in order, and no value."""
     return sorted(environment)
 
 

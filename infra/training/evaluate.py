@@ -31,7 +31,7 @@ WEIGHTS_BUCKET, RESULTS_BUCKET = "model-weights", "training-results"
 
 
 def stored_weights(store: Store, job: str) -> tuple[dict[str, Any], Mapping[str, NDArray[np.float64]]]:
-    """What weights.json says, and the weights, checked against its SHA-256.
+    """Return weights.json's content, and the weights, checked against its SHA-256.
 
     Raises:
         PlatformError: NOT_FOUND or TASK_FAILED.

@@ -83,7 +83,7 @@ class JobActivities(Activities):
             raise refusal(request.job, error) from error
 
     def _stopped(self, runner: JobRunner, reason: str) -> BaseException:
-        """What ends the activity: the Job of a cancelled training goes; else it goes on and another try takes it."""
+        """Return what ends the activity: a cancelled training's Job is removed, another is left to the next attempt."""
         if not self._over(runner):
             return ApplicationError(reason)
         try:

@@ -1,4 +1,4 @@
-"""What a training looks like as a Kubernetes Job."""
+"""A training as a Kubernetes Job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": 
 
 @dataclass(frozen=True)
 class Pod:
-    """What a cluster wants of a training's pod; the names are those of the JSON in TRAINING_POD.
+    """The demands of a cluster on a training's pod; the names are those of the JSON in TRAINING_POD.
 
     Selector and tolerations are for trainings with GPUs; `shared_memory` is the size of /dev/shm, which counts as
     memory of the pod ('': the container engine's 64 MiB); `ca_config_map` holds the authority of PostgreSQL's
@@ -48,7 +48,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Shape:
-    """What all Jobs of a worker have in common; the names are those of the chart helm/platform."""
+    """The common parts of all Jobs of a worker; the names are those of the chart helm/platform."""
 
     namespace: str = "platform"
     image: str = catalog.BACKEND_IMAGE
@@ -68,7 +68,7 @@ class Shape:
 
 
 def shape(environ: Mapping[str, str]) -> Shape:
-    """From the worker's environment: TRAINING_NAMESPACE, TRAINING_IMAGE and so on; what is not there has its default.
+    """Read it from the worker's environment: TRAINING_NAMESPACE, TRAINING_IMAGE and so on; all have defaults.
 
     Raises:
         PlatformError: USAGE when TRAINING_RESOURCES or TRAINING_POD is no fitting JSON, or TRAINING_GPUS no number.
@@ -161,7 +161,7 @@ def _pod(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -
 
 
 def _volumes(wanted: Pod) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each volume with its mount."""
+    """List each volume with its mount."""
     found: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"})
     ]

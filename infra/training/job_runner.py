@@ -149,7 +149,7 @@ class JobLog:
         self._path, self._place = path, path.with_suffix(".since.json")
 
     def news(self, cluster: Cluster, pods: list[Object]) -> list[str]:
-        """New lines of all pods, appended to the file."""
+        """Return new lines of all pods, appended to the file."""
         since = self._since()
         # The server takes whole seconds; what was seen before is left out below.
         texts = [cluster.log(pod["metadata"]["name"], since[:19] + "Z" if since else "") for pod in pods]

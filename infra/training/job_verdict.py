@@ -1,4 +1,4 @@
-"""How a training's Job is doing, from what the API server says of it and of its pods."""
+"""The state of a training's Job, from what the API server says of it and of its pods."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None
 
 
 def _hopeless(pod: Object, memory: str, now: datetime) -> str:
-    """Why no further pod would do better; '' when one may."""
+    """Tell why no further pod would do better; '' when one may."""
     for state in _states(pod):
         ended, waiting = state.get("terminated"), state.get("waiting", {})
         if ended and ended.get("reason") == "OOMKilled":
@@ -59,7 +59,7 @@ def _hopeless(pod: Object, memory: str, now: datetime) -> str:
 
 def _by_itself(ended: Object) -> bool:
     """Return whether the program has failed of its own accord."""
-    # So it is said of a program that went down with its node: nobody knows how it ended (containerd, kubelet).
+    # The reason given for a program that went down with its node; its own end is unknown (containerd, kubelet).
     lost = ended.get("reason") in ("Unknown", "ContainerStatusUnknown")
     return bool(ended["exitCode"]) and ended["exitCode"] not in RETRIED and not lost
 
@@ -94,7 +94,7 @@ def _given_up(condition: Object, pods: Sequence[Object]) -> str:
 
 
 def _obstacle(pod: Object) -> str:
-    """What keeps the newest pod from running; '' when it runs."""
+    """Tell what keeps the newest pod from running; '' when it runs."""
     status = pod.get("status", {})
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":

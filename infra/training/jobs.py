@@ -162,7 +162,7 @@ class Jobs:
         return self._jobs(f"{_SELECT} ORDER BY j.created_at DESC, j.id LIMIT %(limit)s", {"limit": limit})
 
     def unfinished(self) -> int:
-        """How many jobs are queued, in preparation or running."""
+        """Count the jobs that are queued, in preparation or running."""
         sql = "SELECT count(*) FROM jobs WHERE NOT state = ANY(%(final)s)"
         return int(self._run(sql, {"final": list(FINAL)})[0][0])
 

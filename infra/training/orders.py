@@ -1,7 +1,7 @@
-"""What the worker may run: orders that carry the stack's signature, each once.
+"""Orders that the worker may run: those that carry the stack's signature, each once.
 
 Temporal, the database and the object stores have no login, or one that everybody knows. So nothing that stands there
-decides what is run: whoever places an order signs it (HMAC-SHA256) with a key that only this stack has, and the worker
+decides what is run: the client of an order signs it (HMAC-SHA256) with a key that only this stack has, and the worker
 checks that. An order for a program of the worker is also a private file, which ends with the training: the values of
 its environment are in no server, and what has ended cannot be run again.
 """
@@ -74,7 +74,7 @@ class Orders:
         return signed
 
     def check(self, request: Request, workflow: str, runner: str) -> None:
-        """Accept an order of ours, for this kind of worker, in its own workflow, that has not ended.
+        """Accept an order of this stack, for this kind of worker, in its own workflow, that has not ended.
 
         Raises:
             Refused: it is unsigned, altered or replayed.

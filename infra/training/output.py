@@ -8,5 +8,5 @@ from infra.console import write_line
 
 
 def say(text: str) -> None:
-    """A line for the log, visible at once."""
+    """Print a line for the log, visible at once."""
     write_line(sys.stdout, text)

@@ -1,6 +1,6 @@
 """Running a training program: its output in a log, its whole process tree under control.
 
-The program stays in the session of whoever runs it, so that a supervisor that sweeps that session after a kill -9
+The program stays in the session of its starter, so that a supervisor that sweeps that session after a kill -9
 ends the training too. Where nobody swept, the next try does, by the pid that is written down here.
 """
 
@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: arguments, directory, whole environment, log file, and a file for its pid."""
+    """The program to run: arguments, directory, whole environment, log file, and a file for its pid."""
 
     argv: Sequence[str]
     cwd: Path
@@ -96,7 +96,7 @@ def _started(program: Program) -> Family:
 
 
 def _options() -> dict[str, Any]:
-    """On Windows a process group of its own, without which it could not be asked to stop."""
+    """Return, on Windows, options for a process group of its own, without which it could not be asked to stop."""
     return process.spawn_options(True, None) if process.WINDOWS else {}
 
 

@@ -1,4 +1,4 @@
-"""Signs of life while a program runs, and what it reports on its way into the database, whoever is slow or away."""
+"""Signs of life while a program runs, and what it reports on its way into the database, even if a server is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training's workflow is given, and how it ended: plain data, for both sides of Temporal."""
+"""Input and result of a training's workflow: plain data, for both sides of Temporal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 SUBPROCESS, JOB = "subprocess", "job"
 RUNNERS = (SUBPROCESS, JOB)
-"""How a training runs: as a program of the worker, or as a Kubernetes Job."""
+"""The ways to run a training: as a program of the worker, or as a Kubernetes Job."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a training ended: succeeded, failed or cancelled; the reason and the program's last lines."""
+    """The end of a training: succeeded, failed or cancelled; the reason and the program's last lines."""
 
     job: str
     state: str

@@ -1,4 +1,4 @@
-"""How a training runs: as a program of the worker on this machine, or as a Kubernetes Job."""
+"""The ways to run a training: as a program of the worker on this machine, or as a Kubernetes Job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_WORKERS = 64
 
 @dataclass(frozen=True)
 class How:
-    """What the user asks for; empty and 0: the default."""
+    """The user's wishes; empty and 0: the default."""
 
     runner: str = ""
     image: str = ""
@@ -38,7 +38,7 @@ class How:
 
 
 def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
-    """Why trainings of the running platform cannot be Jobs; None where they can.
+    """Tell why trainings of the running platform cannot be Jobs; None where they can.
 
     Args:
         kubeconfig: that of the platform's cluster; None where it runs in none.
@@ -65,7 +65,7 @@ def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
 
 
 def orders_of(stack: Stack, kubeconfig: Path | None) -> Orders:
-    """What signs an order: the key of the cluster for a Job, else that of the stack (`kubeconfig` is None).
+    """Return what signs an order: the key of the cluster for a Job, else that of the stack (`kubeconfig` is None).
 
     Raises:
         PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE; UNREACHABLE or TIER_UNAVAILABLE of a cluster.
@@ -89,7 +89,7 @@ def _cluster(kubeconfig: Path, shape: Shape) -> Cluster:
 
 
 def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:
-    """What asks for the new lines of a Job's pods; None where it has none (any more)."""
+    """Return what asks for the new lines of a Job's pods; None where it has none, or none any longer."""
     import tempfile
 
     from infra.training import cluster, job_manifest
@@ -153,7 +153,7 @@ def _check(how: How) -> None:
 
 
 def environment(settings: Settings, kubeconfig: Path | None) -> dict[str, str]:
-    """What the worker gets beside the contract: what it needs for Jobs where there are any, and what settings name."""
+    """Return the worker's variables beside the contract: for Jobs where there are any, and those that settings name."""
     from infra.supervision import client as supervise
 
     if kubeconfig is None:
@@ -164,7 +164,7 @@ def environment(settings: Settings, kubeconfig: Path | None) -> dict[str, str]:
 
 
 def _digest(kubeconfig: Path) -> str:
-    """So that a worker begins anew with a cluster that was made anew."""
+    """Digest a kubeconfig, so that a worker starts again with a cluster that was created again."""
     with contextlib.suppress(OSError):
         return hashlib.sha256(kubeconfig.read_bytes()).hexdigest()[:16]
     return ""

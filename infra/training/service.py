@@ -109,7 +109,7 @@ def stop_worker(stack: Stack) -> bool:
 
 
 def check_worker(stack: Stack) -> None:
-    """Nothing while the worker is on its way or at work.
+    """Raise an error unless the worker is starting or at work.
 
     Raises:
         PlatformError: SERVICE_FAILED when the supervisor has given up.

@@ -71,7 +71,7 @@ class S3Store:
 
 
 def get_all(store: Store, bucket: str, keys: Iterable[str]) -> list[bytes | None]:
-    """Many objects at once, in the order of the keys."""
+    """Read many objects at once, in the order of the keys."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(lambda key: store.get(bucket, key), keys))
 

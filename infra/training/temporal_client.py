@@ -48,7 +48,7 @@ def cancel(contract: Contract, job: str) -> None:
 
 
 def status(contract: Contract, job: str, patience: float = 2.0) -> str:
-    """RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT or NOT_FOUND. Raises as `start`."""
+    """Return RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT or NOT_FOUND. Raises as `start`."""
     return _ask(contract, "status", {"job": job}, patience)
 
 

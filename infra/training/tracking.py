@@ -19,7 +19,7 @@ STEP_METRIC = "val_accuracy"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tracked: job, experiment, parameters; `start` in milliseconds since 1970."""
+    """The training that is tracked: job, experiment, parameters; `start` in milliseconds since 1970."""
 
     job: str
     experiment: str

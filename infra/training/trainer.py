@@ -35,12 +35,12 @@ WEIGHTS_BUCKET, RESULTS_BUCKET = "model-weights", "training-results"
 
 
 class Stopped(Exception):
-    """The training was told to stop."""
+    """A request to stop the training."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which job, which try, with which configuration."""
+    """One attempt at a job, with its configuration."""
 
     id: str
     attempt: int
@@ -196,7 +196,7 @@ def _close_tracking(servers: Servers, status: str, history: Sequence[Metric]) ->
 
 
 def connect(job: Job) -> Servers:
-    """Servers of the contract in the environment."""
+    """Connect to the servers of the contract in the environment."""
     found = contract.read()
     jobs = Jobs(found)
     row = jobs.get(job.id)
@@ -224,7 +224,7 @@ def stop_on_signals() -> None:
     """Let SIGTERM and SIGINT (Windows: Ctrl-Break) end the training after its clean-up."""
 
     def stop(number: int, _: object) -> None:
-        # Once: the clean-up must not be interrupted by a second signal; whoever is in a hurry kills.
+        # Once: the clean-up must not be interrupted by a second signal; SIGKILL remains for the hurried.
         for name in names:
             signal.signal(name, signal.SIG_IGN)
         raise Stopped(f"stopped by signal {number}")

@@ -106,7 +106,7 @@ def _jobs(found: Contract, logs: Path, orders: Orders | None, environ: Mapping[s
 
 
 async def serve(found: Contract, offered: Mapping[str, Activities], stop: asyncio.Event) -> None:
-    """Work until told to stop; begins anew after anything that ends a worker."""
+    """Work until told to stop; start again after anything that ends a worker."""
     with ThreadPoolExecutor(4 + sum(AT_ONCE[runner] for runner in offered)) as threads:
         while not stop.is_set():
             client = await _unless(stop, connect(found))
@@ -139,7 +139,7 @@ async def _unless(stop: asyncio.Event, wanted: Coroutine[Any, Any, Client]) -> C
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT (Windows: Ctrl-Break) end the worker; asyncio's own handlers do not exist on Windows."""
+    """End the worker on SIGTERM and SIGINT (Windows: Ctrl-Break); asyncio's own handlers do not exist on Windows."""
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: loop.call_soon_threadsafe(stop.set))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
@@ -20,7 +21,7 @@ BETTER: Mapping[str, str] = {
     r"(of|than|none of|are|is|not) ours": "our own, the platform's, external",
     r"half[- ]made": "incomplete",
     r"shall": "should, must, is to",
-    r"(is|are|was|were|be) told": "is reported",
+    r"(is|are|was|were|be) told(?! to\b)": "is reported",
     r"who(so)?ever": "the one that, anyone who",
     r"nobody knows": "is unknown",
     r"(put|goes|moved) into the trash": "is moved to the trash",
@@ -38,6 +39,21 @@ BETTER: Mapping[str, str] = {
 """Pattern of a phrase -> what to write instead."""
 _BANNED = re.compile(rf"\b(?:{'|'.join(BETTER)})\b", re.IGNORECASE)
 _CODE = r"\b(?:[A-Z]{2,}(?:_[A-Z]+)+|[A-Z]{4,})\b"
+QUESTIONS = ("What", "Whatever", "Whether", "Where", "How", "Who", "Whose", "Which", "Why", "When", "While")
+"""Words with which no docstring begins: it states, it does not ask."""
+_VERBS = """
+Accept Add Allow Answer Apply Ask Back Begin Block Bring Build Call Cancel Carry Change Check Choose Close
+Collect Compare Compress Compute Connect Copy Count Create Decide Decompress Delete Deploy Derive Describe
+Digest Do Drop Dump Employ Empty End Evaluate Execute Explain Fetch Fill Find Fingerprint Finish Fold Follow
+Forget Format Free Fuzz Get Give Go Group Hash Have Hide Hold Identify Ignore Import Install Iterate Judge Keep
+Kill Leave Let Lint List Load Lock Log Look Make Mark Measure Merge Move Name Normalise Note Open Pack Parse
+Pass Pick Plan Prepare Print Probe Prove Pull Put Quote Raise Read Record Recreate Refuse Release Remember
+Remove Rename Render Renew Repair Replace Report Request Reset Restart Restore Resume Return Roll Run Say Select
+Send Serve Set Show Shut Sign Signal Snapshot Specify Split Start State Stop Store Sum Supervise Switch Take
+Tell Test Train Trust Try Turn Uninstall Unpack Upgrade Verify Wait Warn Work Write Yield
+"""
+VERBS = frozenset(_VERBS.split())
+"""Verbs with which docstrings of functions begin (PEP 257). Add yours; the test is against phrases without one."""
 CODE_DIRECTORIES = ("infra", "apps", "scripts")
 FOR_PEOPLE = (".md", ".yaml", ".yml", ".tpl", ".txt", ".sh", ".ps1", ".example", ".alloy", ".html", ".toml", ".in")
 PLACES = (
@@ -89,12 +105,32 @@ def texts(path: Path) -> Iterator[str]:
 
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """Yield name and text of every docstring: of modules, classes, functions, and those below a constant or field."""
+    for name, text, _ in _documented(path):
+        yield name, text
+
+
+def openings(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """Yield name and first word of every docstring, and whether it has to be a verb (of functions, not properties)."""
+    for name, text, is_function in _documented(path):
+        if text:
+            yield name, text.split()[0].rstrip(".,:;"), is_function
+
+
+def _documented(path: Path) -> Iterator[tuple[str, str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    yield path.stem, ast.get_docstring(tree) or ""
+    yield path.stem, ast.get_docstring(tree) or "", False
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, ast.get_docstring(node) or ""
-        yield from _below_constants(node)
+            is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+            yield node.name, ast.get_docstring(node) or "", not isinstance(node, ast.ClassDef) and not is_property
+        for name, text in _below_constants(node):
+            yield name, text, False
+
+
+def comments(path: Path) -> str:
+    """Return the comments of a Python file, those of adjacent lines together."""
+    with path.open("rb") as file:
+        return "\n".join(token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT)
 
 
 def _below_constants(node: ast.AST) -> Iterator[tuple[str, str]]:

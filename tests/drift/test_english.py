@@ -22,6 +22,22 @@ def test_messages_are_in_plain_english(path: Path) -> None:
     assert [(found, text) for text in english.texts(path) for found in english.banned(text)] == []
 
 
+@pytest.mark.parametrize("path", english.sources(), ids=name)
+def test_docstrings_and_comments_are_in_plain_english(path: Path) -> None:
+    texts = [*english.docstrings(path), ("a comment", english.comments(path))]
+    assert [(place, found) for place, text in texts for found in english.banned(text)] == []
+
+
+@pytest.mark.parametrize("path", english.sources(), ids=name)
+def test_docstrings_begin_with_a_verb(path: Path) -> None:
+    found = [
+        (place, word)
+        for place, word, is_function in english.openings(path)
+        if word in english.QUESTIONS or (is_function and word not in english.VERBS)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("path", english.files_for_people())
 def test_documents_are_in_plain_english(path: str) -> None:
     assert english.banned(read(path)) == []

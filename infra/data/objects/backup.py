@@ -45,7 +45,7 @@ class Source:
 
 @dataclass
 class Tally:
-    """What a run has done so far; `size` and `read` are bytes, `read` those that came over the network."""
+    """The figures of a run so far; `size` and `read` are bytes, `read` those that came over the network."""
 
     objects: int = 0
     size: int = 0
@@ -56,13 +56,13 @@ class Tally:
     tick: Callable[[Tally], None] = lambda tally: None
 
     def watch(self, size: int) -> None:
-        """Bytes that have come."""
+        """Count bytes that have arrived."""
         self.read += size
 
 
 @contextlib.contextmanager
 def connected(logins: Iterable[Login]) -> Iterator[dict[str, Client]]:
-    """Clients by the names of their stores, for the block."""
+    """Open clients by the names of their stores, for the block."""
     clients = {login.name: Client(login) for login in logins}
     try:
         yield clients
@@ -121,7 +121,7 @@ def backup(
         versions: whether every version and delete marker is kept where a bucket has versions.
         seeds: other targets whose contents are taken over (by a hard link where that can be) instead of being read
             from the store once more.
-        facts: more that the manifest shall say.
+        facts: further entries of the manifest.
 
     Raises:
         PlatformError: UNREACHABLE or LOGIN_REFUSED (nothing published), BACKUP_FAILED.
@@ -151,7 +151,7 @@ def _journal(target: Path) -> Path:
 
 @contextlib.contextmanager
 def _known(target: Path, found: list[Source], seeds: Sequence[Path]) -> Iterator[_Known]:
-    """Everything earlier runs wrote down about these buckets."""
+    """Look up everything that earlier runs wrote down about these buckets."""
     with contextlib.ExitStack() as stack:
         known = _Known(Pool(target), seeds=[Pool(seed) for seed in seeds])
         targets = (target, *seeds)
@@ -237,7 +237,7 @@ def _bucket(
     tally: Tally,
     touched: set[str],
 ) -> None:
-    """One line for each entry of a listing, in its order, while later ones are being read."""
+    """Write one line for each entry of a listing, in its order, while later ones are being read."""
     under_way: deque[Future[Record] | tuple[Record, str]] = deque()
     for entry in listed:
         item = records.item_of(source.store, source.name, entry)

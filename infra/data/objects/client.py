@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Client(Link):
-    """What the data tasks ask of one server; raises what a Link raises."""
+    """The requests of the data tasks to one server; raises what a Link raises."""
 
     def buckets(self) -> list[str]:
         """Return the names of all its buckets; also the question whether the server answers and takes the keys.
 
-        Of a service that is not ours only our buckets count: its keys may often not list the others.
+        Of an external service only our buckets count: its keys may often not list the others.
         """
         if self.login.only:
             return sorted(name for name in self.login.only if self._has(name))
@@ -102,7 +102,7 @@ class Client(Link):
                 raise
 
     def versioning(self, bucket: str) -> str:
-        """`Enabled`, `Suspended` or '' (never enabled, or an engine without versions)."""
+        """Return `Enabled`, `Suspended` or '' (never enabled, or an engine without versions)."""
         try:
             return text(_parsed(self.request("GET", bucket, query={"versioning": ""})), "Status")
         except S3Error:

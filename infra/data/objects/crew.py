@@ -1,4 +1,4 @@
-"""Who reads the objects: threads here, and two processes more once there are many small ones.
+"""Readers of objects: threads here, and two processes more once there are many small ones.
 
 Reading a small object is mostly Python's own work, of which threads of one process do one at a time. The processes
 are started like any program (the same on Windows), get the keys over a pipe, and end with it.
@@ -78,7 +78,7 @@ class Crew:
 
 @contextlib.contextmanager
 def crew(clients: Mapping[str, Client], target: Path, scratch: Path, watch: Watch) -> Iterator[Crew]:
-    """A crew for the block; nobody of it is left afterwards, however the block ends."""
+    """Employ a crew for the block; none of its processes is left afterwards, however the block ends."""
     made = Crew(clients, target, scratch, watch)
     try:
         yield made
@@ -90,7 +90,7 @@ def crew(clients: Mapping[str, Client], target: Path, scratch: Path, watch: Watc
 
 
 def undisturbed(error: BaseException) -> None:
-    """After a Ctrl-C or SIGTERM ignore a second one: it must not cut the clearing up short, which is quick."""
+    """Ignore further Ctrl-C and SIGTERM after a first one: they must not cut the clearing up short, which is quick."""
     ending = isinstance(error, KeyboardInterrupt) or getattr(error, "code", "") == "TERMINATED"
     if ending and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -110,7 +110,7 @@ class Helper:
         self._thread.start()
 
     def waiting(self) -> int:
-        """How many objects it has to read."""
+        """Count the objects that it has to read."""
         return len(self._asked)
 
     def read(self, item: Item) -> Future[Record]:

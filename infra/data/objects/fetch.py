@@ -25,10 +25,10 @@ from infra.data.objects.pool import Pool
 from infra.data.objects.records import Item, Record
 
 PART = 16 << 20
-"""Bytes above which an object is large: it is sent in parts, and its ETag is no plain MD5."""
+"""Bytes above which an object is large: it is sent in parts, and its ETag is not an MD5 of the whole."""
 CHUNK = 1 << 20
 CHANGES = 5
-"""How often an object may change while it is read before it is left out and reported."""
+"""Number of times an object may change while it is read before it is left out and reported."""
 STANDARD = (
     "cache-control",
     "content-disposition",
@@ -65,7 +65,7 @@ class Scratch:
 
 @dataclass
 class _Copy:
-    """What has come so far."""
+    """The part of a copy that has arrived so far."""
 
     file: IO[bytes]
     watch: Watch
@@ -89,7 +89,7 @@ class _Copy:
 
 
 def fetch(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch = lambda size: None) -> Record:
-    """Copy an object; returns its record, with `gone` when it was deleted, `failed` when it cannot be had.
+    """Copy an object; returns its record, with `gone` when it was deleted, `failed` when it cannot be read.
 
     An object that was replaced since the listing is looked at again and taken as it is now.
 
@@ -114,7 +114,7 @@ def _noted(item: Item, **facts: object) -> Record:
 
 
 def _absent(client: Client, item: Item) -> Record:
-    """Return an object that is not found: deleted since, unless the server goes on listing what it cannot give."""
+    """Return the record of an object that is not found: deleted since, unless the server goes on listing it."""
     found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
     if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
         return _noted(item, failed="the server lists it but cannot find it")

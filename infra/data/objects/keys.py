@@ -1,4 +1,4 @@
-"""Which keys may become files of a plain tree, and why others may not.
+"""Rules for keys that may become files of a plain tree, with reasons for those that may not.
 
 S3 keys are arbitrary text; paths are not. A key that would leave the tree, or fall together with another one, is
 refused by name and never written under a changed name.
@@ -19,16 +19,16 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for
 _WINDOWS_BAD = frozenset('<>:"|?*')
 
 Fold = Callable[[str], str]
-"""How a file system compares names."""
+"""The way a file system compares names."""
 
 
 def exact(name: str) -> str:
-    """Yield nothing: every name differs from every other one."""
+    """Return the name as it is: every name differs from every other one."""
     return name
 
 
 def case_folded(name: str) -> str:
-    """`File` and `file` are one."""
+    """Fold a name so that `File` and `file` are one."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -38,7 +38,7 @@ def composed(name: str) -> str:
 
 
 def problem(key: str) -> str:
-    """Why a key cannot be a path below a directory, on any system; '' when it can."""
+    """Tell why a key cannot be a path below a directory, on any system; '' when it can."""
     if key.startswith("/"):
         return "starts with /: an absolute path"
     if key.endswith("/"):
@@ -93,7 +93,7 @@ class Sieve:
                 self._split.add(folded)
 
     def problem(self, key: str) -> str:
-        """Why a key is refused; '' when it may be written."""
+        """Tell why a key is refused; '' when it may be written."""
         if found := problem(key):
             return found
         name = _digest(self.fold(key))

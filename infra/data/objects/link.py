@@ -33,7 +33,7 @@ LOST = (ConnectionError, http.client.HTTPException, socket.gaierror)
 
 
 class Body(Protocol):
-    """What is sent: like a file that can go back to its beginning."""
+    """The content of a request: like a file that can go back to its beginning."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Read the next bytes."""
@@ -152,7 +152,7 @@ class Link:
         digest: str = "",
         length: int = 0,
     ) -> Iterator[http.client.HTTPResponse]:
-        """One try of a request; the answer's body is read by the caller.
+        """Try a request once; the answer's body is read by the caller.
 
         Raises:
             ConnectionError or http.client.HTTPException when the connection is lost (worth another try).
@@ -185,7 +185,7 @@ class Link:
 
     @contextlib.contextmanager
     def patience(self, limit: float) -> Iterator[None]:
-        """Another read limit (seconds) for this thread's requests in the block."""
+        """Set another read limit (seconds) for this thread's requests in the block."""
         self._mine.limit = limit
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which S3 servers the stores of the platform are, and how to get in."""
+"""Addresses of the platform's S3 servers and the keys for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STORES = ("minio-datasets", "minio-results")
 class Login:
     """An S3 server: the name of its service, where it is, its keys, and whether one serves both stores.
 
-    `only`: the buckets of ours in a service that is not; there all others are somebody else's. `settings` are the
+    `only`: our own buckets in an external service, where all others are somebody else's. `settings` are the
     names of the settings that hold the keys.
     """
 
@@ -40,7 +40,7 @@ class Login:
 
 
 def login_of(endpoints: Endpoints, store: str) -> Login:
-    """Where a store of the platform is."""
+    """Return address and keys of a store of the platform."""
     place, known = endpoints.place(store), catalog.BUCKETS + catalog.OBS_BUCKETS
     shared = len({endpoints.place(name).url for name in STORES}) == 1
     return Login(

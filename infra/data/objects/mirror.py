@@ -37,7 +37,7 @@ THREADS = 8
 
 @dataclass
 class Mirrored:
-    """What a run did: `refused` says of each key (bucket/key) that was left out why."""
+    """The outcome of a run: `refused` gives for each key (bucket/key) that was left out the reason."""
 
     copied: int = 0
     same: int = 0
@@ -46,7 +46,7 @@ class Mirrored:
     tick: Callable[[Mirrored], None] = lambda done: None
 
     def watch(self, size: int) -> None:
-        """Bytes that have gone over the network."""
+        """Count bytes that have gone over the network."""
         self.size += size
 
 
@@ -137,14 +137,14 @@ def _copied(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
 
 
 def _set_time(file: IO[bytes], item: Item) -> None:
-    """The file's time is the object's: so the next run knows what it need not copy."""
+    """Set the file's time to the object's: so the next run knows what it need not copy."""
     stamp = _seconds(item.modified)
     if stamp and os.utime in os.supports_fd:
         os.utime(file.fileno(), (stamp, stamp))
 
 
 def _set_time_of(path: Path, item: Item) -> None:
-    """The same by name, on systems that set no time of an open file (Windows)."""
+    """Set it by name, on systems that set no time of an open file (Windows)."""
     stamp = _seconds(item.modified)
     if stamp and os.utime not in os.supports_fd:
         os.utime(path, (stamp, stamp))
@@ -164,7 +164,7 @@ def read_in(
     """Write the files of a tree as objects; each first directory is a bucket. Same content is not sent again.
 
     Args:
-        homes: the store of each bucket that is there or shall be there.
+        homes: the store of each bucket that exists or is to be created.
         uploads: where uploads in parts are noted.
 
     Raises:

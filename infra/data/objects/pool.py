@@ -32,7 +32,7 @@ class Pool:
         self._known: set[Path] = set()
 
     def path(self, sha256: str) -> Path:
-        """Where a content is kept. Raises ValueError for what is not a SHA-256 in hex."""
+        """Return the path of a content. Raises ValueError for what is not a SHA-256 in hex."""
         if not _NAME.match(sha256):
             raise ValueError(f"{sha256[:80]!r} is not a SHA-256")
         return self.root / sha256[:2] / sha256
@@ -99,7 +99,7 @@ class Pool:
         return descriptor
 
     def problem(self, sha256: str, size: int) -> str:
-        """What is wrong with a content ('' when it is whole); reads all of it."""
+        """Describe the damage of a content ('' when it is whole); reads all of it."""
         try:
             with os.fdopen(self.open(sha256), "rb") as file:
                 if os.fstat(file.fileno()).st_size != size:

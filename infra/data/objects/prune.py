@@ -1,4 +1,4 @@
-"""Which object backups may go, and the contents that none needs any more then."""
+"""The choice of object backups that may be removed, and of contents that no other needs then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infra.errors import PlatformError
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes: backups, files of contents and their bytes; `why` says why no more."""
+    """Backups to remove, files of contents and their bytes; `why` tells why no more."""
 
     backups: tuple[store.Backup, ...]
     contents: tuple[Path, ...]
@@ -24,7 +24,7 @@ class Plan:
 
 
 def plan(target: Path, keep: int) -> Plan:
-    """What may go so that of every bucket `keep` verified backups stay; the caller holds the lock.
+    """Plan what to remove so that of every bucket `keep` verified backups stay; the caller holds the lock.
 
     Contents stay for every backup that can be read, also for broken ones. A backup that lacks contents loses its mark.
 
@@ -47,7 +47,7 @@ def prune(made: Plan) -> None:
 
 
 def prunable(found: list[store.Backup], keep: int) -> tuple[list[store.Backup], str]:
-    """Which of these (oldest first) may go, and why the others of the old ones stay.
+    """Choose which of these (oldest first) may be removed, and tell why the others of the old ones stay.
 
     A backup may hold some buckets only. So one goes only when for each of its buckets `keep` newer ones are verified.
     """
@@ -64,7 +64,7 @@ def prunable(found: list[store.Backup], keep: int) -> tuple[list[store.Backup], 
 
 
 def _covered(backup: store.Backup, newer: list[store.Backup]) -> dict[str, int]:
-    """For each bucket of a backup how many of the newer ones hold as much of it."""
+    """Count for each bucket of a backup how many of the newer ones hold as much of it."""
     count: dict[str, int] = {}
     for bucket in backup.facts.get("buckets", []):
         wanted = (bucket["store"], bucket["name"])

@@ -30,7 +30,7 @@ Place = tuple[str, str, bytes]
 
 
 def default_target(home: Stack) -> Path:
-    """Where backups of objects go unless something else is said."""
+    """Return the default directory for backups of objects."""
     return home.backups / KIND
 
 
@@ -53,12 +53,12 @@ def item_of(service: str, bucket: str, entry: Entry) -> Item:
 
 
 def place(service: str, bucket: str, key: str) -> Place:
-    """Where a key stands in the order."""
+    """Return the place of a key in the order."""
     return service, bucket, key.encode("utf-8", "surrogateescape")
 
 
 def place_of(record: Record) -> Place:
-    """Where a record stands in the order."""
+    """Return the place of a record in the order."""
     return place(record["store"], record["bucket"], record["key"])
 
 
@@ -121,7 +121,7 @@ def _checked(record: Any) -> Record:
 
 @dataclass
 class Earlier:
-    """What an earlier run wrote, looked up in the order in which it was written."""
+    """Records of an earlier run, looked up in the order in which they were written."""
 
     file: IO[str]
     _group: list[tuple[Record, str]] = field(default_factory=list)
@@ -183,7 +183,7 @@ def earlier(path: Path) -> Earlier | None:
 
 
 def selected(records: Iterable[Record], buckets: tuple[str, ...]) -> Iterator[Record]:
-    """Return the records of these buckets, or all."""
+    """Yield the records of these buckets, or all."""
     return (r for r in records if not buckets or r["bucket"] in buckets)
 
 

@@ -31,7 +31,7 @@ UPLOADS = "restore-uploads.jsonl"
 
 @dataclass
 class BucketPlan:
-    """What a restore would do to one bucket: numbers of objects, bytes to write."""
+    """The plan for one bucket: numbers of objects, bytes to write."""
 
     source: Source
     new: bool
@@ -50,7 +50,7 @@ class BucketPlan:
 
 @dataclass
 class Done:
-    """What a restore did; `refused` says of each object (bucket/key) that is not back why."""
+    """The outcome of a restore; `refused` gives for each object (bucket/key) that is not back the reason."""
 
     written: int = 0
     same: int = 0
@@ -60,7 +60,7 @@ class Done:
     tick: Callable[[Done], None] = lambda done: None
 
     def watch(self, size: int) -> None:
-        """Bytes that were sent."""
+        """Count bytes that were sent."""
         self.size += size
 
 

@@ -22,7 +22,7 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _UNFINISHED = re.compile(re.escape(PART) + r"\d+-\d+-\d+$")
 BELOW = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
-"""Whether the system opens files below an open directory; Windows does not, and is checked name by name instead."""
+"""True where the system opens files below an open directory; Windows does not, and is checked name by name instead."""
 
 
 class Way(Exception):
@@ -38,7 +38,7 @@ class Tree:
 
     @contextlib.contextmanager
     def _opened(self, parts: list[str], make: bool) -> Iterator[tuple[Path, int | None]]:
-        """The directory that these parts lead to, and its descriptor where the system has such."""
+        """Open the directory that these parts lead to; its descriptor comes along where the system has such."""
         if not BELOW:
             yield self._checked(parts, make), None
             return
@@ -75,7 +75,7 @@ class Tree:
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[int]:
-        """A descriptor for a new file, which takes its name when the block has ended well, and is gone otherwise.
+        """Open a new file for writing; it takes its name when the block has ended well, and is removed otherwise.
 
         Raises:
             Way: a link or a file is in the way.

@@ -47,7 +47,7 @@ class Uploads:
                 file.write(line)
 
     def ended(self, upload: str) -> None:
-        """An upload is complete or given up."""
+        """Note that an upload is complete or given up."""
         with self._lock:
             self.alive.pop(upload, None)
 
@@ -104,7 +104,7 @@ def restored(client: Client, pool: Pool, record: Record, entry: Entry | None, up
 
 
 def _differences(client: Client, record: Record, etag: str = "") -> list[str]:
-    """What of an object is not as in the record; with an ETag also whether its content may differ."""
+    """List what differs between an object and its record; with an ETag also whether its content may differ."""
     found = client.head(record["bucket"], record["key"])
     if found is None:
         return ["the object"]
@@ -175,7 +175,7 @@ class Slice:
         self._left = length
 
     def seek(self, _offset: int, _whence: int = 0, /) -> int:
-        """Back to the beginning (nothing else is needed)."""
+        """Go back to the beginning (nothing else is needed)."""
         self._file.seek(self._start)
         self._left = self.length
         return 0

@@ -1,4 +1,4 @@
-"""Whether object backups are whole."""
+"""The check that object backups are complete and undamaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What S3 servers answer: pages of listings, and errors."""
+"""Answers of S3 servers: pages of listings, and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tag(element: Element) -> str:
 
 
 def text(element: Element, name: str) -> str:
-    """What a child of an element says; '' where there is none."""
+    """Return the text of an element's child; '' where there is none."""
     return next((child.text or "" for child in element if tag(child) == name), "")
 
 
@@ -57,7 +57,7 @@ def _decoded(encoded: str) -> str:
 
 
 def following(page: Element, versions: bool) -> dict[str, str]:
-    """What to ask for the page after this one."""
+    """Return the query for the page after this one."""
     if not versions:
         return {"continuation-token": text(page, "NextContinuationToken")}
     encoded = text(page, "EncodingType") == "url"
@@ -69,6 +69,6 @@ _ERROR_PART = re.compile(rb"<(Code|Message)>(.*?)</\1>", re.DOTALL)
 
 
 def error_of(body: bytes) -> tuple[str, str]:
-    """Code and message of an answer that is an error; '' for what it does not say."""
+    """Return code and message of an answer that is an error; '' for what it lacks."""
     found = {name.decode(): said.decode("utf-8", "replace") for name, said in _ERROR_PART.findall(body[:4000])}
     return found.get("Code", ""), found.get("Message", "")

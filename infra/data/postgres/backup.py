@@ -45,7 +45,7 @@ Event = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What to back up and where to.
+    """One backup to make: from where, and where to.
 
     `databases`: all when empty; `skipped`: those to leave out; `kept`: those too that restores have kept. `held` is
     called while the snapshots are held, right after they were taken.
@@ -88,17 +88,17 @@ class Progress:
         return self.done / max(time.monotonic() - self.began, 1e-3)
 
     def say(self) -> None:
-        """One line now."""
+        """Print one line now."""
         self.console.say(f"  {self.what}: {human_bytes(self.done)}, {human_bytes(self.rate)}/s")
         self.event("progress", {"what": self.what, "bytes": self.done, "rate": round(self.rate)})
 
 
 def silent(kind: str, facts: dict[str, Any]) -> None:
-    """For callers whom events do not interest."""
+    """Ignore an event, for callers who need none."""
 
 
 def default_target(home: Stack) -> Path:
-    """Where backups go unless something else is said."""
+    """Return the default directory for backups."""
     return home.backups / "db"
 
 
@@ -134,7 +134,7 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
 
 @contextlib.contextmanager
 def _room(target: Path, need: int) -> Iterator[None]:
-    """A full disk is said as such, with what is needed, whoever has met it."""
+    """Report a full disk as such, with the space that is needed, in whatever program it occurred."""
     try:
         yield
     except OSError as error:
@@ -305,14 +305,14 @@ def find(target: Path, wanted: str) -> Backup:
 
 
 def created(found: Backup) -> float:
-    """When a backup was made, in seconds since 1970; 0 when its manifest does not say."""
+    """Return when a backup was made, in seconds since 1970; 0 when its manifest does not say."""
     with contextlib.suppress(ValueError):
         return datetime.strptime(found.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     return 0.0
 
 
 def last_verified(home: Stack) -> float | None:
-    """When the newest verified backup below the stack was made, in seconds since 1970; None when there is none."""
+    """Return when the stack's newest verified backup was made, in seconds since 1970; None when there is none."""
     verified = [b for b in listing(default_target(home)) if b.verified]
     return created(verified[-1]) if verified else None
 

@@ -75,7 +75,7 @@ class Children:
 
     @contextlib.contextmanager
     def connected(self, endpoints: Endpoints, database: str = clients.MAINTENANCE) -> Iterator[psycopg.Connection[Any]]:
-        """A connection for a thread; `stop` cancels what is done over it. Raises as `connected` does."""
+        """Open a connection for a thread; `stop` cancels what is done over it. Raises as `connected` does."""
         with clients.connected(endpoints, database) as link:
             with self.guard:
                 self.require()
@@ -87,7 +87,7 @@ class Children:
                     self.links.discard(link)
 
     def require(self) -> None:
-        """Raises PlatformError INTERRUPTED once `stop` was called."""
+        """Raise PlatformError INTERRUPTED once `stop` was called."""
         if self.stopped:
             raise PlatformError("INTERRUPTED", "stopped")
 

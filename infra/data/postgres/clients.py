@@ -66,7 +66,7 @@ class Server:
 
 
 def version_text(number: int) -> str:
-    """`18.6` for 180006."""
+    """Format a version number: `18.6` for 180006."""
     return f"{number // 10000}.{number % 10000}"
 
 
@@ -110,7 +110,7 @@ def find_clients(settings: Settings, needed: int) -> Clients:
 
 
 def directories(settings: Settings) -> Iterator[Path]:
-    """Where PostgreSQL's programs may be: the chosen ones, the bundled ones, on PATH, where packages put them."""
+    """Yield directories of PostgreSQL's programs: the chosen one, the bundled one, on PATH, where packages put them."""
     from infra.tiers import providers
 
     with contextlib.suppress(PlatformError):
@@ -139,7 +139,7 @@ def _clients(directory: Path) -> Clients | None:
 
 @contextlib.contextmanager
 def connected(endpoints: Endpoints, on: str = MAINTENANCE, name: str = "") -> Iterator[psycopg.Connection[Any]]:
-    """A connection in autocommit mode, without time limits for what it does.
+    """Open a connection in autocommit mode, without time limits for what it does.
 
     Raises:
         PlatformError: what `database.failure` says of the connection, and of what is done over it.
@@ -154,7 +154,7 @@ def answering(endpoints: Endpoints, on: str = MAINTENANCE) -> contextlib.Abstrac
 
 
 def open_connection(endpoints: Endpoints, on: str, name: str = "") -> psycopg.Connection[Any]:
-    """Return the same for callers that close it themselves. Raises psycopg.OperationalError."""
+    """Open the same for callers that close it themselves. Raises psycopg.OperationalError."""
     import psycopg
 
     url = endpoints.database_url(on)

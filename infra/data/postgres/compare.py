@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Compared:
-    """What is in a copy, and in what it differs from the backup, where that is only to be said."""
+    """The content of a copy, and its differences from the backup that are only reported."""
 
     archive: Archive
     differences: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def _groups(order: Order, database: str, labels: Sequence[str]) -> list[Group]:
 
 
 def _orders(tree: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
-    """Where each table of a tree has the columns of the first one; nothing where all have them in one order."""
+    """Return where each table of a tree has the columns of the first one; () where all have them in one order."""
     first = next(iter(tree.values()))
     if all(columns == first for columns in tree.values()):
         return dict.fromkeys(tree, ())

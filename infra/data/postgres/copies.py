@@ -18,7 +18,7 @@ from infra.errors import PlatformError
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was found in the scratch databases; seconds for loading all of them, and for comparing all of them.
+    """The contents of the scratch databases; seconds for loading all of them, and for comparing all of them.
 
     `failed`: why others could not be loaded, or are not the same; `differences`: in what those differ that were to be
     loaded all the same.

@@ -1,4 +1,4 @@
-"""What is in a table, as two numbers: its rows, and a digest of the COPY text that pg_dump writes.
+"""The content of a table as two numbers: its rows, and a digest of the COPY text that pg_dump writes.
 
 pg_dump reads it in the exported snapshot under settings of its own (ISO dates, shortest exact floats, one encoding),
 so the text of a restored copy is the same on another server. Digest: XXH3-128, which costs a tenth of the
@@ -80,7 +80,7 @@ class Meter:
         self.rows += int(numpy.count_nonzero(ends))
 
     def content(self, table: bool = True) -> Content:
-        """What has passed."""
+        """Return the figures of what has passed."""
         whole = self.tail == _TRAILER
         if not table or not whole:
             self._count(memoryview(self.tail))
@@ -102,7 +102,7 @@ def is_table(path: Path) -> bool:
 def chunks(source: FileIO, growing: Callable[[], bool], done: Callable[[int], None]) -> Iterator[memoryview]:
     """Yield the bytes of a file that is still being written, until it is complete; the next ones replace them.
 
-    `done` is told up to where they have been worked on.
+    `done` gets the position up to which they have been processed.
     """
     buffer, position = memoryview(bytearray(CHUNK)), 0
     while True:
@@ -118,7 +118,7 @@ def chunks(source: FileIO, growing: Callable[[], bool], done: Callable[[int], No
 
 @contextlib.contextmanager
 def read_once(source: Path, growing: Callable[[], bool]) -> Iterator[Iterator[memoryview]]:
-    """The bytes of a file of an archive while it grows; what has been read of it is gone."""
+    """Read a file of an archive while it grows; what has been read of it is freed."""
     with page_cache.opened(source) as raw:
         yield chunks(raw, growing, page_cache.Passing(raw).read_to)
 
@@ -151,7 +151,7 @@ def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iter
 
 
 class Sink(Protocol):
-    """What takes bytes."""
+    """A receiver of bytes."""
 
     def write(self, chunk: bytes, /) -> int:
         """Take them."""
@@ -186,7 +186,7 @@ def unpack(descriptor: int, target: Path) -> int:
 
 
 def measure(source: Path, growing: Callable[[], bool], *sinks: Sink) -> Content:
-    """What a file of an archive holds, while it grows, for `sinks` too; what has been read of it is gone."""
+    """Measure a file of an archive while it grows, and pass it on to `sinks`; what has been read of it is freed."""
     meter = Meter()
     with read_once(source, growing) as parts:
         for chunk in parts:

@@ -37,7 +37,7 @@ Take = Callable[[Path, Callable[[], bool]], Content]
 
 @dataclass(frozen=True)
 class Archive:
-    """What a dump holds: entries of its table of contents without numbers, and the content of each table.
+    """A dump: entries of its table of contents without numbers, and the content of each table.
 
     `files` are the names of the tables' files in the dump, where it was just made.
     """

@@ -1,4 +1,4 @@
-"""What a dump of one database does not hold: its owner, rights, settings and locale."""
+"""Facts of one database that its dump does not hold: its owner, rights, settings and locale."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from pg_database d join pg_tablespace t on t.oid = d.dattablespace where d.datna
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """A database as `create database` and `alter database` would have to be told; `size` in bytes."""
+    """A database as `create database` and `alter database` would have to describe it; `size` in bytes."""
 
     name: str
     owner: str
@@ -60,12 +60,12 @@ class DatabaseFacts:
     tablespace: str = "pg_default"
 
     def data(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return it for a manifest."""
         return asdict(self)
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> DatabaseFacts:
-        """From a manifest. Raises PlatformError BACKUP_DAMAGED."""
+        """Read it from a manifest. Raises PlatformError BACKUP_DAMAGED."""
         try:
             return DatabaseFacts(**{n: data[n] for n in DatabaseFacts.__dataclass_fields__ if n in data})
         except TypeError as error:
@@ -109,7 +109,7 @@ def choose(there: Mapping[str, tuple[DatabaseFacts, str]], named: Sequence[str],
 
 
 def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Composed:
-    """`create database` with the encoding and locale of the original, from template0."""
+    """Make `create database` with the encoding and locale of the original, from template0."""
     from psycopg import sql
 
     options = {"encoding": facts.encoding, "lc_collate": facts.collate, "lc_ctype": facts.ctype}
@@ -123,7 +123,7 @@ def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Compos
 
 
 def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
-    """What makes database `name` the like of the original: owner, connection limit, comment, rights."""
+    """Make the statements that give database `name` owner, connection limit, comment and rights of the original."""
     from psycopg import sql
 
     target = sql.Identifier(name)
@@ -138,7 +138,7 @@ def setting_statements(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
 
 
 def own_settings(facts: DatabaseFacts, name: str) -> list[sql.Composed]:
-    """What database `name` is to set for its sessions, all or those of a role."""
+    """Make the statements of the settings that database `name` has for its sessions, all or those of a role."""
     from psycopg import sql
 
     database = sql.SQL("database {}").format(sql.Identifier(name))

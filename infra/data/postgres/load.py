@@ -55,7 +55,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Order:
-    """What is loaded: databases of a backup by name, with the scratch database of each; `room` to unpack into.
+    """One load: databases of a backup by name, with the scratch database of each; `room` to unpack into.
 
     `despite`: load what can be loaded, and say what differs.
     """
@@ -68,7 +68,7 @@ class Order:
     despite: bool = False
 
     def entry(self, database: str) -> Mapping[str, Any]:
-        """What the manifest says of a database."""
+        """Return the manifest's entry of a database."""
         entry: Mapping[str, Any] = self.backup.facts["databases"][database]
         return entry
 
@@ -100,7 +100,7 @@ def fill(order: Order, database: str) -> list[str]:
 
 @contextlib.contextmanager
 def unpacked(order: Order, database: str, meanwhile: Callable[[], None]) -> Iterator[Path]:
-    """A database's files of a backup for the block, as pg_restore wants them; `meanwhile` is done beside it.
+    """Unpack a database's files of a backup for the block, as pg_restore wants them; call `meanwhile` during it.
 
     Raises:
         PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
@@ -197,7 +197,7 @@ def _emptied(order: Order, database: str) -> None:
 
 
 def _without_tablespaces(order: Order, database: str) -> list[str]:
-    """What belongs into a tablespace that the server lacks goes into the default one."""
+    """Return options that put into the default tablespace what belongs into one that the server lacks."""
     wanted = set(order.entry(database).get("tablespaces", ()))
     if not wanted:
         return []

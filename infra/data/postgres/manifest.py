@@ -1,4 +1,4 @@
-"""Whether a manifest says of databases what a backup of ours says: whoever writes one can make its checksum fit.
+"""The check that a manifest describes databases as our backups do: anyone who writes one can make its checksum fit.
 
 What is refused here is what would be used as a path, a size or a name; the rest the server judges.
 """
@@ -99,7 +99,7 @@ _LATER = {
     "icu_rules": _is_text,
     "tablespace": _is_text,
 }
-"""What backups of earlier versions do not have."""
+"""Fields that backups of earlier versions do not have."""
 
 
 def _of(facts: Mapping[str, Any], key: str) -> dict[str, Any]:

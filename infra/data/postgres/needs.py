@@ -1,4 +1,4 @@
-"""What a database asks of the server that it is restored on, and what of that a server lacks."""
+"""Needs of a database from the server that it is restored on, and which of them a server lacks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ where a.atttypid = 'xml'::regtype and c.oid >= 16384 and c.relkind = 'r' and not
 
 @dataclass(frozen=True)
 class Needs:
-    """What a database asks of a server.
+    """The needs of a database from a server.
 
     `extensions` are versions by name; `collations` are (name, provider, locale), with a name for those that come with
     a server, and the locale of the database itself first; `xml` says that there are values of that type, for which a
@@ -70,7 +70,7 @@ class Needs:
     used: bool = True
 
     def data(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return them for a manifest."""
         return {
             "roles": list(self.roles),
             "tablespaces": list(self.tablespaces),
@@ -80,7 +80,7 @@ class Needs:
         }
 
     def lines(self) -> list[str]:
-        """What not every server has, in words."""
+        """Describe in words what not every server has."""
         kinds = {"i": "icu", "c": "libc", "b": "builtin"}
         found = [f"extension {name} {version}".rstrip() for name, version in self.extensions.items()]
         special = [c for c in self.collations if c[2] not in ("C", "POSIX", "C.UTF-8", "C.utf8")]
@@ -89,7 +89,7 @@ class Needs:
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> Needs:
-        """From a manifest; one of an earlier version says the names of extensions, and the locale of the whole."""
+        """Read them from a manifest; an earlier version's has the names of extensions, and the locale of the whole."""
         named = (o.split()[2] for o in entry.get("objects", ()) if o.startswith("EXTENSION - "))
         own = (None, entry["provider"], entry["locale"] or entry["collate"])
         other = [(name, provider, locale) for name, provider, locale in entry.get("collations", ())]
@@ -107,7 +107,7 @@ IN_A_SNAPSHOT = ("encoding", "provider", "locale", "collate", "extensions", "col
 
 
 def shared(link: psycopg.Connection[Any]) -> dict[str, Needs]:
-    """What each database needs of what all databases of a server share: roles and tablespaces."""
+    """Read what each database needs of what all databases of a server share: roles and tablespaces."""
     found = {name: Needs(roles=tuple(named)) for name, named in roles.by_database(link).items()}
     for name, tablespace in link.execute(_TABLESPACES).fetchall():
         known = found.get(name, Needs())
@@ -116,7 +116,7 @@ def shared(link: psycopg.Connection[Any]) -> dict[str, Needs]:
 
 
 def look(server: Server, database: str, known: Needs) -> Needs | str:
-    """What a database needs, from inside; or why it lets nobody in.
+    """Look inside a database for what it needs; or return why it accepts no connection.
 
     Raises:
         PlatformError: the server itself does not answer.
@@ -143,14 +143,14 @@ def _looked(link: psycopg.Connection[Any], known: Needs) -> Needs:
 
 @dataclass(frozen=True)
 class Lacking:
-    """What a server lacks for a database: `missing` keeps it from being restored, `other` is only worth knowing."""
+    """Needs that a server lacks: `missing` keeps a database from being restored, `other` is only worth knowing."""
 
     missing: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
 
 
 class Offer:
-    """What a server has; asked over a connection in whose transactions nothing stays."""
+    """The offer of a server; asked over a connection in whose transactions nothing stays."""
 
     def __init__(self, link: psycopg.Connection[Any], number: int) -> None:
         self.link, self.number = link, number
@@ -161,7 +161,7 @@ class Offer:
         self.tablespaces = {name for (name,) in link.execute("select spcname from pg_tablespace")}
 
     def lacking(self, needs: Needs) -> Lacking:
-        """What of a database's needs is not here."""
+        """Return which of a database's needs are not here."""
         missing = [f"the extension {name}" for name in needs.extensions if name not in self.extensions]
         locales = [(provider, locale) for name, provider, locale in needs.collations if name is None]
         missing += [why for provider, locale in dict.fromkeys(locales) if (why := self._no_locale(provider, locale))]
@@ -209,7 +209,7 @@ class Offer:
 
 
 def lacking(server: Server, databases: Mapping[str, Mapping[str, Any]]) -> dict[str, Lacking]:
-    """What a server lacks for databases of a backup, by their names; nothing is touched.
+    """Find what a server lacks for databases of a backup, by their names; nothing is touched.
 
     Args:
         server: where they are to go.

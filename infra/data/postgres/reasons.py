@@ -1,4 +1,4 @@
-"""Why a database could not be dumped or loaded: what holds it up or keeps it from being restored, and what helps."""
+"""Reasons why a database could not be dumped or loaded: what blocks it or keeps it from being restored; the remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GENERAL = re.compile(
     r"No space left|FATAL:|server closed the connection|terminating connection|connection to server|"
     r"the database system is|could not (connect|fork|extend|write)|out of (shared )?memory",
 )
-"""What is no fault of one database: the others fail as well."""
+"""Faults that are not of one database: the others fail as well."""
 _LOCKED = re.compile(r"due to (lock|statement) timeout")
 _HOLDERS = """
 select l.pid, a.usename, a.application_name, a.client_addr::text, a.state,
@@ -49,7 +49,7 @@ def of_one(error: PlatformError) -> bool:
 
 
 def in_words(error: PlatformError) -> str:
-    """Why, and the step that helps most, in one line."""
+    """Tell why, and the step that helps most, in one line."""
     return "; ".join(filter(None, [error.why or error.what, *error.steps[:1]]))
 
 
@@ -71,7 +71,7 @@ def _error(error: PlatformError, database: str, why: str, steps: tuple[str, ...]
 
 
 def _holders(server: Server, database: str) -> tuple[str, str]:
-    """Who holds tables of a database exclusively, and the step that ends the longest."""
+    """Name who holds tables of a database exclusively, and the step that ends the longest."""
     rows: list[tuple[Any, ...]] = []
     with suppress(PlatformError), clients.connected(server.endpoints, database) as link:
         rows = link.execute(_HOLDERS).fetchall()
@@ -121,7 +121,7 @@ def checked(result: shell.Result) -> str:
 
 
 def ignored(result: shell.Result) -> list[str]:
-    """What a pg_restore that goes on after errors could not load; nothing when it did not come to its end."""
+    """List what a pg_restore that goes on after errors could not load; nothing when it did not come to its end."""
     if result.code != 1 or _GENERAL.search(result.out) or "errors ignored on restore" not in result.out:
         return []
     found = re.findall(r"pg_restore: error: (.*(?:\n(?!pg_restore: |Command was: ).*)?)", result.out)

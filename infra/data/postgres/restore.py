@@ -28,12 +28,12 @@ select d.datname, s.subname from pg_subscription s join pg_database d on d.oid =
 where not s.subenabled and d.datname = any (%s) order by 1, 2
 """
 DESPITE = "platform-infra: restored despite differences from"
-"""How the comment of a database begins that is not what was backed up."""
+"""Beginning of the comment of a database that differs from its backup."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did.
+    """The outcome of a restore.
 
     Seconds to load all databases, seconds to verify them (the files before, the content after), and milliseconds
     during which clients were turned away. `disabled` are subscriptions (database, name) that wait for their owner:
@@ -90,7 +90,7 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
 
 @contextmanager
 def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children: Children) -> Iterator[None]:
-    """Whatever is left of the scratch databases at the end goes; after a swap there are none."""
+    """Drop what is left of the scratch databases at the end; after a swap there are none."""
     import psycopg
 
     try:
@@ -106,7 +106,7 @@ def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children
 
 
 def _marked(item: Item, made: Plan, loaded: Loaded) -> Item:
-    """Return a database that differs says so in its comment."""
+    """Return the item; a database that differs gets that into its comment."""
     found = loaded.differences.get(item.source)
     if not found:
         return item

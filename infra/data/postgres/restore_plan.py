@@ -1,4 +1,4 @@
-"""What a restore of databases will do, decided before anything is touched."""
+"""The plan of a restore of databases, decided before anything is touched."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a restore will do; nothing was touched to make it.
+    """The plan of a restore; nothing was touched to make it.
 
     `left_out`: databases that the server cannot take, with the reason. `notes`: what will not be as it was.
     `despite`: whether differences are only said.
@@ -84,7 +84,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Order:
-    """What to restore.
+    """The request for a restore.
 
     `names`: the databases, with the roles that they need; all databases and all roles when empty. `rename`: the name
     that the one database gets. `despite`: load what can be loaded, and take what differs. `replacing`: whether the

@@ -88,7 +88,7 @@ def saved(backup: Backup) -> list[Role]:
 
 
 def memberships(role: Role) -> list[Membership]:
-    """What a role is a member of, and how; of older backups only the names are known."""
+    """Return what a role is a member of, and how; of older backups only the names are known."""
     plain = {"admin": False, "inherit": None, "set": None, "grantor": None}
     found = role.get("memberships")
     return list(found) if found is not None else [{"role": name, **plain} for name in role["member_of"]]
@@ -112,7 +112,7 @@ def needed(roles: Sequence[Role], databases: Iterable[Mapping[str, Any]]) -> lis
 
 @dataclass(frozen=True)
 class Todo:
-    """What is done about roles: those that are made, and who becomes a member of what.
+    """The changes to roles: those that are created, and who becomes a member of what.
 
     `differing` says of roles that are there already in what they differ from the saved ones; they stay as they are,
     unless they are in `altered`.
@@ -156,7 +156,7 @@ def todo(wanted: Sequence[Role], present: Sequence[Role], alter: bool = False) -
 
 
 def _differences(saved: Role, present: Role, fresh: set[str]) -> list[str]:
-    """In what a role that is there differs; memberships of roles that are made now are granted anyway."""
+    """List how a role that is there differs; memberships of roles that are created now are granted anyway."""
     found = [flag for flag in _FLAGS if saved[flag] != present[flag]]
     plain = {"connections": "connection limit", "until": "end of validity", "comment": "comment"}
     found += [word for key, word in plain.items() if saved.get(key, present[key]) != present[key]]
@@ -173,7 +173,7 @@ def _words(membership: Membership) -> tuple[Any, ...]:
 
 
 def statement(role: Role, verb: str = "create") -> sql.Composed:
-    """What makes a role as it was, or makes one that is there like it (its password then stays)."""
+    """Make the statement that creates a role as it was, or alters one that is there (its password then stays)."""
     from psycopg import sql
 
     words = " ".join(flag if role[flag] else f"no{flag}" for flag in _FLAGS)

@@ -39,7 +39,7 @@ def stamp() -> str:
 
 
 def named(database: str, kind: str, when: str) -> str:
-    """`<database>_<kind>_<when>`; of a long name the beginning and a checksum, in what PostgreSQL keeps (63 bytes)."""
+    """Make `<database>_<kind>_<when>`; a long name is cut and gets a checksum, within PostgreSQL's 63 bytes."""
     end, whole = f"_{kind}_{when}", database.encode()
     room = postgres_facts.LONGEST_NAME - len(end)
     if len(whole) <= room:
@@ -114,7 +114,7 @@ def _is_ours(said: str | None, extra: int) -> bool:
 
 
 def left_over(endpoints: Endpoints) -> list[str]:
-    """Scratch databases that no run uses: what the next run drops, or what it could not drop."""
+    """List scratch databases that no run uses: what the next run drops, or what it could not drop."""
     with clients.connected(endpoints) as link:
         held = "select exists (select from pg_locks where locktype = 'advisory' and objid = %s and granted)"
         if (link.execute(held, (_LOCK,)).fetchone() or (False,))[0]:
@@ -123,7 +123,7 @@ def left_over(endpoints: Endpoints) -> list[str]:
 
 
 def warnings(endpoints: Endpoints) -> list[str]:
-    """What a run says of the scratch databases that it could not drop either."""
+    """Warn of the scratch databases that a run could not drop."""
     return [
         f"the scratch database {name} could not be dropped; invoke doctor says more" for name in left_over(endpoints)
     ]
@@ -149,7 +149,7 @@ def dropped(server: Server, link: psycopg.Connection[Any], name: str) -> str:
 
 
 def drop(server: Server, link: psycopg.Connection[Any], name: str) -> None:
-    """Drop a scratch database with whoever is still connected to it, and the subscriptions that would keep it."""
+    """Drop a scratch database, the connections that it still has, and the subscriptions that would keep it."""
     import psycopg
     from psycopg import sql
 
@@ -221,7 +221,7 @@ def create(
 
 @contextlib.contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
-    """A private directory for unpacked files; those of runs that died go first."""
+    """Create a private directory for unpacked files for the block; those of runs that died are removed first."""
     try:
         private.directory(parent)
         _sweep_workspaces(parent)

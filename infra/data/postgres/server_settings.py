@@ -45,7 +45,7 @@ def saved(backup: Backup) -> dict[str, Any]:
 
 
 def differing(server: Server, link: psycopg.Connection[Any], backup: Backup) -> list[str]:
-    """What of a backup's server is set otherwise on this one, with the statement that sets it."""
+    """List what is set otherwise than on a backup's server, with the statement that sets it."""
     there, here = saved(backup), read(server, link)
     system = {n: v for n, v in there["system"].items() if here["system"].get(n) != v} if server.superuser else {}
     texts = [f"alter system set {n} to {_shown(n, v)}" for n, v in system.items()]

@@ -45,7 +45,7 @@ class Snapshots:
     fence_refused: str = ""
 
     def facts(self, asked: bool) -> dict[str, Any]:
-        """For the manifest."""
+        """Return its facts for the manifest."""
         held = self.fence_ms is not None
         fence = {"asked": asked, "held": held, "ms": self.fence_ms, "why_not": self.fence_refused}
         return {"window_ms": round(self.window_ms, 3), "skew": 0 if held else None, "fence": fence}
@@ -64,14 +64,14 @@ class _Fence:
         self.tables = {name: [row[0] for row in link.execute(_TABLES)] for name, link in self.links.items()}
 
     def close(self) -> None:
-        """Take the locks, in all databases at once. Raises psycopg.Error when one is not to be had in time."""
+        """Take the locks, in all databases at once. Raises psycopg.Error when one is not granted in time."""
         self.began = time.perf_counter()
         limit = f"set local lock_timeout = '{int(LOCK_LIMIT * 1000)}ms'"
         locks = {n: f"lock table {', '.join(t)} in share mode" if t else "select" for n, t in self.tables.items()}
         clients.together(self.links, {name: f"begin; {limit}; {lock}" for name, lock in locks.items()})
 
     def open(self) -> float:
-        """Return the release; returns the milliseconds since `close` began."""
+        """Release the locks; returns the milliseconds since `close` began."""
         clients.together(self.links, dict.fromkeys(self.links, "rollback"))
         return (time.perf_counter() - self.began) * 1000
 

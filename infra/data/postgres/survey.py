@@ -1,4 +1,4 @@
-"""What a server holds before it is backed up: its databases and what each of them needs, its roles and settings."""
+"""The survey of a server before it is backed up: its databases and what each of them needs, its roles and settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMPTY_AT_FIRST = ("postgres", "template1")
 
 @dataclass(frozen=True)
 class Survey:
-    """What is backed up of a server, and what is not, with the reason.
+    """The part of a server that is backed up, and the part that is not, with the reason.
 
     `absent`: databases of the platform that are not there. `needs`: what each database asks of a server. `roles`: all
     of them. `settings`: see `server_settings`.

@@ -35,9 +35,9 @@ end $$;
 
 @contextmanager
 def apart(server: Server, held: psycopg.Connection[Any], items: Sequence[Item]) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a database that is not to be renamed: `held`, or one to a scratch database.
+    """Open a connection to a database that is not to be renamed: `held`, or one to a scratch database.
 
-    Every other database may be one that is restored, and template1 is in use by whoever makes a database.
+    Every other database may be one that is restored, and template1 is in use while anyone creates a database.
     """
     if clients.MAINTENANCE not in [item.target for item in items]:
         yield held
@@ -104,7 +104,7 @@ def _reopened(link: psycopg.Connection[Any], items: Sequence[Item]) -> None:
 
 
 def swap_text(link: psycopg.Connection[Any], items: Sequence[Item]) -> str:
-    """The statements of a swap: close, end the clients, rename and set all in one transaction, open the old ones."""
+    """Make the statements of a swap: close, end clients, rename and set all in one transaction, open the old ones."""
     from psycopg import sql
 
     live = [i for i in items if i.live is not None]

@@ -1,6 +1,6 @@
 """Move the native tier's databases to a new major version: backup, new directory beside, restore, swap, old one kept.
 
-The way back is a swap of directories, too: `invoke db.upgrade --back`, or by hand while the platform is stopped: move
+To undo it, swap directories again: `invoke db.upgrade --back`, or by hand while the platform is stopped: move
 `postgres` away, move `postgres-<major>-<time>` to its place, and set PLATFORM_POSTGRES_BIN to the old programs. What
 was written after the upgrade is then in the directory that was moved away.
 """
@@ -61,7 +61,7 @@ class Plan:
 
 
 def plan(settings: Settings, present: Place, found: Program, old_bin: str = "") -> Plan | None:
-    """What an upgrade would do; None when the data is of the programs' version already.
+    """Plan an upgrade; None when the data is of the programs' version already.
 
     Args:
         settings: the settings of this run.
@@ -238,7 +238,7 @@ def _ready(process: subprocess.Popen[bytes], there: Endpoints, log: Path) -> Non
 
 
 def _stopped(process: subprocess.Popen[bytes], place: Place) -> None:
-    """A fast shutdown; the data is whole afterwards."""
+    """Shut the server down (fast); the data is complete afterwards."""
     if process.poll() is not None:
         return
     command = native.stop_argv(place, sys.platform == "win32")

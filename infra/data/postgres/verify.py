@@ -26,7 +26,7 @@ VERIFIED = "verified.json"
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found; seconds to load and to compare, and when (seconds since 1970).
+    """The outcome of a verification; seconds to load and to compare, and when (seconds since 1970).
 
     `failed`: the databases that could not be restored here, or came out different, with the reason and what helps.
     """
@@ -59,7 +59,7 @@ def check_versions(backup: Backup, server: Server) -> None:
 
 
 def _check_clients(server: Server) -> None:
-    """pg_restore from 17 on cannot fill a server before 17: it sets a parameter that such a server does not know."""
+    """Refuse pg_restore from 17 on for a server before 17: it sets a parameter that such a server does not know."""
     if server.clients.number < 170000 or server.number >= 170000:
         return
     ours, theirs = clients.version_text(server.number), clients.version_text(server.clients.number)

@@ -1,6 +1,6 @@
 """PostgreSQL to a new major version where it runs from an image: backup by the old one, new storage, restore, compare.
 
-The old storage goes into the trash before the new server starts: the way back is `trash.restore postgres`, and the old
+The old storage is moved to the trash before the new server starts: to undo, `trash.restore postgres`, and the old
 image in the setting.
 """
 
@@ -23,7 +23,7 @@ SERVICE, IMAGE = "postgres", "POSTGRES_IMAGE"
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What an upgrade did: major versions, the backup that it made, where the old storage is kept."""
+    """The outcome of an upgrade: major versions, the backup that it made, where the old storage is kept."""
 
     old: int
     new: int
@@ -32,7 +32,7 @@ class Upgraded:
 
 
 def plan(tier: Tier, old_image: str) -> list[str]:
-    """What an upgrade would do, in words; nothing is touched.
+    """Describe what an upgrade would do; nothing is touched.
 
     Raises:
         PlatformError: USAGE without the old image; NOT_FOUND without data.
@@ -106,7 +106,7 @@ def _filled(tier: Tier, saved: Backup, before: int) -> int:
 
 
 def _drop_empty(server: Server, names: list[str]) -> None:
-    """The databases that the image had made in the new storage a moment before."""
+    """Drop the databases that the image had created in the new storage a moment before."""
     from psycopg import sql
 
     with clients.connected(server.endpoints) as link:

@@ -184,7 +184,7 @@ def _damaged(error: Exception) -> PlatformError:
 
 
 def _unpack(pipe: IO[bytes], into: Path) -> None:
-    """Plain files with plain names only, whatever the archive says."""
+    """Unpack plain files with plain names only, whatever the archive contains."""
     with tarfile.open(fileobj=pipe, mode="r|") as tar:
         for member in tar:
             name = PurePosixPath(member.name)

@@ -46,7 +46,7 @@ TEMPORAL_DATABASES = ("temporal", "temporal_visibility")
 
 @dataclass(frozen=True)
 class Order:
-    """What a snapshot shall hold.
+    """The parts and options of a snapshot to make.
 
     `label` is its name for people ('' for none), `recipients` those whom it is encrypted for (age or SSH public keys;
     none: not encrypted), `why` is noted when it was made on the way to something else; `skipped` are databases that
@@ -101,12 +101,12 @@ def now() -> str:
 
 
 def default_target(home: Stack) -> Path:
-    """Where snapshots go unless something else is said."""
+    """Return the default directory for snapshots."""
     return home.home / "snapshots"
 
 
 def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Backup:
-    """Snapshot a running platform, verified, before something of it is removed; the way back is `snapshot.restore`.
+    """Snapshot a running platform, verified, before something of it is removed; `snapshot.restore` brings it back.
 
     Where the label is taken it gets a number.
 
@@ -130,7 +130,7 @@ def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
 
     Args:
         tier: a tier that runs.
-        order: what it shall hold.
+        order: what it is to hold.
         event: gets what happens.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a snapshot's manifest says of its parts, and whether it is what one of ours says (see postgres_manifest)."""
+"""The parts in a snapshot's manifest, and the check that it is one that we write (see postgres.manifest)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def missing(facts: Mapping[str, Any]) -> list[str]:
-    """What a snapshot does not have although nobody asked for that, and what of it could not be verified; in words."""
+    """List in words what a snapshot lacks although nobody skipped it, and what of it could not be verified."""
     databases = facts["parts"].get("databases", {})
     left_out = {name: why for name, why in databases.get("left_out", {}).items() if why != SKIPPED}
     failed = (facts.get("verified") or {}).get("failed", {})
@@ -78,7 +78,7 @@ def missing(facts: Mapping[str, Any]) -> list[str]:
 
 
 def needs(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What databases ask of a server beyond what every one has, in words; nothing of snapshots of earlier versions."""
+    """List what databases ask of a server beyond what every one has; nothing of snapshots of earlier versions."""
     databases = parts.get("databases", {}).get("databases", {})
     found = {name: Needs.of(entry).lines() for name, entry in databases.items() if "encoding" in entry}
     return {name: ", ".join(lines) for name, lines in found.items() if lines}

@@ -37,7 +37,7 @@ from infra.tiers.base import TemporalStorage, Tier
 
 @dataclass(frozen=True)
 class Plan:
-    """What a restore will do: the parts it brings back, and those that it leaves out with the reason."""
+    """The plan of a restore: the parts it brings back, and those that it leaves out with the reason."""
 
     backup: Backup
     tier: str
@@ -65,7 +65,7 @@ _KEPT = {
 
 @dataclass
 class Done:
-    """What a restore did, by part; `way_back` names what was kept."""
+    """The outcome of a restore, by part; `way_back` names what was kept."""
 
     parts: dict[str, Any] = field(default_factory=dict)
     way_back: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ _PLACES = {
 
 
 def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
-    """Why a part cannot be restored on a tier; '' when it can."""
+    """Tell why a part cannot be restored on a tier; '' when it can."""
     if part != "temporal":
         return ""
     here, there = tier.temporal_storage, facts["parts"]["temporal"]["storage"]
@@ -117,7 +117,7 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
 
 
 def lacking(tier: Tier, made: Plan) -> list[str]:
-    """What the databases of a snapshot ask of a server and the tier's one lacks, in words; nothing is touched.
+    """List what the databases of a snapshot ask of a server and the tier's one lacks; nothing is touched.
 
     A tier that does not run is compared once it does, before anything of it is touched.
     """
@@ -150,7 +150,7 @@ def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError
 
 @contextlib.contextmanager
 def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
-    """The content of a snapshot, decrypted for the block where it is encrypted; every file was checked.
+    """Open the content of a snapshot, decrypted for the block where it is encrypted; every file was checked.
 
     Raises:
         PlatformError: USAGE without the identity that is needed; LOGIN_REFUSED, BACKUP_DAMAGED.
@@ -201,7 +201,7 @@ def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Don
 
 
 def _keep_redis(tier: Tier, made: Plan, done: Done) -> None:
-    """A snapshot of the present keys, from which they come back."""
+    """Make a snapshot of the present keys, from which they can be restored."""
     target = create.default_target(tier.context.stack)
     why = f"before a restore of {made.backup.path.name}"
     kept = create.create(tier, create.Order(target, "", ("redis",), why=why))
@@ -209,7 +209,7 @@ def _keep_redis(tier: Tier, made: Plan, done: Done) -> None:
 
 
 def _planned(context: Context, ends: Endpoints, made: Plan, content: Path) -> tuple[Server, postgres_restore_plan.Plan]:
-    """What is done about the databases, after a look at what the server has for them."""
+    """Plan what is done about the databases, after a look at what the server has for them."""
     saved = verify.databases(content)
     server = postgres_clients.find_server(ends, context.settings, postgres_verify.client_needed(saved))
     names = [n for n in saved.facts["databases"] if n not in create.TEMPORAL_DATABASES]
@@ -262,7 +262,7 @@ def _ticking(context: Context) -> Any:
 
 
 def _temporal(tier: Tier, made: Plan, content: Path, done: Done) -> None:
-    """Temporal's file into its place while the platform is stopped; where it is databases, a fresh look at them."""
+    """Put Temporal's file into its place while the platform is stopped; where it is databases, check them again."""
     if "temporal" not in made.parts:
         return
     if made.backup.facts["parts"]["temporal"]["storage"] == TemporalStorage.FILE:

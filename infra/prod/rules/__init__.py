@@ -1,4 +1,4 @@
-"""What must hold for everything that is applied to a production cluster.
+"""Rules for everything that is applied to a production cluster.
 
 Each rule has a name, says which object breaks it and what to do. `RULES` is the list; docs/production.md shows it.
 """

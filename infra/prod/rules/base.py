@@ -1,4 +1,4 @@
-"""What rules are made of: pure functions over rendered objects, and ways to look into these."""
+"""The parts of rules: pure functions over rendered objects, and ways to look into these."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rule:
 
 
 def title(thing: Object) -> str:
-    """How an object is called: kind, namespace and name."""
+    """Name an object: kind, namespace and name."""
     about = thing["metadata"]
     where = f"{about['namespace']}/" if about.get("namespace") else ""
     return f"{thing['kind']} {where}{about['name']}"
@@ -84,7 +84,7 @@ def same_namespace(a: Object, b: Object) -> bool:
 
 
 SERVERS: Mapping[str, tuple[str, ...]] = {"apps": ("deployments", "statefulsets"), "batch": ("jobs",)}
-"""What guards look at where a rule is about pods."""
+"""Kinds of objects that guards look at where a rule is about pods."""
 
 
 def every_container(condition: str) -> str:

@@ -25,7 +25,7 @@ def _connections(objects: Objects) -> Broken:
 
 
 def _pools(objects: Objects) -> Iterator[tuple[Object, int]]:
-    """Yield the most connections that a Deployment may hold, one more pod while it rolls included."""
+    """Yield each Deployment with the most connections it may hold, one more pod included while it rolls."""
     for owner, container in containers(of_kind(objects, "Deployment")):
         env = {e["name"]: e.get("value", "") for e in container.get("env") or []}
         pods_at_most = int(owner["spec"].get("replicas", 1)) + 1

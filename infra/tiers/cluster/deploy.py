@@ -26,7 +26,7 @@ NOTE = "platform-cluster"
 
 
 def prepare(cluster: Target, kubectl: Kubectl) -> None:
-    """Namespaces, the target's own manifests and our note; nothing is asked of a cluster that has them already."""
+    """Apply namespaces, the target's own manifests and our note; a cluster that has them already is not asked."""
     text = basics(cluster)
     mark = releases.fingerprint(Path("/nonexistent"), text, cluster.record.get("nodes") or ())
     if cluster.record.get("prepared") == mark:
@@ -36,7 +36,7 @@ def prepare(cluster: Target, kubectl: Kubectl) -> None:
 
 
 def basics(cluster: Target) -> str:
-    """What every cluster gets first, as manifests."""
+    """Render the manifests that every cluster gets first."""
     made: list[object] = [_namespace(name) for name in catalog.NAMESPACES]
     made += cluster.manifests()
     data = {"stack": cluster.context.stack.name, "fingerprint": str(cluster.record.get("fingerprint", ""))}
@@ -62,27 +62,27 @@ def deployed(api: Api) -> dict[str, Deployed]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a deployment did: releases that were changed, and whether any had to be waited for."""
+    """The outcome of a deployment: releases that were changed, and whether any had to be waited for."""
 
     changed: list[str]
     waited: bool
 
 
 class Hooks:
-    """What a kind of cluster does around a deployment; nothing where nodes pull their images by themselves."""
+    """Steps of one kind of cluster around a deployment; none where nodes pull their images by themselves."""
 
     def before(self, wanted: Sequence[Wanted], stale: bool) -> None:
-        """Called before anything is changed; `stale` is whether a release will be."""
+        """Prepare for the deployment, before anything is changed; `stale` is whether a release will be."""
 
     def held(self, _release: str) -> str:
-        """Why a release cannot start yet, or nothing when it can."""
+        """Tell why a release cannot start yet, or '' when it can."""
         return ""
 
     def after(self, api: Api) -> None:
-        """Called when all releases are ready."""
+        """Finish, when all releases are ready."""
 
     def stop(self) -> None:
-        """Called at the end, whatever has happened: end what is still under way."""
+        """End what is still under way; called at the end, whatever has happened."""
 
 
 def deploy(

@@ -34,11 +34,11 @@ class DeployedServices:
         return tuple(found)
 
     def add(self, services: Sequence[str]) -> None:
-        """These have been deployed, too."""
+        """Record that these services have been deployed, too."""
         self._write({*self.names, *services})
 
     def forget(self, gone: Sequence[str]) -> None:
-        """The services of these releases have been removed."""
+        """Record that the services of these releases have been removed."""
         self._write({s for s in self.names if releases.RELEASES_OF[s] not in gone})
 
     def _write(self, names: Collection[str]) -> None:

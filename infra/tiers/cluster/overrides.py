@@ -1,4 +1,4 @@
-"""What a user has set by `--set`, by release: kept, so that later deployments keep it too."""
+"""Values that a user has set by `--set`, by release: kept, so that later deployments keep them too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from infra.tiers.cluster.target import Target
 
 
 def overrides(cluster: Target) -> dict[str, list[str]]:
-    """What users have set by `helm.upgrade --set`, by release."""
+    """Read the values that users have set by `helm.upgrade --set`, by release."""
     found = stack.read_json(cluster.home / "overrides.json") or {}
     return {name: [str(s) for s in sets] for name, sets in found.items() if isinstance(sets, list)}
 
 
 def merged(known: Sequence[str], sets: Sequence[str]) -> list[str]:
-    """What was set before and what is set now, which wins."""
+    """Merge values set before with those set now, which win."""
     names = {text.partition("=")[0] for text in sets}
     return [*(text for text in known if text.partition("=")[0] not in names), *sets]
 

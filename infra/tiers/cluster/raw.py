@@ -1,4 +1,4 @@
-"""What was put into the cluster by `kubectl apply`, before Helm took over or beside it."""
+"""Objects that `kubectl apply` has put into the cluster, before Helm took over or beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of, and done to, the services of a cluster that runs: over one connection to its API server each."""
+"""Questions and orders to the services of a running cluster: over one connection to its API server each."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _pause(_: float) -> None:
 
 
 def logs(cluster: Target, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-    """What the services' containers say."""
+    """Yield the log lines of the services' containers."""
     with _cast(cluster) as (api, who):
         yield from cluster_services.logs(api, cluster_services.sources(services, who), tail, follow)
 

@@ -33,7 +33,7 @@ def places(service: str) -> tuple[Where, ...]:
 
 @dataclass(frozen=True)
 class Cast:
-    """Who runs what at one moment: a snapshot and the selectors of all Services."""
+    """Pods and workloads by service at one moment: a snapshot and the selectors of all Services."""
 
     found: Snapshot
     selectors: Mapping[Where, Mapping[str, str]]
@@ -83,7 +83,7 @@ def memory(api: Api) -> dict[Where, int]:
 
 
 def status(service: str, who: Cast, used: Mapping[Where, int]) -> ServiceStatus:
-    """How a service does: state and reason of its release, restarts, memory and age of its pods."""
+    """Judge a service: state and reason of its release, restarts, memory and age of its pods."""
     release = releases.RELEASES_OF[service]
     chart = releases.chart(release)
     pods, workloads = who.pods(service), who.workloads(service)
@@ -121,7 +121,7 @@ def _since(pod: Object) -> float:
 
 
 def workload_name(workload: Object) -> str:
-    """What kubectl calls it, e.g. `deployment/temporal`."""
+    """Name a workload as kubectl does, e.g. `deployment/temporal`."""
     return f"{workload['kind'].lower()}/{metadata(workload)['name']}"
 
 
@@ -139,7 +139,7 @@ class Source:
 
     @property
     def path(self) -> str:
-        """Where the API has its log."""
+        """Return the path of its log in the API."""
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}/log"
 
 

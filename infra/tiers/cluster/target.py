@@ -1,4 +1,4 @@
-"""A Kubernetes cluster that the platform is deployed to, whoever has made it, and what is remembered of it."""
+"""A Kubernetes cluster, of any origin, that the platform is deployed to, and what is remembered of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infra.stack import write_atomic
 
 @dataclass(frozen=True)
 class Commands:
-    """What people run to bring such a cluster up, to see how it does, and to get a report on it, as steps of errors."""
+    """Commands that bring such a cluster up, show its state and report on it, as steps of errors."""
 
     up: str
     status: str
@@ -54,7 +54,7 @@ class Target(ABC):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is known of the cluster, e.g. which revisions of releases were deployed from here."""
+        """Read what is known of the cluster, e.g. which revisions of releases were deployed from here."""
         return stack.read_json(self.memory) or {}
 
     def remember(self, **facts: object) -> None:
@@ -79,7 +79,7 @@ class Target(ABC):
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Api]:
-        """The same for a block, in which its silence is an error for people.
+        """Connect as `api` does, for a block in which silence of the server is an error for people.
 
         Raises:
             PlatformError: UNREACHABLE, and what `api` raises.

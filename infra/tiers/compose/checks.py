@@ -1,4 +1,4 @@
-"""What can be wrong before the Compose tier starts: engine, Compose, ports, disk, memory, images, data, line ends."""
+"""Checks before the Compose tier starts: engine, Compose, ports, disk, memory, images, data, line ends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _is_port(name: str) -> bool:
 
 
 def port_checks(host: str, wanted: Sequence[Claim], seen: Sequence[Listed], project: str) -> list[Check]:
-    """Return one failure for each port that another container or process has; what our own containers hold is ours."""
+    """Return one failure for each port that another container or process has, our own containers aside."""
     own = {port for c in seen if c.project == project and c.runs for port in c.ports}
     found = ports.conflicts(host, [c for c in wanted if c.port not in own])
     publishers = {port: c for c in seen if c.runs for port in c.ports}
@@ -88,7 +88,7 @@ def disk(root: str) -> Check:
 
 
 def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
-    """Return whether the images are here; missing ones are pulled by `up`."""
+    """Check that the images are here; missing ones are pulled by `up`."""
     absent = pull.missing([p.image for p in parts], present)
     if absent:
         return Check("images", "warn", f"not present yet, will be pulled: {', '.join(absent)}", "invoke compose.pull")
@@ -96,7 +96,7 @@ def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
 
 
 def line_ends(parts: Sequence[Part], root: Path) -> list[Check]:
-    """Mounted files with Windows line ends, on which shells and entry points fail."""
+    """Check that no mounted file has Windows line endings, on which shells and entry points fail."""
     files = {p for part in parts for p in model.mounted_files(part, root)}
     bad = sorted(str(p.relative_to(root)) for p in files if p.suffix != ".json" and _has_crlf(p))
     if not bad:

@@ -27,13 +27,13 @@ DOWN_LIMIT = 180.0
 
 @dataclass(frozen=True)
 class Compose:
-    """How to call Compose for one stack: its project name, files, and environment."""
+    """The command line of Compose for one stack: its project name, files, and environment."""
 
     project: str
     files: tuple[Path, ...]
     environ: Mapping[str, str]
     no_env_file: Path
-    """A file without a value (compose/.env.example): Compose would read `.env` by itself, by rules other than ours."""
+    """A file without a value (compose/.env.example): Compose would read `.env` by itself, by different rules."""
 
     def argv(self, *words: str) -> list[str]:
         """Return the command line; settings go through the environment, never in here."""
@@ -51,7 +51,7 @@ class Compose:
 
 
 def files(settings: Settings, directory: Path) -> tuple[Path, ...]:
-    """Return core, overlay and variants: services are named to choose what runs, so that `down` finds all."""
+    """Return files of core, overlay and variants: services are named to choose what runs, so that `down` finds all."""
     names = [CORE_FILE, OBS_FILE]
     names += [LIGHT_FILE] if settings.light else []
     names += [STORE_FILES[store(settings)]] if store(settings) in STORE_FILES else []
@@ -69,7 +69,7 @@ def left_out(settings: Settings) -> tuple[str, ...]:
 
 
 def environment(settings: Settings, engine: Engine | None, project: str) -> dict[str, str]:
-    """What Compose puts into the files: our settings where they say something, and nothing that would steer it."""
+    """Return the variables that Compose puts into the files: our settings where set, and none that would steer it."""
     values = {name: settings.text(name) for name in catalog.SETTINGS if settings.text(name) and _in_files(name)}
     if store(settings) != "external":  # where another S3 service is means nothing to our own
         values = {name: text for name, text in values.items() if not name.startswith("S3_")}
@@ -79,12 +79,12 @@ def environment(settings: Settings, engine: Engine | None, project: str) -> dict
 
 
 def _in_files(name: str) -> bool:
-    """Return whether the files can use a setting; what steers this tool must not make containers anew."""
+    """Return whether the files can use a setting; what steers this tool must not recreate containers."""
     return not name.startswith("PLATFORM_") or name in IN_FILES
 
 
 def version(environ: Mapping[str, str] | None = None) -> str:
-    """Compose's version.
+    """Return Compose's version, e.g. '2.40.3'.
 
     Raises:
         PlatformError: COMPOSE_UNFIT when it is missing, version 1 or too old; PROGRAM_MISSING without `docker`.
@@ -110,7 +110,7 @@ def new_enough(text: str) -> bool:
 
 
 def _old_one() -> str:
-    """What `docker-compose` (version 1 was a program of that name) says it is."""
+    """Describe an installed `docker-compose`, as version 1 was called; '' without one."""
     if not shell.find("docker-compose"):
         return ""
     said = shell.run(["docker-compose", "version", "--short"], limit=20, check=False).out.strip()

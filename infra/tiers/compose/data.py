@@ -25,11 +25,11 @@ FACTS = "volume.json"
 CHUNK = 2**20
 MAJORS = range(20, 11, -1)
 _VERSION_FILES = (*(f"{major}/docker/PG_VERSION" for major in MAJORS), "PG_VERSION", "data/PG_VERSION")
-"""Where the official images keep it in a volume: since 18 below the major, before that at the top or in data/."""
+"""Places of that file in a volume of the official images: since 18 below the major, before at the top or in data/."""
 
 
 def volume_facts(client: Any, volume: str) -> dict[str, Any] | None:
-    """What the engine knows of a volume; None when there is none."""
+    """Return the engine's description of a volume; None when there is none."""
     import docker
 
     try:
@@ -41,7 +41,7 @@ def volume_facts(client: Any, volume: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def opened(client: Any, volume: str, image: str) -> Iterator[str]:
-    """A container that holds the volume at MOUNT and never runs; gone afterwards."""
+    """Create a container that holds the volume at MOUNT and never runs; remove it afterwards."""
     binds = client.create_host_config(binds={volume: {"bind": MOUNT, "mode": "rw"}})
     labels = {"platform.helper": "volume"}
     made = client.create_container(image, command=["none"], host_config=binds, labels=labels)["Id"]
@@ -104,7 +104,7 @@ def wanted_major(client: Any, image: str) -> str:
 
 
 def refuse_other_major(found: str, wanted: str, volume: str) -> None:
-    """Raises PlatformError DATA_INCOMPATIBLE when a volume was written by another major version."""
+    """Raise PlatformError DATA_INCOMPATIBLE when a volume was written by another major version."""
     if not found or not wanted or found == wanted:
         return
     raise PlatformError(

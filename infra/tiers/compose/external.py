@@ -1,4 +1,4 @@
-"""Object stores that are not ours: does the service answer, take the keys, and can containers reach it."""
+"""External object stores: does the service answer, take the keys, and can containers reach it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = 10.0
 
 
 def checks(settings: Settings) -> list[Check]:
-    """Return one finding for each store; nothing where the stores are ours.
+    """Return one finding for each store; nothing where the platform runs the stores.
 
     Raises:
         PlatformError: SETTING_INVALID for an address that is missing, or that containers cannot reach.

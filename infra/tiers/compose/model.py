@@ -1,4 +1,4 @@
-"""What the Compose files say with the present settings: read by Compose itself once, kept until something changes."""
+"""The Compose files as Compose itself reads them with the present settings; kept until something changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infra.tiers.compose.cli import Compose, left_out, version
 
 CONFIG_LIMIT = 30.0
 METRICS = "metrics"
-"""Folder with figures for Prometheus; they change all the time, which is no reason to make a container anew."""
+"""Folder with figures for Prometheus; they change all the time, which is no reason to recreate a container."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which Compose project is this stack's: `platform`, unless another checkout has it."""
+"""The choice of this stack's Compose project: `platform`, unless another checkout has it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Listed:
 
 
 def listed(answer: Sequence[Mapping[str, Any]]) -> list[Listed]:
-    """From the engine's answer to GET /containers/json."""
+    """Parse the engine's answer to GET /containers/json."""
     found = []
     for entry in answer:
         labels = entry.get("Labels") or {}
@@ -73,7 +73,7 @@ def name(settings: Settings, home: Stack, seen: Sequence[Listed], owner: str = "
 
 
 def directory(settings: Settings) -> Path:
-    """Where the Compose files are."""
+    """Return the directory of the Compose files."""
     return settings.root / "compose"
 
 
@@ -86,7 +86,7 @@ def _digits(home: Stack) -> str:
 
 
 def owner(client: Any, project: str) -> str:
-    """Whose state directory the marker of a project names; '' without a marker."""
+    """Return the state directory that the marker of a project names; '' without a marker."""
     import docker
 
     try:

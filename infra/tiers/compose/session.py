@@ -1,4 +1,4 @@
-"""What one run needs of the Compose tier: the engine, its client, Compose, the model of the files, what was started."""
+"""One run's view of the Compose tier: the engine, its client, Compose, the model of the files, what was started."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IN_MACHINES = {".docker", ".rd", ".colima", ".orbstack", ".lima"}
 
 @dataclass(frozen=True)
 class Applied:
-    """What `up` has last asked for: services of the catalogue, and by part the container and mounted files."""
+    """The last request of `up`: services of the catalogue, and by part the container and mounted files."""
 
     services: tuple[str, ...] = ()
     fingerprint: str = ""
@@ -43,7 +43,7 @@ class Applied:
 
 
 def applied(home: Path) -> Applied | None:
-    """What was last asked for; None when nothing is."""
+    """Read what `up` last asked for; None when there is nothing, or nothing readable."""
     found = stack.read_json(home / "applied.json")
     if not found:
         return None
@@ -86,7 +86,7 @@ def make_figures(settings: Settings, home: Path) -> None:
 
 
 def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
-    """What the files mount of this machine: the folder with figures for Prometheus and the engine's socket.
+    """Return the variables for what the files mount of this machine: the folder of figures and the engine's socket.
 
     The socket of an engine in a virtual machine is at its usual place in there, whatever it is called out here.
     """
@@ -107,7 +107,7 @@ def own_secret(settings: Settings, home: Path) -> dict[str, str]:
 
 
 def _kept_secret(home: Path) -> str:
-    """What was made before; '' when nothing was, or when the file is damaged."""
+    """Read the secret of an earlier run; '' when there is none, or when the file is damaged."""
     path = home / SECRET
     if not path.exists():
         return ""
@@ -157,7 +157,7 @@ class Session:
 
     @cached_property
     def compose(self) -> Compose:
-        """How Compose is called."""
+        """Return the command line of Compose."""
         settings = self.context.settings
         locked = self.images() if images.locked(settings.root) else ()
         environ = cli.environment(settings, self.engine, self.project) | images.replaced(settings, locked)
@@ -185,7 +185,7 @@ class Session:
 
     @cached_property
     def model(self) -> Model:
-        """What the files say."""
+        """Return the model of the files."""
         return compose_model.load(self.compose, self.home / "model.json")
 
     def parts(self, services: Sequence[str]) -> list[Part]:
@@ -199,7 +199,7 @@ class Session:
         return self._seen[1]
 
     def glance(self) -> list[compose_project.Listed]:
-        """Return the same in one question, of which one learns less; without the SDK, which takes long to load."""
+        """List the same in one request, with fewer facts; without the SDK, which takes long to load."""
         known = compose_project.everything(self.engine.place)
         return [c for c in known if c.project == self.project]
 
@@ -210,7 +210,7 @@ class Session:
         return self._images
 
     def forget_images(self) -> None:
-        """Images have come: ask anew."""
+        """Forget the list of the engine's images: new ones have arrived."""
         self._images = None
 
     def seen_major(self, volume: str, created: str) -> str:
@@ -225,5 +225,5 @@ class Session:
 
     @property
     def applied(self) -> Applied | None:
-        """What was last asked for."""
+        """Read what `up` last asked for."""
         return applied(self.home)

@@ -1,4 +1,4 @@
-"""Starting: what is checked first, what is pulled, what Compose is told, what is waited for, and why it failed."""
+"""Starting: what is checked first, what is pulled, how Compose is called, what is waited for, and why it failed."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
 def end_broken(session: Session, parts: Sequence[Part]) -> None:
     """Stop containers of an earlier start that crash again and again or are unhealthy.
 
-    Compose starts them or makes them anew; until then the watch would take their old failure for one of this start.
+    Compose starts or recreates them; until then the watch would take their old failure for one of this start.
     """
     there = session.containers()
     for part in parts:
@@ -164,8 +164,8 @@ def end_broken(session: Session, parts: Sequence[Part]) -> None:
 def end_strangers(session: Session, there: Sequence[project.Listed]) -> None:
     """Remove containers of services that the files of before had: another engine's, or Temporal's in another form.
 
-    They would hold ports that others need by now; their volumes stay. Containers that no file of ours has ever had
-    are not ours.
+    They would hold ports that others need by now; their volumes stay. Containers that none of our files has ever had
+    belong to others.
     """
     for container in there:
         if container.part not in session.model.parts and model.owner_of(container.part):
@@ -174,7 +174,7 @@ def end_strangers(session: Session, there: Sequence[project.Listed]) -> None:
 
 
 def recreate(session: Session, names: Sequence[str], timeout: float | None) -> None:
-    """Make the containers of services anew, whatever they are like; volumes stay."""
+    """Recreate the containers of services, whatever their state; volumes stay."""
     parts = [part for name in names for part in session.model.of(name)]
     if not parts:  # it is elsewhere
         return
@@ -208,7 +208,7 @@ def _prepare(session: Session, names: Sequence[str]) -> None:
 
 
 def answers(session: Session, names: Sequence[str]) -> None:
-    """Give services that are healthy a moment to answer their functional question; what still fails is told later."""
+    """Give services that are healthy a moment to answer their functional question; what still fails is named later."""
     settings = session.context.settings
     client = providers.postgres_bin(settings).path / f"psql{providers.EXE}"
     ends = endpoints.build(settings, tuple(names), endpoints.external(settings))
@@ -271,7 +271,7 @@ def wait(session: Session, parts: Sequence[Part], timeout: float | None, compose
 
 
 def poller(parts: Sequence[Part], watch: Watch, compose: Running | None) -> Callable[[], list[Item]]:
-    """What the wait asks again and again."""
+    """Return the function that a wait calls again and again."""
     began = time.time()
 
     def poll() -> list[Item]:
@@ -295,7 +295,7 @@ def _item(part: Part, container: Container | None, watch: Watch, began: float, b
 
 
 def compose_failed(compose: Running) -> PlatformError:
-    """What Compose ended with although no container has failed."""
+    """Explain the failure of a run of Compose in which no container has failed."""
     lines = [line for line in compose.lines if line.strip()]
     why = next((x for x in reversed(lines) if "rror" in x or "ailed" in x), lines[-1] if lines else "")
     code = "PORT_TAKEN" if "port is already allocated" in why or "address already in use" in why else "PROGRAM_FAILED"

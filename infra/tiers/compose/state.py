@@ -1,4 +1,4 @@
-"""What the engine says of a stack's containers: state, health, why one ended; and a watch that tells when to look."""
+"""Containers of a stack as the engine sees them: state, health, why one ended; and a watch that tells when to look."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _last_line(text: str) -> str:
 
 
 def _seconds(stamp: str) -> float:
-    """RFC 3339 with nanoseconds; year 1 means never."""
+    """Parse RFC 3339 with nanoseconds into seconds since 1970; 0 for the year 1, which means never."""
     if not stamp or stamp.startswith("0001"):
         return 0.0
     text = stamp.replace("Z", "+00:00")
@@ -114,7 +114,7 @@ def _seconds(stamp: str) -> float:
 
 
 def why_ended(container: Container, limit: int, killed_for_memory: bool) -> str:
-    """Why a container's program ended, in words."""
+    """Explain in words why a container's program ended."""
     from infra.console import human_bytes
 
     if container.oom or killed_for_memory:
@@ -131,7 +131,7 @@ def why_ended(container: Container, limit: int, killed_for_memory: bool) -> str:
 
 
 def judged(part: Part, container: Container | None, began: float, oom: bool, busy: bool) -> tuple[str, str]:
-    """State and detail of a part while waiting.
+    """Judge a part while waiting: its state and detail.
 
     Args:
         began: when the wait began (seconds since 1970).
@@ -147,7 +147,7 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
         return (FAILED if container.restarts >= CRASHES or oom else "backoff"), why
     if container.up:
         return _running(container)
-    # What shall stay up and has ended by itself is restarted by the engine; `exited` means that it was stopped.
+    # What is to stay up and has ended by itself is restarted by the engine; `exited` means that it was stopped.
     if busy and (not part.ends or container.ended < began):
         return ("waiting", "for Compose")
     if part.ends and container.code == 0:
@@ -172,7 +172,7 @@ def _running(container: Container) -> tuple[str, str]:
 
 
 def item(part: Part, container: Container | None, verdict: tuple[str, str], budget: float) -> Item:
-    """What a wait shows of a part; one-shots that have ended count as ready only when they may end."""
+    """Describe a part for a wait; one-shots that have ended count as ready only when they may end."""
     state, detail = verdict
     if part.ends and container is not None and container.up:
         state, detail = "starting", "works"

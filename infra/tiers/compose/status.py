@@ -58,7 +58,7 @@ _SCRAPED: Mapping[str, str] = {
 
 
 def observed(session: Session) -> Observed:
-    """What the monitoring covers."""
+    """Return what the monitoring covers."""
     there = {name for name, box in session.containers().items() if box.up}
     return Observed("alloy" in there, tuple(job for job, part in _SCRAPED.items() if part not in there))
 
@@ -68,7 +68,7 @@ def _named(part: Part, detail: str, service: str) -> str:
 
 
 def state_of(part: Part, container: Container | None) -> tuple[str, str]:
-    """State and detail of a part when nothing is being started."""
+    """Return state and detail of a part when nothing is being started."""
     if container is None:
         return ("stopped", "its container is gone; invoke up recreates it") if not part.ends else (READY, "")
     if not container.up and container.state != "restarting" and not part.ends:

@@ -29,11 +29,11 @@ class Compose(Tier):
 
     @cached_property
     def session(self) -> Session:
-        """What this run knows of the engine and the files."""
+        """Return what this run knows of the engine and the files."""
         return Session(self.context)
 
     def available(self) -> Availability:
-        """Return whether an engine answers; preferred only where no image of the core would have to be pulled."""
+        """Tell whether an engine answers; preferred only where no image of the core would have to be pulled."""
         try:
             engine = docker_engine.find()
         except PlatformError as error:
@@ -73,7 +73,7 @@ class Compose(Tier):
         return tuple(s.name for s in catalog.offered(NAME) if s.name in wanted | running)
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
-        """Engine, Compose, ports, images, memory, disk, version of the data, line ends."""
+        """Check engine, Compose, ports, images, memory, disk, version of the data, line endings."""
         return compose_start.preflight(self.session, names)
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
@@ -121,19 +121,19 @@ class Compose(Tier):
         return compose_logs.lines(self.session, services, tail, follow)
 
     def endpoints(self) -> Endpoints:
-        """127.0.0.1 and the ports of the settings; the services are those that were started, core if none was."""
+        """Return 127.0.0.1 and the ports of the settings, for the services that were started, or core if none was."""
         found = applied(self.home)
         names = found.services if found and found.services else CORE
         return endpoints.build(self.context.settings, names, endpoints.external(self.context.settings))
 
     def engines(self) -> dict[str, str]:
-        """What stands behind the object stores, and Temporal's kind."""
+        """Return the program behind the object stores, and Temporal's kind."""
         store = cli.store(self.context.settings)
         found = dict.fromkeys(("minio-datasets", "minio-results"), store)
         return found | ({"temporal": "development server"} if self.context.settings.light else {})
 
     def programs(self) -> dict[str, str]:
-        """Return the engine and Docker Compose."""
+        """Return the versions of the engine and Docker Compose."""
         engine = known_or_why(lambda: docker_engine.find().text)
         return {"container engine": engine, "Docker Compose": known_or_why(cli.version)}
 
@@ -163,7 +163,7 @@ class Compose(Tier):
         data.unstash(session.client, removal, kept, image)
 
     def observed(self) -> Observed:
-        """By the containers that run: exporters are no services of the catalogue."""
+        """Judge by the containers that run: exporters are no services of the catalogue."""
         return compose_status.observed(self.session)
 
     def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ class Compose(Tier):
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """Its container is stopped for the block."""
+        """Stop its container for the block."""
         try:
             self.session.compose.run("stop", name)
             yield

@@ -1,4 +1,4 @@
-"""What must be so before a cluster is made or started; each finding with its remedy."""
+"""Checks before a cluster is created or started; each finding with its remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infra.tiers.kind.tools import Tools
 
 GB = 1_000_000_000
 MEMORY, MEMORY_OBS = 2 * GB, 3 * GB
-"""What Docker's machine should have for the cluster with the core, and with observability, in bytes."""
+"""Memory that Docker's machine should have for the cluster with the core, and with observability, in bytes."""
 DISK_FAIL, DISK_WARN = 2 * GB, 8 * GB
 INOTIFY: Mapping[str, int] = {"max_user_watches": 524_288, "max_user_instances": 512}
 """Limits that kind recommends (https://kind.sigs.k8s.io/docs/user/known-issues#pod-errors-due-to-too-many-open-files)."""
@@ -30,16 +30,16 @@ INSTANCES_NEEDED = 64
 
 
 def programs(found: Tools) -> Check:
-    """Which programs work on the cluster."""
+    """Name the programs that work on the cluster."""
     every = (found.kind, found.kubectl, found.helm)
     return Check("tools", "ok", ", ".join(f"{program.name} {program.shown}" for program in every))
 
 
 def machine(cluster: Cluster, obs: bool) -> list[Check]:
-    """What the machine must have for a start: all that a new cluster needs, or what one that runs can still lack.
+    """Check the machine for a start: all that a new cluster needs, or what a running one can still lack.
 
     Args:
-        obs: whether observability shall run in it, too.
+        obs: whether observability is to run in it, too.
     """
     if cluster.listening():
         return [room(str(cluster.record.get("dockerRoot", "")), cluster.context.stack.home)]
@@ -52,7 +52,7 @@ def machine(cluster: Cluster, obs: bool) -> list[Check]:
 
 
 def engine(info: Mapping[str, Any]) -> Check:
-    """That Docker answers, and which one."""
+    """Describe the engine that answers."""
     name = info.get("OperatingSystem") or info.get("OSType") or ""
     return Check(
         "docker", "ok", f"Docker {info.get('ServerVersion')} ({name}), cgroup v{info.get('CgroupVersion', '?')}"
@@ -69,7 +69,7 @@ def memory(info: Mapping[str, Any], obs: bool) -> Check:
 
 
 def disk(info: Mapping[str, Any], fallback: Path) -> Check:
-    """Room where Docker keeps images and nodes; in a virtual machine only the state directory's disk can be seen."""
+    """Check the disk of Docker's images and nodes; in a virtual machine only the state directory's disk can be seen."""
     root = Path(str(info.get("DockerRootDir") or ""))
     place = root if root.is_absolute() and root.exists() else fallback
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
@@ -90,7 +90,7 @@ def room(root: str, fallback: Path) -> Check:
 
 
 def cgroup(body: Mapping[str, Any], chosen: str, info: Mapping[str, Any]) -> Check:
-    """Return whether the node's Kubernetes starts with this host's cgroups."""
+    """Check that the node's Kubernetes starts with this host's cgroups."""
     image, warning = cluster_file.node_image(body, chosen, str(info.get("CgroupVersion", "")))
     return Check("node-image", "warn" if warning else "ok", warning or f"node image {image or 'of kind/cluster.yaml'}")
 

@@ -26,7 +26,7 @@ def export_kubeconfig(kind: str, cluster: str, kubeconfig: Path) -> list[str]:
 
 
 def export_logs(kind: str, cluster: str, target: Path) -> list[str]:
-    """Return everything kind knows for a bug report."""
+    """Write everything kind knows for a bug report."""
     return [kind, "export", "logs", str(target), "--name", cluster]
 
 

@@ -1,4 +1,4 @@
-"""The cluster of a stack: which one is ours, what is known of it, and in which state it is. Nothing is changed here."""
+"""The cluster of a stack: which one it is, what is known of it, and in which state it is. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from infra.tiers.kind.nodes import Docker, Node
 TIER = "kind"
 NAME = "platform"
 MARK = "/kind/platform"
-"""In the nodes: a directory of this stack's state. Whose cluster it is can be seen by it, even of one half made."""
+"""In the nodes: a directory of this stack's state. It shows whose cluster it is, even of an incomplete one."""
 ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "incomplete"
 
 
@@ -45,12 +45,12 @@ class Cluster(Target):
 
     @property
     def volumes(self) -> Path:
-        """Where the volumes are on this machine."""
+        """Return the directory of the volumes on this machine."""
         return self.home / "volumes"
 
     @property
     def mark(self) -> Path:
-        """What is mounted into the nodes to tell whose they are."""
+        """Return the file that is mounted into the nodes to tell whose they are."""
         return self.home / "node"
 
     @cached_property
@@ -60,7 +60,7 @@ class Cluster(Target):
 
     @property
     def name(self) -> str:
-        """What it is called: as before; else PLATFORM_STACK or `platform`, with the stack's digits if that is taken."""
+        """Return its name: as before; else PLATFORM_STACK or `platform`, with the stack's digits if that is taken."""
         known = self.record.get("name")
         if known:
             return str(known)
@@ -75,7 +75,7 @@ class Cluster(Target):
         return bool(source) and _same(source, self.mark)
 
     def nodes(self) -> list[Node]:
-        """Our nodes, control plane first."""
+        """List our nodes, control plane first."""
         name = self.record.get("name")
         found = self.docker.nodes(str(name)) if name else self.docker.nodes()
         return [n for n in found if self.is_ours(n)]

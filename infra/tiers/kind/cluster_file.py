@@ -17,7 +17,7 @@ from typing import Any
 from infra.errors import PlatformError
 
 VOLUMES = "/var/local-path-provisioner"
-"""Where kind's storage class keeps volumes in the node (kind pkg/build/nodeimage/const_storage.go)."""
+"""Directory of volumes in the node, by kind's storage class (kind pkg/build/nodeimage/const_storage.go)."""
 CERTIFICATE = "/usr/local/share/ca-certificates/platform-ca.crt"
 LAST_FOR_CGROUP_V1 = "kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d"
 FIRST_WITHOUT_CGROUP_V1 = (1, 35)
@@ -91,7 +91,7 @@ def effective(body: Mapping[str, Any], name: str, image: str, mounts: Sequence[M
 
 
 def fingerprint(body: Mapping[str, Any], image: str) -> str:
-    """What a cluster was made from: comments, order of keys and name do not matter."""
+    """Fingerprint what a cluster was made from: comments, order of keys and name do not matter."""
     text = json.dumps({k: v for k, v in body.items() if k != "name"} | {"image": image}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -37,7 +37,7 @@ class Convoy:
             self._thread.start()
 
     def held(self, release: str) -> str:
-        """Why a release cannot start yet, or nothing when it can. Raises what the loading has raised."""
+        """Tell why a release cannot start yet, or '' when it can. Raises what the loading has raised."""
         if self._errors:
             raise self._errors[0]
         under_way = self._thread is not None and self._thread.is_alive()

@@ -1,4 +1,4 @@
-"""A new cluster: what kind is told, the call that makes it, and what is done to its nodes at once."""
+"""A new cluster: the configuration for kind, the call that makes it, and what is done to its nodes at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from infra.tiers.kind.tools import Tools
 from infra.waiting import Item, Wait
 
 SLOW_BOOT = "could not find a log line"
-"""What kind says when a node has not booted within its 30 seconds (kind pkg/cluster/internal/providers/common)."""
+"""Kind's words when a node has not booted within 30 seconds (kind pkg/cluster/internal/providers/common)."""
 BUDGET = 420.0
 """Seconds for a new cluster; its node image is there already."""
 

@@ -51,7 +51,7 @@ class Volume:
 
     @property
     def path(self) -> str:
-        """Where it is in the node."""
+        """Return its path in the node."""
         return f"{VOLUMES}/{self.directory}"
 
 
@@ -172,7 +172,7 @@ def unstash(cluster: Cluster, removal: Removal, kept: Path) -> None:
 
 
 def remove(cluster: Cluster, removal: Removal) -> None:
-    """Empty a volume for ever."""
+    """Empty a volume permanently."""
     volume, node = _volume(cluster, removal), next(iter(cluster.nodes()), None)
     if node is not None:
         empty(node, volume)
@@ -216,7 +216,7 @@ def _volume(cluster: Cluster, removal: Removal) -> Volume:
 
 @contextlib.contextmanager
 def _engine() -> Iterator[Any]:
-    """A client of the engine, whose errors are ours."""
+    """Open a client of the engine, whose errors are raised as ours."""
     import docker
     import requests
 

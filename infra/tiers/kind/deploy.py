@@ -1,4 +1,4 @@
-"""What kind does around a deployment: images are brought to the nodes, and volumes are noted."""
+"""Steps of kind around a deployment: images are brought to the nodes, and volumes are noted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Nodes(Hooks):
             self._convoy.begin()
 
     def held(self, release: str) -> str:
-        """Why a release cannot start yet."""
+        """Tell why a release cannot start yet."""
         return self._convoy.held(release) if self._convoy else ""
 
     def after(self, api: Api) -> None:
@@ -54,7 +54,7 @@ class Nodes(Hooks):
         return list(self.cluster.record.get("imagesFor") or [])
 
     def _load(self, wanted: Sequence[Wanted]) -> Convoy:
-        """Return the images of releases, on their way: those that need no other release first."""
+        """Start to load the images of releases, first those that need no other release."""
         way = images.supply(self.cluster, self.tools)
         of = way.needed_by(wanted, self.helm)
         every = list(dict.fromkeys(image for found in of.values() for image in found))

@@ -1,4 +1,4 @@
-"""Which images releases need, and how those come into the nodes: pulled once by the host, loaded where missing."""
+"""The images that releases need, and their way into the nodes: pulled once by the host, loaded where missing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Supply:
         return list(load.missing)
 
     def plan(self, references: Sequence[str]) -> Load:
-        """What has to be loaded, in the order given; the host has all of it afterwards. Raises as `bring`."""
+        """Plan what has to be loaded, in the order given; the host has all of it afterwards. Raises as `bring`."""
         here, there = self.docker.image_ids(), self._there()
         ids = {r: here.get(r) or here.get(short(r)) or "" for r in references}
         ids |= {r: self.docker.image_id(r) for r, found in ids.items() if not found}
@@ -100,7 +100,7 @@ class Supply:
         self._remember(nodes=self._node_ids(), loaded=dict(loaded))
 
     def load(self, references: Sequence[str], streams: Streams) -> None:
-        """Into every node that runs; what our own way does not manage is left to kind, which knows more engines."""
+        """Load images into every running node; kind loads what our own way cannot, since it knows more engines."""
         running = [node.name for node in self.nodes if node.running]
         left = {image for node in running for image in loading.into(self.docker, node, references, streams)}
         rest = [image for image in references if image in left]
@@ -109,7 +109,7 @@ class Supply:
             shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
 
     def _there(self) -> set[str]:
-        """Full names of the images that every node has."""
+        """Return the full names of the images that every node has."""
         found = [self._in_node(node.name) for node in self.nodes if node.running]
         return set.intersection(*found) if found else set()
 
@@ -178,7 +178,7 @@ def rendered(wanted: Wanted, helm: Helm) -> str:
 
 
 def supply(cluster: Cluster, tools: Tools) -> Supply:
-    """What brings images into the nodes of a cluster."""
+    """Return what brings images into the nodes of a cluster."""
     settings, memory = cluster.settings, cluster.home / "images.json"
     return Supply(
         cluster.docker,

@@ -1,4 +1,4 @@
-"""Whether a kubeconfig leads to a cluster of kind on this machine, and to the right one."""
+"""The check that a kubeconfig leads to a cluster of kind on this machine, and to the right one."""
 
 from __future__ import annotations
 

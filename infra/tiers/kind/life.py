@@ -22,7 +22,7 @@ from infra.waiting import Item, Wait
 API_BUDGET = 120.0
 """Seconds for a cluster that is started again."""
 FILES = ("kubeconfig", "cluster.json", "cluster.yaml", "images.json", cluster_deployed.FILE)
-"""What is known of a cluster, in its home; gone with it."""
+"""Files in the cluster's home that describe it; deleted with it."""
 
 
 def start(cluster: Cluster, nodes: Sequence[Node]) -> None:

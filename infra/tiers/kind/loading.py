@@ -20,7 +20,7 @@ LANES = 4
 LIMIT = 900.0
 """Seconds for one stream."""
 SNAPSHOTTER = "overlayfs"
-"""What containerd unpacks with unless its configuration says otherwise."""
+"""The snapshotter that containerd unpacks with unless its configuration says otherwise."""
 
 
 def lanes(sizes: Mapping[str, int], count: int) -> list[list[str]]:

@@ -65,7 +65,7 @@ class Docker:
         return shell.run([self.program, *words], limit=limit, check=check)
 
     def info(self) -> dict[str, Any]:
-        """What the engine says of itself.
+        """Return the engine's description of itself.
 
         Raises:
             PlatformError: PROGRAM_MISSING without the program, UNREACHABLE when the engine does not answer.

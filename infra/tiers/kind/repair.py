@@ -1,4 +1,4 @@
-"""Whatever is there becomes a cluster that runs: made, started, or mended after a run that was killed."""
+"""The way from any state to a running cluster: created, started, or repaired after a run that was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALF_MADE_PATIENCE = 20.0
 
 
 def ensure(cluster: Cluster, tools: Tools, timeout: float | None) -> bool:
-    """Have it running, whatever is there: made, mended, started; True when something had to be done.
+    """Bring it up, whatever is there: create, repair, start; True when something had to be done.
 
     Raises:
         PlatformError: what is in the way, with what to do.

@@ -64,12 +64,12 @@ class Kind(Tier):
         return self.home / "tools.json"
 
     def observed(self) -> Observed:
-        """Alloy comes with Loki, unless it is left out."""
+        """Return what monitoring covers: Alloy comes with Loki, unless it is left out."""
         shipped = "loki" in self.endpoints().services and "alloy" not in releases.left_out(self.context.settings)
         return replace(super().observed(), logs=shipped)
 
     def programs(self) -> dict[str, str]:
-        """kind, kubectl and helm, the engine that the nodes run in, and their image."""
+        """Return versions of kind, kubectl and helm, the engine that the nodes run in, and their image."""
         cluster, there = self.cluster, kube_tools.installed(self.context.settings, self._tools_seen)
         shown = {t.name: there[t.name].shown if t.name in there else "not installed" for t in catalog.KUBE_TOOLS}
         engine = known_or_why(lambda: checks.engine(cluster.docker.info()).text)
@@ -109,7 +109,7 @@ class Kind(Tier):
         return replace(built, ports={**built.ports, **fixed}, grafana=grafana)
 
     def engines(self) -> dict[str, str]:
-        """Return no gaps: the charts' own engine, silo, has none worth naming."""
+        """Return {}: the charts' own engine, silo, has no gap worth naming."""
         return {}
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Kind(Tier):
         return [checks.programs(self.tools), *checks.machine(self.cluster, obs)]
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
-        """Cluster, images, releases, until all are ready; what is there as wanted is left alone."""
+        """Start cluster, images and releases until all are ready; what is there as wanted is left alone."""
         cluster = self.cluster
         fresh = repair.ensure(cluster, self.tools, timeout)
         cluster_deploy.prepare(cluster, self.kubectl)
@@ -188,7 +188,7 @@ class Kind(Tier):
         answering.wait(self.endpoints(), names, client, self.context.console.say, patience)
 
     def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-        """What the services' containers say."""
+        """Yield the log lines of the services' containers."""
         return cluster_running.logs(self.cluster, tuple(services) or self.shown(), tail, follow)
 
     def removals(self, services: Sequence[str]) -> list[Removal]:

@@ -1,4 +1,4 @@
-"""What can be wrong with a machine before the native tier starts: programs, ports, disk, memory."""
+"""Checks of a machine before the native tier starts: programs, ports, disk, memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEMORY_NEEDED = {False: 600_000_000, True: 1_200_000_000}
 
 
 def programs(found: Programs) -> list[Check]:
-    """Which program runs what, and what the object store's engine cannot do."""
+    """Name the program of each service, and what the object store's engine cannot do."""
     paths = {name: program.path for name, program in found.found.items()} | {"postgres": found.postgres.bin}
     checks = [
         Check(f"program.{name}", "ok", f"{paths[name]} ({_origin(name, program)})")
@@ -31,7 +31,7 @@ def programs(found: Programs) -> list[Check]:
 
 
 def _origin(name: str, program: Program) -> str:
-    """Where a program was found; of an object store also which of several it is."""
+    """Tell where a program was found; of an object store also which of several it is."""
     return f"{program.engine}, {program.origin}" if name == "object store" else program.origin
 
 

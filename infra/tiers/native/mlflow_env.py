@@ -22,7 +22,7 @@ def python_of(root: Path) -> Path:
 
 
 def stamp(root: Path) -> str:
-    """What the environment must have been made from."""
+    """Fingerprint what the environment must have been made from."""
     text = (root / REQUIREMENTS).read_bytes() + f"{sys.version_info[:2]} {root}".encode()
     return hashlib.sha256(text).hexdigest()
 

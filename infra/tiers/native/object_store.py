@@ -21,7 +21,7 @@ from infra.tiers.providers import Program
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What a store is to be: name, address, ports, keys, directory for data and one for caches.
+    """The plan of one store: name, address, ports, keys, directory for data and one for caches.
 
     `origins` are those of the web pages that may call it beside its console. `internal_port` is the first of
     catalog.STORE_SPAN ports, `signing_key` a secret of the stack; only engines of several servers use them.
@@ -54,7 +54,7 @@ class Command:
 
 
 def command(program: Program, plan: StorePlan) -> Command:
-    """How that engine runs that store."""
+    """Return the command line and environment with which its engine runs that store."""
     argv, env = _ENGINES[program.engine](plan)
     return Command([str(program.path), *argv], env)
 
@@ -102,7 +102,7 @@ def _versitygw(plan: StorePlan) -> Built:
 
 
 def _rustfs(plan: StorePlan) -> Built:
-    """From the sources of RustFS 1.0; no build of it could be had to try it."""
+    """Build RustFS's arguments, from the sources of 1.0; not tried, since no build of it was available."""
     address = ["--address", f"{plan.host}:{plan.port}", "--console-address", f"{plan.host}:{plan.console_port}"]
     env = {
         "RUSTFS_ACCESS_KEY": plan.access_key,
@@ -117,7 +117,7 @@ def _rustfs(plan: StorePlan) -> Built:
 
 
 def _weed(plan: StorePlan) -> Built:
-    """SeaweedFS 4 as one process, `weed mini`: `weed server` does not end on SIGTERM.
+    """Build the arguments of SeaweedFS 4 as one process, `weed mini`: `weed server` does not end on SIGTERM.
 
     Only S3 answers over HTTP: without -disableHttp any web page could make its master delete a bucket's data. The
     other parts want tokens, and what is left open is gRPC on 127.0.0.1. -ip.bind alone leaves some ports on all
@@ -245,7 +245,7 @@ VERIFIED = "verified"
 
 
 def moving(home: Path) -> Path:
-    """Where a move of the stores to another engine prepares the new data."""
+    """Return the directory in which a move of the stores to another engine prepares the new data."""
     return home / "engine-move"
 
 

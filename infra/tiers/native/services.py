@@ -21,12 +21,12 @@ from infra.tiers.providers import Program
 
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
 MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
-"""What a request's Host may be; MLflow's own list has private networks as `10.*`, which 10.evil.example fits too."""
+"""Values of Host that MLflow accepts; its own list has private networks as `10.*`, which 10.evil.example fits too."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """What runs the services on this machine."""
+    """The programs that run the services on this machine."""
 
     postgres: Place
     found: Mapping[str, Program]
@@ -106,7 +106,7 @@ class Builder:
         )
 
     def redis(self, service: str = "redis") -> Spec:
-        """Valkey with an append-only file; the password goes through a private file, not the command line."""
+        """Specify Valkey with an append-only file; the password goes through a private file, not the command line."""
         data = self.data(service)  # also its working directory: it changes there by itself
         flags = ["--port", str(self.endpoints.port(service)), "--bind", self.endpoints.host, "--dir", str(data)]
         durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
@@ -146,7 +146,7 @@ class Builder:
         )
 
     def store_plan(self, service: str) -> object_store.StorePlan:
-        """What one object store is to be."""
+        """Plan one object store."""
         return object_store.StorePlan(
             service,
             self.endpoints.host,
@@ -237,10 +237,10 @@ MAKERS: Mapping[str, Callable[[Builder, str], Spec]] = {
     "temporal": Builder.temporal,
     "object store": Builder.store,
 }
-"""How a service of the core is started, by the program that runs it (`Service.program`)."""
+"""By the program that runs it (`Service.program`): the function that specifies a service of the core."""
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE and s.program in MAKERS)
 OVERLAY = ("mlflow", "prometheus")
-"""What this tier has of observability; each needs something made before (`infra.tiers.native.tier`)."""
+"""Observability of this tier; each needs something made before (`infra.tiers.native.tier`)."""
 
 
 def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) -> str:

@@ -1,4 +1,4 @@
-"""What the supervisor's notes say of a service: for a wait, and for people."""
+"""The state of a service from the supervisor's notes: for a wait, and for people."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def service(spec: Spec, state: State | None, supervised: bool) -> ServiceStatus:
 
 
 def memory(state: State | None) -> int | None:
-    """Resident bytes of a service's whole tree, shared pages once per process; None when it does not run."""
+    """Sum the resident bytes of a service's whole process tree; None when it does not run."""
     import psutil
 
     live = state.identity.process() if state and state.identity else None

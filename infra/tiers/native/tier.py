@@ -25,7 +25,7 @@ from infra.waiting import Item, Wait
 
 NAME = "native"
 STORES = ("postgres", *(s.name for s in catalog.SERVICES if s.login == catalog.STORE_LOGIN))
-"""What holds the databases and buckets."""
+"""Services that hold the databases and buckets."""
 
 
 class Native(Tier):
@@ -36,7 +36,7 @@ class Native(Tier):
     temporal_storage = TemporalStorage.FILE
 
     def available(self) -> Availability:
-        """Return whether every program is there."""
+        """Tell whether every program is there."""
         try:
             services.programs(self.context.settings, self.home, self.context.stack.name)
         except PlatformError as error:
@@ -58,11 +58,11 @@ class Native(Tier):
         """Return the home, with the list of wanted services readable."""
         home = self.home
         if supervise.wish(home) is None and (home / supervise.DESIRED).exists():
-            supervise.mend(home, self.builder.core())
+            supervise.repair_wish(home, self.builder.core())
         return home
 
     def endpoints(self) -> Endpoints:
-        """127.0.0.1 and the ports of the settings; the services are those that are wanted, core if none is."""
+        """Return 127.0.0.1 and the ports of the settings, for the services that are wanted, or core if none is."""
         wanted = tuple(s.name for s in supervise.desired(self.home))
         return endpoints.build(self.context.settings, wanted or services.CORE)
 
@@ -157,7 +157,7 @@ class Native(Tier):
         return specs
 
     def _prepare(self, builder: Builder, names: Sequence[str]) -> None:
-        """Directories and private files that the services expect."""
+        """Create the directories and private files that the services expect."""
         try:
             private.directory(builder.home / "data", private.way())
             for directory in (d for name in names for d in builder.directories(name)):
@@ -263,7 +263,7 @@ class Native(Tier):
 
 
 def _moved(builder: Builder, spec: supervise.Spec) -> str:
-    """What to say of a service that was started with other settings than the present ones."""
+    """Describe the difference when a service was started with other settings than the present ones; '' when not."""
     question = builder.question(spec.name)
     if question == spec.probe:
         return ""
@@ -272,7 +272,7 @@ def _moved(builder: Builder, spec: supervise.Spec) -> str:
 
 
 def _unfinished(data: Path) -> list[Path]:
-    """What an initdb, or a removal, that was killed has left beside a data directory."""
+    """List what an initdb, or a removal, that was killed has left beside a data directory."""
     return [p for kind in ("new", "removed") for p in data.parent.glob(f".{data.name}-{kind}-*")]
 
 

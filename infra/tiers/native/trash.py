@@ -51,7 +51,7 @@ def _rename(data: Path, into: Path) -> None:
 
 
 def _kept(kept: Path) -> Path:
-    """Where the data of an entry is."""
+    """Return the directory with the data of an entry."""
     note = kept / ELSEWHERE
     return Path(note.read_text(encoding="utf-8").rstrip("\n")) if note.is_file() else kept / DATA
 
