@@ -115,7 +115,7 @@ class Activities:
         return attempt
 
     def _patience(self, request: Request, environment: Mapping[str, str]) -> dict[str, str]:
-        """Where MLflow does not answer, say so in the log, and let a program of the user's not wait minutes for it."""
+        """Log that MLflow does not answer, and keep a program of the user's from waiting minutes for it."""
         uri = environment.get("MLFLOW_TRACKING_URI", "")
         if request.built_in or not uri.startswith(("http://", "https://")):
             return {}  # the built-in training says so itself

@@ -17,7 +17,7 @@ from infra.errors import PlatformError
 DEVICES = "CUDA_VISIBLE_DEVICES"
 HOST = "127.0.0.1"
 _NONE = ("-1", "NoDevFiles")
-"""What stands in CUDA_VISIBLE_DEVICES to hide all GPUs."""
+"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs."""
 _PATIENCE = 5.0
 """Seconds for nvidia-smi: shorter than a heartbeat may be late."""
 

@@ -117,7 +117,7 @@ def _follow(
 
 def _codes(families: Sequence[Family]) -> list[int | None]:
     codes = [family.code for family in families]
-    # Whoever fails because another has died is seen after that one, which is the reason.
+    # A worker that fails because another has died is seen after that one, which is the reason.
     return [family.code for family in families] if any(codes) else codes
 
 

@@ -123,7 +123,7 @@ def left_over(endpoints: Endpoints) -> list[str]:
 
 
 def warnings(endpoints: Endpoints) -> list[str]:
-    """Warn of the scratch databases that a run could not drop."""
+    """List warnings about the scratch databases that a run could not drop."""
     return [
         f"the scratch database {name} could not be dropped; invoke doctor says more" for name in left_over(endpoints)
     ]
