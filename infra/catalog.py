@@ -393,6 +393,8 @@ BUCKETS: tuple[Bucket, ...] = (
 OBS_BUCKETS: tuple[Bucket, ...] = (Bucket("mlflow-artifacts", "minio-results"),)
 
 MLFLOW_SCHEMA = "mlflow"
+MLFLOW_TABLES = "dc11669786a5"
+"""The version of the tables that MLflow 3.17.2 makes: the newest of its mlflow/store/db_migrations/versions."""
 
 GRAFANA_ON_KIND = "prom-operator"
 """Grafana's password on kind where none is set: the one that kube-prometheus-stack gives it."""

@@ -151,6 +151,7 @@ def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[s
             stop_observability(tier)
         names = selected(tier, obs, only)
         raise_on_failures(tier.preflight(names))
+        _save_what_mlflow_may_change(tier, names, timeout)
         tier.start(names, timeout)
         if obs is False and set(names) & set(catalog.OBSERVABILITY):
             stop_observability(tier)  # a stopped cluster starts with all that it had
@@ -158,11 +159,24 @@ def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[s
         for made in heal(ends, psql(context.settings)):
             context.console.say(f"  created the missing {made}")
         stack.remember(context.stack, tier=tier.name)
+        if "mlflow" in ends.services:
+            stack.remember(context.stack, mlflow=tier.mlflow_tables)
         stack.remember_overlay(context.stack, {*stack.remembered_overlay(context.stack), *ends.services})
         changed = before != _processes(tier)
         if changed:
             _resume_trainings(tier, ends)
     return Started(tier, ends, time.monotonic() - began, changed)
+
+
+def _save_what_mlflow_may_change(tier: Tier, names: Sequence[str], timeout: float | None) -> None:
+    """Back MLflow's tables up before a version starts that is not the one that ran last; nothing without data."""
+    home = tier.context.stack
+    before = stack.remembered(home, "tier")
+    if before and "mlflow" in names and stack.remembered(home, "mlflow") != tier.mlflow_tables:
+        from infra import mlflow_tables
+
+        tier.start([n for n in names if n != "mlflow"], timeout)
+        mlflow_tables.back_up(tier)
 
 
 def selected(tier: Tier, obs: bool | None, only: Sequence[str] = ()) -> tuple[str, ...]:

@@ -228,6 +228,12 @@ class Tier(ABC):
         return TemporalStorage.INSIDE if self.context.settings.light else TemporalStorage.DATABASES
 
     @property
+    def mlflow_tables(self) -> str:
+        """The version of the tables that this tier's MLflow makes; its image where that is the user's choice."""
+        chosen = self.context.settings.text("MLFLOW_IMAGE") if self.from_images else ""
+        return chosen or catalog.MLFLOW_TABLES
+
+    @property
     def jobs_kubeconfig(self) -> Path | None:
         """The kubeconfig with which trainings run as Kubernetes Jobs; None where they cannot."""
         return None

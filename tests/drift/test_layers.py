@@ -25,7 +25,7 @@ LAYERS = (
     *("tiers", "training", "data"),
     "prod",
     "app",
-    *("lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
+    *("mlflow_tables", "lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
     *("korean", "documents"),
     "tasks",
 )

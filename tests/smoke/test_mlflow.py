@@ -61,6 +61,12 @@ def test_tables_live_in_a_schema_of_their_own(platform: Platform, mlflow: str) -
     assert schemas == {catalog.MLFLOW_SCHEMA}
 
 
+def test_the_catalogue_knows_the_version_of_the_tables(platform: Platform, mlflow: str) -> None:
+    with psycopg.connect(platform.contract["DATABASE_URL"]) as connection:
+        found = connection.execute("select version_num from mlflow.alembic_version").fetchone()
+    assert found == (catalog.MLFLOW_TABLES,), "MLflow was updated: see catalog.MLFLOW_TABLES"
+
+
 @pytest.mark.parametrize("host", ["10.evil.example", "192.168.evil.example:5000", "evil.example"])
 def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(mlflow: str, host: str) -> None:
     """MLflow's own list of hosts lets the first two through: it has 10.* and 192.168.* for private networks.

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import pytest
 
-from infra import endpoints, health, lifecycle, stack
+from infra import catalog, endpoints, health, lifecycle, mlflow_tables, stack
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
@@ -234,6 +234,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
 
     monkeypatch.setattr(health, "ask", ask)
     monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    monkeypatch.setattr(mlflow_tables, "back_up", lambda tier: tier.asked.append(f"back up beside {tier.wanted}"))
     return found
 
 
@@ -273,6 +274,25 @@ def test_observability_that_ran_comes_back_and_is_forgotten_only_on_request(
     assert runs_after(context, tier) == (*CORE, "mlflow", "grafana")
     assert runs_after(context, tier, obs=False) == CORE
     assert runs_after(context, tier) == CORE
+
+
+def test_mlflow_tables_are_backed_up_before_another_version_starts(
+    tmp_path: Path, answers: dict[str, Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    runs_after(context, tier, obs=True)
+    runs_after(context, tier)
+    assert not any("back up" in what for what in tier.asked), "there was no data, then the same version"
+    monkeypatch.setattr(catalog, "MLFLOW_TABLES", "next")
+    tier.asked.clear()
+    runs_after(context, tier, only=["redis"])
+    assert not any("back up" in what for what in tier.asked)
+    tier.asked.clear()
+    runs_after(context, tier)
+    assert tier.asked == ["preflight", "start", f"back up beside {(*CORE, 'grafana')}", "start"]
+    tier.asked.clear()
+    runs_after(context, tier)
+    assert tier.asked == ["preflight", "start"]
 
 
 def test_no_obs_stops_what_runs_and_what_comes_back_with_a_cluster(tmp_path: Path, answers: dict[str, Finding]) -> None:

@@ -9,11 +9,34 @@ Host, port and the address of the database come by environment: the password mus
 from __future__ import annotations
 
 import os
+import sys
 
 import uvicorn
 from mlflow.server import constants
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
+NEWER = 8
+"""Exit status: the tables are those of a newer MLflow."""
+
+
+def bring_up_to_date(uri: str) -> None:
+    """Bring tables of an earlier MLflow to this one's version; refuse those of a newer one, to which nothing leads."""
+    import sqlalchemy
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db import utils
+
+    engine = sqlalchemy.create_engine(uri)
+    there = utils._get_schema_version(engine)
+    if there is None or there == utils._get_latest_schema_revision():
+        return
+    try:
+        ScriptDirectory.from_config(utils._get_alembic_config(db_url="")).get_revision(there)
+    except CommandError:
+        sys.stderr.write(f"MLflow's tables have version {there}, which this MLflow does not know: it is too old\n")
+        sys.exit(NEWER)
+    utils._upgrade_db(engine)
+    engine.dispose()
 
 
 def main() -> None:
@@ -34,6 +57,7 @@ def main() -> None:
     )
     from mlflow.server import _UVICORN_LOG_CONFIG, handlers
 
+    bring_up_to_date(uri)
     # Before the port opens: concurrent first requests to an empty schema would make the tables twice, and block.
     handlers.initialize_backend_stores(uri, uri, ARTIFACT_ROOT)
     uvicorn.run(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+import requests
 
-from infra import stack
+from infra import catalog, stack
 from infra.settings import ROOT
 from infra.stack import Stack
 from infra.tiers.native import mlflow_env
@@ -81,3 +85,80 @@ def test_mlflow_comes_back_and_is_forgotten_on_request(observed: Victim) -> None
     observed.up()
     assert set(running(observed)) == CORE
     tools.assert_runs_once(observed)
+
+
+EARLIER = "f5a4f2784254"
+"""The version of the tables of MLflow 2.19."""
+MAKE_EARLIER = """
+import sys
+
+import sqlalchemy
+from alembic import command
+from mlflow.store.db import utils
+from mlflow.store.db.utils import InitialBase
+
+engine = sqlalchemy.create_engine(sys.stdin.read())
+InitialBase.metadata.create_all(engine)
+config = utils._get_alembic_config("")
+with engine.begin() as connection:
+    config.attributes["connection"] = connection
+    command.upgrade(config, sys.argv[1])
+"""
+
+
+@pytest.fixture
+def earlier(observed: Victim) -> Victim:
+    """A platform that ran an MLflow of 2024, with an experiment; MLflow does not run."""
+    observed.invoke("up", "--no-obs", check=True)
+    ask(observed, f"drop schema if exists {catalog.MLFLOW_SCHEMA} cascade; create schema {catalog.MLFLOW_SCHEMA}")
+    url = f"{observed.contract['DATABASE_URL']}?options=-csearch_path%3D{catalog.MLFLOW_SCHEMA}"
+    url = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    argv = [str(mlflow_env.python_of(ROOT)), "-c", MAKE_EARLIER, EARLIER]
+    subprocess.run(argv, input=url, encoding="utf-8", check=True, env={"PATH": os.environ["PATH"], "HOME": "/tmp"})
+    columns = "experiment_id, name, artifact_location, lifecycle_stage"
+    ask(observed, f"insert into mlflow.experiments ({columns}) values (7, 'digits of 2024', 's3://x/7', 'active')")
+    stack.remember(Stack("", observed.stack_home), mlflow="an earlier version")
+    return observed
+
+
+def ask(victim: Victim, query: str) -> list[tuple[object, ...]]:
+    """Run a query in the database `platform`."""
+    with psycopg.connect(victim.contract["DATABASE_URL"], autocommit=True) as link:
+        done = link.execute(query.encode())
+        return done.fetchall() if done.description else []
+
+
+def version_of_tables(victim: Victim) -> object:
+    """What MLflow noted of its tables."""
+    return ask(victim, "select version_num from mlflow.alembic_version")[0][0]
+
+
+def test_tables_of_an_earlier_mlflow_are_backed_up_and_brought_up_to_date(earlier: Victim) -> None:
+    before = set(backups(earlier))
+    assert version_of_tables(earlier) == EARLIER
+    said = earlier.invoke("up", "-s", "mlflow", check=True).stderr
+    assert f"MLflow's tables have version {EARLIER}" in said
+    assert version_of_tables(earlier) == catalog.MLFLOW_TABLES
+    url = f"{earlier.contract['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/get"
+    found = requests.get(url, params={"experiment_id": "7"}, timeout=30).json()
+    assert found["experiment"]["name"] == "digits of 2024"
+    (made,) = set(backups(earlier)) - before
+    assert f"backed up: {made}" in said
+    earlier.invoke("db.verify", "--from", made.name, check=True)
+    earlier.invoke("down", check=True)
+    assert "backing them up" not in earlier.up().stderr
+
+
+def backups(victim: Victim) -> list[Path]:
+    """The backups of the databases."""
+    return sorted((victim.stack_home / "backups" / "db").glob("[!.]*"))
+
+
+def test_tables_of_a_newer_mlflow_are_refused_and_the_core_runs(earlier: Victim) -> None:
+    ask(earlier, "update mlflow.alembic_version set version_num = 'ffffffffffff'")
+    done = earlier.invoke("up", "-s", "mlflow")
+    assert done.returncode == 7
+    assert "MLflow's tables have version ffffffffffff, which this MLflow does not know: it is too old" in done.stderr
+    assert version_of_tables(earlier) == "ffffffffffff"
+    assert ask(earlier, "select name from mlflow.experiments") == [("digits of 2024",)]
+    assert tools.whole(earlier)
