@@ -173,7 +173,8 @@ def applications(service: Service) -> Iterator[str]:
     for variable in service.contract:
         if f"{variable.name}:" not in template:
             yield f"helm/platform/templates/_helpers.tpl: no {variable.name}"
-        if f"{variable.name}:" not in raw[variable.secret]:
+        always = service.name not in catalog.OPTIONAL_NAMES  # the plain manifests bring no tracker
+        if always and f"{variable.name}:" not in raw[variable.secret]:
             yield f"k8s/platform/{'secret' if variable.secret else 'configmap'}-backend.yaml: no {variable.name}"
         if variable.secret and f"{variable.name}:" in raw[False]:
             yield f"k8s/platform/configmap-backend.yaml: {variable.name} holds a login"
