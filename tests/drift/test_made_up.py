@@ -58,8 +58,8 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     catalogue = copy / "infra" / "catalog.py"
-    head, tail = catalogue.read_text(encoding="utf-8").split(")\n\nDATABASES", 1)
-    catalogue.write_text(f"{head}{ROW})\n\nDATABASES{tail}", encoding="utf-8")
+    head, tail = catalogue.read_text(encoding="utf-8").split(")\n\nOBSERVABILITY", 1)
+    catalogue.write_text(f"{head}{ROW})\n\nOBSERVABILITY{tail}", encoding="utf-8")
     return _failures(copy)
 
 
@@ -67,7 +67,8 @@ def _failures(copy: Path) -> dict[str, str]:
     result = copy.parent / "result.xml"
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={result}", *TESTS]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    subprocess.run(argv, cwd=copy, env=env, capture_output=True, check=False, timeout=300)
+    done = subprocess.run(argv, cwd=copy, env=env, capture_output=True, check=False, timeout=300)
+    assert result.exists(), done.stdout.decode() + done.stderr.decode()
     found = {}
     for case in ElementTree.parse(result).getroot().iter("testcase"):
         for wrong in (*case.iter("failure"), *case.iter("error")):
