@@ -1,8 +1,9 @@
-"""Finding a Docker engine that answers, saying which it is, and why there is none.
+"""The door to Docker: the engine that answers, its SDK, its program, and why there is none.
 
 Order: DOCKER_HOST, else the current context of the `docker` program, else the known sockets of Docker, Docker Desktop,
 Rancher Desktop, Colima, OrbStack, Lima and Podman. Whether an engine answers is asked without the SDK, whose import
-would cost every command a tenth of a second.
+would cost every command a tenth of a second. The `docker` program is what Compose is a part of and what kind calls:
+it is led to the same engine.
 """
 
 from __future__ import annotations
@@ -84,12 +85,14 @@ def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -
     """List where to look, in order; only one place where the user has chosen it (DOCKER_HOST or a context)."""
     environ = os.environ if environ is None else environ
     home = home or Path.home()
+    chosen = _chosen(environ, home)
+    return [chosen] if chosen else [p for p in known_sockets(environ, home) if p.socket is None or p.socket.exists()]
+
+
+def _chosen(environ: Mapping[str, str], home: Path) -> Place | None:
     if environ.get("DOCKER_HOST"):
-        return [Place(environ["DOCKER_HOST"], "set by DOCKER_HOST")]
-    chosen = _context(environ, Path(environ.get("DOCKER_CONFIG") or home / ".docker"))
-    if chosen:
-        return [chosen]
-    return [p for p in known_sockets(environ, home) if p.socket is None or p.socket.exists()]
+        return Place(environ["DOCKER_HOST"], "set by DOCKER_HOST")
+    return _context(environ, Path(environ.get("DOCKER_CONFIG") or home / ".docker"))
 
 
 def _context(environ: Mapping[str, str], config: Path) -> Place | None:
@@ -139,6 +142,38 @@ def _checked(place: Place, answer: Mapping[str, Any]) -> Engine:
             steps=("install a newer Docker: https://docs.docker.com/engine/install/", "or use --tier native"),
         )
     return engine
+
+
+def has_program() -> bool:
+    """Return whether the `docker` command is installed."""
+    return shell.find("docker") is not None
+
+
+def command(*words: str) -> list[str]:
+    """Return a command line of the `docker` program; run it with `leading_to` or `led`."""
+    return ["docker", *words]
+
+
+def leading_to(place: Place) -> dict[str, str]:
+    """Return the variables that lead `docker`, and programs that call it, to an engine."""
+    return {"DOCKER_HOST": place.url, "DOCKER_CONTEXT": ""}
+
+
+def led(environ: Mapping[str, str] | None = None, home: Path | None = None) -> dict[str, str]:
+    """Return the variables that lead `docker` to the engine that `find` uses.
+
+    {} where it goes there by itself, as DOCKER_HOST or the current context say, and where no engine answers: then it
+    is for `docker` to say why.
+    """
+    environ = os.environ if environ is None else environ
+    home = home or Path.home()
+    for place in places(environ, home) if _chosen(environ, home) is None else ():
+        try:
+            ask(place, "/version")
+        except (OSError, ValueError, http.client.HTTPException):
+            continue
+        return leading_to(place)
+    return {}
 
 
 def ask(place: Place, path: str) -> Any:
@@ -201,7 +236,7 @@ def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
     refused = next((pair for pair in troubles if isinstance(pair[1], PermissionError)), None)
     if refused:
         return _refused(*refused)
-    if troubles or shell.find("docker"):
+    if troubles or has_program():
         return _stopped(troubles)
     return PlatformError(
         "DOCKER_MISSING",

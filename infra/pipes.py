@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -55,33 +56,39 @@ class Pipe:
             process.wait()
 
 
-def start(source: Sequence[str], target: Sequence[str]) -> Pipe:
+def start(source: Sequence[str], target: Sequence[str], *, env: Mapping[str, str] | None = None) -> Pipe:
     """Start both.
 
     Args:
         source: argument list of the program that writes.
         target: argument list of the program that reads.
+        env: variables added to the environment of both.
 
     Raises:
         PlatformError: PROGRAM_MISSING.
     """
     with contextlib.ExitStack() as undo:
         complained, out, err = (undo.enter_context(_scratch()) for _ in range(3))
-        writer = _popen(source, subprocess.DEVNULL, subprocess.PIPE, complained)
+        writer = _popen(source, subprocess.DEVNULL, subprocess.PIPE, complained, env)
         undo.callback(writer.wait)
         undo.callback(writer.kill)
         assert writer.stdout is not None
         with writer.stdout as stream:
-            reader = _popen(target, stream, out, err)
+            reader = _popen(target, stream, out, err, env)
         undo.pop_all()
     return Pipe(writer, reader, complained, out, err)
 
 
 def _popen(
-    argv: Sequence[str], stdin: int | IO[bytes], stdout: int | IO[bytes], stderr: IO[bytes]
+    argv: Sequence[str],
+    stdin: int | IO[bytes],
+    stdout: int | IO[bytes],
+    stderr: IO[bytes],
+    env: Mapping[str, str] | None,
 ) -> subprocess.Popen[bytes]:
+    environ = {**os.environ, **(env or {})}
     try:
-        return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=stderr)
+        return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environ)
     except OSError as error:
         raise shell.cannot_start(argv, error) from error
 

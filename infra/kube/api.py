@@ -1,6 +1,7 @@
-"""Questions to the Kubernetes API over one connection: reading only; changes go through kubectl and helm.
+"""Requests to the Kubernetes API over one connection: on the tiers for reading; kubectl and helm make the changes.
 
 A start of kubectl costs some 0.1 s of a core, a question here some milliseconds, and waiting asks several a second.
+The worker of trainings orders Jobs by it, too: it needs neither a client package nor a program in its image.
 """
 
 from __future__ import annotations
@@ -8,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import ssl
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +51,11 @@ class Api:
 
     access: kubeconfig.Access
     limit: float = 10.0
-    _link: http.client.HTTPSConnection | None = field(default=None, repr=False)
-    _tls: ssl.SSLContext | None = field(default=None, repr=False)
+    _link: http.client.HTTPConnection | None = field(default=None, repr=False)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """Return the object or list at a path, e.g. `/api/v1/pods`. Raises NoAnswer."""
-        body = json.loads(self._ask(path, query))
+        body = json.loads(self.send("GET", path, **query))
         return body if isinstance(body, dict) else {}
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]]:
@@ -67,7 +64,7 @@ class Api:
 
     def text(self, path: str, **query: str) -> str:
         """Return the text at a path, e.g. a pod's log. Raises NoAnswer."""
-        return self._ask(path, query).decode("utf-8", "replace")
+        return self.send("GET", path, **query).decode("utf-8", "replace")
 
     def ready(self) -> bool:
         """Return whether the API server says that it is ready."""
@@ -79,7 +76,7 @@ class Api:
         """Yield the lines of an answer that goes on, over a connection of its own. Raises NoAnswer."""
         link = self._connect(None)
         try:
-            answer = _send(link, path, query)
+            answer = self._answer(link, "GET", path, None, query)
             if answer.status != 200:
                 raise NoAnswer(answer.read().decode("utf-8", "replace")[:300], answer.status)
             for line in answer:
@@ -95,50 +92,44 @@ class Api:
             self._link.close()
             self._link = None
 
-    def _ask(self, path: str, query: Mapping[str, str]) -> bytes:
+    def send(self, method: str, path: str, body: str | None = None, **query: str) -> bytes:
+        """Send a request and return the answer's body. Raises NoAnswer."""
         for attempt in (1, 2):
             fresh = self._link is None
             try:
                 self._link = self._link or self._connect(self.limit)
-                answer = _send(self._link, path, query)
-                body = answer.read()
+                answer = self._answer(self._link, method, path, body, query)
+                data = answer.read()
                 break
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if fresh or attempt == 2:  # a connection that was kept may just have been too old
-                    raise NoAnswer(f"the API server at {self.access.host}:{self.access.port}: {error}") from error
+                    where = f"the API server at {self.access.host}:{self.access.port}"
+                    raise NoAnswer(f"{where} does not answer: {error}") from error
         if answer.status >= 400:
-            raise NoAnswer(_message(body), answer.status)
-        return body
+            raise NoAnswer(_message(data), answer.status)
+        return data
 
-    def _connect(self, limit: float | None) -> http.client.HTTPSConnection:
-        self._tls = self._tls or _tls(self.access)
-        return http.client.HTTPSConnection(self.access.host, self.access.port, timeout=limit, context=self._tls)
+    def _answer(
+        self, link: http.client.HTTPConnection, method: str, path: str, body: str | None, query: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        words = f"?{urlencode(query, quote_via=quote)}" if query else ""
+        token = self.access.token()
+        headers = {"Accept": "application/json, */*"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        link.request(method, f"{path}{words}", body, headers | ({"Content-Type": "application/json"} if body else {}))
+        return link.getresponse()
 
-
-def _send(link: http.client.HTTPSConnection, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
-    words = f"?{urlencode(query, quote_via=quote)}" if query else ""
-    link.request("GET", f"{path}{words}", headers={"Accept": "application/json, */*"})
-    return link.getresponse()
+    def _connect(self, limit: float | None) -> http.client.HTTPConnection:
+        access = self.access
+        if access.tls is None:
+            return http.client.HTTPConnection(access.host, access.port, timeout=limit)
+        return http.client.HTTPSConnection(access.host, access.port, timeout=limit, context=access.tls)
 
 
 def _message(body: bytes) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         return str(json.loads(body).get("message", ""))
-    return body[:300].decode("utf-8", "replace")
-
-
-def _tls(access: kubeconfig.Access) -> ssl.SSLContext:
-    """Trust the cluster's authority only, and show our certificate; the ssl module wants key pairs as files."""
-    made = ssl.create_default_context(cadata=access.authority)
-    descriptor, name = tempfile.mkstemp(prefix="platform-", suffix=".pem")  # private: mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(access.certificate + access.key)
-        made.load_cert_chain(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return made
+    return body[:300].decode("utf-8", "replace").strip()
 
 
 def connect(path: Path, steps: tuple[str, ...] = ()) -> Api:

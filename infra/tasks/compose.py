@@ -219,14 +219,15 @@ def _inside(context: Context, service: str, argv: list[str]) -> Answer | None:
     """Run a program in a running container, on this terminal where there is one."""
     import sys
 
-    from infra import shell
+    from infra import docker_engine, shell
 
     there = _session(context).containers()
     container = there.get(service)
     if container is None or not container.up:
         raise _not_running(service, there)
     terminal = ["-it"] if sys.stdin.isatty() and sys.stdout.isatty() else ["-i"]
-    code = shell.attached(["docker", "exec", *terminal, container.name, *argv], env=_session(context).compose.environ)
+    command = docker_engine.command("exec", *terminal, container.name, *argv)
+    code = shell.attached(command, env=_session(context).compose.environ)
     return Answer(None, exit=code) if code else None
 
 

@@ -1,25 +1,22 @@
 """The few questions and orders that a worker has for the API server of Kubernetes: Jobs, their pods, their logs.
 
-Source: https://kubernetes.io/docs/reference/kubernetes-api/ (batch/v1 Job, core/v1 Pod). The standard library is
-enough for that, so the worker needs no client package, and no program in its image.
+Source: https://kubernetes.io/docs/reference/kubernetes-api/ (batch/v1 Job, core/v1 Pod).
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import json
-import os
-import ssl
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote
 
 from infra.errors import PlatformError
+from infra.kube import kubeconfig
+from infra.kube.api import Api, NoAnswer
+from infra.kube.kubeconfig import Access
 
 LIMIT = 4.0
 """Seconds for one answer: shorter than a heartbeat may be late."""
@@ -43,16 +40,6 @@ class Refused(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Access:
-    """Host and port of the API server, what to trust, and who we are: a certificate (in `tls`) or a token."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = field(repr=False)
-    token: Callable[[], str] = field(repr=False, default=lambda: "")
-
-
 def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
     """Return the cluster that this process runs in, as its ServiceAccount.
 
@@ -66,9 +53,10 @@ def from_pod(environ: Mapping[str, str], account: Path = ACCOUNT) -> Access:
             "running trainings as Jobs requires a cluster",
             why="TRAINING_KUBECONFIG is not set, and this process has no pod ServiceAccount",
         )
-    tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    authority = (account / "ca.crt").read_text(encoding="ascii")
     # Read each time: the kubelet renews it.
-    return Access(host, int(port), tls, lambda: (account / "token").read_text(encoding="ascii").strip())
+    token = account / "token"
+    return Access(host, int(port), authority=authority, token=lambda: token.read_text(encoding="ascii").strip())
 
 
 def from_kubeconfig(path: Path) -> Access:
@@ -77,46 +65,12 @@ def from_kubeconfig(path: Path) -> Access:
     Raises:
         PlatformError: NOT_RUNNING when it cannot be read or used.
     """
-    import yaml
-
     try:
-        return _access(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, ssl.SSLError) as error:
+        return kubeconfig.load(path)
+    except (OSError, ValueError) as error:
         raise PlatformError(
             "NOT_RUNNING", f"{path} does not point to a cluster", why=str(error), steps=("invoke up --tier kind",)
         ) from error
-
-
-def _access(found: Mapping[str, Any]) -> Access:
-    context = _named(found["contexts"], found["current-context"])["context"]
-    cluster, user = _named(found["clusters"], context["cluster"])["cluster"], _named(found["users"], context["user"])
-    where, login = urlsplit(cluster["server"]), user["user"]
-    tls = None
-    if where.scheme == "https":
-        tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-        if "client-certificate-data" in login:
-            _show(tls, _text(login["client-certificate-data"]) + _text(login["client-key-data"]))
-    token = str(login.get("token", ""))
-    return Access(where.hostname or "", where.port or 443, tls, lambda: token)
-
-
-def _named(entries: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    return next((entry for entry in entries if entry["name"] == name), {})
-
-
-def _text(data: str) -> str:
-    return base64.b64decode(data).decode("ascii")
-
-
-def _show(tls: ssl.SSLContext, pair: str) -> None:
-    """Load certificate and key, which the ssl module takes from a file only."""
-    descriptor, name = tempfile.mkstemp(suffix=".pem")  # private: mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(pair)
-        tls.load_cert_chain(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 class Cluster:
@@ -190,34 +144,13 @@ class Cluster:
         return found
 
     def _ask(self, method: str, path: str, body: str | None = None, **query: str) -> bytes:
-        link = self._link()
-        try:
-            link.request(method, f"{path}?{urlencode(query)}" if query else path, body, self._headers())
-            answer = link.getresponse()
-            data = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Away(f"the API server at {self._access.host}:{self._access.port} does not answer: {error}") from error
-        finally:
-            link.close()
-        if answer.status in (429, 500, 502, 503, 504):
-            raise Away(f"the API server answered with {answer.status}: {_message(data)}")
-        if answer.status >= 400:
-            raise Refused(answer.status, _message(data))
-        return data
-
-    def _link(self) -> http.client.HTTPConnection:
-        access = self._access
-        if access.tls is None:
-            return http.client.HTTPConnection(access.host, access.port, timeout=LIMIT)
-        return http.client.HTTPSConnection(access.host, access.port, timeout=LIMIT, context=access.tls)
-
-    def _headers(self) -> dict[str, str]:
-        token = self._access.token()
-        login = {"Authorization": f"Bearer {token}"} if token else {}
-        return {"Content-Type": "application/json", "Accept": "application/json, */*", **login}
-
-
-def _message(data: bytes) -> str:
-    with contextlib.suppress(ValueError, AttributeError):
-        return str(json.loads(data).get("message", ""))
-    return data[:300].decode("utf-8", "replace").strip()
+        # A connection for each: activities ask at the same time, from threads of their own.
+        with contextlib.closing(Api(self._access, LIMIT)) as api:
+            try:
+                return api.send(method, path, body, **query)
+            except NoAnswer as error:
+                if not error.status:
+                    raise Away(str(error)) from error
+                if error.status in (429, 500, 502, 503, 504):
+                    raise Away(f"the API server answered with {error.status}: {error}") from error
+                raise Refused(error.status, str(error)) from error

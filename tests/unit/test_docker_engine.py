@@ -144,3 +144,21 @@ def test_an_answer_that_is_no_engines_means_stopped(short: Path) -> None:
     with pytest.raises(PlatformError) as caught:
         find({"DOCKER_HOST": f"unix://{short / 's'}"}, short)
     assert "HTTP 503" in caught.value.why
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has pipes")
+def test_the_docker_program_is_led_to_the_engine_that_answers(short: Path) -> None:
+    colima = short / ".colima" / "default" / "docker.sock"
+    colima.parent.mkdir(parents=True)
+    serve(colima, VERSION)
+    (short / ".docker" / "run").mkdir(parents=True)
+    (short / ".docker" / "run" / "docker.sock").touch()  # left by an engine that no longer runs
+    found = docker_engine.led({}, short)
+    if not Path("/var/run/docker.sock").exists():
+        assert found == {"DOCKER_HOST": f"unix://{colima}", "DOCKER_CONTEXT": ""}
+    assert docker_engine.led({"DOCKER_HOST": f"unix://{colima}"}, short) == {}, "it goes there by itself"
+
+
+def test_without_an_engine_the_docker_program_says_why(tmp_path: Path) -> None:
+    context(tmp_path, "colima", "unix:///c.sock")
+    assert docker_engine.led({}, tmp_path) == {}

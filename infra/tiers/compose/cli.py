@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import catalog, shell
+from infra import catalog, docker_engine, shell
 from infra.docker_engine import Engine
 from infra.errors import PlatformError
 from infra.settings import Settings
@@ -39,7 +39,7 @@ class Compose:
         """Return the command line; settings go through the environment, never in here."""
         files = [word for path in self.files for word in ("-f", str(path))]
         own = ["--env-file", str(self.no_env_file), "--project-name", self.project, "--ansi", "never"]
-        return ["docker", "compose", *files, *own, *words]
+        return docker_engine.command("compose", *files, *own, *words)
 
     def run(self, *words: str, limit: float = DOWN_LIMIT, check: bool = True) -> shell.Result:
         """Run it to its end. Raises PlatformError PROGRAM_FAILED or WAIT_TIMEOUT."""
@@ -74,7 +74,7 @@ def environment(settings: Settings, engine: Engine | None, project: str) -> dict
     if store(settings) != "external":  # where another S3 service is means nothing to our own
         values = {name: text for name, text in values.items() if not name.startswith("S3_")}
     own = {"PLATFORM_STACK": project, "COMPOSE_PROFILES": "*", "COMPOSE_IGNORE_ORPHANS": "true", "COMPOSE_FILE": ""}
-    own |= {"DOCKER_HOST": engine.place.url, "DOCKER_CONTEXT": ""} if engine else {}
+    own |= docker_engine.leading_to(engine.place) if engine else {}
     return values | own
 
 
@@ -89,12 +89,12 @@ def version(environ: Mapping[str, str] | None = None) -> str:
     Raises:
         PlatformError: COMPOSE_UNFIT when it is missing, version 1 or too old; PROGRAM_MISSING without `docker`.
     """
-    if not shell.find("docker"):
+    if not docker_engine.has_program():
         steps = ("install it: https://docs.docker.com/engine/install/ (package docker-ce-cli or docker-cli)", *_NATIVE)
         raise PlatformError(
             "PROGRAM_MISSING", "Docker is running, but the `docker` command is not installed", steps=steps
         )
-    done = shell.run(["docker", "compose", "version", "--short"], env=environ, check=False)
+    done = shell.run(docker_engine.command("compose", "version", "--short"), env=environ, check=False)
     text = done.out.strip().removeprefix("v")
     if done.code or not text:
         raise _unfit("Docker Compose is not installed", _old_one())

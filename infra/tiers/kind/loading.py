@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from infra import pipes
+from infra import docker_engine, pipes
 from infra.pipes import Pipe
 from infra.tiers.kind.nodes import Docker
 
@@ -63,7 +63,7 @@ def into(docker: Docker, node: str, references: Sequence[str], streams: Streams)
     try:
         streams.running.clear()
         for group in groups:
-            streams.running.append(pipes.start(*_programs(docker, node, group, unpacker)))
+            streams.running.append(pipes.start(*_programs(node, group, unpacker), env=docker.environ))
         done = [pipe.result(LIMIT) for pipe in streams.running]
     except BaseException:
         streams.end()
@@ -71,9 +71,9 @@ def into(docker: Docker, node: str, references: Sequence[str], streams: Streams)
     return [image for group, result in zip(groups, done, strict=True) if result.code for image in group]
 
 
-def _programs(docker: Docker, node: str, group: Sequence[str], unpacker: str) -> tuple[list[str], list[str]]:
+def _programs(node: str, group: Sequence[str], unpacker: str) -> tuple[list[str], list[str]]:
     importing = ["ctr", "--namespace", "k8s.io", "images", "import", "--digests", "--snapshotter", unpacker, "-"]
-    return [docker.program, "save", *group], [docker.program, "exec", "--interactive", node, *importing]
+    return docker_engine.command("save", *group), docker_engine.command("exec", "--interactive", node, *importing)
 
 
 def _snapshotter(docker: Docker, node: str) -> str:

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from infra import shell
+from infra import docker_engine, shell
 from infra.errors import PlatformError
 
 CLUSTER_LABEL = "io.x-k8s.kind.cluster"
@@ -59,10 +60,13 @@ def _node(entry: Mapping[str, Any]) -> Node:
 class Docker:
     """The engine that runs the nodes, by its command line."""
 
-    program: str = "docker"
+    @cached_property
+    def environ(self) -> Mapping[str, str]:
+        """Return the variables that lead the program to the engine that images are pulled by."""
+        return docker_engine.led()
 
     def _run(self, *words: str, limit: float = 60.0, check: bool = True) -> shell.Result:
-        return shell.run([self.program, *words], limit=limit, check=check)
+        return shell.run(docker_engine.command(*words), env=self.environ, limit=limit, check=check)
 
     def info(self) -> dict[str, Any]:
         """Return the engine's description of itself.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from infra import catalog, endpoints, shell
+from infra import catalog, docker_engine, endpoints, shell
 from infra.endpoints import Endpoints, Login
 from infra.errors import PlatformError
 from infra.kube import releases
@@ -36,7 +36,7 @@ class Kind(Tier):
 
     def available(self) -> Availability:
         """Check that kind, kubectl, helm and docker are installed; preflight checks the versions and the engine."""
-        absent = kube_tools.missing(self.context.settings) + ([] if shell.find("docker") else ["docker"])
+        absent = kube_tools.missing(self.context.settings) + ([] if docker_engine.has_program() else ["docker"])
         if absent:
             steps = kube_tools.steps([n for n in absent if n != "docker"])
             steps += ("install Docker: https://docs.docker.com/get-started/get-docker/",) if "docker" in absent else ()

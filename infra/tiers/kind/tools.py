@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import catalog
+from infra import catalog, docker_engine
 from infra.kube import tools
 from infra.kube.tools import Program
 from infra.settings import Settings
@@ -25,8 +25,8 @@ class Tools:
     shim: Path | None = None
 
     def kind_environment(self, kubeconfig: Path) -> dict[str, str]:
-        """Return the variables for kind: its kubeconfig, and the PATH with the shim in front."""
-        found = {"KUBECONFIG": str(kubeconfig)}
+        """Return the variables for kind: its kubeconfig, the engine, and the PATH with the shim in front."""
+        found = {"KUBECONFIG": str(kubeconfig), **docker_engine.led()}
         return found | ({"PATH": f"{self.shim}{os.pathsep}{os.environ.get('PATH', '')}"} if self.shim else {})
 
 

@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from infra.training.cluster import Access, Cluster
+from infra.kube.kubeconfig import Access
+from infra.training.cluster import Cluster
 
 PREFIX = "/apis/batch/v1/namespaces/platform/jobs"
 
@@ -135,7 +136,7 @@ def serving() -> Iterator[tuple[State, Cluster]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.state = State(port=server.server_address[1])  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    access = Access("127.0.0.1", server.server_address[1], None, lambda: "a-token")
+    access = Access("127.0.0.1", server.server_address[1], secure=False, token=lambda: "a-token")
     try:
         yield server.state, Cluster(access, "platform")  # type: ignore[attr-defined]
     finally:

@@ -102,7 +102,7 @@ def loaded_by_kind(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_kind_is_not_asked_where_the_streams_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = loaded_by_kind(monkeypatch)
-    monkeypatch.setattr(pipes, "start", lambda *_: Ended(0))
+    monkeypatch.setattr(pipes, "start", lambda *_, **__: Ended(0))
     way = supply(tmp_path)
     assert way.bring(["a:1", "b:1"]) == ["a:1", "b:1"]
     assert calls == []
@@ -111,7 +111,7 @@ def test_kind_is_not_asked_where_the_streams_work(tmp_path: Path, monkeypatch: p
 def test_what_a_node_does_not_take_is_left_to_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = loaded_by_kind(monkeypatch)
 
-    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+    def stream(source: Sequence[str], target: Sequence[str], **_: object) -> Ended:
         return Ended(1 if "b:1" in source else 0)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -141,7 +141,7 @@ def test_a_chart_that_cannot_be_rendered_says_why(
 def test_the_engine_gives_and_the_node_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], list[str]]] = []
 
-    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+    def stream(source: Sequence[str], target: Sequence[str], **_: object) -> Ended:
         seen.append((list(source), list(target)))
         return Ended(0)
 
@@ -157,7 +157,7 @@ def test_once_ended_nothing_begins_and_kind_is_not_asked(tmp_path: Path, monkeyp
     calls = loaded_by_kind(monkeypatch)
     load = supply(tmp_path).plan(["a:1", "b:1"])
 
-    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+    def stream(source: Sequence[str], target: Sequence[str], **_: object) -> Ended:
         load.streams.end()
         return Ended(137)
 
@@ -170,7 +170,7 @@ def test_once_ended_nothing_begins_and_kind_is_not_asked(tmp_path: Path, monkeyp
 def test_a_stream_that_cannot_begin_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Ended] = []
 
-    def stream(source: Sequence[str], target: Sequence[str]) -> Ended:
+    def stream(source: Sequence[str], target: Sequence[str], **_: object) -> Ended:
         made.append(Ended(0))
         if len(made) == 2:
             raise KeyboardInterrupt
