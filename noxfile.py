@@ -149,6 +149,7 @@ def update_pins(session: nox.Session) -> None:
         "mlflow",
         "backend",
         "rig",
+        "jax",
     ):  # the others are held to platform.txt
         source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
         options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]

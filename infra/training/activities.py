@@ -185,7 +185,8 @@ def _training(request: Request, attempt: int) -> list[str]:
     if request.command:
         return list(request.command)
     options = {"job": request.job, "attempt": attempt, "dataset": request.dataset, "epochs": request.epochs}
-    return _module("trainer", *(word for name, value in options.items() for word in (f"--{name}", str(value))))
+    program = "trainer" if request.workers == 1 else "parallel"
+    return _module(program, *(word for name, value in options.items() for word in (f"--{name}", str(value))))
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +166,16 @@ def _items(text: bytes) -> list[Item]:
     return items if len(items) == found.get("count") else []
 
 
-def load(store: Store, dataset: str, splits: Sequence[str]) -> dict[str, Split]:
+WHOLE = slice(None)
+"""All of a split."""
+
+
+def load(store: Store, dataset: str, parts: Mapping[str, slice]) -> dict[str, Split]:
     """Read splits of a dataset, every file checked against the manifest.
 
     Args:
         dataset: name/version, e.g. `digits/v1`.
-        splits: of `SPLITS`; nothing of the others is read.
+        parts: by split (of `SPLITS`), which of its images, by their place in the manifest; nothing else is read.
 
     Raises:
         PlatformError: NOT_FOUND without a manifest, TASK_FAILED for an image that is missing or damaged.
@@ -183,7 +187,7 @@ def load(store: Store, dataset: str, splits: Sequence[str]) -> dict[str, Split]:
         raise PlatformError(
             "NOT_FOUND", f"the dataset {dataset} is not in the bucket {BUCKET}, or its manifest is damaged"
         )
-    return {split: _read(store, dataset, [i for i in items if i.split == split]) for split in splits}
+    return {split: _read(store, dataset, [i for i in items if i.split == split][part]) for split, part in parts.items()}
 
 
 def _read(store: Store, dataset: str, items: Sequence[Item]) -> Split:

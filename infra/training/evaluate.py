@@ -49,16 +49,33 @@ def forward(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.float
     """Return the digit that the network sees in each row of pixels; shape (n, 64) to (n,)."""
     import numpy as np
 
+    if "conv_0" in weights:
+        return _convolved(weights, images)
     hidden = np.maximum(images @ weights["coef_0"] + weights["intercept_0"], 0)
     found: NDArray[np.int64] = np.argmax(hidden @ weights["coef_1"] + weights["intercept_1"], axis=1)
     return found
+
+
+def _convolved(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.float64]) -> NDArray[np.int64]:
+    """As `forward`, of the network of `convnet`."""
+    import numpy as np
+
+    found = images.reshape(-1, dataset.SIDE, dataset.SIDE, 1)
+    for layer, stride in ((0, 1), (1, 2)):
+        padded = np.pad(found, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
+        summed = np.einsum("nhwcij,ijco->nhwo", windows, weights[f"conv_{layer}"])
+        found = np.maximum(summed + weights[f"bias_{layer}"], 0)
+    flat = found.reshape(len(images), -1)
+    digits: NDArray[np.int64] = np.argmax(flat @ weights["dense"] + weights["bias_2"], axis=1)
+    return digits
 
 
 def evaluate(job: str, datasets: Store, results: Store) -> float:
     """Measure, write `training-results/<job>/heldout.json`, and return the accuracy (0 to 1)."""
     facts, weights = stored_weights(results, job)
     name = facts["config"]["dataset"]
-    test = dataset.load(datasets, name, ("test",))["test"]
+    test = dataset.load(datasets, name, {"test": dataset.WHOLE})["test"]
     matrix = confusion.count(test.labels, forward(weights, test.images), dataset.CLASSES)
     accuracy = confusion.accuracy(matrix)
     answer = {"job": job, "dataset": name, "split": "test", "images": len(test.labels), "accuracy": accuracy}

@@ -83,7 +83,8 @@ def environments(environ: Mapping[str, str], workers: int, gpus: int, port: int)
     mine = [{DEVICES: ",".join(share)} if share else {} for share in split]
     if workers == 1:
         return mine
-    return [{**rendezvous(rank, workers, HOST, port, len(split[rank])), **mine[rank]} for rank in range(workers)]
+    bound = {"JAX_COORDINATOR_BIND_ADDRESS": f"{HOST}:{port}"}  # by default it listens on all interfaces
+    return [{**rendezvous(n, workers, HOST, port, len(split[n])), **bound, **mine[n]} for n in range(workers)]
 
 
 def log_of(log: Path, rank: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.training.config import TrainingConfig
 from infra.training.dataset import CLASSES, SIDE, Split
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Weights = dict[str, NDArray[np.float64]]
+
+
+class Model(Protocol):
+    """What can be trained epoch by epoch; its weights are its whole state."""
+
+    weights: Weights
+
+    def begin(self, epoch: int) -> int:
+        """Begin with these weights, which are those after an epoch; returns that of all workers."""
+
+    def fit_epoch(self, data: Split, epoch: int) -> float:
+        """Train one epoch (counted from 1) and return the mean training loss of its batches."""
+
+    def predict(self, images: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the digit of each row of pixels; shape (n, 64) to (n,)."""
 
 
 class Classifier:
@@ -27,6 +42,10 @@ class Classifier:
     def __init__(self, config: TrainingConfig) -> None:
         self._config = config
         self._net = _network(config)
+
+    def begin(self, epoch: int) -> int:
+        """Return the epoch: nobody else has to begin with these weights."""
+        return epoch
 
     def fit_epoch(self, data: Split, epoch: int) -> float:
         """Train one epoch (counted from 1) and return the mean training loss of its batches."""

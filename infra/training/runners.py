@@ -120,11 +120,24 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
     runner = how.runner or (SUBPROCESS if order.command or obstacle else JOB)
     if runner == JOB and obstacle:
         raise obstacle
+    order = order if order.command or how.workers == 1 else _parallel(order, how)
     if runner != JOB:
         _check_here(order, how)
     elif how.workers > 1:
         raise PlatformError("USAGE", "--workers is for programs of this machine so far", steps=("omit --as job",))
     return replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)
+
+
+def _parallel(order: Order, how: How) -> Order:
+    """Return the order of the built-in training for several workers.
+
+    Raises:
+        PlatformError: USAGE, PROGRAM_MISSING.
+    """
+    from infra.training import parallel
+
+    parallel.check(how.workers)
+    return replace(order, config=replace(parallel.CONFIG, epochs=order.config.epochs))
 
 
 def _check_here(order: Order, how: How) -> None:
@@ -135,9 +148,6 @@ def _check_here(order: Order, how: How) -> None:
     """
     if how.image:
         raise PlatformError("USAGE", "--image is for Jobs", steps=("add --as job",))
-    if how.workers > 1 and not order.command:
-        what = "the built-in training runs as one process: --workers is for a program of yours"
-        raise PlatformError("USAGE", what, steps=("add --command 'python train.py'",))
     gang.environments(order.env or os.environ, how.workers, how.gpus, port=0)
 
 

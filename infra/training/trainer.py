@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,9 +20,9 @@ from infra.errors import PlatformError
 from infra.training import confusion, contract, dataset
 from infra.training.checkpoints import Checkpoints
 from infra.training.config import SCHEMA_BUCKET, SCHEMA_KEY, TrainingConfig, json_schema
-from infra.training.dataset import Split
+from infra.training.dataset import WHOLE, Split
 from infra.training.jobs import Jobs, Metric, Superseded
-from infra.training.model import Classifier, to_npz
+from infra.training.model import Classifier, Model, to_npz
 from infra.training.output import say
 from infra.training.patience import EXIT_TEMPORARY, Unavailable
 from infra.training.progress import Progress
@@ -58,27 +58,33 @@ class Servers:
     tracking: Tracking
 
 
-def parse(argv: Sequence[str]) -> Job:
-    """Return the job of a command line."""
+def parse(argv: Sequence[str], config: TrainingConfig | None = None) -> Job:
+    """Return the job of a command line; `config` has the values that it does not name."""
     parser = argparse.ArgumentParser(prog="infra.training.trainer")
     parser.add_argument("--job", required=True)
     parser.add_argument("--attempt", type=int, default=0, help="0: begin a new attempt")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--epochs", type=int, required=True)
     found = parser.parse_args(argv)
-    return Job(found.job, found.attempt, TrainingConfig(dataset=found.dataset, epochs=found.epochs))
+    return Job(
+        found.job, found.attempt, replace(config or TrainingConfig(), dataset=found.dataset, epochs=found.epochs)
+    )
 
 
-def train(job: Job, servers: Servers) -> None:
+def train(job: Job, servers: Servers, model: Model | None = None, part: slice = WHOLE) -> None:
     """Train to the end: from the last checkpoint, if there is one.
+
+    Args:
+        model: what is trained (default: the built-in classifier).
+        part: the training images that it reads itself, by their place in the manifest.
 
     Raises:
         Superseded, Unavailable, Stopped, PlatformError: see `main`.
     """
-    history = _begin(job, servers)
+    history, model = _begin(job, servers), model or Classifier(job.config)
     try:
-        data = dataset.load(servers.datasets, job.config.dataset, ("train", "val"))
-        model = fit(job, servers, data, history)
+        data = dataset.load(servers.datasets, job.config.dataset, {"train": part, "val": WHOLE})
+        fit(job, servers, model, data, history)
         deliver(job, servers, model, data["val"], history)
     except BaseException as error:
         if not isinstance(error, Superseded):
@@ -94,10 +100,10 @@ def _begin(job: Job, servers: Servers) -> list[Metric]:
     return servers.jobs.metrics(job.id)
 
 
-def fit(job: Job, servers: Servers, data: Mapping[str, Split], history: list[Metric]) -> Classifier:
+def fit(job: Job, servers: Servers, model: Model, data: Mapping[str, Split], history: list[Metric]) -> None:
     """Train the epochs that are left; appends their metrics to `history`."""
-    model, checkpoints = Classifier(job.config), Checkpoints(servers.results, job.id)
-    done = resume(model, checkpoints)
+    checkpoints = Checkpoints(servers.results, job.id)
+    done = model.begin(resume(model, checkpoints))
     history[:] = [m for m in history if m.epoch <= done]
     for epoch in range(done + 1, job.config.epochs + 1):
         began = time.perf_counter()
@@ -109,10 +115,9 @@ def fit(job: Job, servers: Servers, data: Mapping[str, Split], history: list[Met
         history += [Metric(epoch, name, value, datetime.now(UTC)) for name, value in metrics.items()]
         announce(job, servers, epoch, metrics)
         servers.tracking.sync(history)
-    return model
 
 
-def resume(model: Classifier, checkpoints: Checkpoints) -> int:
+def resume(model: Model, checkpoints: Checkpoints) -> int:
     """Put the latest checkpoint into the model; the epoch it is of, 0 for none."""
     found = checkpoints.latest()
     if found is None:
@@ -122,7 +127,7 @@ def resume(model: Classifier, checkpoints: Checkpoints) -> int:
     return found.epoch
 
 
-def score(model: Classifier, data: Split) -> float:
+def score(model: Model, data: Split) -> float:
     """Return the share of images that are recognised, 0 to 1."""
     return float((model.predict(data.images) == data.labels).mean())
 
@@ -134,7 +139,7 @@ def announce(job: Job, servers: Servers, epoch: int, metrics: Mapping[str, float
     servers.progress.publish(**facts)
 
 
-def deliver(job: Job, servers: Servers, model: Classifier, val: Split, history: list[Metric]) -> None:
+def deliver(job: Job, servers: Servers, model: Model, val: Split, history: list[Metric]) -> None:
     """Write weights, schema, report and confusion matrix, and note them in the job's row."""
     matrix = confusion.count(val.labels, model.predict(val.images), dataset.CLASSES)
     accuracy = confusion.accuracy(matrix)
@@ -158,7 +163,7 @@ def deliver(job: Job, servers: Servers, model: Classifier, val: Split, history: 
     )
 
 
-def _deliver_weights(job: Job, store: Store, model: Classifier) -> dict[str, str]:
+def _deliver_weights(job: Job, store: Store, model: Model) -> dict[str, str]:
     data = to_npz(model.weights)
     about = {"sha256": hashlib.sha256(data).hexdigest(), "config": job.config.as_dict(), "job": job.id}
     store.put(SCHEMA_BUCKET, SCHEMA_KEY, _json(json_schema()), "application/json")
@@ -238,9 +243,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a training and return the exit status; the reason of a failure is the last line that is printed."""
     job = parse(sys.argv[1:] if argv is None else argv)
     stop_on_signals()
-    try:
+
+    def work() -> None:
         servers = connect(job)
         train(job if job.attempt else claimed(job, servers), servers)
+
+    return outcome(work)
+
+
+def outcome(work: Callable[[], object]) -> int:
+    """Do the work of a training and return its exit status; the reason of a failure is the last line printed."""
+    try:
+        work()
     except Stopped as error:
         return _ended(str(error), EXIT_STOPPED)
     except Superseded as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import socket
 import sys
@@ -43,6 +44,13 @@ for step in range(step + 1, int(sys.argv[2]) + 1):
     print(json.dumps({"epoch": step, "metrics": {"rank": rank}}), flush=True)
     time.sleep(0.1)
 """
+
+
+EPOCHS = 80
+"""Of the built-in training: long enough to be hit in the middle."""
+jax_needed = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed: requirements/jax.txt"
+)
 
 
 @pytest.fixture
@@ -134,3 +142,17 @@ def test_gpus_are_split_among_workers(platform: Victim, tmp_path: Path) -> None:
     assert ("mine: 0,1" in training.log(), "mine: 2,3" in log_of(training, 1)) == (True, True)
     done = platform.invoke("train.run", *order, "--env", "CUDA_VISIBLE_DEVICES=0,1,2")
     assert (done.returncode, "2 x 2 GPUs are wanted, and this machine has 3" in done.stderr) == (2, True)
+
+
+@jax_needed
+def test_the_built_in_training_as_two_workers_one_of_which_is_killed(platform: Victim) -> None:
+    training = start(platform, "--workers", "2", "--epochs", str(EPOCHS))
+    training.until_epoch(3)
+    next(p for p in processes_with(training.id) if p.environ().get("RANK") == "1").kill()
+    job = training.until_final()
+    assert (job.state, job.error, job.attempt) == ("succeeded", None, 2)
+    assert training.epochs() == list(range(1, EPOCHS + 1))
+    assert "resumed at epoch " in training.log()
+    assert "633 images, from epoch 1" in log_of(training, 1)
+    assert (job.heldout_accuracy or 0) >= 0.95
+    assert processes_with(training.id) == []

@@ -31,4 +31,4 @@ def splits(built: tuple[dict[str, bytes], bytes]) -> dict[str, Split]:
     store = MemoryStore()
     store.objects = {(dataset.BUCKET, f"{dataset.DATASET}/{key}"): data for key, data in built[0].items()}
     store.objects[dataset.BUCKET, f"{dataset.DATASET}/manifest.json"] = built[1]
-    return dataset.load(store, dataset.DATASET, dataset.SPLITS)
+    return dataset.load(store, dataset.DATASET, dict.fromkeys(dataset.SPLITS, dataset.WHOLE))

@@ -78,7 +78,7 @@ def test_a_lost_image_is_sent_again(published: MemoryStore) -> None:
 
 
 def test_loading_reads_no_other_split(published: MemoryStore) -> None:
-    found = dataset.load(published, dataset.DATASET, ("train", "val"))
+    found = dataset.load(published, dataset.DATASET, dict.fromkeys(("train", "val"), dataset.WHOLE))
     assert {name: len(s.labels) for name, s in found.items()} == {"train": 1266, "val": 176}
     assert not [r for r in published.reads if "/test/" in r]
 
@@ -91,11 +91,11 @@ def test_a_bad_image_is_named(published: MemoryStore, damage: bytes | None, word
     else:
         published.objects[key] = damage
     with pytest.raises(PlatformError, match=word) as caught:
-        dataset.load(published, dataset.DATASET, ("val",))
+        dataset.load(published, dataset.DATASET, {"val": dataset.WHOLE})
     assert key[1] in caught.value.what
 
 
 def test_no_dataset_is_not_found() -> None:
     with pytest.raises(PlatformError) as caught:
-        dataset.load(MemoryStore(), "digits/v9", ("train",))
+        dataset.load(MemoryStore(), "digits/v9", {"train": dataset.WHOLE})
     assert caught.value.code == "NOT_FOUND"

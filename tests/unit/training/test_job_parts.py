@@ -215,7 +215,7 @@ def test_jobs_need_the_tier_and_the_application_in_its_cluster(tmp_path: Path) -
         (None, How("pod"), "USAGE"),
         (None, How("subprocess", image="x"), "USAGE"),
         (NO_CLUSTER, How(gpus=64), "USAGE"),
-        (NO_CLUSTER, How(workers=2), "USAGE"),
+        (NO_CLUSTER, How(workers=3), "USAGE"),
         (NO_CLUSTER, How(workers=0), "USAGE"),
         (None, How("job", gpus=-1), "USAGE"),
         (None, How("job", image="a b"), "USAGE"),
