@@ -57,7 +57,7 @@ def forward(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.float
 
 
 def _convolved(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.float64]) -> NDArray[np.int64]:
-    """As `forward`, of the network of `convnet`."""
+    """Return the digit that the network of `convnet` sees in each row of pixels."""
     import numpy as np
 
     found = images.reshape(-1, dataset.SIDE, dataset.SIDE, 1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """What can be trained epoch by epoch; its weights are its whole state."""
+    """Describe what can be trained epoch by epoch; its weights are its whole state."""
 
     weights: Weights
 
