@@ -1,6 +1,6 @@
 """Command lines of Helm 3.18+ and 4. Pure: they return argument lists; each names its kubeconfig.
 
-The two majors differ for us in two options: going back on failure, and how to wait.
+The two majors differ for us in one option: how releases of all states are listed.
 Source: helm v4.2.4, pkg/cmd/{flags,install,upgrade,rollback}.go.
 """
 
@@ -31,8 +31,6 @@ class Deploy:
     sets: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     reuse: bool = False
-    rollback: bool = False
-    wait: bool = False
     timeout: float = 600.0
     dry_run: bool = False
     kubernetes: str = RENDERED_FOR
@@ -50,14 +48,6 @@ class Helm:
     def _argv(self, *words: str) -> list[str]:
         return [self.program, *words, "--kubeconfig", str(self.kubeconfig)]
 
-    def _waiting(self, wait: bool, rollback: bool) -> list[str]:
-        if rollback:
-            undo = "--rollback-on-failure" if self.major >= 4 else "--atomic"
-            return [undo, *(["--wait=watcher"] if self.major >= 4 else ["--wait"])]
-        if wait:
-            return ["--wait=watcher" if self.major >= 4 else "--wait"]
-        return []
-
     def upgrade(self, deploy: Deploy) -> list[str]:
         """Install a release, or upgrade it to what is given."""
         words = ["upgrade", deploy.release, deploy.chart, "--install", "-n", deploy.namespace, "--create-namespace"]
@@ -67,7 +57,7 @@ class Helm:
         words += [word for text in deploy.sets for word in ("--set", text)]
         labels = ",".join(f"{key}={value}" for key, value in deploy.labels.items())
         words += ["--labels", labels] if labels else []
-        words += [*self._waiting(deploy.wait, deploy.rollback), "--timeout", f"{deploy.timeout:.0f}s"]
+        words += ["--timeout", f"{deploy.timeout:.0f}s"]
         return self._argv(*words, *(["--dry-run=server"] if deploy.dry_run else []))
 
     def template(self, deploy: Deploy) -> list[str]:

@@ -248,18 +248,16 @@ def rollback(context: Context, name: str, revision: str, timeout: float = 0.0) -
 
     Example: invoke helm.rollback postgresql 1
     """
-    from infra import shell, stack
+    from infra import stack
     from infra.tasks import helm_upgrade
     from infra.tiers.cluster import overrides as cluster_overrides
 
     active = the_tier(context)
     with stack.lock(context.stack, "helm.rollback"):
         known = _one(active, name)
-        helm = active.helm
-        number = _revision(_said(helm.history(known.name, known.namespace)) or [], revision, name)
-        shell.run(helm.rollback(known.name, known.namespace, number), limit=320)
+        number = _revision(_said(active.helm.history(known.name, known.namespace)) or [], revision, name)
         cluster_overrides.override(active.cluster, name, ())
-        helm_upgrade.watch(active, name, timeout or None)
+        helm_upgrade.go_back(active, known, number, timeout or None)
         now = _one(active, name)
     text = f"{name} is ready again as it was at revision {number} (now revision {now.revision})"
     return Answer({"name": name, "revision": now.revision, "before": known.revision}, lines=(text,), names=(name,))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """The change: values as `key=value` and in files; true when Helm goes back by itself; seconds (None: budget)."""
+    """The change: values as `key=value` and in files; whether a failure is undone; seconds (None: budget)."""
 
     sets: tuple[str, ...]
     files: tuple[str, ...]
@@ -52,9 +52,32 @@ def upgrade(active: Kind, known: Deployed, order: Order) -> None:
     wanted = shown
     if not order.forget:  # else from the values files again, plus what is given now
         wanted = releases.Wanted(base.chart, _changed(base.deploy, order, reuse=True), "", mark)
-    active.deploy([wanted], order.timeout, shown=[shown])
+    try:
+        active.deploy([wanted], order.timeout, shown=[shown])
+    except PlatformError as error:
+        if order.back and known.last_good and error.code in ("SERVICE_FAILED", "WAIT_TIMEOUT"):
+            raise _undone(active, known, error) from error
+        raise
     if order.sets:
         cluster_overrides.override(cluster, known.name, order.sets)
+
+
+def go_back(active: Kind, known: Deployed, revision: int, timeout: float | None) -> None:
+    """Roll a release back to a revision and wait until it is ready; the caller holds the stack's lock.
+
+    Helm's own --rollback-on-failure waits forever for a StatefulSet whose pod is broken; the watch replaces that pod.
+    """
+    from infra import shell
+
+    shell.run(active.helm.rollback(known.name, known.namespace, revision), limit=320)
+    watch(active, known.name, timeout)
+
+
+def _undone(active: Kind, known: Deployed, error: PlatformError) -> PlatformError:
+    active.context.console.say(f"  {known.name} failed; rolling back to revision {known.last_good}", "warn")
+    go_back(active, known, known.last_good, None)
+    steps = (f"{known.name} is ready again as it was at revision {known.last_good}", *error.steps[:1])
+    return PlatformError(error.code, error.what, why=error.why, steps=steps, details=error.details)
 
 
 def roll_out(active: Kind, names: Sequence[str], timeout: float | None) -> list[str]:
@@ -80,7 +103,7 @@ def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:
     kept = () if reuse else base.values
     sets = order.sets if reuse else base.sets
     timeout = order.timeout or base.timeout
-    return replace(base, values=(*kept, *files), sets=sets, reuse=reuse, rollback=order.back, timeout=timeout)
+    return replace(base, values=(*kept, *files), sets=sets, reuse=reuse, timeout=timeout)
 
 
 def _file(name: str) -> Path:
@@ -96,4 +119,4 @@ def watch(active: Kind, name: str, timeout: float | None) -> None:
     from infra.tiers.cluster import deploy as cluster_deploy
 
     cluster = active.require()
-    cluster_deploy.watch(cluster, active.helm, releases.chart(name), timeout)
+    cluster_deploy.watch(cluster, active.kubectl, active.helm, releases.chart(name), timeout)

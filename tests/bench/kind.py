@@ -109,8 +109,8 @@ def _helm(program: str, kubeconfig: Path, wanted: Sequence[releases.Wanted], env
     helm = Helm(program, 4, kubeconfig)
 
     def install(one: releases.Wanted) -> None:
-        deploy = Deploy(one.name, one.deploy.chart, one.deploy.namespace, values=one.deploy.values, wait=True)
-        _run(helm.upgrade(deploy), env, one.stdin)
+        deploy = Deploy(one.name, one.deploy.chart, one.deploy.namespace, values=one.deploy.values)
+        _run([*helm.upgrade(deploy), "--wait=watcher"], env, one.stdin)
 
     first = [w for w in wanted if not w.chart.needs]
     with ThreadPoolExecutor() as pool:

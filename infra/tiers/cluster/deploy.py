@@ -135,7 +135,7 @@ def _note_revisions(cluster: Target, api: Api, names: Sequence[str]) -> None:
     cluster.remember(revisions={**known, **{n: there[n].revision for n in names if n in there}})
 
 
-def watch(cluster: Target, helm: Helm, chart: catalog.Chart, timeout: float | None) -> None:
+def watch(cluster: Target, kubectl: Kubectl, helm: Helm, chart: catalog.Chart, timeout: float | None) -> None:
     """Wait for a release as it is in the cluster, whatever it was made from. Raises as `deploy`."""
     with cluster.connected() as api:
         there = deployed(api)
@@ -144,8 +144,8 @@ def watch(cluster: Target, helm: Helm, chart: catalog.Chart, timeout: float | No
             for w in wanted(cluster, [chart], ())
             if w.name in there
         ]
-        notes = cluster.home / "trouble"
-        _follow(cluster, Rollout(api, helm, as_they_are, there, cluster.context.console, notes), timeout)
+        console, notes = cluster.context.console, cluster.home / "trouble"
+        _follow(cluster, Rollout(api, helm, as_they_are, there, console, notes, kubectl=kubectl), timeout)
         _note_revisions(cluster, api, [chart.release])
 
 

@@ -40,21 +40,6 @@ def test_every_kubectl_that_speaks_to_a_cluster_names_its_kubeconfig() -> None:
     assert all(argv[:3] == ["/bin/kubectl", "--kubeconfig", str(FILE)] for argv in lines)
 
 
-@pytest.mark.parametrize(
-    ("major", "undo", "wait"), [(3, "--atomic", "--wait"), (4, "--rollback-on-failure", "--wait=watcher")]
-)
-def test_the_two_options_in_which_the_majors_differ(major: int, undo: str, wait: str) -> None:
-    helm = Helm("helm", major, FILE)
-    plain = helm.upgrade(REDIS)
-    assert not [word for word in plain if word in (undo, wait)]
-    back = helm.upgrade(Deploy("redis", "c", "platform", rollback=True))
-    assert undo in back
-    assert wait in back
-    waiting = helm.upgrade(Deploy("redis", "c", "platform", wait=True))
-    assert wait in waiting
-    assert undo not in waiting
-
-
 def test_helm_3_lists_all_states_only_when_asked() -> None:
     assert "--all" in Helm("helm", 3, FILE).releases()
     assert "--all" not in Helm("helm", 4, FILE).releases()
