@@ -58,6 +58,7 @@ def upgrade(active: Kind, known: Deployed, order: Order) -> None:
         if order.back and known.last_good and error.code in ("SERVICE_FAILED", "WAIT_TIMEOUT"):
             raise _undone(active, known, error) from error
         raise
+    _answering(active, (known.name,), order.timeout)
     if order.sets:
         cluster_overrides.override(cluster, known.name, order.sets)
 
@@ -71,6 +72,14 @@ def go_back(active: Kind, known: Deployed, revision: int, timeout: float | None)
 
     shell.run(active.helm.rollback(known.name, known.namespace, revision), limit=320)
     watch(active, known.name, timeout)
+    _answering(active, (known.name,), timeout)
+
+
+def _answering(active: Kind, names: Sequence[str], timeout: float | None) -> None:
+    """Wait until the services of releases answer: their new pods may be ready before the way to them leads there."""
+    services = active.deployed.of_releases(names)
+    if services:
+        active.wait(services, timeout)
 
 
 def _undone(active: Kind, known: Deployed, error: PlatformError) -> PlatformError:
@@ -93,6 +102,8 @@ def roll_out(active: Kind, names: Sequence[str], timeout: float | None) -> list[
     cluster_deploy.prepare(cluster, active.kubectl)
     done = active.deploy(wanted, timeout)
     deployed.add(services)
+    if done.waited:
+        _answering(active, names, timeout)
     return done.changed
 
 
