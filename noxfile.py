@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "drift"]
@@ -16,6 +17,7 @@ nox.options.sessions = ["lint", "types", "tests", "drift"]
 RESULTS = Path(__file__).parent / ".platform-tests"
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
 """Each file of tests has platforms of its own, and mostly waits for them."""
+LOCKS = ("platform", "dev", "mlflow", "backend", "rig", "jax", "audit")
 LOCKED = ("--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--no-header", "-q")
 
 
@@ -143,18 +145,48 @@ def bench(session: nox.Session) -> None:
 def update_pins(session: nox.Session) -> None:
     """Lock requirements/*.in again, with hashes, for every system; --upgrade takes new versions."""
     excluded = {"mlflow": ["--excludes", "requirements/mlflow.exclude"]}
-    for name in (
-        "platform",
-        "dev",
-        "mlflow",
-        "backend",
-        "rig",
-        "jax",
-    ):  # the others are held to platform.txt
+    for name in LOCKS:  # the others are held to platform.txt
         source, target = Path("requirements") / f"{name}.in", Path("requirements") / f"{name}.txt"
         options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]
         _python(session, "uv", "pip", "compile", *options, str(source), "-o", str(target))
         target.write_text("# locked by: nox -s update-pins\n" + target.read_text())
+
+
+def _audit_program(session: nox.Session, name: str) -> str:
+    """Return a program of requirements/audit.txt, in an environment of its own."""
+    home = Path(__file__).parent / ".nox" / "audit"
+    python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    _uv(session, "venv", "--quiet", "--clear", "--python", sys.executable, str(home))
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--python", str(python)]
+    _uv(session, "pip", "install", *options, "-r", "requirements/audit.txt")
+    return str(python.with_name(name))
+
+
+def _uv(session: nox.Session, *arguments: str) -> None:
+    session.run(sys.executable, "-m", "uv", *arguments)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of the packages in all lock files; asks the package index's database."""
+    program = _audit_program(session, "pip-audit")
+    # Strict: a package that the database does not know is no package without vulnerabilities.
+    options = ["--strict", "--disable-pip", "--require-hashes", "--progress-spinner=off", *session.posargs]
+    bad = []
+    for name in LOCKS:
+        try:
+            session.run(program, *options, "-r", f"requirements/{name}.txt")
+        except CommandFailed:
+            bad.append(name)
+    if bad:
+        session.error(f"look at: {', '.join(bad)}")
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write .platform-tests/sbom.json: packages of the lock files and images, as CycloneDX."""
+    program = _audit_program(session, "cyclonedx-py")
+    _python(session, "scripts.write_sbom", program, str(RESULTS / "sbom.json"))
 
 
 @nox.session(name="update-docs")

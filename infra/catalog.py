@@ -68,7 +68,8 @@ class Variable:
 class Service:
     """One service of the platform, on any tier: all that tiers and documents derive from.
 
-    `login` names the settings that hold user and password, `secrets` those that nobody may see; `needs` the services
+    `login` names the settings that hold user and password, `secrets` those that nobody may see, `generated` those of
+    them that are random in a private stack; `needs` the services
     that must be ready first; `budget` is the time in seconds that it may take to become ready on the native tier,
     downloads not counted; `program` what runs it there (a key of `infra.tiers.providers.SERVERS`); `release` its Helm
     release, `values` what that gets from the settings, as pairs of a path and a setting.
@@ -88,6 +89,7 @@ class Service:
     values: tuple[tuple[str, str], ...] = ()
     contract: tuple[Variable, ...] = ()
     secrets: tuple[str, ...] = ()
+    generated: tuple[str, ...] = ()
 
     def port(self, role: str) -> Port:
         """Return the port with that role; KeyError when there is none."""
@@ -208,6 +210,7 @@ SERVICES: tuple[Service, ...] = (
         ),
         contract=(Variable("DATABASE_URL", secret=True), Variable("USER_DATABASE_URL", secret=True)),
         secrets=("POSTGRES_PASSWORD",),
+        generated=("POSTGRES_PASSWORD",),
     ),
     Service(
         "redis",
@@ -221,6 +224,7 @@ SERVICES: tuple[Service, ...] = (
         values=(("auth.password", "REDIS_PASSWORD"),),
         contract=(Variable("REDIS_URL", secret=True),),
         secrets=("REDIS_PASSWORD",),
+        generated=("REDIS_PASSWORD",),
     ),
     Service(
         "temporal",
@@ -264,6 +268,7 @@ SERVICES: tuple[Service, ...] = (
             Variable("EXTERNAL_STORAGE_SECRET_KEY", secret=True),
         ),
         secrets=("MINIO_ROOT_PASSWORD", "S3_DATASETS_SECRET_KEY"),
+        generated=("MINIO_ROOT_PASSWORD",),
     ),
     Service(
         "minio-results",
@@ -290,6 +295,7 @@ SERVICES: tuple[Service, ...] = (
             Variable("INTERNAL_STORAGE_SECRET_KEY", secret=True),
         ),
         secrets=("MINIO_ROOT_PASSWORD", "S3_RESULTS_SECRET_KEY"),
+        generated=("MINIO_ROOT_PASSWORD",),
     ),
     Service(
         "mlflow",
@@ -558,6 +564,13 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_S3_ORIGINS", "", "origins", "web pages that may use the object stores: origins, commas between"),
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
+    Setting(
+        "PLATFORM_PRIVATE",
+        "",
+        "choice",
+        "yes: random passwords for this stack, instead of the documented ones; remembered",
+        ("yes", "no"),
+    ),
     Setting("APP_ALLOWED_HOSTS", "", "text", "names, beside localhost, that browsers may call the application by"),
     Setting(
         "PLATFORM_STACK",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, database, health, probes, stack
+from infra import catalog, database, health, logins, probes, stack
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError, nearest
@@ -131,7 +131,9 @@ class Started:
     changed: bool
 
 
-def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[str] = ()) -> Started:
+def up(
+    choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[str] = (), rotate: Sequence[str] = ()
+) -> Started:
     """Bring the platform up and prove that it works; a second call changes nothing.
 
     Args:
@@ -139,6 +141,7 @@ def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[s
             that run are stopped and forgotten.
         timeout: seconds for each wait; None leaves it to the services' budgets.
         only: start just these services and what they need.
+        rotate: settings of a private stack that get another random value.
 
     Raises:
         PlatformError: LOCKED, PREFLIGHT_FAILED, PORT_TAKEN, WAIT_TIMEOUT, SERVICE_FAILED and what tiers raise.
@@ -150,7 +153,12 @@ def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[s
         if obs is False:
             stop_observability(tier)
         names = selected(tier, obs, only)
-        raise_on_failures(tier.preflight(names))
+        coming = logins.change(context.settings, context.stack, tier.name, rotate)
+        if coming:
+            tier = _with_logins(tier, coming, names, timeout)
+            context = tier.context
+        else:
+            raise_on_failures(tier.preflight(names))
         _save_what_mlflow_may_change(tier, names, timeout)
         tier.start(names, timeout)
         if obs is False and set(names) & set(catalog.OBSERVABILITY):
@@ -162,6 +170,9 @@ def up(choice: Choice, obs: bool | None, timeout: float | None, only: Sequence[s
         if "mlflow" in ends.services:
             stack.remember(context.stack, mlflow=tier.mlflow_tables)
         stack.remember_overlay(context.stack, {*stack.remembered_overlay(context.stack), *ends.services})
+        if coming:
+            logins.finish(context.stack, coming, tier.name)
+            _renew_clients(context.stack, ends)
         changed = before != _processes(tier)
         if changed:
             _resume_trainings(tier, ends)
@@ -177,6 +188,39 @@ def _save_what_mlflow_may_change(tier: Tier, names: Sequence[str], timeout: floa
 
         tier.start([n for n in names if n != "mlflow"], timeout)
         mlflow_tables.back_up(tier)
+
+
+def _with_logins(tier: Tier, coming: logins.Change, names: Sequence[str], timeout: float | None) -> Tier:
+    """Return the tier for the logins that are coming.
+
+    PostgreSQL, which keeps its password with its data, gets it here; the others get theirs when they start.
+    """
+    from infra.data.postgres import password
+
+    after = tier.with_context(replace(tier.context, settings=coming.settings))
+    after.context.console.secrets += tuple((coming.logins.next or {}).values())
+    raise_on_failures(after.preflight(names))
+    logins.begin(tier.context.stack, coming)
+    if tier.removals(("postgres",)):
+        try:
+            tier.start(tier.selection(False, ("postgres",)), timeout)
+        except PlatformError as error:
+            if error.code != "LOGIN_REFUSED":  # it may know another one since a run that was cut off
+                raise
+        known = coming.logins.candidates("POSTGRES_PASSWORD")
+        password.change(after.endpoints(), known, coming.settings.text("POSTGRES_PASSWORD"))
+    return after
+
+
+def _renew_clients(home: Stack, ends: Endpoints) -> None:
+    """Restart the training worker and the application with other logins, where they run; trainings go on."""
+    from infra.app import service as app
+    from infra.endpoints import contract
+    from infra.supervision import client as supervise
+    from infra.training import service as training
+
+    for place in (training.home(home), app.home(home)):
+        supervise.renew(place, contract(ends), catalog.CONTRACT_NAMES)
 
 
 def selected(tier: Tier, obs: bool | None, only: Sequence[str] = ()) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,17 @@ def restart(home: Path, names: Sequence[str]) -> None:
     specs = [replace(s, generation=s.generation + (s.name in names)) for s in desired(home)]
     _write(home, specs, shutdown=False)
     start_supervisor(home)
+
+
+def renew(home: Path, values: Mapping[str, str], names: Collection[str]) -> None:
+    """Restart the services that run with other values of these variables than the present ones."""
+    specs = desired(home) if running(home) else []
+    users = {s.name for s in specs if not s.env.keys().isdisjoint(names)}
+    fresh = {s.name: {**{k: v for k, v in s.env.items() if k not in names}, **values} for s in specs}
+    changed = [replace(s, env=fresh[s.name]) if s.name in users else s for s in specs]
+    if changed != specs:
+        _write(home, changed, shutdown=False)
+        start_supervisor(home)
 
 
 def stop(home: Path, timeout: float = 60.0) -> bool:

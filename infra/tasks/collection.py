@@ -163,13 +163,14 @@ def collect() -> invoke.Collection:
         obs,
         prod,
         root,
+        secrets,
         snapshot,
         train,
         trash,
     )
 
     tasks = invoke.Collection(*root.TASKS)
-    for module in (app, compose, db, images, native, minio, obs, train, trash, helm, k8s, kind, prod):
+    for module in (app, compose, db, images, native, minio, obs, secrets, train, trash, helm, k8s, kind, prod):
         tasks.add_collection(_namespace(module))
     tasks.add_collection(_namespace(snapshot, snapshot.tasks(_named_snapshot(sys.argv))))
     if _is_command_line():

@@ -160,7 +160,7 @@ def _execute(
 def _answered(
     console: Console, body: Callable[..., Answer | None], options: dict[str, Any], tier: str, log: bool
 ) -> int:
-    from infra import private, settings, stack
+    from infra import logins, private, settings, stack
     from infra.data import maker
 
     if console.output not in FORMATS:
@@ -171,6 +171,7 @@ def _answered(
     home = stack.of(loaded)
     private.check_tree(home.home)  # it says which programs are run
     loaded = settings.with_remembered(loaded, stack.remembered_settings(home), str(home.memory))
+    loaded = logins.applied(loaded, home)
     console.secrets = tuple(s for s in loaded.secrets() if not _public(s))
     console.stack = home.name
     if log:

@@ -41,7 +41,7 @@ def restore(context: Context, entry: str, yes: bool = False) -> Answer:
 
     Example: invoke trash.restore redis --yes
     """
-    from infra import stack
+    from infra import logins, stack
     from infra.data import trash
 
     with stack.lock(context.stack, context.console.command):
@@ -57,6 +57,7 @@ def restore(context: Context, entry: str, yes: bool = False) -> Answer:
         confirm(context, plan, yes)
         _stop(tier)
         away = trash.bring_back(tier, found)
+        logins.doubt(context.stack)
     data = {"restored": found.name, "service": found.service, "tier": tier.name, "trash": [e.data() for e in away]}
     return Answer(data, lines=(f"{found.service} is restored", *kept(away), "Next: invoke up"))
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TIER = "tier to use: native, compose, kind; default: the running one, else the last used, else the best available"
 SERVICE = "service; repeatable, or comma-separated"
+PRIVATE = "random passwords, for this stack alone, instead of the documented ones; remembered"
+NO_PRIVATE = "the documented passwords again"
 NO_OBS = "stop the observability services, and start without them from now on"
 
 
@@ -39,13 +41,28 @@ def up(
     obs: bool = False,
     no_obs: bool = False,
     auto_ports: bool = False,
+    private: bool = False,
+    no_private: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
     """Start the platform and wait until it works; a second call changes nothing.
 
     Example: invoke up --obs
     """
+    context = with_logins(context, private, no_private)
     return started(context, words(service), observability(obs, no_obs), auto_ports, timeout)
+
+
+def with_logins(context: Context, private: bool, no_private: bool) -> Context:
+    """Return the run with what --private and --no-private ask for.
+
+    Raises:
+        PlatformError: USAGE for both.
+    """
+    if private and no_private:
+        raise PlatformError("USAGE", "--private and --no-private contradict each other", steps=("give one of them",))
+    wish = "yes" if private else "no" if no_private else ""
+    return context.with_values({"PLATFORM_PRIVATE": wish}, "the command line") if wish else context
 
 
 def observability(obs: bool, no_obs: bool) -> bool | None:
@@ -278,6 +295,8 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
                 "obs": "also start MLflow and the tier's other observability services; remembered",
                 "no_obs": NO_OBS,
                 "auto_ports": "choose free ports where the usual ones are taken, and remember them",
+                "private": PRIVATE,
+                "no_private": NO_PRIVATE,
                 "timeout": "total time limit in seconds; 0: each service's own limit",
             },
             "iterable": ("service",),

@@ -53,7 +53,8 @@ LIST_LOADS = {
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
     "infra.tasks.db_restore",
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
-    *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "snapshot")),
+    *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "secrets")),
+    "infra.tasks.snapshot",
     *(f"infra.tasks.{name}" for name in ("train", "train_order", "train_show", "train_watch", "trash", "verbs")),
 }
 """What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""

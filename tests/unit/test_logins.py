@@ -1,0 +1,106 @@
+"""Logins of a private stack: what is wanted, what a run that was cut off leaves behind, what others may still know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra import catalog, logins
+from infra.errors import PlatformError
+from infra.settings import Settings, load
+from infra.stack import Stack, ensure_home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Stack:
+    made = Stack("test", tmp_path / "state")
+    ensure_home(made)
+    return made
+
+
+def settings(home: Stack, **values: str) -> Settings:
+    return logins.applied(load(root=home.home.parent, environ=values), home)
+
+
+def change(home: Stack, tier: str = "native", rotate: tuple[str, ...] = (), **values: str) -> logins.Change | None:
+    return logins.change(settings(home, **values), home, tier, rotate)
+
+
+def changed(home: Stack, **values: str) -> dict[str, str]:
+    coming = logins.change(settings(home, **values), home, "native")
+    assert coming is not None
+    logins.begin(home, coming)
+    logins.finish(home, coming, "native")
+    return dict(logins.read(home).now)
+
+
+def test_nothing_changes_where_nobody_asks(home: Stack) -> None:
+    assert change(home) is None
+    assert change(home, PLATFORM_PRIVATE="no") is None
+
+
+def test_every_login_is_random_and_remembered(home: Stack) -> None:
+    made = changed(home, PLATFORM_PRIVATE="yes")
+    assert set(made) == set(logins.NAMES)
+    assert len(set(made.values())) == len(made)
+    assert all(len(value) == 32 for value in made.values())
+    later = settings(home)
+    assert {name: later.text(name) for name in made} == made
+    assert later.text("PLATFORM_PRIVATE") == "yes"
+    assert change(home) is None
+
+
+def test_the_users_own_go_before(home: Stack) -> None:
+    made = changed(home, PLATFORM_PRIVATE="yes", POSTGRES_PASSWORD="mine")
+    assert "POSTGRES_PASSWORD" not in made
+    assert settings(home, POSTGRES_PASSWORD="mine").text("POSTGRES_PASSWORD") == "mine"
+
+
+def test_off_again(home: Stack) -> None:
+    made = changed(home, PLATFORM_PRIVATE="yes")
+    assert changed(home, PLATFORM_PRIVATE="no") == {}
+    assert settings(home).text("POSTGRES_PASSWORD") == catalog.SETTINGS["POSTGRES_PASSWORD"].default
+    assert made["POSTGRES_PASSWORD"] in logins.read(home).candidates("POSTGRES_PASSWORD")
+
+
+def test_one_is_rotated_and_the_others_stay(home: Stack) -> None:
+    made = changed(home, PLATFORM_PRIVATE="yes")
+    coming = change(home, rotate=("REDIS_PASSWORD",))
+    assert coming is not None
+    fresh = coming.logins.next or {}
+    assert {name for name in made if fresh[name] != made[name]} == {"REDIS_PASSWORD"}
+    assert coming.settings.text("REDIS_PASSWORD") == fresh["REDIS_PASSWORD"]
+
+
+def test_nobody_is_told_a_login_before_it_is_in_force(home: Stack) -> None:
+    coming = change(home, PLATFORM_PRIVATE="yes")
+    assert coming is not None
+    logins.begin(home, coming)
+    assert settings(home).text("POSTGRES_PASSWORD") == catalog.SETTINGS["POSTGRES_PASSWORD"].default
+
+
+@pytest.mark.parametrize(("before", "wish"), [({}, "yes"), ({"PLATFORM_PRIVATE": "yes"}, "no")])
+def test_a_change_that_was_cut_off_goes_on_by_itself(home: Stack, before: dict[str, str], wish: str) -> None:
+    if before:
+        changed(home, **before)
+    coming = change(home, PLATFORM_PRIVATE=wish)
+    assert coming is not None
+    logins.begin(home, coming)
+    again = change(home)
+    assert again is not None
+    assert again.logins.next == coming.logins.next
+
+
+def test_data_of_another_tier_or_of_the_trash_is_given_the_login_first(home: Stack) -> None:
+    changed(home, PLATFORM_PRIVATE="yes")
+    assert change(home, tier="compose") is not None
+    logins.doubt(home)
+    assert change(home) is not None
+
+
+def test_a_damaged_file_is_no_empty_one(home: Stack) -> None:
+    logins.file(home).write_text('{"now": {')
+    with pytest.raises(PlatformError) as raised:
+        logins.read(home)
+    assert raised.value.code == "DATA_INCOMPATIBLE"
