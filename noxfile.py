@@ -168,7 +168,7 @@ def _uv(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Known vulnerabilities of the packages in all lock files; asks the package index's database."""
+    """Look for known vulnerabilities of the packages in all lock files; asks the package index's database."""
     program = _audit_program(session, "pip-audit")
     # Strict: a package that the database does not know is no package without vulnerabilities.
     options = ["--strict", "--disable-pip", "--require-hashes", "--progress-spinner=off", *session.posargs]

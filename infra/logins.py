@@ -28,7 +28,7 @@ _KEPT = 20
 
 @dataclass(frozen=True)
 class Logins:
-    """What the file says: settings in force, those that are being put into force (None: none are), earlier values.
+    """Hold the settings in force, those that are being put into force (None: none are), and earlier values.
 
     `tiers` are those whose data has the ones in force; others learn of them when they start next.
     """
