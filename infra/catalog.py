@@ -359,6 +359,7 @@ SERVICES: tuple[Service, ...] = (
         release="observability",
         values=(("grafana.auth.username", "GRAFANA_ADMIN_USER"), ("grafana.auth.password", "GRAFANA_ADMIN_PASSWORD")),
         secrets=("GRAFANA_ADMIN_PASSWORD",),
+        generated=("GRAFANA_ADMIN_PASSWORD",),
     ),
     Service(
         "clearml",

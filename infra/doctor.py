@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ LOOK_AT = 2000
 
 def checks(tier: Tier, obs: bool) -> list[Check]:
     """Run all checks, those of the machine first; never raises for a failed check."""
-    found = [_python(), *_settings(tier.context), *_private(tier.context)]
+    found = [_python(), *_settings(tier.context), *_private(tier.context), *_shared(tier.context)]
     try:
         found += tier.preflight(lifecycle.selected(tier, obs or None))
     except PlatformError as error:
@@ -63,9 +64,45 @@ def _private(context: Context) -> list[Check]:
     return [Check("private", "warn", text, f"chmod go= {loose[0]}")]
 
 
+def _shared(context: Context) -> list[Check]:
+    """Warn where other people could log in with the documented passwords."""
+    if context.settings.text("PLATFORM_PRIVATE") == "yes" or not (others := other_people()):
+        return []
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    text = f"{others[0]}{more} can use this machine, and the passwords of this stack are the documented ones"
+    return [Check("shared", "warn", printable(text), "invoke up --private makes random ones, without loss")]
+
+
+def other_people() -> list[str]:
+    """Return the people with an account that can log in to this machine, or a session on it, but for this one."""
+    import getpass
+
+    import psutil
+
+    me = {os.environ.get("SUDO_USER", "")}
+    with contextlib.suppress(OSError, KeyError):  # a user without a name, as in containers
+        me.add(getpass.getuser())
+    sessions: set[str] = set()
+    with contextlib.suppress(OSError, RuntimeError):
+        sessions = {session.name for session in psutil.users()}
+    return sorted({*sessions, *_accounts()} - me - {"root"})
+
+
+def _accounts() -> set[str]:
+    """Return the accounts of people: numbers from 1000 (macOS: 501) on, with a shell (POSIX)."""
+    if sys.platform == "win32":
+        return set()
+    import pwd
+
+    first = 501 if sys.platform == "darwin" else 1000
+    people = [entry for entry in pwd.getpwall() if first <= entry.pw_uid < 60_000]  # above are those of services
+    return {e.pw_name for e in people if Path(e.pw_shell).name not in ("nologin", "false", "")}
+
+
 def _loose_below(home: Path) -> list[Path]:
     """Return the files and directories with backups or passwords that others can read; the first LOOK_AT each."""
-    found = [path for path in home.glob("*/redis.conf") if _loose(path)]
+    secret = [home / "logins.json", *home.glob("*/redis.conf")]
+    found = [path for path in secret if path.exists() and _loose(path)]
     for pattern in PRIVATE:
         found += [path for path in itertools.islice(home.glob(pattern), LOOK_AT) if _loose(path)]
     return found

@@ -170,6 +170,7 @@ def up(
         if "mlflow" in ends.services:
             stack.remember(context.stack, mlflow=tier.mlflow_tables)
         stack.remember_overlay(context.stack, {*stack.remembered_overlay(context.stack), *ends.services})
+        _give_grafana_its_password(tier, ends)
         if coming:
             logins.finish(context.stack, coming, tier.name)
             _renew_clients(context.stack, ends)
@@ -210,6 +211,16 @@ def _with_logins(tier: Tier, coming: logins.Change, names: Sequence[str], timeou
         known = coming.logins.candidates("POSTGRES_PASSWORD")
         password.change(after.endpoints(), known, coming.settings.text("POSTGRES_PASSWORD"))
     return after
+
+
+def _give_grafana_its_password(tier: Tier, ends: Endpoints) -> None:
+    """Give Grafana the password of a stack that is, or was, private: it may have been away when that changed."""
+    from infra import grafana
+
+    home = tier.context.stack
+    if "grafana" in ends.services and logins.file(home).exists():
+        known = logins.read(home).candidates("GRAFANA_ADMIN_PASSWORD")
+        grafana.give_password(ends, [*known, catalog.GRAFANA_ON_KIND])
 
 
 def _renew_clients(home: Stack, ends: Endpoints) -> None:

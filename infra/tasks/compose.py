@@ -28,6 +28,8 @@ TIER = "compose"
         "no_obs": verbs.NO_OBS,
         "no_clearml": "with --obs: leave out ClearML",
         "light": "use Temporal's development server instead of the full one; remembered",
+        "private": verbs.PRIVATE,
+        "no_private": verbs.NO_PRIVATE,
         "force_recreate": "recreate the containers of this service; its data is kept",
         "auto_ports": "choose free ports where the usual ones are taken, and remember them",
         "timeout": "total time limit in seconds; 0: each service's own limit",
@@ -43,6 +45,8 @@ def up(
     light: bool = False,
     force_recreate: str = "",
     auto_ports: bool = False,
+    private: bool = False,
+    no_private: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
     """Start the platform in containers and wait until it works; a second call changes nothing.
@@ -50,6 +54,7 @@ def up(
     Example: invoke compose.up --obs --no-clearml
     """
     _known(context, words(service), words([force_recreate]))
+    context = verbs.with_logins(context, private, no_private)
     if light:
         context = _remember(context, PLATFORM_LIGHT="yes")
     if no_clearml:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks import db_restore, db_upgrade
 from infra.tasks.command import ANY, command, confirm, directory, named, words
-from infra.tasks.events import STREAM, ended, events
+from infra.tasks.events import STREAM, TRUST_VERIFIED, ended, events
 
 if TYPE_CHECKING:
     from infra.data.postgres.clients import Server
@@ -220,13 +221,15 @@ def _age(found: Backup) -> str:
     return human_seconds(max(0.0, time.time() - made)) if made and not found.problem else "?"
 
 
-@command(tier=ANY, help={"from_": FROM, "to": TARGET, "json_stream": STREAM})
-def verify(context: Context, from_: str = "latest", to: str = "", json_stream: bool = False) -> Answer:
+@command(tier=ANY, help={"from_": FROM, "to": TARGET, "trust": TRUST_VERIFIED, "json_stream": STREAM})
+def verify(
+    context: Context, from_: str = "latest", to: str = "", trust: bool = False, json_stream: bool = False
+) -> Answer:
     """Check the files of a backup, restore it into scratch databases and compare.
 
     Example: invoke db.verify --from latest
     """
-    from infra.data import store
+    from infra.data import maker, store
     from infra.data.postgres import backup as postgres_backup
     from infra.data.postgres import verify as postgres_verify
     from infra.shell import typed
@@ -234,7 +237,8 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
     found = postgres_backup.find(_target(context, to), from_)
     server = _server(context, postgres_verify.client_needed(found))
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
-        done = postgres_verify.verify(server, found, context.stack.scratch, event)
+        permit = partial(maker.require_trust, context.stack.home, found, trust)
+        done = postgres_verify.verify(server, found, context.stack.scratch, event, permit)
         postgres_backup.write_metrics(context, found.path.parent)
         _warn_of_left_over(context, server)
         name = named(found.path, _target(context, ""))

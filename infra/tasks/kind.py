@@ -38,6 +38,8 @@ def the_tier(context: Context) -> Kind:
         "service": "start only this service's release and what it needs; repeatable, or comma-separated",
         "obs": "also start MLflow, Prometheus, Loki and Grafana; remembered",
         "no_obs": verbs.NO_OBS,
+        "private": verbs.PRIVATE,
+        "no_private": verbs.NO_PRIVATE,
         "apps": "also deploy the backend and the frontend",
         "timeout": "total time limit in seconds; 0: each service's own limit",
     },
@@ -48,6 +50,8 @@ def up(
     obs: bool = False,
     no_obs: bool = False,
     apps: bool = False,
+    private: bool = False,
+    no_private: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
     """Create or repair the cluster, deploy all releases and wait until everything works; idempotent.
@@ -57,13 +61,13 @@ def up(
     from infra import lifecycle, stack
     from infra.tasks import helm_upgrade, show
 
-    choice = verbs.choose(context)
+    choice = verbs.choose(verbs.with_logins(context, private, no_private))
     lifecycle.known_services(words(service), choice.tier)
     started = lifecycle.up(choice, verbs.observability(obs, no_obs), timeout or None, words(service))
     answer = show.started(started)
     if apps:
         with stack.lock(context.stack, "kind.up"):
-            helm_upgrade.roll_out(the_tier(context), ("platform",), timeout or None)
+            helm_upgrade.roll_out(the_tier(started.tier.context), ("platform",), timeout or None)
     return answer
 
 

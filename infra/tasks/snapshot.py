@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, directory, named, words
-from infra.tasks.events import STREAM, TRUST, ended, events
+from infra.tasks.events import STREAM, TRUST, TRUST_VERIFIED, ended, events
 
 if TYPE_CHECKING:
     from infra.data.snapshot.restore import Done, Plan
@@ -210,14 +211,19 @@ def show(context: Context, name: str, to: str = "") -> Answer:
     return Answer(data, Table(("", ""), tuple(rows)), lines, names=(str(found.path),))
 
 
-@command(tier=ANY, help={"name": NAME, "to": TARGET, "identity": IDENTITY, "json_stream": STREAM})
-def verify(context: Context, name: str, to: str = "", identity: str = "", json_stream: bool = False) -> Answer:
+@command(
+    tier=ANY,
+    help={"name": NAME, "to": TARGET, "identity": IDENTITY, "trust": TRUST_VERIFIED, "json_stream": STREAM},
+)
+def verify(
+    context: Context, name: str, to: str = "", identity: str = "", trust: bool = False, json_stream: bool = False
+) -> Answer:
     """Verify a snapshot: databases restored and compared, every object read, every key taken by Redis.
 
     Example: invoke snapshot.verify latest
     """
     from infra import lifecycle
-    from infra.data import store
+    from infra.data import maker, store
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
     from infra.data.snapshot import verify as snapshot_verify
@@ -227,7 +233,8 @@ def verify(context: Context, name: str, to: str = "", identity: str = "", json_s
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
         try:
             with snapshot_restore.opened(context, found, identity) as content:
-                done = snapshot_verify.verify(context, ends, content, found.facts, event)
+                permit = partial(maker.require_trust, context.stack.home, found, trust)
+                done = snapshot_verify.verify(context, ends, content, found.facts, event, permit)
         except PlatformError as error:
             if error.code == "BACKUP_DAMAGED":
                 snapshot_verify.unmark(found)

@@ -18,7 +18,7 @@ LAYERS = (
     *("catalog", "setting_rules", "settings", "shell", "pipes", "stack", "logins", "docker_engine", "dashboards"),
     *("references", "images", "registry", "image_archive"),
     *("endpoints", "console", "context", "waiting", "pull"),
-    *("probes", "health"),
+    *("probes", "health", "grafana"),
     "supervision",
     "kube",
     "provision",

@@ -75,3 +75,33 @@ def test_files_that_others_can_read_are_named(tmp_path: Path) -> None:
         assert said.status == "warn"
         assert str(path) in said.text + said.remedy
         path.chmod(0o700)
+
+
+def test_other_people_on_the_machine_are_a_reason_for_passwords_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(**settings_: str) -> dict[str, str]:
+        context = context_of(tmp_path, **settings_)
+        return {c.id: c.text for c in doctor.checks(FakeTier().of(context), obs=False)}
+
+    monkeypatch.setattr(doctor, "other_people", lambda: ["alice", "bob"])
+    assert found()["shared"].startswith("alice and 1 more can use this machine")
+    assert "shared" not in found(PLATFORM_PRIVATE="yes")
+    monkeypatch.setattr(doctor, "other_people", list)
+    assert "shared" not in found()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="accounts of POSIX")
+def test_people_are_those_who_can_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def account(name: str, number: int, shell: str) -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", number, number, "", "/", shell))
+
+    rows = [("root", 0, "/bin/sh"), ("daemon", 7, "/bin/sh"), ("nobody", 65534, "/bin/sh"), ("alice", 1001, "/bin/zsh")]
+    rows += [("backup", 1002, "/usr/sbin/nologin"), ("me", 1003, "/bin/sh"), ("eve", 1004, "/bin/sh")]
+    monkeypatch.setattr(pwd, "getpwall", lambda: [account(*row) for row in rows])
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    monkeypatch.setattr("psutil.users", list)
+    monkeypatch.setenv("SUDO_USER", "eve")
+    assert doctor.other_people() == ["alice"]

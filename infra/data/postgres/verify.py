@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,13 @@ def client_needed(backup: Backup) -> int:
     return int(backup.facts.get("client", {}).get("number", 0))
 
 
-def verify(server: Server, backup: Backup, work: Path, event: Event = silent) -> Verified:
+def _anybody() -> None:
+    """Permit what is loaded without a question: it was made by this run."""
+
+
+def verify(
+    server: Server, backup: Backup, work: Path, event: Event = silent, permit: Callable[[], None] = _anybody
+) -> Verified:
     """Verify a backup and note the outcome beside its manifest; the caller holds the lock of its target.
 
     One database that cannot be restored does not end the work on the others; the backup then does not count as
@@ -91,15 +97,17 @@ def verify(server: Server, backup: Backup, work: Path, event: Event = silent) ->
         backup: a whole backup.
         work: directory for unpacked files.
         event: gets what happens.
+        permit: is asked once the files are whole, before any of them is run; raises where it must not be.
 
     Raises:
-        PlatformError: BACKUP_DAMAGED naming the file; RESTORE_DIFFERS, BACKUP_FAILED, DATA_INCOMPATIBLE when none of
-            its databases can be restored; LOCKED, UNREACHABLE.
+        PlatformError: what `permit` raises; BACKUP_DAMAGED naming the file; RESTORE_DIFFERS,
+            BACKUP_FAILED, DATA_INCOMPATIBLE when none of its databases can be restored; LOCKED, UNREACHABLE.
     """
     check_versions(backup, server)
     try:
         store.check_files(backup)
         event("files", {"checked": len(backup.files), "bytes": backup.size})
+        permit()
         found, failed = _restored(server, backup, work, event)
         if not found:
             raise next(iter(failed.values()))

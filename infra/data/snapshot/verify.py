@@ -82,17 +82,25 @@ def check(content: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def verify(
-    context: Context, ends: Endpoints, content: Path, facts: Mapping[str, Any], event: Event = silent
+    context: Context,
+    ends: Endpoints,
+    content: Path,
+    facts: Mapping[str, Any],
+    event: Event = silent,
+    permit: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Verify all parts of an open snapshot; returns what was found, and as `failed` why databases were not restored.
 
+    `permit` is asked once the files are whole, before any of them is run; it raises where that must not be.
+
     Raises:
-        PlatformError: BACKUP_DAMAGED, DATA_INCOMPATIBLE, UNREACHABLE, and PARTIAL naming the objects that rows point
-            at and that the snapshot does not have.
+        PlatformError: what `permit` raises, BACKUP_DAMAGED, DATA_INCOMPATIBLE, UNREACHABLE, and PARTIAL naming the
+            objects that rows point at and that the snapshot does not have.
     """
     began, parts = time.monotonic(), facts["parts"]
     check(content, parts)
     event("files", {"checked": True})
+    permit()
     found: dict[str, Any] = {"at": time.time(), "failed": {}}
     if "databases" in parts:
         done = _databases(context, ends, content, event)
