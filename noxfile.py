@@ -5,6 +5,7 @@ That environment is installed from the lock files, so no session makes one of it
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def update_pins(session: nox.Session) -> None:
         options = [*LOCKED, "--fork-strategy=fewest", *excluded.get(name, [])]
         _python(session, "uv", "pip", "compile", *options, str(source), "-o", str(target))
         target.write_text("# locked by: nox -s update-pins\n" + target.read_text())
+    _compare_servers(session)
+
+
+def _compare_servers(session: nox.Session) -> None:
+    """Say what the servers in the locked wheels tell of their builds that they did not tell before."""
+    wheels = Path(__file__).parent / ".nox" / "servers"
+    shutil.rmtree(wheels, ignore_errors=True)
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", str(wheels)]
+    _uv(session, "pip", "install", *options, "-r", "requirements/platform.txt")
+    session.run(sys.executable, "-m", "scripts.write_servers", str(wheels), success_codes=[0, 1])
 
 
 def _audit_program(session: nox.Session, name: str) -> str:

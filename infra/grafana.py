@@ -1,4 +1,4 @@
-"""Grafana's password, which it keeps with its data: what it is told when it starts counts for its first start only.
+"""Grafana's password, which it keeps with its data: the one that it gets when it starts counts at its first start only.
 
 Source: https://grafana.com/docs/grafana/latest/developers/http_api/user/ (`GET /api/user`, `PUT /api/user/password`).
 """

@@ -9,46 +9,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-import redis
 
-from infra.sigv4 import Store
 from tests.faults.conftest import Victim
+from tests.smoke.logins import fill, refused, works
 from tests.smoke.platform import PYTHON
-
-
-def store(contract: dict[str, str], prefix: str) -> Store:
-    url = urlsplit(contract[f"{prefix}_STORAGE_ENDPOINT"])
-    keys = contract[f"{prefix}_STORAGE_ACCESS_KEY"], contract[f"{prefix}_STORAGE_SECRET_KEY"]
-    return Store(url.hostname or "", url.port or 0, *keys)
-
-
-def fill(contract: dict[str, str]) -> None:
-    with psycopg.connect(contract["DATABASE_URL"]) as link:
-        link.execute("create table kept as select 7 as n")
-    with redis.Redis.from_url(contract["REDIS_URL"]) as client:
-        client.set("kept", "7")
-    assert store(contract, "INTERNAL").request("PUT", "/training-results/kept", b"7").status == 200
-
-
-def works(contract: dict[str, str]) -> None:
-    """These logins work, and nothing is lost."""
-    with psycopg.connect(contract["DATABASE_URL"]) as link:
-        assert link.execute("select n from kept").fetchone() == (7,)
-    with redis.Redis.from_url(contract["REDIS_URL"]) as client:
-        assert client.get("kept") == b"7"
-    assert store(contract, "INTERNAL").request("GET", "/training-results/kept").body == b"7"
-    assert store(contract, "EXTERNAL").request("GET", "/training-datasets").status == 200
-
-
-def refused(contract: dict[str, str], open_redis: bool = False) -> None:
-    """None of these logins works any more; Redis without a password takes any."""
-    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
-        psycopg.connect(contract["DATABASE_URL"])
-    if not open_redis:
-        with redis.Redis.from_url(contract["REDIS_URL"]) as client, pytest.raises(redis.AuthenticationError):
-            client.get("kept")
-    assert store(contract, "INTERNAL").request("GET", "/training-results/kept").status == 403
-    assert store(contract, "EXTERNAL").request("GET", "/training-datasets").status == 403
 
 
 @pytest.fixture(scope="module")
