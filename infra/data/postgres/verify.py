@@ -81,7 +81,7 @@ def client_needed(backup: Backup) -> int:
 
 
 def _anybody() -> None:
-    """Permit what is loaded without a question: it was made by this run."""
+    """Allow it without a question: it was made by this run."""
 
 
 def verify(
