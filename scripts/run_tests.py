@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
 from infra import catalog, docker_engine, shell
@@ -138,15 +139,21 @@ def _no_engine() -> str:
     return ""
 
 
-def run(session: str, python: Path) -> Outcome:
-    """Run one session through Nox, or say why not."""
+def run(session: str, python: Path, env: Mapping[str, str] | None = None, output: IO[bytes] | None = None) -> Outcome:
+    """Run one session through Nox, or say why not.
+
+    Args:
+        env: the session's environment; None: this process's.
+        output: where what it prints goes; None: to the terminal.
+    """
     reason = unavailable(session)
     if reason:
         return Outcome(session, skipped=1, why=(f"skipped: {reason}",))
     result = RESULTS / f"{session}.xml"
     result.unlink(missing_ok=True)
     begin = time.monotonic()
-    code = subprocess.call([str(python), "-m", "nox", "--session", session], cwd=ROOT)
+    argv = [str(python), "-m", "nox", "--session", session]
+    code = subprocess.call(argv, cwd=ROOT, env=env, stdout=output, stderr=output)
     outcome = from_exit(session, code) if session in WITHOUT_JUNIT else from_junit(session, result, code)
     return replace(outcome, seconds=round(time.monotonic() - begin, 1))
 

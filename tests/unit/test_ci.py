@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,22 +18,18 @@ def test_every_session_exists() -> None:
     assert set(ci.SESSIONS) | set(ci.NEEDS) <= set(run_tests.SESSIONS)
 
 
-def test_sessions_that_need_nothing_of_the_rig_come_first() -> None:
-    needing = [session in ci.NEEDS for session in ci.SESSIONS]
-    assert needing == sorted(needing)
-
-
 @pytest.mark.parametrize(
     ("sessions", "made"),
     [
         (["lint", "types", "tests", "faults-native"], []),
         (["smoke-compose"], [["tests.rig.up"]]),
-        (["drift", "smoke-compose"], [["tests.rig.up", "--kind"]]),
+        (["drift", "smoke-compose"], [["tests.rig.up"], ["tests.rig.up", "--kind"]]),
         (["apps"], [["tests.rig.up"], ["tests.rig.browser"]]),
     ],
 )
 def test_only_what_a_session_needs_is_made(sessions: list[str], made: list[list[str]]) -> None:
-    assert ci.commands(ci.needs(sessions)) == [[sys.executable, "-m", *words] for words in made]
+    found = list(ci.commands(ci.needs(sessions)).values())
+    assert found == [[sys.executable, "-m", *words] for words in made]
 
 
 def test_what_the_rig_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,18 +44,18 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sessions that only note their names, and a rig that waits for the first of them."""
     ran: list[str] = []
 
-    def run(session: str, python: Path) -> Outcome:
-        ran.append(f"{session} {'with' if os.environ.get('RIG_PATH') else 'without'}")
+    def run(session: str, python: Path, env: dict[str, str] | None, output: IO[bytes]) -> Outcome:
+        ran.append(f"{session} {'with' if (env or os.environ).get('RIG_PATH') else 'without'}")
+        output.write(f"said by {session}\n".encode())
         (tmp_path / "begun").touch()
         return Outcome(session, passed=1)
 
     loop = f"cd {tmp_path}; until [ -e begun ]; do sleep 0.05; done; echo RIG_PATH=/rig/bin > rig.env"
-    monkeypatch.setattr(ci, "commands", lambda wanted: [["sh", "-c", loop]] if wanted else [])
+    monkeypatch.setattr(ci, "commands", lambda wanted: {part: ["sh", "-c", loop] for part in wanted})
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(ci, "RIG_LOG", tmp_path / "rig.log")
     monkeypatch.setattr(run_tests, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(run_tests, "run", run)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     monkeypatch.setenv("PLATFORM_RIG_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setenv("RIG_PATH", "")
@@ -66,23 +63,51 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the rig is for Linux")
-def test_the_rig_is_made_beside_the_sessions_that_need_none_of_it(played: list[str]) -> None:
+def test_the_rig_is_made_beside_the_sessions_that_need_none_of_it(
+    played: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ci.main(["--only", "smoke-kind", "--only", "lint"]) == 0
     assert played == ["lint without", "smoke-kind with"]
     assert os.environ["PATH"].startswith("/rig/bin:")
+    assert {"said by lint", "said by smoke-kind"} <= set(capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the rig is for Linux")
-def test_without_options_it_runs_its_own_sessions(played: list[str]) -> None:
+def test_without_options_it_runs_its_own_sessions_each_once(
+    played: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ci.main([]) == 0
-    assert [text.split()[0] for text in played] == list(ci.SESSIONS)
+    assert sorted(played) == sorted(f"{s} {'with' if s in ci.NEEDS else 'without'}" for s in ci.SESSIONS)
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(ci.SESSIONS)]
+    assert rows == list(ci.SESSIONS), "the table is in their order, whichever lane ran them"
+
+
+class Ready(ci.Rig):
+    """A rig whose parts are made at a word."""
+
+    def __init__(self, *made: str) -> None:
+        self.parts = set(made)
+
+    def made(self, wanted: frozenset[str]) -> bool:
+        return wanted <= self.parts
+
+    def wait(self, wanted: frozenset[str]) -> None:
+        self.parts |= wanted
+
+
+def test_a_lane_begins_with_what_can_run(played: list[str], tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    chosen = ["lint", "smoke-compose", "smoke-kind"]
+    assert [o.session for o in ci.Queue(chosen, Ready()).lane(chosen[::-1])] == chosen
+    every = Ready(ci.CONTAINERS, ci.KIND)
+    assert [o.session for o in ci.Queue(chosen, every).lane(chosen[::-1])] == chosen[::-1]
 
 
 def test_a_smoke_session_of_containers_that_is_skipped_is_a_failure(
     played: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_tests, "run", lambda session, _python: Outcome(session, skipped=1))
-    monkeypatch.setattr(ci, "commands", lambda _wanted: [])
+    monkeypatch.setattr(run_tests, "run", lambda session, *_: Outcome(session, skipped=1))
+    monkeypatch.setattr(ci, "commands", lambda _wanted: {})
     assert ci.main(["--only", "lint"]) == 0
     assert ci.main(["--only", "smoke-compose"]) == 1
     assert played == []
