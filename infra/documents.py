@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from infra import catalog, korean
-from infra.catalog import Gap, Port, Service, Setting
 from infra.endpoints import HOST
 from infra.errors import CODES, EXIT_MEANING
+from infra.rows import Gap, Port, Service, Setting
 
 
 @dataclass(frozen=True)

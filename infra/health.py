@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from infra import catalog, probes
+from infra import catalog, probes, rows
 from infra.endpoints import Endpoints, Login, Place
 
 
@@ -57,7 +57,7 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
     return questions
 
 
-def buckets(endpoints: Endpoints) -> tuple[catalog.Bucket, ...]:
+def buckets(endpoints: Endpoints) -> tuple[rows.Bucket, ...]:
     """Return the buckets that must exist: of stores that run, and those of observability only where MLflow does."""
     known = catalog.BUCKETS + (catalog.OBS_BUCKETS if "mlflow" in endpoints.services else ())
     return tuple(b for b in known if b.store in endpoints.services)

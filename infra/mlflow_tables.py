@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra import catalog, database
 from infra.data import store
 from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import clients
 from infra.endpoints import Endpoints
 from infra.tiers.base import Tier
@@ -23,7 +24,7 @@ def back_up(tier: Tier) -> None:
     if found in ("", tier.mlflow_tables):
         return
     context.console.say(f"  MLflow's tables have version {found}, which this MLflow may change: backing them up first")
-    target = postgres_backup.default_target(context.stack)
+    target = postgres_backups.default_target(context.stack)
     with store.locked(target, "up"):
         server = clients.find_server(ends, context.settings)
         made = postgres_backup.backup(server, context.console, postgres_backup.Order(target, ("platform",)))

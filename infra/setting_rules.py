@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from infra.catalog import Setting
+from infra.rows import Setting
 
 COUNT = range(20, 10_001)
 _BAD_IN_URL = frozenset(" \t\r\n\0")

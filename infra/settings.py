@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import catalog, setting_rules
+from infra import catalog, rows, setting_rules
 from infra.errors import PlatformError, nearest
 from infra.setting_rules import words
 
@@ -205,7 +205,7 @@ def _unknown(name: str, origin: str) -> PlatformError:
     )
 
 
-def _check(setting: catalog.Setting, value: Value) -> None:
+def _check(setting: rows.Setting, value: Value) -> None:
     problem = setting_rules.problem(setting, value.text)
     if problem:
         shown = "its value" if setting.kind == "secret" else repr(value.text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog
+from infra import catalog, rows
 from infra.errors import PlatformError, nearest
 from infra.kube import helm_cli
 from infra.kube.helm_cli import Deploy
@@ -23,7 +23,7 @@ RELEASES_OF: Mapping[str, str] = {s.name: s.release for s in catalog.SERVICES if
 APPLICATION_IMAGES = {"platform": {"backend.image": "BACKEND_IMAGE", "frontend.image": "FRONTEND_IMAGE"}}
 
 
-def parts_of(release: str) -> list[tuple[catalog.Service, catalog.Part]]:
+def parts_of(release: str) -> list[tuple[rows.Service, rows.Part]]:
     """Return the parts of which a release's values speak, each with its service."""
     return [(s, p) for s in catalog.SERVICES if s.release == release for p in s.parts if p.section is not None]
 
@@ -61,7 +61,7 @@ PLAIN = Profile()
 class Wanted:
     """A release as it should be: what to deploy, the values that go by standard input, the hash of everything."""
 
-    chart: catalog.Chart
+    chart: rows.Chart
     deploy: Deploy
     stdin: str
     fingerprint: str
@@ -72,13 +72,13 @@ class Wanted:
         return self.chart.release
 
 
-def charts(overlays: Iterable[str]) -> tuple[catalog.Chart, ...]:
+def charts(overlays: Iterable[str]) -> tuple[rows.Chart, ...]:
     """Return our releases of some overlays, in the order of the catalogue."""
     wanted = set(overlays)
     return tuple(c for c in catalog.CHARTS if c.overlay in wanted)
 
 
-def chart(name: str) -> catalog.Chart:
+def chart(name: str) -> rows.Chart:
     """Return a release by its name, also one of an upstream chart.
 
     Raises:
@@ -91,7 +91,7 @@ def chart(name: str) -> catalog.Chart:
     raise PlatformError("USAGE", f"there is no release {name!r}", steps=steps)
 
 
-def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
+def with_needs(names: Iterable[str]) -> tuple[rows.Chart, ...]:
     """Return the releases and those they need, in the order of the catalogue."""
     wanted = set(names)
     while True:
@@ -101,7 +101,7 @@ def with_needs(names: Iterable[str]) -> tuple[catalog.Chart, ...]:
         wanted |= needed
 
 
-def of_services(services: Iterable[str]) -> tuple[catalog.Chart, ...]:
+def of_services(services: Iterable[str]) -> tuple[rows.Chart, ...]:
     """Return the releases that run some services, with what these need."""
     return with_needs({RELEASES_OF[s] for s in services if s in RELEASES_OF})
 
@@ -181,7 +181,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def wanted(
-    chart: catalog.Chart,
+    chart: rows.Chart,
     settings: Settings,
     services: Iterable[str] = (),
     sets: Sequence[str] = (),
@@ -210,7 +210,7 @@ def wanted(
     return Wanted(chart, deploy, stdin, mark)
 
 
-def reference(chart: catalog.Chart) -> str:
+def reference(chart: rows.Chart) -> str:
     """Name an upstream chart as Helm does: the address of the chart itself."""
     return chart.source if chart.source.startswith("oci://") else f"{chart.source.rstrip('/')}/{chart.chart}"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, shell
+from infra import rows, shell
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.helm_cli import STDIN, Deploy, Helm
@@ -143,7 +143,7 @@ def _release(site: Site, root: Path, helm: Helm, release: str, charts: Path | No
             yield _placed(thing, chart.namespace)
 
 
-def _upstream(chart: catalog.Chart, charts: Path | None) -> str:
+def _upstream(chart: rows.Chart, charts: Path | None) -> str:
     """Return where an upstream chart is: a file of the folder, else its address."""
     names = [f"{chart.release}-{version}.tgz" for version in (chart.version, chart.version.removeprefix("v"))]
     found = [charts / name for name in names if (charts / name).is_file()] if charts else []

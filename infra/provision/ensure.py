@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from infra import catalog, database, health
+from infra import catalog, database, health, rows
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.sigv4 import Store, bucket_body
@@ -83,7 +83,7 @@ def store_of(endpoints: Endpoints, service: str) -> Store:
     return Store(place.host, place.port, place.login.user, place.login.password, place.secure, place.region)
 
 
-def _request(store: Store, method: str, bucket: catalog.Bucket, keys: tuple[str, str], body: bytes = b"") -> int:
+def _request(store: Store, method: str, bucket: rows.Bucket, keys: tuple[str, str], body: bytes = b"") -> int:
     import http.client
 
     try:
@@ -104,7 +104,7 @@ def _request(store: Store, method: str, bucket: catalog.Bucket, keys: tuple[str,
     return status
 
 
-def _no_bucket(bucket: catalog.Bucket, status: int) -> PlatformError:
+def _no_bucket(bucket: rows.Bucket, status: int) -> PlatformError:
     return PlatformError(
         "SERVICE_FAILED",
         f"the bucket {bucket.name} could not be created in {bucket.store}",

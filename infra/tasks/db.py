@@ -43,9 +43,9 @@ def _warn_of_left_over(context: Context, server: Server) -> None:
 
 
 def _target(context: Context, to: str) -> Path:
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
 
-    return directory(to, postgres_backup.default_target(context.stack))
+    return directory(to, postgres_backups.default_target(context.stack))
 
 
 @command(
@@ -77,6 +77,8 @@ def backup(
     """
     from infra.data import store
     from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
+    from infra.data.postgres import metrics as postgres_metrics
     from infra.data.postgres import verify as postgres_verify
 
     if keep < 0:
@@ -87,8 +89,8 @@ def backup(
         made = postgres_backup.backup(server, context.console, order, event)
         event("published", {"path": str(made.path)})
         checked = postgres_verify.verify(server, made, context.stack.scratch, event) if verify else None
-        removed, why = store.prune(postgres_backup.listing(target), keep) if keep else ([], "")
-        postgres_backup.write_metrics(context, target)
+        removed, why = store.prune(postgres_backups.listing(target), keep) if keep else ([], "")
+        postgres_metrics.write(context, target)
         _warn_of_left_over(context, server)
         if why:
             context.console.say(f"  {why}")
@@ -178,12 +180,12 @@ def list_(context: Context, to: str = "") -> Answer:
     Example: invoke db.list
     """
     from infra.data import store
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
 
     target = _target(context, to)
     if to:
         store.require_place(target)
-    found = postgres_backup.listing(target)
+    found = postgres_backups.listing(target)
     data = [_listed(context, b) for b in found]
     rows = tuple(
         (b.path.name, _age(b), human_bytes(b.size), _state(b), d["maker"] or "", printable(", ".join(d["databases"])))
@@ -215,9 +217,9 @@ def _state(found: Backup) -> str:
 
 
 def _age(found: Backup) -> str:
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
 
-    made = postgres_backup.created(found)
+    made = postgres_backups.created(found)
     return human_seconds(max(0.0, time.time() - made)) if made and not found.problem else "?"
 
 
@@ -230,16 +232,17 @@ def verify(
     Example: invoke db.verify --from latest
     """
     from infra.data import maker, store
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
+    from infra.data.postgres import metrics as postgres_metrics
     from infra.data.postgres import verify as postgres_verify
     from infra.shell import typed
 
-    found = postgres_backup.find(_target(context, to), from_)
+    found = postgres_backups.find(_target(context, to), from_)
     server = _server(context, postgres_verify.client_needed(found))
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
         permit = partial(maker.require_trust, context.stack.home, found, trust)
         done = postgres_verify.verify(server, found, context.stack.scratch, event, permit)
-        postgres_backup.write_metrics(context, found.path.parent)
+        postgres_metrics.write(context, found.path.parent)
         _warn_of_left_over(context, server)
         name = named(found.path, _target(context, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
@@ -257,19 +260,20 @@ def prune(context: Context, keep: int = 7, to: str = "", yes: bool = False) -> A
     Example: invoke db.prune --keep 7 --yes
     """
     from infra.data import store
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
+    from infra.data.postgres import metrics as postgres_metrics
 
     if keep < 1:
         raise PlatformError("USAGE", f"--keep {keep} is less than 1", steps=("invoke db.prune --keep 7",))
     target = _target(context, to)
     with store.locked(target, context.console.command):
-        doomed, why = store.prunable(postgres_backup.listing(target), keep)
+        doomed, why = store.prunable(postgres_backups.listing(target), keep)
         if not doomed:
             return Answer({"removed": [], "why": why}, lines=(why or "nothing to remove",))
         plan = ["This permanently deletes:", *(f"  {b.path.name}  {human_bytes(b.size)}" for b in doomed)]
         confirm(context, plan, yes)
-        removed, _ = store.prune(postgres_backup.listing(target), keep)
-        postgres_backup.write_metrics(context, target)
+        removed, _ = store.prune(postgres_backups.listing(target), keep)
+        postgres_metrics.write(context, target)
     names = tuple(b.path.name for b in removed)
     return Answer({"removed": [str(b.path) for b in removed], "why": why}, lines=(f"removed: {', '.join(names)}",))
 

@@ -45,14 +45,14 @@ def restore(
     """
     from infra import lifecycle
     from infra.data import maker
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
     from infra.data.postgres import clients, restore_plan, scratch
     from infra.data.postgres import restore as postgres_restore
     from infra.data.postgres import verify as postgres_verify
 
     if not from_:
         raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
-    found = postgres_backup.find(postgres_backup.default_target(context.stack), from_)
+    found = postgres_backups.find(postgres_backups.default_target(context.stack), from_)
     needed = postgres_verify.client_needed(found)
     server = clients.find_server(lifecycle.running_endpoints(context), context.settings, needed)
     plan = restore_plan.plan(server, found, restore_plan.Order(words(database), to, despite_differences))

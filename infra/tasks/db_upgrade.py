@@ -35,7 +35,7 @@ def upgrade(
     Example: invoke db.upgrade --yes
     """
     from infra import lifecycle, stack
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
     from infra.data.postgres import upgrade as postgres_upgrade
     from infra.tiers import providers
     from infra.tiers.native import postgres as native_postgres
@@ -55,7 +55,7 @@ def upgrade(
         confirm(context, plan.lines(), yes)
         ends = chosen.endpoints()
         chosen.stop()
-        target = postgres_backup.default_target(context.stack)
+        target = postgres_backups.default_target(context.stack)
         made = postgres_upgrade.upgrade(context.settings, ends, context.console, plan, target, context.stack.scratch)
     data = {"upgraded": True, "from": plan.old_major, "to": plan.new_major, "kept": str(plan.kept), "path": str(made)}
     lines = (f"PostgreSQL {plan.new_major}; the old directory is {plan.kept}", "Next: invoke up")

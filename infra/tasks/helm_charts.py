@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import catalog
+from infra import catalog, rows
 
 if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 VALUES = ("values.yaml", "values-kind.yaml", "values-production.yaml")
 
 
-def _charts(name: str) -> list[catalog.Chart]:
+def _charts(name: str) -> list[rows.Chart]:
     from infra.kube import releases
 
     return [releases.chart(name)] if name else [c for c in catalog.CHARTS if not c.source]

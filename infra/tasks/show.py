@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import catalog, lifecycle
+from infra import catalog, lifecycle, rows
 from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds
 from infra.context import Context
 from infra.endpoints import Endpoints, absent, contract
@@ -129,7 +129,7 @@ def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     """List what the tier and its engines lack, and on containers what the user has left out."""
     out = tier.context.settings.words("PLATFORM_LEAVE_OUT") if tier.from_images else ()
     reason = f"left out by PLATFORM_LEAVE_OUT ({tier.context.settings.origin('PLATFORM_LEAVE_OUT')})"
-    chosen = [catalog.Gap(tier.name, name, reason) for name in out]
+    chosen = [rows.Gap(tier.name, name, reason) for name in out]
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]
 
 
@@ -167,9 +167,9 @@ def _last_verified_backup(context: Context) -> float | None:
     """Return when the newest verified backup was made (seconds since 1970); looked up only where there are backups."""
     if not context.stack.backups.is_dir():
         return None
-    from infra.data.postgres import backup as postgres_backup
+    from infra.data.postgres import backups as postgres_backups
 
-    return postgres_backup.last_verified(context.stack)
+    return postgres_backups.last_verified(context.stack)
 
 
 def _entry(

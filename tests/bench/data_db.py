@@ -29,7 +29,7 @@ import psycopg
 from infra import endpoints, settings
 from infra.data import store
 from infra.data.postgres import clients as postgres_clients
-from infra.data.postgres import digest as postgres_digest
+from infra.data.postgres import packing
 from infra.data.postgres.clients import Server
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
@@ -212,7 +212,7 @@ def _number_in(made: store.Backup, entry: Mapping[str, Any], label: str, scratch
         if not file.path.startswith(f"{entry['directory']}/") or not file.path.endswith(".zst") or file.size > 1000:
             continue
         scratch.unlink(missing_ok=True)
-        if postgres_digest.unpack(store.open_file(made, file), scratch) - 5 == size:
+        if packing.unpack(store.open_file(made, file), scratch) - 5 == size:
             return int(scratch.read_bytes().split(b"\n")[0])
     raise RuntimeError(f"{label} is not in {made.path}")
 

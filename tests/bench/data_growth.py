@@ -28,7 +28,7 @@ from infra import endpoints, settings
 from infra.data import store
 from infra.data.objects import backup as objects_backup
 from infra.data.objects.login import Login
-from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
 from tests.bench import memory, plot
@@ -108,7 +108,7 @@ def _add_rows(ends: Endpoints, present: int, wanted: int) -> None:
 
 def _of_database(env: Mapping[str, str], target: Path) -> Point:
     done = task(env, "db.backup", "--database", "platform", "--to", str(target))
-    facts = postgres_backup.listing(target)[-1].facts
+    facts = postgres_backups.listing(target)[-1].facts
     size = sum(t["bytes"] for t in facts["databases"]["platform"]["tables"].values()) / 1e9
     shutil.rmtree(target)
     return Point(size, facts["seconds"] / size, done.memory)

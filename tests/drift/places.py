@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from infra import catalog, documents, endpoints, health, korean, probes, settings
-from infra.catalog import Service
+from infra import catalog, documents, endpoints, health, korean, probes, rows, settings
 from infra.kube import releases
+from infra.rows import Service
 from infra.settings import ROOT
 from infra.tiers import providers
 from infra.tiers.native import services as native
@@ -146,7 +146,7 @@ def charts(service: Service) -> Iterator[str]:
         yield from _numbered(port, folder)
 
 
-def _numbered(port: catalog.ClusterPort, folder: str) -> Iterator[str]:
+def _numbered(port: rows.ClusterPort, folder: str) -> Iterator[str]:
     number = str(port.node_port)
     if (ROOT / folder / "values-kind.yaml").exists() and number not in read(f"{folder}/values-kind.yaml"):
         yield f"{folder}/values-kind.yaml: no NodePort {number}"

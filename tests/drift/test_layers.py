@@ -15,7 +15,8 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
-    *("catalog", "setting_rules", "settings", "shell", "pipes", "stack", "logins", "docker_engine", "dashboards"),
+    *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack"),
+    *("logins", "docker_engine", "dashboards"),
     *("references", "images", "registry", "image_archive"),
     *("endpoints", "console", "context", "waiting", "pull"),
     *("probes", "health", "grafana"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from infra import catalog
+from infra import catalog, rows
 from tests.drift import compose_files, places
 
 
 @pytest.mark.parametrize("service", catalog.SERVICES, ids=lambda service: service.name)
-def test_no_file_lacks_a_service(service: catalog.Service) -> None:
+def test_no_file_lacks_a_service(service: rows.Service) -> None:
     lacking = places.missing(service)
     if lacking:
         pytest.fail("\n".join(["see 'Add a service' in CONTRIBUTING.md", *lacking]), pytrace=False)

@@ -12,29 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra import private, stack
 from infra.console import Console, human_bytes
-from infra.context import Context
 from infra.data import store
-from infra.data.postgres import clients, digest, dump, manifest, reasons, server_settings
+from infra.data.postgres import backups, clients, dump, packing, reasons, server_settings
 from infra.data.postgres import roles as postgres_roles
 from infra.data.postgres import snapshot as postgres_snapshot
 from infra.data.postgres.children import Children, side_by_side
 from infra.data.postgres.clients import Server
+from infra.data.postgres.digest import Content
 from infra.data.postgres.dump import Archive
 from infra.data.postgres.facts import DatabaseFacts
 from infra.data.postgres.survey import Survey, survey
 from infra.data.store import Backup, Draft
 from infra.errors import PlatformError
-from infra.stack import Stack
 
-KIND = "db"
-METRICS = Path("metrics", "backup.prom")
-"""Below the stack's state directory, for Prometheus' textfile collector."""
 ROLES_SQL = "roles.sql"
 HEARTBEAT = 5.0
 """Seconds between two progress lines of a long operation."""
@@ -97,11 +91,6 @@ def silent(kind: str, facts: dict[str, Any]) -> None:
     """Ignore an event, for callers who need none."""
 
 
-def default_target(home: Stack) -> Path:
-    """Return the default directory for backups."""
-    return home.backups / "db"
-
-
 def application(target: Path) -> str:
     """Return the name of a run's connections: the same for every run on one target, whose lock only one can hold."""
     return clients.application("-" + hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:12])
@@ -119,7 +108,7 @@ def backup(server: Server, console: Console, order: Order, event: Event = silent
     there = survey(server, order.databases, order.skipped, order.kept)
     chosen, need = there.chosen, sum(d.size for d in there.chosen)
     answering = clients.answering(server.endpoints)
-    with answering, store.publishing(order.target, KIND) as (draft, facts), _room(order.target, need):
+    with answering, store.publishing(order.target, backups.KIND) as (draft, facts), _room(order.target, need):
         with postgres_snapshot.exported(server.endpoints, [d.name for d in chosen], order.fence, name) as taken:
             order.held(taken)
             event("snapshots", taken.facts(order.fence))
@@ -221,9 +210,9 @@ def _dump(
 
     files: list[store.File] = []
 
-    def take(path: Path, growing: Callable[[], bool]) -> digest.Content:
-        packed = f"{directory}/{path.name}{digest.SUFFIX}"
-        file, content = digest.pack(path, draft.path(packed), packed, growing)
+    def take(path: Path, growing: Callable[[], bool]) -> Content:
+        packed = packing.packed_name(f"{directory}/{path.name}")
+        file, content = packing.pack(path, draft.path(packed), packed, growing)
         files.append(file)
         progress.add(content.size)
         return content
@@ -266,93 +255,10 @@ def _facts(server: Server, there: Survey, made: Mapping[str, _Dumped], taken: Ma
     return {
         "server": {"number": server.number, "version": clients.version_text(server.number)},
         "client": {"number": server.clients.number, "version": clients.version_text(server.clients.number)},
-        "compression": f"zstd:{digest.LEVEL}",
+        "compression": packing.KIND,
         "digest": "xxh3-128 of the COPY text",
         "snapshots": dict(taken),
         "databases": entries,
         "left_out": dict(there.left_out),
         "absent": list(there.absent),
     }
-
-
-def listing(target: Path) -> list[Backup]:
-    """Return every backup of databases in a target, oldest first, broken ones with their problem."""
-    return [manifest.judged(b) for b in store.catalogue(target, KIND)]
-
-
-def find(target: Path, wanted: str) -> Backup:
-    """Return a backup by path, by name below the target, or `latest` (the newest whole one).
-
-    Raises:
-        PlatformError: NOT_FOUND, or BACKUP_DAMAGED when it is broken or no backup of databases.
-    """
-    if wanted in ("", "latest"):
-        whole = [b for b in listing(target) if not b.problem]
-        if not whole:
-            raise PlatformError("NOT_FOUND", f"there is no backup in {target}", steps=("invoke db.backup",))
-        return whole[-1]
-    path = Path(wanted).expanduser()
-    path = path if path.is_absolute() or path.exists() else target / wanted
-    if path.is_symlink():
-        raise store.damaged(Backup(path, KIND, 0, ""), "it", "is a link")
-    store.require_directory(path, "invoke db.list")
-    found = store.load(path.absolute())
-    store.require_whole(found)
-    if found.kind != KIND:
-        raise store.damaged(found, store.MANIFEST, f"is of the kind {found.kind!r}, not a backup of databases")
-    store.require_whole(manifest.judged(found))
-    return found
-
-
-def created(found: Backup) -> float:
-    """Return when a backup was made, in seconds since 1970; 0 when its manifest does not say."""
-    with contextlib.suppress(ValueError):
-        return datetime.strptime(found.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    return 0.0
-
-
-def last_verified(home: Stack) -> float | None:
-    """Return when the stack's newest verified backup was made, in seconds since 1970; None when there is none."""
-    verified = [b for b in listing(default_target(home)) if b.verified]
-    return created(verified[-1]) if verified else None
-
-
-def write_metrics(context: Context, target: Path) -> Path:
-    """Write the figures of a target for Prometheus' textfile collector (no secrets: everybody may read it).
-
-    It goes to PLATFORM_METRICS_DIR where that is set, else below the state directory; returns the file.
-
-    Raises:
-        PlatformError: STATE_UNWRITABLE.
-    """
-    chosen = context.settings.text("PLATFORM_METRICS_DIR")
-    path = (context.settings.root / chosen / METRICS.name) if chosen else context.stack.home / METRICS
-    try:
-        private.make(path.parent, 0o755)
-        stack.write_atomic(path, metrics(listing(target)), mode=0o644)
-    except OSError as error:
-        raise stack.unwritable(path, error) from error
-    return path
-
-
-def metrics(found: Sequence[Backup]) -> str:
-    """Return the figures as Prometheus reads them: when, how large, how long, when last verified."""
-    whole = [b for b in found if not b.problem]
-    verified = [b for b in whole if b.verified]
-    newest = whole[-1:] and whole[-1]
-    values = {
-        "platform_backups": ("Complete backups.", len(whole)),
-        "platform_backups_broken": ("Directories that are not complete backups.", len(found) - len(whole)),
-        "platform_backup_last_timestamp_seconds": ("When the newest one was made.", newest and created(newest)),
-        "platform_backup_last_size_bytes": ("Its size.", newest and newest.size),
-        "platform_backup_last_duration_seconds": ("How long it took.", newest and newest.facts.get("seconds", 0)),
-        "platform_backup_last_verified_timestamp_seconds": (
-            "When the newest verified one was made.",
-            verified and created(verified[-1]),
-        ),
-        "platform_backup_last_verified_size_bytes": ("Its size.", verified and verified[-1].size),
-    }
-    lines = []
-    for name, (text, value) in values.items():
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value or 0}"]
-    return "\n".join(lines) + "\n"

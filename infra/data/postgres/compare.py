@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra import shell
 from infra.data import store
-from infra.data.postgres import digest, dump
+from infra.data.postgres import digest, dump, packing
 from infra.data.postgres.digest import Content
 from infra.data.postgres.dump import Archive
 from infra.data.postgres.load import Order, read_into, unpack
@@ -143,7 +143,7 @@ def _files(order: Order, database: str) -> dict[str, store.File]:
     if dump.TOC in files:
         unpack(order, files[dump.TOC], directory / dump.TOC)
     entries = dump.list_entries(order.server, order.children, directory)
-    named = {label: f"{number}.dat{digest.SUFFIX}" for number, label in entries.items()}
+    named = {label: packing.packed_name(f"{number}.dat") for number, label in entries.items()}
     return {label: files[name] for label, name in named.items() if name in files}
 
 

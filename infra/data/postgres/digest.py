@@ -7,26 +7,13 @@ compression; against tampering stands the SHA-256 of every file, not this.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol
 
-from infra import private
-from infra.data import page_cache
-from infra.data.store import File
+from infra.data.postgres.growing import CHUNK, read_once
 
-CHUNK = 1 << 18
-"""Bytes to process at once: what one step has read stays in the processor's cache for the next."""
-LEVEL = 1
-"""Level of zstd: the fastest; a dump is then limited by the server, not by compression."""
-PAUSE = 0.01
-SUFFIX = ".zst"
 _TRAILER = b"\\.\n\n\n"  # the end mark that pg_dump puts behind the rows of a table
 
 
@@ -99,57 +86,6 @@ def is_table(path: Path) -> bool:
     return not path.name.startswith("blob")
 
 
-def chunks(source: FileIO, growing: Callable[[], bool], done: Callable[[int], None]) -> Iterator[memoryview]:
-    """Yield the bytes of a file that is still being written, until it is complete; the next ones replace them.
-
-    `done` gets the position up to which they have been processed.
-    """
-    buffer, position = memoryview(bytearray(CHUNK)), 0
-    while True:
-        more = growing()
-        while size := source.readinto(buffer):
-            yield buffer[:size]
-            position += size
-            done(position)
-        if not more:
-            return
-        time.sleep(PAUSE)
-
-
-@contextlib.contextmanager
-def read_once(source: Path, growing: Callable[[], bool]) -> Iterator[Iterator[memoryview]]:
-    """Read a file of an archive while it grows; what has been read of it is freed."""
-    with page_cache.opened(source) as raw:
-        yield chunks(raw, growing, page_cache.Passing(raw).read_to)
-
-
-def pack(source: Path, target: Path, name: str, growing: Callable[[], bool]) -> tuple[File, Content]:
-    """Compress a file of an archive while it grows; returns the packed file (synced) and what it holds.
-
-    What has been read of the file is gone.
-    """
-    import zstandard
-
-    meter, sha256 = Meter(), hashlib.sha256()
-    squeeze = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-    size = 0
-    with read_once(source, growing) as parts, os.fdopen(private.new_file(target), "wb") as packed:
-        for chunk in _compressed(parts, meter, squeeze):
-            packed.write(chunk)
-            sha256.update(chunk)
-            size += len(chunk)
-        packed.flush()
-        os.fsync(packed.fileno())
-    return File(name, size, sha256.hexdigest()), meter.content(is_table(source))
-
-
-def _compressed(parts: Iterator[memoryview], meter: Meter, squeeze: Any) -> Iterator[bytes]:
-    for part in parts:
-        meter.feed(part)
-        yield squeeze.compress(part)
-    yield squeeze.flush()
-
-
 class Sink(Protocol):
     """A receiver of bytes."""
 
@@ -157,38 +93,10 @@ class Sink(Protocol):
         """Take them."""
 
 
-def copy(descriptor: int, target: Sink, packed: bool) -> int:
-    """Copy an open file (closed here), decompressed where it is packed; returns the bytes written.
-
-    Raises:
-        ValueError: the compressed data is damaged or ends too early.
-    """
-    import zstandard
-
-    with os.fdopen(descriptor, "rb") as source:
-        if not packed:
-            return sum(target.write(chunk) for chunk in iter(lambda: source.read(CHUNK), b""))
-        try:
-            _, size = zstandard.ZstdDecompressor().copy_stream(source, cast(IO[bytes], target), write_size=CHUNK)
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
-    return int(size)
-
-
-def unpack(descriptor: int, target: Path) -> int:
-    """Decompress an open file (closed here) into a new private one; returns its bytes.
-
-    Raises:
-        ValueError: the compressed data is damaged or ends too early.
-    """
-    with os.fdopen(private.new_file(target), "wb") as raw:
-        return copy(descriptor, raw, packed=True)
-
-
-def measure(source: Path, growing: Callable[[], bool], *sinks: Sink) -> Content:
+def measure(source: Path, is_growing: Callable[[], bool], *sinks: Sink) -> Content:
     """Measure a file of an archive while it grows, and pass it on to `sinks`; what has been read of it is freed."""
     meter = Meter()
-    with read_once(source, growing) as parts:
+    with read_once(source, is_growing) as parts:
         for chunk in parts:
             meter.feed(chunk)
             for sink in sinks:

@@ -18,6 +18,7 @@ from infra.data.postgres import clients, digest, reasons
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.digest import Content
+from infra.data.postgres.growing import PAUSE
 from infra.errors import PlatformError
 
 TOC = "toc.dat"
@@ -92,7 +93,7 @@ def data_files(raw: Path, ended: Callable[[], bool]) -> Iterator[tuple[Path, Cal
         elif over:
             return
         else:
-            time.sleep(digest.PAUSE)
+            time.sleep(PAUSE)
 
 
 def _by_age(raw: Path) -> list[Path]:

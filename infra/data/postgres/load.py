@@ -13,9 +13,10 @@ from typing import Any
 
 from infra import private
 from infra.data import store
-from infra.data.postgres import clients, digest, dump, reasons, scratch
+from infra.data.postgres import clients, dump, packing, reasons, scratch
 from infra.data.postgres.children import Children, side_by_side
 from infra.data.postgres.clients import Server
+from infra.data.postgres.digest import Sink
 from infra.data.postgres.facts import DatabaseFacts
 from infra.data.store import Backup
 
@@ -123,7 +124,7 @@ def unpacked(order: Order, database: str, meanwhile: Callable[[], None]) -> Iter
 class _Watched:
     """A sink that takes no more once the run has been stopped."""
 
-    sink: digest.Sink
+    sink: Sink
     children: Children
 
     def write(self, chunk: bytes) -> int:
@@ -137,8 +138,8 @@ def unpack(order: Order, file: store.File, target: Path) -> None:
     Raises:
         PlatformError: BACKUP_DAMAGED naming the file, or BACKUP_FAILED when the disk is full.
     """
-    packed = target.name.endswith(digest.SUFFIX)
-    target = target.with_name(target.name.removesuffix(digest.SUFFIX))
+    packed = packing.is_packed(target.name)
+    target = target.with_name(packing.plain_name(target.name))
     try:
         with os.fdopen(private.new_file(target), "wb") as raw:
             read_into(order, file, raw, packed)
@@ -146,10 +147,10 @@ def unpack(order: Order, file: store.File, target: Path) -> None:
         raise store.no_space_or_access(target.parent, error, file.size) from error
 
 
-def read_into(order: Order, file: store.File, sink: digest.Sink, packed: bool) -> None:
+def read_into(order: Order, file: store.File, sink: Sink, packed: bool) -> None:
     """Give a sink what a file of the backup holds. Raises PlatformError BACKUP_DAMAGED naming the file."""
     try:
-        digest.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
+        packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
     except ValueError as error:
         raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
 

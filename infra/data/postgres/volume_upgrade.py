@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.data import store, trash
-from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import clients, verify
 from infra.data.postgres import upgrade as postgres_upgrade
 from infra.data.postgres.clients import Server
@@ -84,7 +84,7 @@ def upgrade(tier: Tier, old_image: str) -> Upgraded:
 
 def _saved(tier: Tier) -> tuple[int, Backup]:
     server = clients.find_server(tier.endpoints(), tier.context.settings)
-    target = postgres_backup.default_target(tier.context.stack)
+    target = postgres_backups.default_target(tier.context.stack)
     with store.locked(target, "db.upgrade"):
         return server.number, postgres_upgrade.save(server, tier.context.console, target, tier.context.stack.scratch)
 

@@ -25,6 +25,7 @@ from infra.data.objects import backup as objects_backup
 from infra.data.objects import login as objects_login
 from infra.data.objects import records as objects_records
 from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import clients as postgres_clients
 from infra.data.postgres import needs as postgres_needs
 from infra.data.postgres.backup import Event, silent
@@ -281,7 +282,7 @@ def _seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:
 def _files(content: Path) -> Iterator[tuple[Path, File | None]]:
     """Yield every file of a content, but for objects' contents; with what its own manifest says of it."""
     known: dict[Path, File] = {}
-    for kind, part in ((postgres_backup.KIND, "databases"), (objects_records.KIND, "objects")):
+    for kind, part in ((postgres_backups.KIND, "databases"), (objects_records.KIND, "objects")):
         for backup in store.catalogue(content / part, kind):
             known |= {backup.path / file.path: file for file in backup.files}
     pool = content / "objects" / "objects"

@@ -13,7 +13,7 @@ from infra import stack
 from infra.data import redis_dump, store, temporal_file
 from infra.data.objects import records as objects_records
 from infra.data.objects import verify as objects_verify
-from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import clients as postgres_clients
 from infra.data.postgres import verify as postgres_verify
 from infra.data.postgres.backup import Event, silent
@@ -55,7 +55,7 @@ def part(content: Path, name: str, listing: Callable[[Path], list[Backup]]) -> B
 
 def databases(content: Path) -> Backup:
     """Return the databases of a snapshot."""
-    return part(content, "databases", postgres_backup.listing)
+    return part(content, "databases", postgres_backups.listing)
 
 
 def objects(content: Path) -> Backup:

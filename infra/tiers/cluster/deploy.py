@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import catalog, shell
+from infra import catalog, rows, shell
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.api import Api
@@ -49,7 +49,7 @@ def _namespace(name: str) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
-def wanted(cluster: Target, charts: Sequence[catalog.Chart], services: Sequence[str]) -> list[Wanted]:
+def wanted(cluster: Target, charts: Sequence[rows.Chart], services: Sequence[str]) -> list[Wanted]:
     """Return the releases wanted on this cluster, each with the services that it runs."""
     known, profile = overrides.overrides(cluster), cluster.profile
     return [releases.wanted(c, cluster.settings, services, known.get(c.release, ()), profile) for c in charts]
@@ -135,7 +135,7 @@ def _note_revisions(cluster: Target, api: Api, names: Sequence[str]) -> None:
     cluster.remember(revisions={**known, **{n: there[n].revision for n in names if n in there}})
 
 
-def watch(cluster: Target, kubectl: Kubectl, helm: Helm, chart: catalog.Chart, timeout: float | None) -> None:
+def watch(cluster: Target, kubectl: Kubectl, helm: Helm, chart: rows.Chart, timeout: float | None) -> None:
     """Wait for a release as it is in the cluster, whatever it was made from. Raises as `deploy`."""
     with cluster.connected() as api:
         there = deployed(api)

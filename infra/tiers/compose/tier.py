@@ -15,8 +15,10 @@ from infra.errors import PlatformError
 from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.compose import cli, data, model, project
 from infra.tiers.compose import logs as compose_logs
+from infra.tiers.compose import preflight as compose_preflight
 from infra.tiers.compose import start as compose_start
 from infra.tiers.compose import status as compose_status
+from infra.tiers.compose import wait as compose_wait
 from infra.tiers.compose.session import A_MOMENT, NAME, Session, applied
 
 CORE = tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE)
@@ -74,7 +76,7 @@ class Compose(Tier):
 
     def preflight(self, names: Sequence[str]) -> list[Check]:
         """Check engine, Compose, ports, images, memory, disk, version of the data, line endings."""
-        return compose_start.preflight(self.session, names)
+        return compose_preflight.preflight(self.session, names)
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Pull what is missing, let Compose start what is not as wanted, wait until it is ready."""
@@ -113,7 +115,7 @@ class Compose(Tier):
         """Block until the services (all that were started, if none is named) are ready."""
         session = self.session
         names = services or self.endpoints().services
-        compose_start.wait(session, session.parts(names), timeout)
+        compose_wait.wait(session, session.parts(names), timeout)
         compose_start.answers(session, names)
 
     def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, health
+from infra import catalog, health, rows
 from infra.endpoints import Endpoints
 from infra.ports import Claim
 from infra.settings import Settings
@@ -223,7 +223,7 @@ class Builder:
         first = self.settings.port(setting)
         return [Claim(service, setting, first + n) for n in range(catalog.STORE_SPAN)]
 
-    def _listens(self, service: str) -> tuple[catalog.Port, ...]:
+    def _listens(self, service: str) -> tuple[rows.Port, ...]:
         lacking = {gap.feature for gap in catalog.gaps(self.programs.store.engine)}
         ports = catalog.service(service).ports
         if service in stores() and "s3-console" in lacking:

@@ -47,7 +47,7 @@ def _hashes(site: Site) -> dict[str, str]:
     "step",
     [
         "infra.data.postgres.snapshot._export after",
-        "infra.data.postgres.digest.pack after",
+        "infra.data.postgres.packing.pack after",
         "infra.data.postgres.backup._write_json before",
         "infra.data.store._seal before",
         "infra.data.store._seal after",

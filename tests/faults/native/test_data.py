@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from infra import catalog
+from infra import catalog, rows
 from infra.tiers.native.services import CORE
 from tests.faults.conftest import Victim
 from tests.faults.native import tools
@@ -32,7 +32,7 @@ def test_a_missing_database_is_made_again_by_up_and_named(running: Victim, name:
 
 
 @pytest.mark.parametrize("bucket", [catalog.BUCKETS[0], catalog.BUCKETS[-1]], ids=lambda b: str(b.name))
-def test_a_missing_bucket_is_made_again_by_up_and_named(running: Victim, bucket: catalog.Bucket) -> None:
+def test_a_missing_bucket_is_made_again_by_up_and_named(running: Victim, bucket: rows.Bucket) -> None:
     store = Deposit(running).store(bucket)
     _empty(running, bucket)
     assert store.request("DELETE", f"/{bucket.name}").status in (200, 204)
@@ -44,7 +44,7 @@ def test_a_missing_bucket_is_made_again_by_up_and_named(running: Victim, bucket:
     assert store.request("HEAD", f"/{bucket.name}").status == 200
 
 
-def _empty(victim: Victim, bucket: catalog.Bucket) -> None:
+def _empty(victim: Victim, bucket: rows.Bucket) -> None:
     """Delete what other tests have put there; S3 deletes no bucket with objects in it."""
     import boto3
 

@@ -27,7 +27,7 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from infra import catalog, endpoints, settings
+from infra import catalog, endpoints, rows, settings
 from infra.endpoints import Endpoints
 from infra.sigv4 import Store
 from infra.tiers.native import services as native_services
@@ -305,7 +305,7 @@ class Deposit:
         asked |= {"decode_responses": True, "retry": Retry(NoBackoff(), 0)}  # a refusal is an answer too
         return redis.Redis(host=self.ends.host, port=self.ends.port("redis"), **asked)
 
-    def store(self, bucket: catalog.Bucket) -> Store:
+    def store(self, bucket: rows.Bucket) -> Store:
         """A client of the store that holds a bucket."""
         login = self.ends.store
         return Store(self.ends.host, self.ends.port(bucket.store, "api"), login.user, login.password)
@@ -314,7 +314,7 @@ class Deposit:
     def _table(self) -> sql.Identifier:
         return sql.Identifier(f"fault_{self.mark}")
 
-    def _body(self, bucket: catalog.Bucket) -> bytes:
+    def _body(self, bucket: rows.Bucket) -> bytes:
         return hashlib.sha256(f"{self.mark} {bucket.name}".encode()).digest() * 4096
 
     async def client(self) -> Client:

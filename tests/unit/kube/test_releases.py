@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import catalog
+from infra import catalog, rows
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.settings import ROOT
@@ -109,7 +109,7 @@ def test_the_hash_follows_chart_values_and_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "chart", [c for c in catalog.CHARTS if (ROOT / "helm" / c.release).is_dir()], ids=lambda c: c.release
 )
-def test_values_we_give_are_values_the_chart_has(chart: catalog.Chart, tmp_path: Path) -> None:
+def test_values_we_give_are_values_the_chart_has(chart: rows.Chart, tmp_path: Path) -> None:
     import yaml
 
     known = yaml.safe_load((ROOT / "helm" / chart.release / "values.yaml").read_text(encoding="utf-8"))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from infra.catalog import Chart
 from infra.kube import rollout as module
 from infra.kube.api import NoAnswer
 from infra.kube.helm_cli import Deploy, Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
 from infra.kube.rollout import Rollout
+from infra.rows import Chart
 from infra.shell import Result
 from infra.waiting import Item
 from tests.unit.helpers import console

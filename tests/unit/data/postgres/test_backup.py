@@ -12,8 +12,10 @@ import pytest
 
 from infra.data import store
 from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import children as postgres_children
 from infra.data.postgres import clients, verify
+from infra.data.postgres import metrics as postgres_metrics
 from infra.errors import PlatformError
 from infra.shell import Result
 from tests.unit.data.manifests import manifest_facts
@@ -22,7 +24,7 @@ from tests.unit.helpers import context_of
 
 def _published(target: Path, **facts: object) -> store.Backup:
     target.mkdir(exist_ok=True, parents=True)
-    with store.publishing(target, postgres_backup.KIND) as (draft, noted):
+    with store.publishing(target, postgres_backups.KIND) as (draft, noted):
         draft.path("a").write_text("content")
         draft.add("a")
         noted |= {"seconds": 2.5, **manifest_facts(), **facts}
@@ -37,35 +39,35 @@ def test_directories_are_safe_whatever_a_database_is_called() -> None:
 
 def test_backups_are_found_by_path_by_name_and_as_latest(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as caught:
-        postgres_backup.find(tmp_path, "latest")
+        postgres_backups.find(tmp_path, "latest")
     assert caught.value.code == "NOT_FOUND"
     first, second = _published(tmp_path), _published(tmp_path)
-    assert postgres_backup.find(tmp_path, "latest").path == second.path
-    assert postgres_backup.find(tmp_path, first.path.name).path == first.path
-    assert postgres_backup.find(Path("/nowhere"), str(first.path)).path == first.path
+    assert postgres_backups.find(tmp_path, "latest").path == second.path
+    assert postgres_backups.find(tmp_path, first.path.name).path == first.path
+    assert postgres_backups.find(Path("/nowhere"), str(first.path)).path == first.path
     (second.path / store.MANIFEST).write_text("{}")
-    assert postgres_backup.find(tmp_path, "latest").path == first.path
+    assert postgres_backups.find(tmp_path, "latest").path == first.path
     with pytest.raises(PlatformError) as caught:
-        postgres_backup.find(tmp_path, second.path.name)
+        postgres_backups.find(tmp_path, second.path.name)
     assert caught.value.code == "BACKUP_DAMAGED"
 
 
 def test_only_verified_backups_have_an_age_and_the_metrics_say_so(tmp_path: Path) -> None:
     context = context_of(tmp_path)
     home = context.stack
-    target = postgres_backup.default_target(home)
-    assert postgres_backup.last_verified(home) is None
+    target = postgres_backups.default_target(home)
+    assert postgres_backups.last_verified(home) is None
     made = _published(target)
-    assert postgres_backup.last_verified(home) is None
-    text = postgres_backup.metrics(postgres_backup.listing(target))
+    assert postgres_backups.last_verified(home) is None
+    text = postgres_metrics.text(postgres_backups.listing(target))
     assert "platform_backup_last_verified_timestamp_seconds 0" in text
     assert "platform_backup_last_duration_seconds 2.5" in text
     (made.path / "verified.json").write_text("{}")
-    assert postgres_backup.write_metrics(context, target) == home.home / "metrics" / "backup.prom"
-    when = postgres_backup.last_verified(home)
+    assert postgres_metrics.write(context, target) == home.home / "metrics" / "backup.prom"
+    when = postgres_backups.last_verified(home)
     assert when is not None
     assert abs(time.time() - when) < 100
-    text = postgres_backup.write_metrics(context, target).read_text()
+    text = postgres_metrics.write(context, target).read_text()
     assert f"platform_backup_last_verified_size_bytes {made.size}" in text
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.data import page_cache
-from infra.data.postgres import digest, dump
+from infra.data.postgres import digest, dump, packing
 
 END = b"\\.\n\n\n"
 ROWS = b"".join(b"%d\trow %d\n" % (n, n) for n in range(1000))
@@ -36,11 +36,11 @@ def test_rows_and_digest_do_not_depend_on_how_the_text_arrives(size: int) -> Non
 def test_a_packed_file_is_private_and_comes_back(tmp_path: Path) -> None:
     source, packed, again = tmp_path / "1.dat", tmp_path / "1.dat.zst", tmp_path / "again"
     source.write_bytes(ROWS + END)
-    file, content = digest.pack(source, packed, "d/1.dat.zst", lambda: False)
+    file, content = packing.pack(source, packed, "d/1.dat.zst", lambda: False)
     assert content.rows == 1000
     assert (file.path, file.size) == ("d/1.dat.zst", packed.stat().st_size)
     assert file.sha256 == hashlib.sha256(packed.read_bytes()).hexdigest()
-    assert digest.unpack(os.open(packed, os.O_RDONLY), again) == len(ROWS + END)
+    assert packing.unpack(os.open(packed, os.O_RDONLY), again) == len(ROWS + END)
     assert again.read_bytes() == ROWS + END
     if os.name != "nt":
         assert packed.stat().st_mode & 0o777 == 0o600
@@ -49,12 +49,12 @@ def test_a_packed_file_is_private_and_comes_back(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     source, packed = tmp_path / "1.dat", tmp_path / "1.dat.zst"
     source.write_bytes(ROWS + END)
-    digest.pack(source, packed, "x", lambda: False)
+    packing.pack(source, packed, "x", lambda: False)
     content = bytearray(packed.read_bytes())
     content[len(content) // 2] ^= 1
     packed.write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
-        digest.unpack(os.open(packed, os.O_RDONLY), tmp_path / "again")
+        packing.unpack(os.open(packed, os.O_RDONLY), tmp_path / "again")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is advice to the page cache on Linux only")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from infra.data import store
-from infra.data.postgres import backup, manifest
+from infra.data.postgres import backups, manifest
 from infra.errors import PlatformError
 from tests.unit.data.manifests import manifest_facts
 
 
 def _loaded(target: Path, change: dict[str, Any]) -> store.Backup:
     """A backup whose manifest says something else in some places, named by their path (`facts/server`)."""
-    with store.publishing(target, backup.KIND) as (draft, noted):
+    with store.publishing(target, backups.KIND) as (draft, noted):
         draft.path("00-users/toc.dat").write_text("content")
         draft.add("00-users/toc.dat")
         noted |= manifest_facts()
@@ -77,9 +77,9 @@ def test_what_it_never_writes_is_refused(tmp_path: Path, where: str, value: Any)
     found = manifest.judged(_loaded(tmp_path, {where: value}))
     assert "not written by this tool" in found.problem
     with pytest.raises(PlatformError) as caught:
-        backup.find(tmp_path, str(found.path))
+        backups.find(tmp_path, str(found.path))
     assert caught.value.code == "BACKUP_DAMAGED"
-    assert all(b.problem for b in backup.listing(tmp_path))
+    assert all(b.problem for b in backups.listing(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "template0"])
@@ -92,8 +92,8 @@ def test_names_that_no_database_to_restore_has(tmp_path: Path, name: str) -> Non
 def test_a_foreign_backup_does_not_count_as_one_that_is_kept(tmp_path: Path) -> None:
     for change in ({}, {"facts/databases/users/directory": "../x"}):
         (_loaded(tmp_path, change).path / "verified.json").write_text("{}")
-    assert [b.verified for b in backup.listing(tmp_path)] == [True, False]
-    doomed, why = store.prunable(backup.listing(tmp_path), 1)
+    assert [b.verified for b in backups.listing(tmp_path)] == [True, False]
+    doomed, why = store.prunable(backups.listing(tmp_path), 1)
     assert doomed == []
     assert "1 of 2" not in why
 

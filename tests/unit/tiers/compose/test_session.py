@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.data.postgres import backup as postgres_backup
+from infra.data.postgres import metrics as postgres_metrics
 from infra.docker_engine import Engine, Place
 from infra.errors import PlatformError
 from infra.tiers.compose.session import SECRET, Session, applied, make_figures, mounted
@@ -16,7 +16,7 @@ USUAL = Place("unix:///var/run/docker.sock", "its default socket")
 
 def test_backups_write_their_figures_where_prometheus_looks(tmp_path: Path) -> None:
     found = mounted(settings_of(tmp_path), tmp_path / "state", USUAL)
-    assert Path(found["PLATFORM_METRICS_DIR"]) == tmp_path / "state" / postgres_backup.METRICS.parent
+    assert Path(found["PLATFORM_METRICS_DIR"]) == tmp_path / "state" / postgres_metrics.FILE.parent
     assert not (tmp_path / "state").exists(), "a question makes nothing"
     make_figures(settings_of(tmp_path), tmp_path / "state")
     assert Path(found["PLATFORM_METRICS_DIR"]).is_dir(), "else the engine makes it, as root"

@@ -12,7 +12,7 @@ import pytest
 from infra import settings, shell
 from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.compose import checks, cli, data, start
+from infra.tiers.compose import checks, cli, data, wait
 from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project
 from infra.tiers.compose import state as compose_state
@@ -330,4 +330,4 @@ def test_what_compose_says_of_a_port_has_the_code_of_a_port() -> None:
     running.lines.extend(
         ["Container x  Starting", "Error response from daemon: Bind for :5: port is already allocated"]
     )
-    assert start.compose_failed(running).code == "PORT_TAKEN"
+    assert wait.compose_failed(running).code == "PORT_TAKEN"
