@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra import catalog, health, lifecycle
+from infra import catalog, health, lifecycle, proof
 from infra.console import printable
 from infra.context import Context
 from infra.endpoints import Endpoints
@@ -122,7 +122,7 @@ def _loose(path: Path) -> bool:
 
 def _answers(tier: Tier) -> list[Check]:
     ends = tier.endpoints()
-    questions = health.thorough(ends, lifecycle.psql(tier.context.settings))
+    questions = health.thorough(ends, proof.psql(tier.context.settings))
     remedy = "invoke up creates what is missing; invoke logs -s SERVICE shows why it fails"
     return _left_over(ends) + [
         Check(f"answer.{name}", "ok" if f.ok else "fail", f.detail or f"{name} works", "" if f.ok else remedy)

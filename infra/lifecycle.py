@@ -1,124 +1,17 @@
-"""The work of the tasks with a tier: choose it, check, start, fill, prove, describe, stop. The same on every tier."""
+"""The life of the platform on a tier: start, fill, prove, stop. The same on every tier."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from infra import catalog, database, health, logins, probes, stack
-from infra.context import Context
+from infra import catalog, logins, proof, stack
 from infra.endpoints import Endpoints
-from infra.errors import PlatformError, nearest
-from infra.probes import Finding
-from infra.settings import Settings
-from infra.sqlstate import TOO_MANY_CONNECTIONS, of_text
+from infra.errors import PlatformError
 from infra.stack import Stack
-from infra.tiers.base import Availability, Check, ServiceStatus, Tier
-from infra.waiting import login_steps
-
-PATIENCE = 20.0
-"""Seconds for an answer that did not come in the usual time."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A tier and why it was taken; `named` when the user asked for it."""
-
-    tier: Tier
-    reason: str
-    named: bool
-
-
-def tiers(context: Context) -> Mapping[str, Tier]:
-    """Return all tiers of this version, best first."""
-    return {name: made(context) for name, made in TIERS.items()}
-
-
-def tier_of(name: str, context: Context) -> Tier:
-    """Return one tier; what the others are made of is not imported.
-
-    Raises:
-        PlatformError: USAGE for a name that this version does not have.
-    """
-    if name not in TIERS:
-        raise PlatformError("USAGE", f"there is no tier {name!r}", steps=(f"use one of {', '.join(TIERS)}",))
-    return TIERS[name](context)
-
-
-def _compose(context: Context) -> Tier:
-    from infra.tiers.compose.tier import Compose
-
-    return Compose(context)
-
-
-def _native(context: Context) -> Tier:
-    from infra.tiers.native.tier import Native
-
-    return Native(context)
-
-
-def _kind(context: Context) -> Tier:
-    from infra.tiers.kind.tier import Kind
-
-    return Kind(context)
-
-
-TIERS: Mapping[str, Callable[[Context], Tier]] = {"compose": _compose, "native": _native, "kind": _kind}
-"""Every tier, best first; each is imported when it is used, since commands start faster without the others."""
-
-
-def choose(context: Context, known: Mapping[str, Tier] | None = None) -> Choice:
-    """Decide on a tier: flag or PLATFORM_TIER, else the one that runs, else the last one used, else the best.
-
-    Raises:
-        PlatformError: TIER_UNAVAILABLE when the named tier, or every tier, cannot run here.
-    """
-    settings = context.settings
-    asked = settings.text("PLATFORM_TIER")
-    if known is None:
-        known = {asked: tier_of(asked, context)} if asked else tiers(context)
-    if asked:
-        return Choice(_usable(known[asked]), f"set by {settings.origin('PLATFORM_TIER')}", named=True)
-    last = known.get(stack.remembered(context.stack, "tier"))
-    for tier in sorted(known.values(), key=lambda t: t is not last):  # the others' engines are asked only if need be
-        if tier.running():
-            return Choice(tier, "it runs", named=False)
-    if last is not None and last.available().ok:
-        return Choice(last, "it was used last", named=False)
-    return _best(known)
-
-
-def _usable(tier: Tier) -> Tier:
-    found = tier.available()
-    if not found.ok:
-        raise PlatformError(
-            found.code,
-            f"the {tier.name} tier cannot run on this machine",
-            why=found.reason,
-            steps=(*found.steps, "or omit --tier to choose automatically"),
-        )
-    return tier
-
-
-def _best(known: Mapping[str, Tier]) -> Choice:
-    refused: list[str] = []
-    steps: list[str] = []
-    for tier in known.values():
-        found: Availability = tier.available()
-        if found.ok and found.prefer:
-            because = f"{found.reason}; {'; '.join(refused)}" if refused else found.reason
-            return Choice(tier, because, named=False)
-        refused.append(f"{tier.name}: {found.reason}")
-        steps += found.steps
-    for tier in known.values():
-        if (found := tier.available()).ok:
-            return Choice(tier, found.reason, named=False)
-    raise PlatformError(
-        "TIER_UNAVAILABLE", "no tier can run on this machine", why="; ".join(refused), steps=tuple(steps)
-    )
+from infra.tier_choice import Choice
+from infra.tiers.base import Check, Tier
 
 
 @dataclass(frozen=True)
@@ -164,7 +57,7 @@ def up(
         if obs is False and set(names) & set(catalog.OBSERVABILITY):
             stop_observability(tier)  # a stopped cluster starts with all that it had
         ends = tier.endpoints()
-        for made in heal(ends, psql(context.settings)):
+        for made in proof.heal(ends, proof.psql(context.settings)):
             context.console.say(f"  created the missing {made}")
         stack.remember(context.stack, tier=tier.name)
         if "mlflow" in ends.services:
@@ -287,123 +180,6 @@ def raise_on_failures(checks: Sequence[Check]) -> None:
     )
 
 
-def heal(endpoints: Endpoints, client: Path) -> list[str]:
-    """Ask every functional question; make the databases and buckets that are missing, and ask those again.
-
-    Returns what had to be made.
-
-    Raises:
-        PlatformError: SERVICE_FAILED or LOGIN_REFUSED, naming what does not work although its process runs.
-    """
-    from infra.provision import ensure
-
-    questions = health.thorough(endpoints, client)
-    bad = _unanswered(questions)
-    made: list[str] = []
-    if bad and not set(bad) & set(endpoints.services):
-        made = ensure.everything(endpoints)
-        bad = _unanswered({name: questions[name] for name in bad})
-    if bad:
-        name, finding = next(iter(bad.items()))
-        if of_text(finding.detail) == TOO_MANY_CONNECTIONS:
-            raise database.full(endpoints.database_url("postgres"), f"{name} could not be asked", finding.detail)
-        refused = finding.fatal and name in endpoints.services
-        raise PlatformError(
-            "LOGIN_REFUSED" if refused else "SERVICE_FAILED",
-            f"{name} runs, but refuses the login" if refused else f"started, but {name} does not work",
-            why=finding.detail,
-            steps=(*(login_steps(name) if refused else ()), "invoke status", "invoke doctor"),
-            details={"failed": {n: f.detail for n, f in bad.items()}},
-        )
-    return made
-
-
-def _unanswered(questions: dict[str, dict[str, Any]]) -> dict[str, Finding]:
-    """Return what is not as it should be; services that were only too slow are asked once more, with more time.
-
-    And one by one where the server has not a connection for each question at once.
-    """
-    bad = {name: finding for name, finding in health.ask(questions).items() if not finding.ok}
-    for name in [n for n, finding in bad.items() if of_text(finding.detail) == TOO_MANY_CONNECTIONS]:
-        bad |= health.ask({name: questions[name]})
-    slow = {name: questions[name] for name, finding in bad.items() if finding.detail == probes.TOO_SLOW}
-    if slow:
-        bad |= health.ask(slow, limit=PATIENCE)
-    return {name: finding for name, finding in bad.items() if not finding.ok}
-
-
-def psql(settings: Settings) -> Path:
-    """Return the client program with which SQL servers are probed."""
-    from infra.tiers import providers
-
-    return providers.postgres_bin(settings).path / f"psql{providers.EXE}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """A tier's services with the answers of their functional probes, and the worst state of all."""
-
-    services: list[ServiceStatus]
-    findings: Mapping[str, Finding]
-    state: str
-
-
-def report(tier: Tier) -> Report:
-    """Return the status of everything: processes as the tier sees them, and whether each one answers now."""
-    found = tier.status() if tier.running() else []
-    live = [s.name for s in found if s.state in ("ready", "starting")]
-    ends = tier.endpoints()
-    client = psql(tier.context.settings)
-    findings = health.ask({n: health.probe(ends, n, client) for n in live}, limit=3.0)
-    return Report(found, findings, overall(found, findings))
-
-
-def overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:
-    """Return the state of several services as one word: ready, starting, degraded or stopped."""
-    if not found or all(s.state == "stopped" for s in found):
-        return "stopped"
-    if all(s.state == "ready" and findings[s.name].ok for s in found):
-        return "ready"
-    on_the_way = all(s.state in ("starting", "waiting") or (s.state == "ready" and findings[s.name].ok) for s in found)
-    return "starting" if on_the_way else "degraded"
-
-
-def state_of(service: ServiceStatus, findings: Mapping[str, Finding]) -> tuple[str, str]:
-    """Return state and detail of one service for people: a process that does not answer is `unhealthy`."""
-    finding = findings.get(service.name)
-    if service.state == "ready" and finding is not None and not finding.ok:
-        return "unhealthy", one_line(service.detail or finding.detail)
-    return service.state, one_line(service.detail)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Return a server's message, fit for a table."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else f"{flat[:limit]}..."
-
-
-def require_running(choice: Choice) -> Tier:
-    """Return the tier, provided that it runs.
-
-    Raises:
-        PlatformError: NOT_RUNNING.
-    """
-    if not choice.tier.running():
-        raise PlatformError(
-            "NOT_RUNNING", "the platform is not running", steps=("invoke up", "./scripts/start-infra.sh")
-        )
-    return choice.tier
-
-
-def running_endpoints(context: Context) -> Endpoints:
-    """Return the endpoints of the running platform, for tasks that use it.
-
-    Raises:
-        PlatformError: NOT_RUNNING.
-    """
-    return require_running(choose(context)).endpoints()
-
-
 def down(choice: Choice) -> bool:
     """Stop the application, the training worker and the tier; data stays. False when nothing ran."""
     home = choice.tier.context.stack
@@ -419,22 +195,3 @@ def stop_others(home: Stack) -> bool:
 
     stopped = [app.stop(home), training.stop_worker(home)]
     return any(stopped)
-
-
-def known_services(names: Sequence[str], tier: Tier) -> None:
-    """Refuse names that are no services of the tier, with the nearest one.
-
-    Raises:
-        PlatformError: USAGE.
-    """
-    offered = [s.name for s in catalog.offered(tier.name)]
-    for name in names:
-        if name in offered:
-            continue
-        gap = next((g for g in catalog.gaps(tier.name) if g.feature == name), None)
-        raise PlatformError(
-            "USAGE",
-            f"no service {name!r} on the {tier.name} tier",
-            why=gap.reason if gap else "",
-            steps=(*nearest(name, offered), f"the services are: {', '.join(offered)}"),
-        )

@@ -13,15 +13,15 @@ def run(context: Context) -> Answer:
 
     Example: invoke app.run
     """
-    from infra import endpoints, lifecycle, stack
+    from infra import endpoints, lifecycle, stack, tier_choice
     from infra.app import service
     from infra.tiers import port_checks
     from infra.training import contract, runners
     from infra.training import service as training
     from infra.training.request import JOB, SUBPROCESS
 
-    choice = lifecycle.choose(context)
-    active = lifecycle.require_running(choice)
+    choice = tier_choice.choose(context)
+    active = tier_choice.require_running(choice)
     ends = active.endpoints()
     values = endpoints.contract(ends)
     links = service.addresses(ends, active.engines())

@@ -66,10 +66,10 @@ def up(
 
 def _known(context: Context, *names: tuple[str, ...]) -> None:
     """Refuse unknown services before anything is remembered or done."""
-    from infra import lifecycle
+    from infra import tier_choice
 
     for some in names:
-        lifecycle.known_services(some, lifecycle.tier_of(TIER, context))
+        tier_choice.known_services(some, tier_choice.tier_of(TIER, context))
 
 
 def _remember(context: Context, **values: str) -> Context:

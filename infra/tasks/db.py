@@ -28,10 +28,10 @@ DATABASE = "database; repeatable, or comma-separated"
 
 
 def _server(context: Context, at_least: int = 0) -> Server:
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data.postgres import clients as postgres_clients
 
-    return postgres_clients.find_server(lifecycle.running_endpoints(context), context.settings, at_least)
+    return postgres_clients.find_server(tier_choice.running_endpoints(context), context.settings, at_least)
 
 
 def _warn_of_left_over(context: Context, server: Server) -> None:
@@ -302,10 +302,10 @@ def init(context: Context) -> Answer:
 
     Example: invoke db.init
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.provision import ensure
 
-    made = ensure.databases(lifecycle.running_endpoints(context))
+    made = ensure.databases(tier_choice.running_endpoints(context))
     text = f"created: {', '.join(made)}" if made else "all databases exist"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
@@ -316,9 +316,9 @@ def databases(context: Context) -> Answer:
 
     Example: invoke db.databases
     """
-    from infra import database, lifecycle
+    from infra import database, tier_choice
 
-    ends = lifecycle.running_endpoints(context)
+    ends = tier_choice.running_endpoints(context)
     query = "select datname, pg_database_size(oid) from pg_database where not datistemplate order by datname"
     with database.session(ends.database_url("postgres"), "list the databases", name="platform-db") as link:
         found = [(str(name), int(size)) for name, size in link.execute(query)]

@@ -43,7 +43,7 @@ def restore(
 
     Example: invoke db.restore --from latest --database platform --yes
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data import maker
     from infra.data.postgres import backups as postgres_backups
     from infra.data.postgres import clients, restore_plan, scratch
@@ -54,7 +54,7 @@ def restore(
         raise PlatformError("USAGE", "--from is missing", steps=("invoke db.list", "invoke db.restore --from latest"))
     found = postgres_backups.find(postgres_backups.default_target(context.stack), from_)
     needed = postgres_verify.client_needed(found)
-    server = clients.find_server(lifecycle.running_endpoints(context), context.settings, needed)
+    server = clients.find_server(tier_choice.running_endpoints(context), context.settings, needed)
     plan = restore_plan.plan(server, found, restore_plan.Order(words(database), to, despite_differences))
     home = context.stack.home
     said = [*plan.lines(), *maker.lines(home, found)]

@@ -34,13 +34,13 @@ def upgrade(
 
     Example: invoke db.upgrade --yes
     """
-    from infra import lifecycle, stack
+    from infra import stack, tier_choice
     from infra.data.postgres import backups as postgres_backups
     from infra.data.postgres import upgrade as postgres_upgrade
     from infra.tiers import providers
     from infra.tiers.native import postgres as native_postgres
 
-    chosen = lifecycle.choose(context).tier
+    chosen = tier_choice.choose(context).tier
     context.console.tier = chosen.name
     if chosen.from_images:
         return _by_image(context, chosen, old_image, back, yes)

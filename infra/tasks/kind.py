@@ -58,11 +58,11 @@ def up(
 
     Example: invoke kind.up --obs
     """
-    from infra import lifecycle, stack
+    from infra import lifecycle, stack, tier_choice
     from infra.tasks import helm_upgrade, show
 
     choice = verbs.choose(verbs.with_logins(context, private, no_private))
-    lifecycle.known_services(words(service), choice.tier)
+    tier_choice.known_services(words(service), choice.tier)
     started = lifecycle.up(choice, verbs.observability(obs, no_obs), timeout or None, words(service))
     answer = show.started(started)
     if apps:
@@ -131,13 +131,13 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
 
     Example: invoke kind.status
     """
-    from infra import lifecycle
+    from infra import status_report
     from infra.tasks import show
 
     choice = verbs.choose(context, quiet=True)
     cluster = the_tier(context).cluster
     nodes = cluster.nodes()
-    found = lifecycle.report(choice.tier)
+    found = status_report.report(choice.tier)
     if show_secrets:
         context.console.secrets = ()
     answer = show.status(choice, found, why, show_secrets)

@@ -23,13 +23,13 @@ def open_shell(active: Kind, service: str) -> int:
     Raises:
         PlatformError: NOT_RUNNING, USAGE for a service that does not exist.
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.tiers.cluster import running as cluster_running
 
     cluster = active.require()
     if not service:
         return subprocess.call(_own_shell(), env=environment(active))
-    lifecycle.known_services((service,), active)
+    tier_choice.known_services((service,), active)
     namespace, pod = cluster_running.pod(cluster, service)
     user = active.context.settings.text("POSTGRES_USER")
     words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]

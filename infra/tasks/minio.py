@@ -155,10 +155,10 @@ def init(context: Context) -> Answer:
 
     Example: invoke minio.init
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.provision import ensure
 
-    made = ensure.buckets(lifecycle.running_endpoints(context))
+    made = ensure.buckets(tier_choice.running_endpoints(context))
     text = f"created: {', '.join(made)}" if made else "all buckets exist"
     return Answer({"made": made}, lines=(text,), names=tuple(made))
 
@@ -169,10 +169,10 @@ def url(context: Context) -> Answer:
 
     Example: invoke minio.url
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data.objects.login import STORES
 
-    ends = lifecycle.running_endpoints(context)
+    ends = tier_choice.running_endpoints(context)
     data = {
         name: {"api": ends.url(name, "api"), "console": "" if name in ends.elsewhere else ends.url(name, "console")}
         for name in STORES
@@ -188,12 +188,12 @@ def console(context: Context, store: str = "minio-results") -> Answer:
 
     Example: invoke minio.console --store minio-datasets
     """
-    from infra import catalog, lifecycle
+    from infra import catalog, tier_choice
     from infra.data.objects.login import STORES
 
     if store not in STORES:
         raise PlatformError("USAGE", f"no store {store!r}", steps=(f"use one of {', '.join(STORES)}",))
-    active = lifecycle.require_running(lifecycle.choose(context))
+    active = tier_choice.require_running(tier_choice.choose(context))
     engine = active.engines().get(store, "")
     gap = next((g for g in catalog.gaps(engine) if g.feature == "s3-console"), None)
     if gap:
@@ -214,7 +214,7 @@ def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
 
     Example: invoke minio.engine --to weed --yes
     """
-    from infra import lifecycle, stack, store_engine
+    from infra import lifecycle, stack, store_engine, tier_choice
     from infra.tiers.native import object_store
     from infra.tiers.native.tier import Native
 
@@ -234,7 +234,7 @@ def engine(context: Context, to: str = "", yes: bool = False) -> Answer:
 
         moved = store_engine.move(native, wanted, stop, context.console.say)
     if ran:
-        lifecycle.up(lifecycle.Choice(Native(context), "it ran before", named=False), None, None)
+        lifecycle.up(tier_choice.Choice(Native(context), "it ran before", named=False), None, None)
     data = {"engine": moved.engine, "before": moved.before, "objects": moved.objects, "bytes": moved.size}
     text = f"{moved.objects} objects ({human_bytes(moved.size)}) moved from {moved.before} to {moved.engine}"
     back = f"the old data is in the trash for a week: {', '.join(moved.kept)}"

@@ -48,11 +48,11 @@ class Progress:
 @contextlib.contextmanager
 def clients(context: Context) -> Iterator[dict[str, Client]]:
     """Open clients of both stores of the running platform."""
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import login as objects_login
 
-    ends = lifecycle.running_endpoints(context)
+    ends = tier_choice.running_endpoints(context)
     with objects_backup.connected(objects_login.login_of(ends, name) for name in objects_login.STORES) as clients:
         yield clients
 

@@ -56,9 +56,9 @@ def down(context: Context) -> Answer:
 
     Example: invoke obs.down
     """
-    from infra import lifecycle, stack
+    from infra import lifecycle, stack, tier_choice
 
-    active = lifecycle.require_running(verbs.choose(context, quiet=True))
+    active = tier_choice.require_running(verbs.choose(context, quiet=True))
     with stack.lock(context.stack, "obs.down"):
         gone = lifecycle.stop_observability(active)
     text = f"stopped: {', '.join(gone)}; the data is kept" if gone else "none of them was running"
@@ -71,13 +71,13 @@ def status(context: Context) -> Answer:
 
     Example: invoke obs.status
     """
-    from infra import lifecycle
+    from infra import status_report
     from infra.tasks import show
 
     choice = verbs.choose(context, quiet=True)
-    found = lifecycle.report(choice.tier)
+    found = status_report.report(choice.tier)
     kept = [s for s in found.services if s.name in names()]
-    state = lifecycle.overall(kept, found.findings)
+    state = status_report.overall(kept, found.findings)
     answer = show.status(choice, replace(found, services=kept, state=state), why=False, reveal=False)
     if kept:
         return answer
@@ -107,9 +107,9 @@ def open_(context: Context, service: str = "") -> Answer:
 
 
 def _running(context: Context) -> tuple[Tier, Endpoints]:
-    from infra import lifecycle
+    from infra import tier_choice
 
-    active = lifecycle.require_running(verbs.choose(context, quiet=True))
+    active = tier_choice.require_running(verbs.choose(context, quiet=True))
     return active, active.endpoints()
 
 

@@ -21,7 +21,7 @@ def rotate(context: Context, service: list[str], timeout: float = 0.0) -> Answer
 
     Example: invoke secrets.rotate -s postgres
     """
-    from infra import catalog, lifecycle
+    from infra import catalog, lifecycle, tier_choice
     from infra.tasks import verbs
 
     if context.settings.text("PLATFORM_PRIVATE") != "yes":
@@ -31,8 +31,8 @@ def rotate(context: Context, service: list[str], timeout: float = 0.0) -> Answer
             steps=("invoke up --private", "or change your own passwords in .env"),
         )
     choice = verbs.choose(context, quiet=True)
-    lifecycle.known_services(words(service), choice.tier)
-    running = lifecycle.require_running(choice).endpoints().services
+    tier_choice.known_services(words(service), choice.tier)
+    running = tier_choice.require_running(choice).endpoints().services
     names = words(service) or running
     settings = tuple(dict.fromkeys(n for name in names for n in catalog.service(name).generated))
     lifecycle.up(choice, None, timeout or None, rotate=settings)

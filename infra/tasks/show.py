@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra import catalog, lifecycle, rows
+from infra import catalog, rows, status_report
 from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds
 from infra.context import Context
 from infra.endpoints import Endpoints, absent, contract
@@ -19,7 +19,9 @@ from infra.stack import write_atomic
 from infra.tiers.base import LogLine, Tier
 
 if TYPE_CHECKING:
-    from infra.lifecycle import Choice, Report, Started
+    from infra.lifecycle import Started
+    from infra.status_report import Report
+    from infra.tier_choice import Choice
 
 STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
 _MARKS = {"ready": "good", "failed": "bad", "unhealthy": "bad", "stopped": "bad"}
@@ -175,7 +177,7 @@ def _last_verified_backup(context: Context) -> float | None:
 def _entry(
     context: Context, ends: Endpoints, service: Any, found: Report, engines: Mapping[str, str], reveal: bool
 ) -> dict[str, Any]:
-    state, detail = lifecycle.state_of(service, found.findings)
+    state, detail = status_report.state_of(service, found.findings)
     shown = login(ends, service.name, context.settings, reveal)
     if not reveal and " / " in shown:
         shown = f"{shown.split(' / ')[0]} / {MASK}"

@@ -17,7 +17,7 @@ from infra.tasks.events import STREAM, TRUST, TRUST_VERIFIED, ended, events
 if TYPE_CHECKING:
     from infra.data.snapshot.restore import Done, Plan
     from infra.data.store import Backup
-    from infra.lifecycle import Choice
+    from infra.tier_choice import Choice
 
 TARGET = "snapshot directory (default: snapshots in the state directory)"
 IDENTITY = "file with the private key of an encrypted snapshot (age or OpenSSH)"
@@ -56,11 +56,11 @@ def create(
 
     Example: invoke snapshot.create before-the-upgrade
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data.snapshot import create as snapshot
 
-    choice = lifecycle.choose(context)
-    active = lifecycle.require_running(choice)
+    choice = tier_choice.choose(context)
+    active = tier_choice.require_running(choice)
     context.console.tier = active.name
     target, skipped = _target(context, to), words(skip_database)
     order = snapshot.Order(target, name, _parts(skip), fence, not no_verify, tuple(encrypt), skipped=skipped)
@@ -222,14 +222,14 @@ def verify(
 
     Example: invoke snapshot.verify latest
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.data import maker, store
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
     from infra.data.snapshot import verify as snapshot_verify
 
     found = snapshot.find(_target(context, to), name)
-    ends = lifecycle.running_endpoints(context)
+    ends = tier_choice.running_endpoints(context)
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
         try:
             with snapshot_restore.opened(context, found, identity) as content:
@@ -283,16 +283,16 @@ def restore(
 
     Example: invoke snapshot.restore latest --tier native --yes
     """
-    from infra import lifecycle, stack
+    from infra import lifecycle, stack, tier_choice
     from infra.data import maker
     from infra.data.snapshot import create as snapshot
     from infra.data.snapshot import restore as snapshot_restore
 
     found = snapshot.find(_target(context, to), name)
-    choice = lifecycle.choose(context)
+    choice = tier_choice.choose(context)
     context.console.tier = choice.tier.name
     plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part))
-    others = [t for t in lifecycle.tiers(context).values() if t.name != choice.tier.name and t.running()]
+    others = [t for t in tier_choice.tiers(context).values() if t.name != choice.tier.name and t.running()]
     lines = plan.lines() + snapshot_restore.lacking(choice.tier, plan)
     lines += [f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others]
     lines += maker.lines(context.stack.home, found)
@@ -315,10 +315,10 @@ def _planned(plan: Plan) -> dict[str, Any]:
 
 def _running(choice: Choice, others: list[Any]) -> None:
     """Have this tier running, and no other one that conflicts."""
-    from infra import lifecycle
+    from infra import lifecycle, tier_choice
 
     for other in others:
-        lifecycle.down(lifecycle.Choice(other, "in the way", named=True))
+        lifecycle.down(tier_choice.Choice(other, "in the way", named=True))
     lifecycle.up(choice, None, None)
 
 

@@ -30,12 +30,12 @@ def running(context: Context) -> tuple[Tier, Contract]:
     Raises:
         PlatformError: NOT_RUNNING and what tiers raise.
     """
-    from infra import endpoints, lifecycle
+    from infra import endpoints, tier_choice
     from infra.training import contract
 
-    choice = lifecycle.choose(context)
+    choice = tier_choice.choose(context)
     context.console.tier = choice.tier.name
-    active = lifecycle.require_running(choice)
+    active = tier_choice.require_running(choice)
     return active, contract.read(endpoints.contract(active.endpoints()))
 
 

@@ -63,14 +63,14 @@ def restore(context: Context, entry: str, yes: bool = False) -> Answer:
 
 
 def _tier(context: Context, found: Entry) -> Tier:
-    from infra import lifecycle
+    from infra import tier_choice
 
-    if found.tier not in lifecycle.TIERS:
+    if found.tier not in tier_choice.TIERS:
         raise PlatformError(
             "USAGE", f"{found.name} belongs to the tier {found.tier!r}, which this version does not have"
         )
     context.console.tier = found.tier
-    return lifecycle.tier_of(found.tier, context)
+    return tier_choice.tier_of(found.tier, context)
 
 
 def _stop(tier: Tier) -> None:

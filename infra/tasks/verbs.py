@@ -14,7 +14,7 @@ from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, words
 
 if TYPE_CHECKING:
-    from infra.lifecycle import Choice
+    from infra.tier_choice import Choice
     from infra.tiers.base import Removal, Tier
 
 TIER = "tier to use: native, compose, kind; default: the running one, else the last used, else the best available"
@@ -26,9 +26,9 @@ NO_OBS = "stop the observability services, and start without them from now on"
 
 def choose(context: Context, *, quiet: bool = False) -> Choice:
     """Return the tier of this run; one that was picked automatically is named with the reason."""
-    from infra import lifecycle
+    from infra import tier_choice
 
-    choice = lifecycle.choose(context)
+    choice = tier_choice.choose(context)
     context.console.tier = choice.tier.name
     if not choice.named and not quiet:
         context.console.say(f"tier {choice.tier.name}: {choice.reason}", "dim")
@@ -79,11 +79,11 @@ def observability(obs: bool, no_obs: bool) -> bool | None:
 def started(context: Context, names: tuple[str, ...], obs: bool | None, auto_ports: bool, timeout: float) -> Answer:
     """Start, and show what runs; with `auto_ports` taken ports are moved first."""
     from infra import auto_ports as moving
-    from infra import lifecycle
+    from infra import lifecycle, tier_choice
     from infra.tasks import show
 
     choice = choose(context)
-    lifecycle.known_services(names, choice.tier)
+    tier_choice.known_services(names, choice.tier)
     for turn in (1, 2, 3):
         try:
             return show.started(lifecycle.up(choice, obs, timeout or None, names))
@@ -121,11 +121,11 @@ def restart(context: Context, service: list[str]) -> Answer:
 
     Example: invoke restart -s postgres
     """
-    from infra import lifecycle, stack
+    from infra import stack, tier_choice
 
     chosen = choose(context, quiet=True)
-    lifecycle.known_services(words(service), chosen.tier)
-    active = lifecycle.require_running(chosen)
+    tier_choice.known_services(words(service), chosen.tier)
+    active = tier_choice.require_running(chosen)
     names = words(service) or tuple(s.name for s in active.status())
     with stack.lock(context.stack, "restart"):
         active.restart(names)
@@ -137,11 +137,11 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
 
     Example: invoke status --json
     """
-    from infra import lifecycle
+    from infra import status_report
     from infra.tasks import show
 
     choice = choose(context, quiet=True)
-    found = lifecycle.report(choice.tier)
+    found = status_report.report(choice.tier)
     if show_secrets:
         context.console.secrets = ()
     return show.status(choice, found, why, show_secrets)
@@ -152,13 +152,13 @@ def logs(context: Context, service: list[str], tail: int = 100, follow: bool = F
 
     Example: invoke logs -s temporal --tail 20
     """
-    from infra import lifecycle
+    from infra import tier_choice
     from infra.tasks import show
 
     if tail < 0:
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints everything",))
     active = choose(context, quiet=True).tier
-    lifecycle.known_services(words(service), active)
+    tier_choice.known_services(words(service), active)
     return show.logs(context, active.logs(words(service), tail, follow), follow)
 
 
@@ -167,11 +167,11 @@ def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
 
     Example: invoke wait -s mlflow
     """
-    from infra import lifecycle
+    from infra import tier_choice
 
     chosen = choose(context, quiet=True)
-    lifecycle.known_services(words(service), chosen.tier)
-    active = lifecycle.require_running(chosen)
+    tier_choice.known_services(words(service), chosen.tier)
+    active = tier_choice.require_running(chosen)
     running = [s.name for s in active.status()]
     absent = [n for n in words(service) if n not in running]
     if absent:
@@ -190,12 +190,12 @@ def reset(context: Context, service: list[str], no_backup: bool = False, yes: bo
 
 def removed(context: Context, service: tuple[str, ...], no_backup: bool, yes: bool) -> Answer:
     """Show the plan, ask, stop everything, and move the data to the trash."""
-    from infra import lifecycle, stack
+    from infra import stack, tier_choice
     from infra.data import trash
     from infra.tasks.trash import kept
 
     active = choose(context, quiet=True).tier
-    lifecycle.known_services(service, active)
+    tier_choice.known_services(service, active)
     with stack.lock(context.stack, "reset"):
         removals = active.removals(service)
         if not removals:
@@ -229,10 +229,10 @@ def _consent(active: Tier, removals: list[Removal], no_backup: bool, yes: bool) 
 
 
 def _stop_everything(context: Context) -> None:
-    from infra import lifecycle
+    from infra import lifecycle, tier_choice
 
     lifecycle.stop_others(context.stack)
-    lifecycle.choose(context).tier.stop()
+    tier_choice.choose(context).tier.stop()
 
 
 def env(context: Context, shell: str = "", write: str = "", yes: bool = False) -> Answer | None:

@@ -26,6 +26,7 @@ LAYERS = (
     *("tiers", "training", "data"),
     "prod",
     "app",
+    *("tier_choice", "proof", "status_report"),
     *("mlflow_tables", "lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
     *("korean", "documents"),
     "tasks",
@@ -71,6 +72,8 @@ ALLOWED = {
     "infra.supervision.supervisor": {"psutil"},
     "tasks": {"yaml"},  # by Invoke itself
     "infra.lifecycle": set[str](),
+    "infra.tier_choice": set[str](),
+    "infra.status_report": set[str](),
     "infra.health": set[str](),
 }
 """Module -> heavy packages that importing it may load: what runs on every command, or all the time."""

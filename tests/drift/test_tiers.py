@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from infra import catalog, lifecycle
+from infra import catalog, tier_choice
 from tests.drift.repo import modules
 
 
@@ -42,4 +42,4 @@ def test_no_code_asks_which_tier_it_has(module: str) -> None:
 
 
 def test_each_tier_of_the_catalogue_has_its_class() -> None:
-    assert set(lifecycle.TIERS) == set(catalog.TIERS)
+    assert set(tier_choice.TIERS) == set(catalog.TIERS)

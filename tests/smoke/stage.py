@@ -220,12 +220,12 @@ def clean_environment() -> dict[str, str]:
 
 def compose_lacks() -> str:
     """Why the tier compose cannot be started without a pull here; '' where it can."""
-    from infra import lifecycle, settings, stack
+    from infra import settings, stack, tier_choice
     from infra.console import Console
     from infra.context import Context
 
     loaded = settings.load(environ=clean_environment())
-    found = lifecycle.tier_of("compose", Context(loaded, stack.of(loaded), Console(environ={}))).available()
+    found = tier_choice.tier_of("compose", Context(loaded, stack.of(loaded), Console(environ={}))).available()
     return "" if found.ok and found.prefer else f"needs the tier compose: {found.reason}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra import doctor, health, lifecycle, settings, stack
+from infra import doctor, health, proof, settings, stack
 from infra.console import Console
 from infra.context import Context
 from infra.errors import PlatformError
@@ -49,7 +49,7 @@ def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pyt
         return {name: Finding(name != "bucket model-weights", "HTTP 404") for name in questions}
 
     monkeypatch.setattr(health, "ask", ask)
-    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
     found = {c.id: c.status for c in doctor.checks(FakeTier(runs=True).of(context_of(tmp_path)), obs=False)}
     assert found["answer.redis"] == "ok"
     assert found["answer.bucket model-weights"] == "fail"

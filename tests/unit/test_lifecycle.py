@@ -6,14 +6,15 @@ from typing import Any, Self
 
 import pytest
 
-from infra import catalog, endpoints, health, lifecycle, mlflow_tables, stack
+from infra import catalog, endpoints, health, lifecycle, mlflow_tables, proof, stack, status_report, tier_choice
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
-from infra.lifecycle import Choice, choose, raise_on_failures
+from infra.lifecycle import raise_on_failures
 from infra.probes import Finding
 from infra.provision import ensure
 from infra.settings import Settings
+from infra.tier_choice import Choice, choose
 from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, Tier
 from tests.unit.helpers import Said, context_of
 
@@ -177,14 +178,14 @@ def test_no_tier_at_all(tmp_path: Path) -> None:
 def test_the_tiers_of_this_version_can_all_be_named(tmp_path: Path) -> None:
     from infra.catalog import TIERS
 
-    made = lifecycle.tiers(context_of(tmp_path))
+    made = tier_choice.tiers(context_of(tmp_path))
     assert set(made) == set(TIERS)  # best first there, as people name them here
     assert {name: tier.name for name, tier in made.items()} == {name: name for name in TIERS}
 
 
 def test_a_name_that_no_tier_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.tier_of("nativ", context_of(tmp_path))
+        tier_choice.tier_of("nativ", context_of(tmp_path))
     assert (caught.value.code, caught.value.exit) == ("USAGE", 2)
     assert "native" in caught.value.steps[0]
 
@@ -233,7 +234,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
         return {name: found.get(name, Finding(True)) for name in questions}
 
     monkeypatch.setattr(health, "ask", ask)
-    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
     monkeypatch.setattr(mlflow_tables, "back_up", lambda tier: tier.asked.append(f"back up beside {tier.wanted}"))
     return found
 
@@ -366,7 +367,7 @@ def test_who_is_slow_on_a_busy_machine_is_asked_once_more(tmp_path: Path, monkey
 
     monkeypatch.setattr(health, "ask", ask)
     up(context_of(tmp_path), FakeTier())
-    assert limits == [5.0, lifecycle.PATIENCE]
+    assert limits == [5.0, proof.PATIENCE]
 
 
 def test_a_server_that_is_nearly_full_is_asked_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +379,7 @@ def test_a_server_that_is_nearly_full_is_asked_one_by_one(tmp_path: Path, monkey
         return {name: full if "database" in name and len(questions) > 1 else Finding(True) for name in questions}
 
     monkeypatch.setattr(health, "ask", ask)
-    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
     up(context_of(tmp_path), FakeTier())
     assert asked[1:] == [["database platform"], ["database users"], ["database labeler"]]
 
@@ -397,7 +398,7 @@ def test_a_server_that_is_full_is_no_broken_one(tmp_path: Path, answers: dict[st
 def state_of(*found: tuple[str, str, bool]) -> str:
     services = [ServiceStatus(name, state) for name, state, _ in found]
     findings = {name: Finding(ok) for name, state, ok in found if state in ("ready", "starting")}
-    return lifecycle.overall(services, findings)
+    return status_report.overall(services, findings)
 
 
 @pytest.mark.parametrize(
@@ -423,20 +424,20 @@ def test_the_state_of_the_whole(found: list[tuple[str, str, bool]], overall: str
 def test_a_process_that_runs_but_does_not_answer_is_unhealthy(tmp_path: Path, answers: dict[str, Finding]) -> None:
     tier = FakeTier(runs=True, found=[ServiceStatus("redis", "ready"), ServiceStatus("postgres", "backoff", "exit 1")])
     answers["redis"] = Finding(False, "no answer in time")
-    found = lifecycle.report(tier.of(context_of(tmp_path)))
+    found = status_report.report(tier.of(context_of(tmp_path)))
     assert found.state == "degraded"
-    states = [lifecycle.state_of(s, found.findings) for s in found.services]
+    states = [status_report.state_of(s, found.findings) for s in found.services]
     assert states == [("unhealthy", "no answer in time"), ("backoff", "exit 1")]
 
 
 def test_of_what_does_not_run_nothing_is_asked(tmp_path: Path, answers: dict[str, Finding]) -> None:
-    found = lifecycle.report(FakeTier().of(context_of(tmp_path)))
+    found = status_report.report(FakeTier().of(context_of(tmp_path)))
     assert (found.state, found.services, found.findings) == ("stopped", [], {})
 
 
 def test_what_needs_a_running_platform_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.require_running(Choice(FakeTier().of(context_of(tmp_path)), "", named=False))
+        tier_choice.require_running(Choice(FakeTier().of(context_of(tmp_path)), "", named=False))
     assert (caught.value.code, caught.value.exit) == ("NOT_RUNNING", 9)
     assert "invoke up" in caught.value.steps
 
@@ -445,7 +446,7 @@ def test_what_needs_a_running_platform_says_how_to_start_it(tmp_path: Path) -> N
 
 
 def test_known_services_pass() -> None:
-    lifecycle.known_services(CORE, FakeTier())
+    tier_choice.known_services(CORE, FakeTier())
 
 
 @pytest.mark.parametrize(
@@ -453,7 +454,7 @@ def test_known_services_pass() -> None:
 )
 def test_an_unknown_service_gets_the_nearest_name(wrong: str, meant: str) -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.known_services(["redis", wrong], FakeTier())
+        tier_choice.known_services(["redis", wrong], FakeTier())
     assert (caught.value.code, caught.value.exit) == ("USAGE", 2)
     assert caught.value.steps[0] == f"did you mean {meant}?"
     assert "redis" in caught.value.steps[-1]
@@ -461,11 +462,11 @@ def test_an_unknown_service_gets_the_nearest_name(wrong: str, meant: str) -> Non
 
 def test_a_service_that_the_tier_lacks_says_why() -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.known_services(["loki"], FakeTier())
+        tier_choice.known_services(["loki"], FakeTier())
     assert "container" in caught.value.why
 
 
 def test_a_name_like_nothing_gets_no_false_hint() -> None:
     with pytest.raises(PlatformError) as caught:
-        lifecycle.known_services(["zzzz"], FakeTier())
+        tier_choice.known_services(["zzzz"], FakeTier())
     assert not any("did you mean" in step for step in caught.value.steps)

@@ -13,7 +13,7 @@ import invoke
 import pytest
 from dotenv import dotenv_values
 
-from infra import health, lifecycle, settings, stack
+from infra import health, proof, settings, stack, tier_choice
 from infra.endpoints import contract
 from infra.errors import PlatformError
 from infra.probes import Finding
@@ -54,8 +54,8 @@ def tier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tier:
     """The only tier there is, on an empty checkout; everything that runs answers."""
     made, real = Tier(), settings.load
     monkeypatch.setattr(settings, "load", lambda root=tmp_path, **more: real(root=root, **more))
-    monkeypatch.setattr(lifecycle, "tiers", lambda context: {"native": made.of(context)})
-    monkeypatch.setattr(lifecycle, "psql", lambda settings: Path("/x/psql"))
+    monkeypatch.setattr(tier_choice, "tiers", lambda context: {"native": made.of(context)})
+    monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
     monkeypatch.setattr(health, "ask", lambda questions, limit=5.0: {name: Finding(True) for name in questions})
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     return made

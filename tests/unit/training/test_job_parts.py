@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from infra import lifecycle
+from infra import tier_choice
 from infra.errors import PlatformError
 from infra.training import cluster, job_manifest, runners
 from infra.training.client import Order
@@ -230,7 +230,7 @@ def test_what_does_not_go_together_is_refused(obstacle: PlatformError | None, ho
 def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: Path) -> None:
     found = settings_of(tmp_path, BACKEND_IMAGE="b:1")
     context = context_of(tmp_path)
-    given = {name: tier.jobs_kubeconfig for name, tier in lifecycle.tiers(context).items()}
+    given = {name: tier.jobs_kubeconfig for name, tier in tier_choice.tiers(context).items()}
     assert given == {"compose": None, "native": None, "kind": context.stack.tier_home("kind") / "kubeconfig"}
     assert runners.environment(found, given["native"]) == {}
     before = runners.environment(found, given["kind"])

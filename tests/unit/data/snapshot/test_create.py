@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from infra import lifecycle
+from infra import tier_choice
 from infra.data import redis_dump, temporal_file
 from infra.data.objects.pool import Pool
 from infra.data.snapshot import age, create, restore
@@ -40,7 +40,7 @@ def held(tier: str = "native", storage: str = "file") -> Backup:
 
 
 def on(tier: str, *, light: bool = False) -> Tier:
-    return lifecycle.tier_of(tier, context_of(Path("/x"), PLATFORM_LIGHT="yes" if light else ""))
+    return tier_choice.tier_of(tier, context_of(Path("/x"), PLATFORM_LIGHT="yes" if light else ""))
 
 
 def code(caught: pytest.ExceptionInfo[PlatformError]) -> str:
