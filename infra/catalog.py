@@ -146,6 +146,8 @@ SERVICES: tuple[Service, ...] = (
             ("artifacts.secretKey", "MINIO_ROOT_PASSWORD"),
         ),
         contract=(Variable("MLFLOW_TRACKING_URI", "web"),),
+        secrets=("MLFLOW_ADMIN_PASSWORD",),
+        generated=("MLFLOW_ADMIN_PASSWORD",),
     ),
     Service(
         "prometheus",
@@ -362,6 +364,13 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("GRAFANA_ADMIN_USER", "admin", "text", "user of Grafana"),
     Setting("GRAFANA_ADMIN_PASSWORD", "admin", "secret", "password of Grafana"),
+    Setting(
+        "MLFLOW_ADMIN_PASSWORD",
+        "",
+        "secret",
+        "password of MLflow's user admin, 12 characters or more; empty: no login; native tier",
+        check=("empty or 12 characters",),
+    ),
     Setting("TEMPORAL_NAMESPACE", "default", "text", "Temporal namespace for applications"),
     Setting(
         "CLEARML_SECRET",
@@ -532,6 +541,9 @@ def variables() -> tuple[Variable, ...]:
 
 
 CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables())
+
+MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""Names of MLflow's own clients, in the contract only where its server wants a login."""
 
 OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
     s.name: tuple(v.name for v in s.contract) for s in SERVICES if s.name in OBSERVABILITY and s.contract

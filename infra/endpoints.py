@@ -63,6 +63,7 @@ class Endpoints:
     services: tuple[str, ...]
     backends: tuple[str, ...]
     grafana: Login = Login()
+    mlflow: Login = Login()
     host: str = HOST
     elsewhere: Mapping[str, Place] = field(default_factory=dict)
 
@@ -188,7 +189,8 @@ def absent(endpoints: Endpoints) -> dict[str, tuple[str, ...]]:
 def contract(endpoints: Endpoints) -> dict[str, str]:
     """Return the `.env` contract for applications: the names of `catalog.CONTRACT_NAMES`, without those of `absent`.
 
-    An S3 service elsewhere that signs for another region adds AWS_DEFAULT_REGION, which every AWS SDK reads.
+    An S3 service elsewhere that signs for another region adds AWS_DEFAULT_REGION, which every AWS SDK reads; an MLflow
+    that wants a login adds `catalog.MLFLOW_LOGIN`, which its clients read.
     """
     host = CONTRACT_HOST if endpoints.host == HOST else endpoints.host
     datasets, results = (endpoints.place(store).login for store in ("minio-datasets", "minio-results"))
@@ -215,4 +217,11 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
     left_out = {name for names in absent(endpoints).values() for name in names}
     values = {name: values[name] for name in catalog.CONTRACT_NAMES if name not in left_out}
     region = endpoints.place("minio-results").region
-    return values | ({"AWS_DEFAULT_REGION": region} if region != REGION else {})
+    values |= {"AWS_DEFAULT_REGION": region} if region != REGION else {}
+    return values | _mlflow_login(endpoints)
+
+
+def _mlflow_login(endpoints: Endpoints) -> dict[str, str]:
+    login = endpoints.mlflow
+    wanted = "mlflow" in endpoints.services and login.password
+    return dict(zip(catalog.MLFLOW_LOGIN, (login.user, login.password), strict=True)) if wanted else {}

@@ -124,7 +124,7 @@ def _renew_clients(home: Stack, ends: Endpoints) -> None:
     from infra.training import service as training
 
     for place in (training.home(home), app.home(home)):
-        supervise.renew(place, contract(ends), catalog.CONTRACT_NAMES)
+        supervise.renew(place, contract(ends), (*catalog.CONTRACT_NAMES, *catalog.MLFLOW_LOGIN))
 
 
 def selected(tier: Tier, obs: bool | None, only: Sequence[str] = ()) -> tuple[str, ...]:

@@ -102,6 +102,10 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         lambda text: len(text) < 8,
         "is shorter than the 8 characters that object stores require",
     ),
+    "empty or 12 characters": (
+        lambda text: 0 < len(text) < 12,
+        "is shorter than the 12 characters that MLflow requires",
+    ),
     "no blank ends": (
         lambda text: text != text.strip(),
         "starts or ends with a space, which object stores strip",

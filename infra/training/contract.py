@@ -73,6 +73,12 @@ class Contract:
     def _named(self) -> tuple[str, ...]:
         return setting_rules.words(self["OBSERVABILITY_BACKENDS"])
 
+    @property
+    def mlflow_login(self) -> tuple[str, str] | None:
+        """The user and the password for MLflow; None where it wants none."""
+        user, password = (self.values.get(name, "") for name in catalog.MLFLOW_LOGIN)
+        return (user, password) if password else None
+
     def _storage(self, prefix: str) -> Storage:
         endpoint, access, secret = (self[f"{prefix}_STORAGE_{n}"] for n in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))
         region, prefix = self.values.get(REGION_NAME) or REGION, self.values.get(PREFIX_NAME, "")
@@ -95,7 +101,7 @@ def read(environ: Mapping[str, str] | None = None) -> Contract:
             why="this program finds the platform only through the variables that invoke env prints",
             steps=("invoke env --write .env.platform, then load that file",),
         )
-    more = [name for name in (REGION_NAME, PREFIX_NAME) if environ.get(name)]
+    more = [name for name in (REGION_NAME, PREFIX_NAME, *catalog.MLFLOW_LOGIN) if environ.get(name)]
     there = [name for name in catalog.CONTRACT_NAMES if name in environ]
     return Contract({name: environ[name] for name in (*there, *more)})
 

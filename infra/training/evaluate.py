@@ -90,7 +90,7 @@ def track(found: Contract, job: Job, accuracy: float) -> None:
     if run and "mlflow" in found.backends:
         point = Point("heldout_accuracy", accuracy, job.epochs or 0, int(time.time() * 1000))
         try:
-            MLflow(found["MLFLOW_TRACKING_URI"]).log_metrics(run, [point])
+            MLflow(found["MLFLOW_TRACKING_URI"], found.mlflow_login).log_metrics(run, [point])
         except MLflowError as error:
             say(f"warning: {error}")
 

@@ -74,8 +74,8 @@ class Point:
 class MLflow:
     """A tracking server. Every method raises MLflowError."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri.rstrip("/")
+    def __init__(self, uri: str, login: tuple[str, str] | None = None) -> None:
+        self._uri, self._login = uri.rstrip("/"), login
         self._session: requests.Session | None = None
 
     def run_for(self, experiment: str, job: str, start: int) -> Run:
@@ -170,7 +170,7 @@ class MLflow:
 
         self._session = self._session or requests.Session()
         try:
-            answer = self._session.request(method, self._uri + path, timeout=TIMEOUT, **what)
+            answer = self._session.request(method, self._uri + path, timeout=TIMEOUT, auth=self._login, **what)
         except requests.RequestException as error:
             raise MLflowError(f"{self._uri} does not answer ({type(error).__name__})") from error
         if not answer.ok:

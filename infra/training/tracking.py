@@ -48,8 +48,8 @@ class MLflowBackend:
 
     name = "mlflow"
 
-    def __init__(self, uri: str) -> None:
-        self._uri, self._server = uri, MLflow(uri)
+    def __init__(self, uri: str, login: tuple[str, str] | None = None) -> None:
+        self._uri, self._server = uri, MLflow(uri, login)
         self._run: Run | None = None
         self._sent = 0
         self.url = ""
@@ -174,7 +174,7 @@ def tracking_for(contract: Contract, subject: Subject) -> Tracking:
     """Return the backends that OBSERVABILITY_BACKENDS names (`database` is the training's own)."""
     backends: list[Backend] = []
     if "mlflow" in contract.backends:
-        backends.append(MLflowBackend(contract["MLFLOW_TRACKING_URI"]))
+        backends.append(MLflowBackend(contract["MLFLOW_TRACKING_URI"], contract.mlflow_login))
     if "clearml" in contract.backends and clearml_client.installed():
         backends.append(ClearMLBackend())
     tracking = Tracking(backends, subject)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from mlflow.server import constants
@@ -61,12 +63,30 @@ def main() -> None:
     # Before the port opens: concurrent first requests to an empty schema would make the tables twice, and block.
     handlers.initialize_backend_stores(uri, uri, ARTIFACT_ROOT)
     uvicorn.run(
-        "mlflow.server.fastapi_app:app",
+        _with_login(uri) if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") else "mlflow.server.fastapi_app:app",
         host=os.environ["MLFLOW_SERVER_HOST"],
         port=int(os.environ["MLFLOW_SERVER_PORT"]),
         log_config=str(_UVICORN_LOG_CONFIG),
         timeout_graceful_shutdown=5,
     )
+
+
+def _with_login(uri: str) -> Any:
+    """Return MLflow's own application with basic auth; its only user has the password of the environment.
+
+    It keeps users beside its other tables, and would read that password at its very first start alone.
+    """
+    name, password = os.environ["MLFLOW_AUTH_ADMIN_USERNAME"], os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    escaped, file = uri.replace("%", "%%"), Path("auth.ini")
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as text:
+        text.write(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {escaped}\n")
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file.resolve())
+    from mlflow.server import auth
+
+    made = auth.create_app()
+    if not auth.store.authenticate_user(name, password):
+        auth.store.update_user(name, password=password)
+    return made
 
 
 if __name__ == "__main__":

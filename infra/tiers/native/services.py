@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +193,16 @@ class Builder:
             "NO_PROXY": ends.host,  # its S3 client would ask a company's proxy for our own store
             "no_proxy": ends.host,
             "MLFLOW_MODEL_CATALOG_URI": "",  # else a page of its UI waits for a server on the internet
+            **self._mlflow_login(),
         }
         return self._spec("mlflow", [str(python), str(MLFLOW_SERVER)], self.run_dir("mlflow"), env=env)
+
+    def _mlflow_login(self) -> dict[str, str]:
+        """Return what makes it want a login: nothing where there is no password."""
+        login = self.endpoints.mlflow
+        key = hmac.new(object_store.signing_key(self.home).encode(), b"mlflow", hashlib.sha256).hexdigest()
+        names = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+        return dict(zip(names, (login.user, login.password, key), strict=True)) if login.password else {}
 
     def prometheus(self, program: Program) -> Spec:
         """Return Prometheus, scraping what this tier's services expose."""

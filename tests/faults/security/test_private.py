@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import stat
 import sys
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import requests
 
 from tests.faults.conftest import Victim
 from tests.smoke.logins import fill, refused, works
@@ -43,6 +45,29 @@ def test_on_and_off_without_loss(filled: Victim) -> None:
     assert filled.contract == public
     works(public)
     refused(hidden, open_redis=True)
+
+
+def test_mlflow_wants_a_login_and_trainings_have_it(filled: Victim) -> None:
+    def status(contract: Mapping[str, str]) -> int:
+        login = (contract.get("MLFLOW_TRACKING_USERNAME", ""), contract.get("MLFLOW_TRACKING_PASSWORD", ""))
+        url = f"{contract['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/search?max_results=1"
+        return requests.get(url, auth=login if login[1] else None, timeout=30).status_code
+
+    def tracked() -> str:
+        done = filled.stage.data("train.run", "--epochs", "1")
+        return str(done["tracking"]["mlflow"]["state"])
+
+    filled.up("--no-private", "--obs")
+    public = filled.contract
+    assert (status(public), tracked()) == (200, "ok")
+    filled.up("--private")
+    hidden = filled.contract
+    assert (status(public), status(hidden), tracked()) == (401, 200, "ok")
+    filled.invoke("secrets.rotate", "-s", "mlflow", check=True)
+    rotated = filled.contract
+    assert (status(hidden), status(rotated), tracked()) == (401, 200, "ok")
+    filled.up("--no-private", "--no-obs")
+    assert "MLFLOW_TRACKING_PASSWORD" not in filled.contract
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
