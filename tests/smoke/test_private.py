@@ -35,14 +35,15 @@ def test_a_private_stack_works_from_end_to_end(filled: Platform) -> None:
     public = contract(filled)
     done(filled, "up", "--private")
     hidden = contract(filled)
+    assert hidden != public
     logins.works(hidden)
-    logins.refused(public)
+    logins.refused(public, hidden)
     done(filled, "train.run", "--command", f"{PYTHON} -c pass")
     done(filled, "doctor")
     done(filled, "secrets.rotate")
     rotated = contract(filled)
     logins.works(rotated)
-    logins.refused(hidden)
+    logins.refused(hidden, rotated)
     done(filled, "train.run", "--command", f"{PYTHON} -c pass")
     done(filled, "up", "--no-private")
     assert contract(filled) == public

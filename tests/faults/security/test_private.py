@@ -29,7 +29,7 @@ def test_on_and_off_without_loss(filled: Victim) -> None:
     said = filled.up("--private")
     hidden = filled.contract
     works(hidden)
-    refused(public)
+    refused(public, hidden)
     passwords = [urlsplit(hidden[name]).password or "" for name in ("DATABASE_URL", "REDIS_URL")]
     assert all(len(p) == 32 and p not in said.stdout + said.stderr for p in passwords)
     assert not filled.stage.data("up")["changed"]
@@ -44,7 +44,7 @@ def test_on_and_off_without_loss(filled: Victim) -> None:
     filled.up("--no-private")
     assert filled.contract == public
     works(public)
-    refused(hidden, open_redis=True)
+    refused(hidden, public)
 
 
 def test_mlflow_wants_a_login_and_trainings_have_it(filled: Victim) -> None:
@@ -86,7 +86,7 @@ def test_rotation_tells_no_login_before_it_works(filled: Victim) -> None:
         assert open_session.execute("select n from kept").fetchone() == (7,)
     after = filled.contract
     works(after)
-    refused(before)
+    refused(before, after)
     filled.invoke("train.run", "--command", f"{PYTHON} -c pass", check=True)
 
 
