@@ -123,6 +123,9 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
     order = order if order.command or how.workers == 1 else _parallel(order, how)
     if runner != JOB:
         _check_here(order, how)
+    elif order.env:
+        steps = ("put them into the Secret of the trainings (TRAINING_SECRET)", "or omit --as job")
+        raise PlatformError("USAGE", "--env does not reach a Kubernetes Job so far", steps=steps)
     elif how.workers > 1:
         raise PlatformError("USAGE", "--workers is for programs of this machine so far", steps=("omit --as job",))
     return replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)

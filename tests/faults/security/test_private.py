@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import stat
 import sys
+import threading
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -13,6 +17,7 @@ import pytest
 import requests
 
 from tests.faults.conftest import Victim
+from tests.faults.data.db_tools import wait_for
 from tests.smoke.logins import fill, refused, works
 from tests.smoke.platform import PYTHON
 
@@ -88,6 +93,53 @@ def test_rotation_tells_no_login_before_it_works(filled: Victim) -> None:
     works(after)
     refused(before, after)
     filled.invoke("train.run", "--command", f"{PYTHON} -c pass", check=True)
+
+
+@dataclass
+class Client:
+    """A program that asks all services again and again, each time with the logins that it is told then."""
+
+    contract: Mapping[str, str]
+    file: Path
+    done: threading.Event = field(default_factory=threading.Event)
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            now = json.loads(self.file.read_text())["now"]
+            mark = now["POSTGRES_PASSWORD"]
+            self.asked[mark] += 1
+            try:
+                works(with_logins(self.contract, now))
+            except Exception as error:
+                self.failed.setdefault(mark, []).append(repr(error))
+
+
+def with_logins(contract: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """The contract with the logins of the file."""
+    changed = dict(contract)
+    for name, setting in (("DATABASE_URL", "POSTGRES_PASSWORD"), ("REDIS_URL", "REDIS_PASSWORD")):
+        password = urlsplit(contract[name]).password or ""
+        changed[name] = contract[name].replace(f":{password}@", f":{now[setting]}@")
+    keys = dict.fromkeys(("EXTERNAL_STORAGE_SECRET_KEY", "INTERNAL_STORAGE_SECRET_KEY"), now["MINIO_ROOT_PASSWORD"])
+    return changed | keys
+
+
+def test_under_load_no_request_with_the_new_login_fails(filled: Victim) -> None:
+    filled.up("--private")
+    client = Client(filled.contract, filled.stack_home / "logins.json")
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        filled.invoke("secrets.rotate", check=True)
+        new = json.loads(client.file.read_text())["now"]["POSTGRES_PASSWORD"]
+        wait_for("requests with the new login", lambda: client.asked[new] > 20)
+    finally:
+        client.done.set()
+        thread.join()
+    assert len(client.asked) == 2
+    assert client.failed.get(new, []) == []
 
 
 def test_a_change_that_was_cut_off_is_finished(filled: Victim) -> None:

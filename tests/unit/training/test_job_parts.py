@@ -227,6 +227,13 @@ def test_what_does_not_go_together_is_refused(obstacle: PlatformError | None, ho
     assert caught.value.code == code
 
 
+def test_variables_that_would_not_reach_a_job_are_refused() -> None:
+    order = Order("x", command=("python3", "train.py"), env={"WANDB_MODE": "offline"})
+    assert runners.applied(order, How(), None).env == {"WANDB_MODE": "offline"}
+    with pytest.raises(PlatformError, match="does not reach a Kubernetes Job"):
+        runners.applied(order, How(JOB), None)
+
+
 def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: Path) -> None:
     found = settings_of(tmp_path, BACKEND_IMAGE="b:1")
     context = context_of(tmp_path)
