@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -127,3 +128,11 @@ def test_a_tier_with_stores_of_its_own_refuses(tmp_path: Path) -> None:
 def test_the_name_of_a_database_is_quoted_in_its_url(tmp_path: Path) -> None:
     ends = built(tmp_path)
     assert ends.database_url("a b?c/d#%").endswith("/a%20b%3Fc%2Fd%23%25")
+
+
+def test_the_contract_has_a_login_for_mlflow_where_it_runs_and_wants_one(tmp_path: Path) -> None:
+    plain = built(tmp_path, ("postgres", "mlflow"))
+    assert not set(catalog.MLFLOW_LOGIN) & set(contract(plain))
+    closed = replace(plain, mlflow=endpoints.Login("admin", "twelve-or-more"))
+    assert [contract(closed)[name] for name in catalog.MLFLOW_LOGIN] == ["admin", "twelve-or-more"]
+    assert not set(catalog.MLFLOW_LOGIN) & set(contract(replace(closed, services=("postgres",))))

@@ -39,3 +39,9 @@ def test_secrets_are_not_in_its_repr() -> None:
     given = {**values(), "INTERNAL_STORAGE_SECRET_KEY": "hush-hush"}
     found = contract.read(given)
     assert "hush" not in repr(found) + repr(found.results)
+
+
+def test_the_login_for_mlflow_is_there_only_where_it_wants_one() -> None:
+    assert contract.read(values()).mlflow_login is None
+    given = {**values(), **dict(zip(catalog.MLFLOW_LOGIN, ("admin", "hush-hush-hush"), strict=True))}
+    assert contract.read(given).mlflow_login == ("admin", "hush-hush-hush")
