@@ -31,7 +31,7 @@ ANSWER_LIMIT = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class EnginePlace:
     """A possible place of an engine: its URL, and how we came upon it."""
 
     url: str
@@ -47,7 +47,7 @@ class Place:
 class Engine:
     """An engine that answers: where, its version and the version of its API."""
 
-    place: Place
+    place: EnginePlace
     version: str
     api: tuple[int, int]
     product: str = "Docker"
@@ -58,12 +58,12 @@ class Engine:
         return f"{self.product} {self.version}, {self.place.found} ({self.place.url})"
 
 
-def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
+def known_sockets(environ: Mapping[str, str], home: Path) -> list[EnginePlace]:
     """Return the places where engines listen, most usual first; which of them are there is not asked."""
     if sys.platform == "win32":
         pipes = {"Docker": "docker_engine", "Docker Desktop": "dockerDesktopLinuxEngine"}
         pipes |= {"Podman": "podman-machine-default"}
-        return [Place(f"npipe:////./pipe/{pipe}", name) for name, pipe in pipes.items()]
+        return [EnginePlace(f"npipe:////./pipe/{pipe}", name) for name, pipe in pipes.items()]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     paths = {
         Path("/var/run/docker.sock"): "its default socket",
@@ -78,10 +78,10 @@ def known_sockets(environ: Mapping[str, str], home: Path) -> list[Place]:
         runtime / "podman/podman.sock": "Podman",
         Path("/run/podman/podman.sock"): "Podman",
     }
-    return [Place(f"unix://{path}", name) for path, name in paths.items()]
+    return [EnginePlace(f"unix://{path}", name) for path, name in paths.items()]
 
 
-def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -> list[Place]:
+def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -> list[EnginePlace]:
     """List where to look, in order; only one place where the user has chosen it (DOCKER_HOST or a context)."""
     environ = os.environ if environ is None else environ
     home = home or Path.home()
@@ -89,13 +89,13 @@ def places(environ: Mapping[str, str] | None = None, home: Path | None = None) -
     return [chosen] if chosen else [p for p in known_sockets(environ, home) if p.socket is None or p.socket.exists()]
 
 
-def _chosen(environ: Mapping[str, str], home: Path) -> Place | None:
+def _chosen(environ: Mapping[str, str], home: Path) -> EnginePlace | None:
     if environ.get("DOCKER_HOST"):
-        return Place(environ["DOCKER_HOST"], "set by DOCKER_HOST")
+        return EnginePlace(environ["DOCKER_HOST"], "set by DOCKER_HOST")
     return _context(environ, Path(environ.get("DOCKER_CONFIG") or home / ".docker"))
 
 
-def _context(environ: Mapping[str, str], config: Path) -> Place | None:
+def _context(environ: Mapping[str, str], config: Path) -> EnginePlace | None:
     """Return the current context's engine (docs.docker.com/engine/manage-resources/contexts); None for the default."""
     name = environ.get("DOCKER_CONTEXT") or _json(config / "config.json").get("currentContext", "")
     if not name or name == "default":
@@ -103,7 +103,7 @@ def _context(environ: Mapping[str, str], config: Path) -> Place | None:
     digest = hashlib.sha256(name.encode()).hexdigest()
     meta = _json(config / "contexts" / "meta" / digest / "meta.json")
     url = meta.get("Endpoints", {}).get("docker", {}).get("Host", "")
-    return Place(url, f"the current context {name}") if url else None
+    return EnginePlace(url, f"the current context {name}") if url else None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def find(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
     Raises:
         PlatformError: DOCKER_MISSING, DOCKER_STOPPED, DOCKER_REFUSED or DOCKER_TOO_OLD, each with what to do.
     """
-    troubles: list[tuple[Place, Exception]] = []
+    troubles: list[tuple[EnginePlace, Exception]] = []
     for place in places(environ, home):
         try:
             return _checked(place, ask(place, "/version"))
@@ -129,7 +129,7 @@ def find(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
     raise _no_engine(troubles)
 
 
-def _checked(place: Place, answer: Mapping[str, Any]) -> Engine:
+def _checked(place: EnginePlace, answer: Mapping[str, Any]) -> Engine:
     version = str(answer.get("Version", "?"))
     numbers = [int(n) for n in str(answer["ApiVersion"]).split(".")[:2]]
     product = "Podman" if "podman" in json.dumps(answer.get("Components", [])).lower() else "Docker"
@@ -154,7 +154,7 @@ def command(*words: str) -> list[str]:
     return ["docker", *words]
 
 
-def leading_to(place: Place) -> dict[str, str]:
+def leading_to(place: EnginePlace) -> dict[str, str]:
     """Return the variables that lead `docker`, and programs that call it, to an engine."""
     return {"DOCKER_HOST": place.url, "DOCKER_CONTEXT": ""}
 
@@ -176,7 +176,7 @@ def led(environ: Mapping[str, str] | None = None, home: Path | None = None) -> d
     return {}
 
 
-def ask(place: Place, path: str) -> Any:
+def ask(place: EnginePlace, path: str) -> Any:
     """Return the JSON answer of an engine to GET `path`, without the SDK where it listens on a Unix socket.
 
     Raises:
@@ -199,7 +199,7 @@ def ask(place: Place, path: str) -> Any:
     return json.loads(body)
 
 
-def _ask_by_sdk(place: Place, path: str) -> Any:
+def _ask_by_sdk(place: EnginePlace, path: str) -> Any:
     import docker
     import requests
 
@@ -222,7 +222,7 @@ def client(engine: Engine, limit: int | None = 120) -> Any:
     return _sdk(engine.place, f"{major}.{minor}", limit)
 
 
-def _sdk(place: Place, version: str, limit: int | None) -> Any:
+def _sdk(place: EnginePlace, version: str, limit: int | None) -> Any:
     import docker
     from docker.utils import kwargs_from_env
 
@@ -232,7 +232,7 @@ def _sdk(place: Place, version: str, limit: int | None) -> Any:
     return docker.APIClient(version=version, timeout=limit, **options)  # type: ignore[arg-type]
 
 
-def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
+def _no_engine(troubles: list[tuple[EnginePlace, Exception]]) -> PlatformError:
     refused = next((pair for pair in troubles if isinstance(pair[1], PermissionError)), None)
     if refused:
         return _refused(*refused)
@@ -246,7 +246,7 @@ def _no_engine(troubles: list[tuple[Place, Exception]]) -> PlatformError:
     )
 
 
-def _refused(place: Place, error: Exception) -> PlatformError:
+def _refused(place: EnginePlace, error: Exception) -> PlatformError:
     return PlatformError(
         "DOCKER_REFUSED",
         f"this user is not allowed to use Docker at {place.url}",
@@ -255,7 +255,7 @@ def _refused(place: Place, error: Exception) -> PlatformError:
     )
 
 
-def _stopped(troubles: list[tuple[Place, Exception]]) -> PlatformError:
+def _stopped(troubles: list[tuple[EnginePlace, Exception]]) -> PlatformError:
     how = {"darwin": "open Docker Desktop", "win32": "start Docker Desktop"}
     start = how.get(sys.platform, "sudo systemctl start docker, or open Docker Desktop")
     why = "; ".join(f"{place.url} ({place.found}): {error}" for place, error in troubles)

@@ -25,7 +25,7 @@ class Login:
 
 
 @dataclass(frozen=True)
-class Place:
+class StorePlace:
     """An external S3 service: its URL without a path, the keys for it, the region it signs for."""
 
     url: str
@@ -65,7 +65,7 @@ class Endpoints:
     grafana: Login = Login()
     mlflow: Login = Login()
     host: str = HOST
-    elsewhere: Mapping[str, Place] = field(default_factory=dict)
+    elsewhere: Mapping[str, StorePlace] = field(default_factory=dict)
 
     def port(self, service: str, role: str = "") -> int:
         """Return the port number of a service; the first one unless a role is named."""
@@ -111,12 +111,14 @@ class Endpoints:
         prefix = catalog.EXTERNAL_STORES[store]
         return f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY"
 
-    def place(self, store: str) -> Place:
+    def place(self, store: str) -> StorePlace:
         """Return address and keys of an object store."""
-        return self.elsewhere.get(store) or Place(self.store_url(store), self.store)
+        return self.elsewhere.get(store) or StorePlace(self.store_url(store), self.store)
 
 
-def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str, Place] | None = None) -> Endpoints:
+def build(
+    settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str, StorePlace] | None = None
+) -> Endpoints:
     """Return the endpoints of a tier that listens on the ports of the settings.
 
     Args:
@@ -137,7 +139,7 @@ def build(settings: Settings, services: tuple[str, ...], elsewhere: Mapping[str,
     )
 
 
-def external(settings: Settings) -> dict[str, Place]:
+def external(settings: Settings) -> dict[str, StorePlace]:
     """Return the object stores described by the settings S3_...; {} unless PLATFORM_S3_ENGINE is external.
 
     Raises:
@@ -163,7 +165,7 @@ def refuse_external(settings: Settings, tier: str, instead: str) -> None:
         )
 
 
-def _place(settings: Settings, prefix: str) -> Place:
+def _place(settings: Settings, prefix: str) -> StorePlace:
     url = settings.text(f"{prefix}_ENDPOINT").rstrip("/")
     if not url:
         raise PlatformError(
@@ -174,7 +176,7 @@ def _place(settings: Settings, prefix: str) -> Place:
         )
     user = settings.text(f"{prefix}_ACCESS_KEY") or settings.text("MINIO_ROOT_USER")
     password = settings.text(f"{prefix}_SECRET_KEY") or settings.text("MINIO_ROOT_PASSWORD")
-    return Place(url, Login(user, password), settings.text("S3_REGION"))
+    return StorePlace(url, Login(user, password), settings.text("S3_REGION"))
 
 
 def _backends(chosen: tuple[str, ...], services: tuple[str, ...]) -> tuple[str, ...]:

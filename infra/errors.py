@@ -50,7 +50,7 @@ EXIT_MEANING: Mapping[ExitCode, str] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorKind:
     """The meaning of an error code."""
 
     exit: ExitCode
@@ -58,54 +58,64 @@ class Kind:
     retryable: bool = False
 
 
-CODES: Mapping[str, Kind] = {
-    "INTERNAL": Kind(ExitCode.FAILED, "a bug in this tool; run it again with --debug and report it"),
-    "TASK_FAILED": Kind(ExitCode.FAILED, "the task ran, but its work failed, e.g. a training"),
-    "USAGE": Kind(ExitCode.USAGE, "unknown task, option, service or job, or an invalid value"),
-    "SETTING_INVALID": Kind(ExitCode.USAGE, "a setting has an invalid value"),
-    "SETTING_UNKNOWN": Kind(ExitCode.USAGE, "a setting with this name does not exist; probably a typo"),
-    "SITE_INVALID": Kind(ExitCode.USAGE, "a site file has values that do not fit"),
-    "SETTINGS_UNREADABLE": Kind(ExitCode.USAGE, "the .env file cannot be read or parsed"),
-    "CONFIRMATION_NEEDED": Kind(ExitCode.CONFIRM, "this deletes or overwrites something: add --yes"),
-    "PLAN_STALE": Kind(ExitCode.CONFIRM, "files or cluster have changed since the plan was made; nothing was changed"),
-    "FROZEN": Kind(ExitCode.PREFLIGHT, "the cluster is frozen by an annotation; nothing was changed"),
-    "TRUST_NEEDED": Kind(ExitCode.CONFIRM, "a backup that was made elsewhere can run code here: add --trust"),
-    "PREFLIGHT_FAILED": Kind(ExitCode.PREFLIGHT, "a check before the start failed; nothing was started"),
-    "PORT_TAKEN": Kind(ExitCode.PREFLIGHT, "a port that a service needs is in use"),
-    "STATE_UNWRITABLE": Kind(ExitCode.PREFLIGHT, "the state directory cannot be written"),
-    "STATE_UNSAFE": Kind(ExitCode.PREFLIGHT, "a directory is another user's, or others may write to it; not used"),
-    "PROGRAM_MISSING": Kind(ExitCode.DEPENDENCY, "a required program is not installed"),
-    "PROGRAM_FAILED": Kind(ExitCode.FAILED, "a program that the task called failed"),
-    "UNREACHABLE": Kind(ExitCode.DEPENDENCY, "a server does not answer", retryable=True),
-    "LOGIN_REFUSED": Kind(ExitCode.DEPENDENCY, "a server refused the user or the password"),
-    "SQL_FAILED": Kind(ExitCode.FAILED, "PostgreSQL refused a statement; its SQLSTATE says why"),
-    "REQUEST_REFUSED": Kind(ExitCode.DEPENDENCY, "a server answered a request with an error"),
-    "DATABASE_BUSY": Kind(ExitCode.DEPENDENCY, "PostgreSQL answers, but not now: it starts, is full, or in use", True),
-    "TIER_UNAVAILABLE": Kind(ExitCode.DEPENDENCY, "the tier cannot run on this machine"),
-    "DOCKER_MISSING": Kind(ExitCode.DEPENDENCY, "Docker is not installed"),
-    "DOCKER_STOPPED": Kind(ExitCode.DEPENDENCY, "Docker is installed but not running", retryable=True),
-    "DOCKER_REFUSED": Kind(ExitCode.DEPENDENCY, "this user is not allowed to use Docker"),
-    "DOCKER_TOO_OLD": Kind(ExitCode.DEPENDENCY, "the Docker engine is older than 20.10 (API 1.41)"),
-    "COMPOSE_UNFIT": Kind(ExitCode.DEPENDENCY, "Docker Compose is missing, is version 1, or is older than 2.24.4"),
-    "REGISTRY_UNREACHABLE": Kind(
+CODES: Mapping[str, ErrorKind] = {
+    "INTERNAL": ErrorKind(ExitCode.FAILED, "a bug in this tool; run it again with --debug and report it"),
+    "TASK_FAILED": ErrorKind(ExitCode.FAILED, "the task ran, but its work failed, e.g. a training"),
+    "USAGE": ErrorKind(ExitCode.USAGE, "unknown task, option, service or job, or an invalid value"),
+    "SETTING_INVALID": ErrorKind(ExitCode.USAGE, "a setting has an invalid value"),
+    "SETTING_UNKNOWN": ErrorKind(ExitCode.USAGE, "a setting with this name does not exist; probably a typo"),
+    "SITE_INVALID": ErrorKind(ExitCode.USAGE, "a site file has values that do not fit"),
+    "SETTINGS_UNREADABLE": ErrorKind(ExitCode.USAGE, "the .env file cannot be read or parsed"),
+    "CONFIRMATION_NEEDED": ErrorKind(ExitCode.CONFIRM, "this deletes or overwrites something: add --yes"),
+    "PLAN_STALE": ErrorKind(
+        ExitCode.CONFIRM, "files or cluster have changed since the plan was made; nothing was changed"
+    ),
+    "FROZEN": ErrorKind(ExitCode.PREFLIGHT, "the cluster is frozen by an annotation; nothing was changed"),
+    "TRUST_NEEDED": ErrorKind(ExitCode.CONFIRM, "a backup that was made elsewhere can run code here: add --trust"),
+    "PREFLIGHT_FAILED": ErrorKind(ExitCode.PREFLIGHT, "a check before the start failed; nothing was started"),
+    "PORT_TAKEN": ErrorKind(ExitCode.PREFLIGHT, "a port that a service needs is in use"),
+    "STATE_UNWRITABLE": ErrorKind(ExitCode.PREFLIGHT, "the state directory cannot be written"),
+    "STATE_UNSAFE": ErrorKind(ExitCode.PREFLIGHT, "a directory is another user's, or others may write to it; not used"),
+    "PROGRAM_MISSING": ErrorKind(ExitCode.DEPENDENCY, "a required program is not installed"),
+    "PROGRAM_FAILED": ErrorKind(ExitCode.FAILED, "a program that the task called failed"),
+    "UNREACHABLE": ErrorKind(ExitCode.DEPENDENCY, "a server does not answer", retryable=True),
+    "LOGIN_REFUSED": ErrorKind(ExitCode.DEPENDENCY, "a server refused the user or the password"),
+    "SQL_FAILED": ErrorKind(ExitCode.FAILED, "PostgreSQL refused a statement; its SQLSTATE says why"),
+    "REQUEST_REFUSED": ErrorKind(ExitCode.DEPENDENCY, "a server answered a request with an error"),
+    "DATABASE_BUSY": ErrorKind(
+        ExitCode.DEPENDENCY, "PostgreSQL answers, but not now: it starts, is full, or in use", True
+    ),
+    "TIER_UNAVAILABLE": ErrorKind(ExitCode.DEPENDENCY, "the tier cannot run on this machine"),
+    "DOCKER_MISSING": ErrorKind(ExitCode.DEPENDENCY, "Docker is not installed"),
+    "DOCKER_STOPPED": ErrorKind(ExitCode.DEPENDENCY, "Docker is installed but not running", retryable=True),
+    "DOCKER_REFUSED": ErrorKind(ExitCode.DEPENDENCY, "this user is not allowed to use Docker"),
+    "DOCKER_TOO_OLD": ErrorKind(ExitCode.DEPENDENCY, "the Docker engine is older than 20.10 (API 1.41)"),
+    "COMPOSE_UNFIT": ErrorKind(ExitCode.DEPENDENCY, "Docker Compose is missing, is version 1, or is older than 2.24.4"),
+    "REGISTRY_UNREACHABLE": ErrorKind(
         ExitCode.DEPENDENCY, "an image is not available locally, and its registry does not answer", True
     ),
-    "IMAGE_UNAVAILABLE": Kind(ExitCode.SERVICE_FAILED, "the registry does not have this image, or denies access to it"),
-    "CONTEXT_REFUSED": Kind(ExitCode.PREFLIGHT, "the kubeconfig points to a different cluster; nothing was changed"),
-    "WAIT_TIMEOUT": Kind(ExitCode.TIMEOUT, "the service was not ready within its time limit", retryable=True),
-    "SERVICE_FAILED": Kind(ExitCode.SERVICE_FAILED, "a service kept crashing or could not start"),
-    "DATA_INCOMPATIBLE": Kind(
+    "IMAGE_UNAVAILABLE": ErrorKind(
+        ExitCode.SERVICE_FAILED, "the registry does not have this image, or denies access to it"
+    ),
+    "CONTEXT_REFUSED": ErrorKind(
+        ExitCode.PREFLIGHT, "the kubeconfig points to a different cluster; nothing was changed"
+    ),
+    "WAIT_TIMEOUT": ErrorKind(ExitCode.TIMEOUT, "the service was not ready within its time limit", retryable=True),
+    "SERVICE_FAILED": ErrorKind(ExitCode.SERVICE_FAILED, "a service kept crashing or could not start"),
+    "DATA_INCOMPATIBLE": ErrorKind(
         ExitCode.INCOMPATIBLE, "the data was written by an incompatible version; nothing was changed"
     ),
-    "NOT_RUNNING": Kind(ExitCode.NOTHING, "the platform or the service is not running"),
-    "NOT_FOUND": Kind(ExitCode.NOTHING, "the job or object does not exist"),
-    "BACKUP_FAILED": Kind(ExitCode.BACKUP, "a backup could not be made; earlier ones are untouched"),
-    "BACKUP_DAMAGED": Kind(ExitCode.BACKUP, "a backup is incomplete or damaged; it was not used"),
-    "RESTORE_DIFFERS": Kind(ExitCode.BACKUP, "a restored copy is not what was backed up, although the files are whole"),
-    "PARTIAL": Kind(ExitCode.PARTIAL, "done, except the items named"),
-    "LOCKED": Kind(ExitCode.LOCKED, "another run is in progress on this stack", retryable=True),
-    "INTERRUPTED": Kind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),
-    "TERMINATED": Kind(ExitCode.TERMINATED, "terminated by SIGTERM", retryable=True),
+    "NOT_RUNNING": ErrorKind(ExitCode.NOTHING, "the platform or the service is not running"),
+    "NOT_FOUND": ErrorKind(ExitCode.NOTHING, "the job or object does not exist"),
+    "BACKUP_FAILED": ErrorKind(ExitCode.BACKUP, "a backup could not be made; earlier ones are untouched"),
+    "BACKUP_DAMAGED": ErrorKind(ExitCode.BACKUP, "a backup is incomplete or damaged; it was not used"),
+    "RESTORE_DIFFERS": ErrorKind(
+        ExitCode.BACKUP, "a restored copy is not what was backed up, although the files are whole"
+    ),
+    "PARTIAL": ErrorKind(ExitCode.PARTIAL, "done, except the items named"),
+    "LOCKED": ErrorKind(ExitCode.LOCKED, "another run is in progress on this stack", retryable=True),
+    "INTERRUPTED": ErrorKind(ExitCode.INTERRUPTED, "interrupted by Ctrl-C", retryable=True),
+    "TERMINATED": ErrorKind(ExitCode.TERMINATED, "terminated by SIGTERM", retryable=True),
 }
 
 

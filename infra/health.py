@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from infra import catalog, probes, rows
-from infra.endpoints import Endpoints, Login, Place
+from infra.endpoints import Endpoints, Login, StorePlace
 
 
 def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "platform") -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _login(login: Login, user: str, password: str) -> dict[str, str]:
     return {user: login.user, password: login.password}
 
 
-def _elsewhere(place: Place, store: str) -> dict[str, Any]:
+def _elsewhere(place: StorePlace, store: str) -> dict[str, Any]:
     """Return the question for an external S3 service."""
     where = {"host": place.host, "port": place.port, "secure": place.secure, "region": place.region}
     keys = {"access_key": place.login.user, "secret_key": place.login.password}

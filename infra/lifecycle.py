@@ -84,7 +84,7 @@ def _save_what_mlflow_may_change(tier: Tier, names: Sequence[str], timeout: floa
         mlflow_tables.back_up(tier)
 
 
-def _with_logins(tier: Tier, coming: logins.Change, names: Sequence[str], timeout: float | None) -> Tier:
+def _with_logins(tier: Tier, coming: logins.LoginChange, names: Sequence[str], timeout: float | None) -> Tier:
     """Return the tier for the logins that are coming.
 
     PostgreSQL, which keeps its password with its data, gets it here; the others get theirs when they start.

@@ -84,14 +84,14 @@ def _with(settings: Settings, values: Mapping[str, str], stack: Stack) -> Settin
 
 
 @dataclass(frozen=True)
-class Change:
+class LoginChange:
     """Other logins than those in force: the settings with them, and what services may know until they have them."""
 
     settings: Settings
     logins: Logins
 
 
-def change(settings: Settings, stack: Stack, tier: str, rotate: Iterable[str] = ()) -> Change | None:
+def change(settings: Settings, stack: Stack, tier: str, rotate: Iterable[str] = ()) -> LoginChange | None:
     """Return what has to change for the stack to be as it is wanted; None where it is so already.
 
     Args:
@@ -105,7 +105,7 @@ def change(settings: Settings, stack: Stack, tier: str, rotate: Iterable[str] = 
     same = wanted == known.now and known.next is None
     if same and (tier in known.tiers or not file(stack).exists()):
         return None
-    return Change(_with(_without(settings, stack), wanted, stack), replace(known, next=wanted))
+    return LoginChange(_with(_without(settings, stack), wanted, stack), replace(known, next=wanted))
 
 
 def _wanted(settings: Settings, stack: Stack, known: Logins, rotate: set[str]) -> dict[str, str]:
@@ -128,12 +128,12 @@ def _without(settings: Settings, stack: Stack) -> Settings:
     return replace(settings, values=plain)
 
 
-def begin(stack: Stack, coming: Change) -> None:
+def begin(stack: Stack, coming: LoginChange) -> None:
     """Write down the logins that services are about to get. Raises PlatformError STATE_UNWRITABLE."""
     _write(stack, coming.logins)
 
 
-def finish(stack: Stack, coming: Change, tier: str) -> None:
+def finish(stack: Stack, coming: LoginChange, tier: str) -> None:
     """Put them into force: all services of the tier have them. Raises PlatformError STATE_UNWRITABLE."""
     known, now = coming.logins, coming.logins.next or {}
     older = {n: [v for v in known.candidates(n) if v != now.get(n)][:_KEPT] for n in NAMES}

@@ -27,7 +27,7 @@ def back_up(tier: Tier) -> None:
     target = postgres_backups.default_target(context.stack)
     with store.locked(target, "up"):
         server = clients.find_server(ends, context.settings)
-        made = postgres_backup.backup(server, context.console, postgres_backup.Order(target, ("platform",)))
+        made = postgres_backup.backup(server, context.console, postgres_backup.BackupOrder(target, ("platform",)))
     context.console.say(f"  backed up: {made.path}")
 
 

@@ -35,7 +35,7 @@ LOCAL = "local"
 
 
 @dataclass(frozen=True)
-class Reference:
+class RegistryReference:
     """An image reference in its parts: host of the registry, repository, and tag or digest."""
 
     host: str
@@ -50,7 +50,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RegistryAnswer:
     """A registry's answer about a reference: state, digest where there is one, where it was found, why not."""
 
     reference: str
@@ -60,16 +60,16 @@ class Finding:
     why: str = ""
 
 
-def parse(reference: str) -> Reference:
+def parse(reference: str) -> RegistryReference:
     """Parse what to ask of which registry; a digest wins over a tag."""
     found = references.parse(reference)
     host = HUB if found.host == references.HUB else found.host
-    return Reference(host, found.repository, found.digest or found.tag)
+    return RegistryReference(host, found.repository, found.digest or found.tag)
 
 
 def look_up(
     reference: str, mirrors: Sequence[str] = (), pause: Callable[[float], None] = time.sleep, limit: float = LIMIT
-) -> Finding:
+) -> RegistryAnswer:
     """Ask for a reference where it lives; on rate limits again, then the mirrors of Docker Hub.
 
     Args:
@@ -83,13 +83,15 @@ def look_up(
     if finding.state not in (LIMITED, UNREACHABLE) or wanted.host != HUB:
         return finding
     for mirror in mirrors:
-        other = _patiently(reference, Reference(mirror, wanted.repository, wanted.version), pause, limit)
+        other = _patiently(reference, RegistryReference(mirror, wanted.repository, wanted.version), pause, limit)
         if other.state == THERE:
             return other
     return finding
 
 
-def _patiently(reference: str, wanted: Reference, pause: Callable[[float], None], limit: float) -> Finding:
+def _patiently(
+    reference: str, wanted: RegistryReference, pause: Callable[[float], None], limit: float
+) -> RegistryAnswer:
     for seconds in (*BACK_OFF, None):
         finding = _once(reference, wanted, limit)
         if finding.state != LIMITED or seconds is None:
@@ -98,7 +100,7 @@ def _patiently(reference: str, wanted: Reference, pause: Callable[[float], None]
     return finding
 
 
-def _once(reference: str, wanted: Reference, limit: float) -> Finding:
+def _once(reference: str, wanted: RegistryReference, limit: float) -> RegistryAnswer:
     import requests
 
     try:
@@ -106,10 +108,10 @@ def _once(reference: str, wanted: Reference, limit: float) -> Finding:
             answer = _manifest(session, wanted, limit)
             return _finding(reference, wanted, answer)
     except (requests.RequestException, ValueError) as error:
-        return Finding(reference, UNREACHABLE, where=wanted.host, why=_short(error))
+        return RegistryAnswer(reference, UNREACHABLE, where=wanted.host, why=_short(error))
 
 
-def _manifest(session: Any, wanted: Reference, limit: float) -> Any:
+def _manifest(session: Any, wanted: RegistryReference, limit: float) -> Any:
     """Request the manifest: by HEAD, which no registry counts as a pull; with a token where one is required."""
     url = f"{wanted.base}/v2/{wanted.repository}/manifests/{wanted.version}"
     headers = {"Accept": ACCEPT}
@@ -122,7 +124,7 @@ def _manifest(session: Any, wanted: Reference, limit: float) -> Any:
     return answer
 
 
-def _authorization(session: Any, challenge: str, wanted: Reference, limit: float) -> dict[str, str]:
+def _authorization(session: Any, challenge: str, wanted: RegistryReference, limit: float) -> dict[str, str]:
     scheme, _, rest = challenge.partition(" ")
     fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     if scheme.lower() != "bearer" or "realm" not in fields:
@@ -136,13 +138,15 @@ def _authorization(session: Any, challenge: str, wanted: Reference, limit: float
     return {"Authorization": f"Bearer {found.get('token') or found.get('access_token')}"}
 
 
-def _finding(reference: str, wanted: Reference, answer: Any) -> Finding:
+def _finding(reference: str, wanted: RegistryReference, answer: Any) -> RegistryAnswer:
     code = answer.status_code
     if code == 200:
         digest = answer.headers.get("Docker-Content-Digest") or f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
-        return Finding(reference, THERE, digest, wanted.host)
+        return RegistryAnswer(reference, THERE, digest, wanted.host)
     states = {404: GONE, 401: REFUSED, 403: REFUSED, 429: LIMITED}
-    return Finding(reference, states.get(code, UNREACHABLE), where=wanted.host, why=f"HTTP {code} from {wanted.host}")
+    return RegistryAnswer(
+        reference, states.get(code, UNREACHABLE), where=wanted.host, why=f"HTTP {code} from {wanted.host}"
+    )
 
 
 def _short(error: Exception) -> str:

@@ -11,7 +11,7 @@ from infra.tiers.base import ServiceStatus, Tier
 
 
 @dataclass(frozen=True)
-class Report:
+class StatusReport:
     """A tier's services with the answers of their functional probes, and the worst state of all."""
 
     services: list[ServiceStatus]
@@ -19,14 +19,14 @@ class Report:
     state: str
 
 
-def report(tier: Tier) -> Report:
+def report(tier: Tier) -> StatusReport:
     """Return the status of everything: processes as the tier sees them, and whether each one answers now."""
     found = tier.status() if tier.running() else []
     live = [s.name for s in found if s.state in ("ready", "starting")]
     ends = tier.endpoints()
     client = proof.psql(tier.context.settings)
     findings = health.ask({n: health.probe(ends, n, client) for n in live}, limit=3.0)
-    return Report(found, findings, overall(found, findings))
+    return StatusReport(found, findings, overall(found, findings))
 
 
 def overall(found: Sequence[ServiceStatus], findings: Mapping[str, Finding]) -> str:

@@ -94,11 +94,11 @@ def move(tier: Native, engine: str, stop: Callable[[], None], say: Say = lambda 
         write_atomic(room / object_store.VERIFIED, f"{engine}\n", mode=0o600)
     else:
         stop()
-        done = restore.Done()
+        done = restore.RestoredObjects()
     return Moved(engine, before, done.written + done.same, done.size, _switched(tier, engine, room))
 
 
-def _copied(tier: Native, engine: str, room: Path, say: Say) -> restore.Done:
+def _copied(tier: Native, engine: str, room: Path, say: Say) -> restore.RestoredObjects:
     old = Native(_on_other_ports(_with_engine(tier.context, object_store.recorded(tier.home))))
     beside = Stack(tier.context.stack.name, room)
     new = Native(replace(_on_other_ports(_with_engine(old.context, engine)), stack=beside))
@@ -125,7 +125,7 @@ def _on_other_ports(context: Context) -> Context:
     return context.with_values(moved, "minio.engine")
 
 
-def _logins(side: Native) -> list[objects_login.Login]:
+def _logins(side: Native) -> list[objects_login.StoreLogin]:
     ends = side.endpoints()
     return [objects_login.login_of(ends, name) for name in STORES]
 
@@ -140,8 +140,8 @@ def _read(side: Native, into: Path) -> Backup:
     return kept
 
 
-def _written(side: Native, kept: Backup) -> restore.Done:
-    done = restore.Done()
+def _written(side: Native, kept: Backup) -> restore.RestoredObjects:
+    done = restore.RestoredObjects()
     uploads = Uploads(kept.path.parent / restore.UPLOADS)
     with backup.connected(_logins(side)) as clients:
         plans = restore.plan(clients, kept, ())

@@ -38,7 +38,7 @@ _QUESTION = 'import platform, sys; print("%d.%d" % sys.version_info[:2], platfor
 
 
 @dataclass(frozen=True)
-class Image:
+class AppImage:
     """An image that was built: its reference, id and size in bytes."""
 
     name: str
@@ -64,7 +64,7 @@ def references(settings: Settings) -> dict[str, str]:
     }
 
 
-def build(settings: Settings, console: Console) -> list[Image]:
+def build(settings: Settings, console: Console) -> list[AppImage]:
     """Build both images.
 
     Raises:
@@ -168,7 +168,7 @@ def _installer(requirements: Path, target: Path, base: Base) -> list[str]:
     )
 
 
-def _built(client: Any, root: Path, name: str, tag: str, base: Base, console: Console) -> Image:
+def _built(client: Any, root: Path, name: str, tag: str, base: Base, console: Console) -> AppImage:
     console.say(f"  building {tag}")
     told = client.build(
         path=str(root),
@@ -182,7 +182,7 @@ def _built(client: Any, root: Path, name: str, tag: str, base: Base, console: Co
     )
     _raise_on_failure(tag, told)
     found = client.inspect_image(tag)
-    return Image(name, tag, str(found["Id"]), int(found["Size"]))
+    return AppImage(name, tag, str(found["Id"]), int(found["Size"]))
 
 
 def _raise_on_failure(tag: str, told: Iterable[Mapping[str, Any]]) -> None:

@@ -34,7 +34,7 @@ MEANS = {
 """Kind of backup -> the harm that its maker can do to those who restore it."""
 
 
-class Backup(Protocol):
+class SignedBackup(Protocol):
     """The parts of a backup that are looked at: see `infra.data.store.Backup`."""
 
     @property
@@ -74,7 +74,7 @@ def signature(kind: str, digest: str) -> str:
     return "" if home is None else _signed(private.key(home / KEY), kind, digest)
 
 
-def of(home: Path, backup: Backup) -> str:
+def of(home: Path, backup: SignedBackup) -> str:
     """Return HERE for a backup whose manifest this stack has signed, else ELSEWHERE."""
     try:
         wanted = _signed((home / KEY).read_bytes().strip(), backup.kind, backup.digest)
@@ -83,12 +83,12 @@ def of(home: Path, backup: Backup) -> str:
     return HERE if hmac.compare_digest(wanted.encode(), backup.signature.encode("utf-8", "replace")) else ELSEWHERE
 
 
-def lines(home: Path, backup: Backup) -> Sequence[str]:
+def lines(home: Path, backup: SignedBackup) -> Sequence[str]:
     """Return the lines of a plan about a backup that was made elsewhere; none for one of this stack."""
     return () if of(home, backup) == HERE else (f"It was made elsewhere: {MEANS[backup.kind]}.",)
 
 
-def require_trust(home: Path, backup: Backup, trusted: bool) -> None:
+def require_trust(home: Path, backup: SignedBackup, trusted: bool) -> None:
     """Refuse to restore what was made elsewhere unless that is said to be trusted.
 
     Raises:

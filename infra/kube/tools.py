@@ -21,7 +21,7 @@ VERSION_OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Program:
+class KubeProgram:
     """A program that was found: its absolute path and version, e.g. (0, 33, 0)."""
 
     name: str
@@ -60,7 +60,7 @@ def steps(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, Program]:
+def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str, KubeProgram]:
     """Return some of the programs, with their versions.
 
     Args:
@@ -84,13 +84,13 @@ def require(names: Sequence[str], settings: Settings, memory: Path) -> dict[str,
     return found
 
 
-def installed(settings: Settings, memory: Path) -> dict[str, Program]:
+def installed(settings: Settings, memory: Path) -> dict[str, KubeProgram]:
     """Return the installed programs, of whatever version; `memory` as for `require`."""
     places = {tool.name: locate(tool.name, settings) for tool in catalog.KUBE_TOOLS}
     return _versions({name: path for name, path in places.items() if path is not None}, memory)
 
 
-def _refuse_old(found: Mapping[str, Program]) -> None:
+def _refuse_old(found: Mapping[str, KubeProgram]) -> None:
     old = [found[t.name] for t in catalog.KUBE_TOOLS if t.name in found and found[t.name].version[:2] < t.minimum]
     if old:
         mute = [p.name for p in old if not p.version]
@@ -106,14 +106,14 @@ def _refuse_old(found: Mapping[str, Program]) -> None:
         )
 
 
-def _versions(paths: Mapping[str, str], memory: Path) -> dict[str, Program]:
+def _versions(paths: Mapping[str, str], memory: Path) -> dict[str, KubeProgram]:
     known = stack.read_json(memory) or {}
     found, fresh = {}, {}
     for name, path in paths.items():
         status = Path(path).stat()
         key = f"{path} {status.st_size} {status.st_mtime_ns}"
         version = tuple(known[key]) if isinstance(known.get(key), list) else _ask(name, path)
-        found[name], fresh[key] = Program(name, path, version), list(version)
+        found[name], fresh[key] = KubeProgram(name, path, version), list(version)
     if fresh != known and memory.parent.is_dir():
         stack.write_atomic(memory, json.dumps(fresh) + "\n", sync=False)
     return found

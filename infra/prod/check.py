@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.prod import network, reach, rules
 from infra.prod.render import Rendered
-from infra.prod.rules import Finding
+from infra.prod.rules import Violation
 from infra.prod.rules.base import of_kind, title
 
 Object = Mapping[str, Any]
@@ -19,16 +19,16 @@ SCHEMAS = Path(__file__).parent / "schemas"
 """Schemas of definitions that operators bring: `<group>_<kind>_<version>.json`."""
 
 
-def check(rendered: Rendered) -> tuple[list[Finding], list[str]]:
+def check(rendered: Rendered) -> tuple[list[Violation], list[str]]:
     """Find everything that is wrong with a rendered site, and say what could not be checked."""
     found = [*schemas(rendered.objects, rendered.site.kubernetes), *rules.findings(rendered.objects)]
     policies = of_kind(rendered.objects, "NetworkPolicy")
     unlike = reach.differences(policies, network.flows(rendered.site))
-    found += [Finding("reach", "NetworkPolicies", text) for text in unlike]
+    found += [Violation("reach", "NetworkPolicies", text) for text in unlike]
     return found, unchecked(rendered.objects, rendered.site.kubernetes)
 
 
-def schemas(objects: Sequence[Object], version: str) -> list[Finding]:
+def schemas(objects: Sequence[Object], version: str) -> list[Violation]:
     """Find what does not fit its schema, unknown keys included.
 
     Args:
@@ -39,7 +39,7 @@ def schemas(objects: Sequence[Object], version: str) -> list[Finding]:
         schema = _validator(thing["apiVersion"], thing["kind"], version)
         for error in schema.iter_errors(json.loads(json.dumps(thing, default=str))) if schema else ():
             where = ".".join(map(str, error.absolute_path))
-            found.append(Finding("schema", title(thing), f"{where}: {error.message}"[:300]))
+            found.append(Violation("schema", title(thing), f"{where}: {error.message}"[:300]))
     return found
 
 
@@ -92,7 +92,7 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def grouped(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
+def grouped(findings: Sequence[Violation]) -> Iterator[tuple[str, list[Violation]]]:
     """Group findings by their rule, in their order."""
     for rule in dict.fromkeys(f.rule for f in findings):
         yield rule, [f for f in findings if f.rule == rule]

@@ -85,7 +85,7 @@ def backup(
         raise PlatformError("USAGE", f"--keep {keep} is less than 0", steps=("invoke db.backup --keep 7",))
     server, target = _server(context), _target(context, to)
     with events(context, json_stream) as event, store.locked(target, context.console.command):
-        order = postgres_backup.Order(target, words(database), fence, words(skip_database))
+        order = postgres_backup.BackupOrder(target, words(database), fence, words(skip_database))
         made = postgres_backup.backup(server, context.console, order, event)
         event("published", {"path": str(made.path)})
         checked = postgres_verify.verify(server, made, context.stack.scratch, event) if verify else None

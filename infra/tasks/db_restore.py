@@ -55,7 +55,7 @@ def restore(
     found = postgres_backups.find(postgres_backups.default_target(context.stack), from_)
     needed = postgres_verify.client_needed(found)
     server = clients.find_server(tier_choice.running_endpoints(context), context.settings, needed)
-    plan = restore_plan.plan(server, found, restore_plan.Order(words(database), to, despite_differences))
+    plan = restore_plan.plan(server, found, restore_plan.RestoreOrder(words(database), to, despite_differences))
     home = context.stack.home
     said = [*plan.lines(), *maker.lines(home, found)]
     if dry_run:

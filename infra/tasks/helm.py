@@ -178,7 +178,7 @@ def upgrade(
     with stack.lock(context.stack, "helm.upgrade"):
         known = _one(active, name)
         _check_sets(set_, [name])
-        order = helm_upgrade.Order(tuple(set_), tuple(values), back_on_failure, forget, timeout or None)
+        order = helm_upgrade.UpgradeOrder(tuple(set_), tuple(values), back_on_failure, forget, timeout or None)
         helm_upgrade.upgrade(active, known, order)
         now = _one(active, name)
     text = f"{name} is ready at revision {now.revision} (was {known.revision})"

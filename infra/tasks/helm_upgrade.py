@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class UpgradeOrder:
     """The change: values as `key=value` and in files; whether a failure is undone; seconds (None: budget)."""
 
     sets: tuple[str, ...]
@@ -27,7 +27,7 @@ class Order:
     timeout: float | None
 
 
-def upgrade(active: Kind, known: Deployed, order: Order) -> None:
+def upgrade(active: Kind, known: Deployed, order: UpgradeOrder) -> None:
     """Carry it out; the caller holds the stack's lock.
 
     Raises:
@@ -107,7 +107,7 @@ def roll_out(active: Kind, names: Sequence[str], timeout: float | None) -> list[
     return done.changed
 
 
-def _changed(base: Deploy, order: Order, reuse: bool) -> Deploy:
+def _changed(base: Deploy, order: UpgradeOrder, reuse: bool) -> Deploy:
     from dataclasses import replace
 
     files = tuple(str(_file(name)) for name in order.files)

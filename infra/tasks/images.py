@@ -115,7 +115,7 @@ def verify(context: Context) -> Answer:
     locked = images.locked(context.settings.root)
     used = [i for i in images.images(context.settings) if i.setting not in images.BUILT_HERE]
     made = _made_here() & {i.reference for i in used if i.reference == context.settings.text(i.setting)}
-    found = {ref: registry.Finding(ref, registry.LOCAL, why="built on this machine") for ref in made}
+    found = {ref: registry.RegistryAnswer(ref, registry.LOCAL, why="built on this machine") for ref in made}
     found |= {f.reference: f for f in _asked(context, [r for r in _each(used) if r not in made])}
     if made != found.keys() and all(
         f.state in (registry.UNREACHABLE, registry.LIMITED, registry.LOCAL) for f in found.values()
@@ -157,7 +157,7 @@ def _verdict(found: dict[str, Any], gone: list[Any], unclear: list[Any]) -> tupl
     return (*lines, *(f"{f.reference} could not be checked: {f.why}" for f in unclear))
 
 
-def _note(finding: registry.Finding, locked: dict[str, str]) -> str:
+def _note(finding: registry.RegistryAnswer, locked: dict[str, str]) -> str:
     from infra import registry
 
     if finding.state != registry.THERE:
@@ -231,7 +231,7 @@ def _mirrors(context: Context) -> tuple[str, ...]:
     return context.settings.words("PLATFORM_IMAGE_MIRRORS")
 
 
-def _asked(context: Context, references: Sequence[str]) -> list[registry.Finding]:
+def _asked(context: Context, references: Sequence[str]) -> list[registry.RegistryAnswer]:
     from concurrent.futures import ThreadPoolExecutor
 
     from infra import registry
@@ -242,7 +242,7 @@ def _asked(context: Context, references: Sequence[str]) -> list[registry.Finding
         return list(pool.map(lambda reference: registry.look_up(reference, mirrors), references))
 
 
-def _refuse_unreachable(bad: list[registry.Finding], asked: list[registry.Finding]) -> None:
+def _refuse_unreachable(bad: list[registry.RegistryAnswer], asked: list[registry.RegistryAnswer]) -> None:
     from infra import registry
 
     if not bad:

@@ -10,7 +10,7 @@ from infra.tasks.command import confirm
 
 if TYPE_CHECKING:
     from infra.tiers.base import Removal
-    from infra.tiers.kind.cluster import Cluster
+    from infra.tiers.kind.cluster import KindCluster
     from infra.tiers.kind.tier import Kind
 
 
@@ -44,7 +44,7 @@ def down(active: Kind, keep_data: bool, no_backup: bool, yes: bool) -> Answer:
     return _answer("deleted with its volumes", back=back)
 
 
-def _nothing(cluster: Cluster) -> Answer:
+def _nothing(cluster: KindCluster) -> Answer:
     volumes = [p.name for p in cluster.volumes.iterdir()] if cluster.volumes.is_dir() else []
     kept = (
         (f"volumes of an earlier cluster are in {cluster.volumes}: the next invoke kind.up uses them",)
@@ -59,7 +59,7 @@ def _answer(text: str, kept: str = "", back: str = "") -> Answer:
     return Answer({"deleted": True, "kept": kept, "back": back}, lines=lines)
 
 
-def _require_kept(cluster: Cluster) -> None:
+def _require_kept(cluster: KindCluster) -> None:
     if not cluster.kept:
         raise PlatformError(
             "USAGE",
@@ -68,7 +68,7 @@ def _require_kept(cluster: Cluster) -> None:
         )
 
 
-def _consent(active: Kind, cluster: Cluster, removals: list[Removal], no_backup: bool, yes: bool) -> None:
+def _consent(active: Kind, cluster: KindCluster, removals: list[Removal], no_backup: bool, yes: bool) -> None:
     plan = [
         f"This deletes the cluster {cluster.name} with its volumes:" if removals else f"This deletes {cluster.name}:"
     ]

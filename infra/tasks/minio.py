@@ -49,7 +49,7 @@ def mirror(
         )
     path, missing, began = Path(to or from_).expanduser().absolute(), list[str](), time.monotonic()
     with events(context, json_stream) as event, objects.clients(context) as clients:
-        progress = objects.Progress(context.console, "copied", event)
+        progress = objects.ObjectProgress(context.console, "copied", event)
         done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
         if to:
             _export(clients, path, words(bucket), missing, done)

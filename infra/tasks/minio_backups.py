@@ -65,7 +65,7 @@ def backup(
         store.locked(target, "minio.backup"),
         objects.clients(context) as clients,
     ):
-        progress = objects.Progress(context.console, "read", event)
+        progress = objects.ObjectProgress(context.console, "read", event)
         tally = objects_backup.Tally(tick=lambda t: progress(t.objects, t.read))
         found = objects_backup.sources(clients, words(bucket), missing)
         made = objects_backup.backup(clients, target, found, versions, tally)
@@ -78,7 +78,7 @@ def _keep(context: Context, target: Path, made: store.Backup, keep: int, event: 
     from infra.data.objects import prune as objects_prune
     from infra.data.objects import verify as objects_verify
 
-    objects_verify.check(made, tick=objects.Progress(context.console, "verified", event))
+    objects_verify.check(made, tick=objects.ObjectProgress(context.console, "verified", event))
     objects_verify.mark_verified(made)
     try:
         gone = objects_prune.plan(target, keep)
@@ -169,7 +169,7 @@ def verify(context: Context, from_: str = "latest", to: str = "", json_stream: b
     with events(context, json_stream) as event:
         began, found = time.monotonic(), objects_verify.located(_target(context, to), from_)
         try:
-            objects_verify.check(found, tick=objects.Progress(context.console, "verified", event))
+            objects_verify.check(found, tick=objects.ObjectProgress(context.console, "verified", event))
         except PlatformError:
             objects_verify.unmark_verified(found)
             raise
@@ -220,7 +220,7 @@ def restore(
         raise PlatformError("USAGE", "--from is missing", steps=("invoke minio.restore --from latest --yes", _LIST))
     with events(context, json_stream) as event, contextlib.ExitStack() as stack:
         found = objects_verify.located(_target(context, to), from_)
-        objects_verify.check(found, words(bucket), objects.Progress(context.console, "checked", event))
+        objects_verify.check(found, words(bucket), objects.ObjectProgress(context.console, "checked", event))
         clients = stack.enter_context(objects.clients(context))
         plans = objects_restore.plan(clients, found, words(bucket))
         home = context.stack.home
@@ -272,8 +272,10 @@ def _restored(
     from infra.data.objects import restore as objects_restore
     from infra.data.objects.upload import Uploads
 
-    began, progress = time.monotonic(), objects.Progress(context.console, "restored", event)
-    tally = objects_backup.Tally(tick=lambda t: objects.Progress(context.console, "kept", event)(t.objects, t.read))
+    began, progress = time.monotonic(), objects.ObjectProgress(context.console, "restored", event)
+    tally = objects_backup.Tally(
+        tick=lambda t: objects.ObjectProgress(context.console, "kept", event)(t.objects, t.read)
+    )
     why = f"before a restore of {found.path.name}"
     # A crew stops its clients when it is done, so it gets some of its own.
     with objects_backup.connected(client.login for client in clients.values()) as others:
@@ -281,7 +283,7 @@ def _restored(
     if back:
         typed = shell.typed("invoke", "minio.restore", "--from", str(back.path), "--yes")
         context.console.say(f"  to undo: {typed}")
-    done = objects_restore.Done(tick=lambda d: progress(d.written + d.same, d.size))
+    done = objects_restore.RestoredObjects(tick=lambda d: progress(d.written + d.same, d.size))
     uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
     order = objects_restore.Restore(clients, found, plans, uploads, exact, versions)
     objects_restore.restore(order, done)
@@ -327,7 +329,7 @@ def prune(context: Context, keep: int = 0, to: str = "", yes: bool = False) -> A
     return Answer(data, lines=(said, *((plan.why,) if plan.why else ())), names=tuple(names))
 
 
-def _pruning(names: list[str], plan: objects_prune.Plan) -> list[str]:
+def _pruning(names: list[str], plan: objects_prune.PrunePlan) -> list[str]:
     contents = f"{len(plan.contents)} objects that no remaining backup needs ({human_bytes(plan.size)})"
     return ["This permanently deletes:", *(f"  {name}" for name in names), f"  {contents}"]
 

@@ -24,7 +24,7 @@ BUCKET = "only this bucket; repeatable, or comma-separated"
 
 
 @dataclass
-class Progress:
+class ObjectProgress:
     """Says every now and then how far a run is."""
 
     console: Console

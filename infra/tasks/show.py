@@ -20,7 +20,7 @@ from infra.tiers.base import LogLine, Tier
 
 if TYPE_CHECKING:
     from infra.lifecycle import Started
-    from infra.status_report import Report
+    from infra.status_report import StatusReport
     from infra.tier_choice import Choice
 
 STATE_EXIT = {"ready": ExitCode.OK, "starting": ExitCode.SERVICE_FAILED, "degraded": ExitCode.SERVICE_FAILED}
@@ -135,7 +135,7 @@ def _gaps(tier: Tier, engines: Mapping[str, str]) -> list[dict[str, str]]:
     return [vars(gap) for gap in (*catalog.gaps(tier.name, *set(engines.values())), *chosen)]
 
 
-def status(choice: Choice, found: Report, why: bool, reveal: bool) -> Answer:
+def status(choice: Choice, found: StatusReport, why: bool, reveal: bool) -> Answer:
     """Return the answer of `status`."""
     context, ends, engines = choice.tier.context, choice.tier.endpoints(), choice.tier.engines()
     entries = [_entry(context, ends, s, found, engines, reveal) for s in found.services]
@@ -175,7 +175,7 @@ def _last_verified_backup(context: Context) -> float | None:
 
 
 def _entry(
-    context: Context, ends: Endpoints, service: Any, found: Report, engines: Mapping[str, str], reveal: bool
+    context: Context, ends: Endpoints, service: Any, found: StatusReport, engines: Mapping[str, str], reveal: bool
 ) -> dict[str, Any]:
     state, detail = status_report.state_of(service, found.findings)
     shown = login(ends, service.name, context.settings, reveal)

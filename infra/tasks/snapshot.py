@@ -15,7 +15,7 @@ from infra.tasks.command import ANY, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, TRUST, TRUST_VERIFIED, ended, events
 
 if TYPE_CHECKING:
-    from infra.data.snapshot.restore import Done, Plan
+    from infra.data.snapshot.restore import RestoredSnapshot, SnapshotPlan
     from infra.data.store import Backup
     from infra.tier_choice import Choice
 
@@ -63,7 +63,7 @@ def create(
     active = tier_choice.require_running(choice)
     context.console.tier = active.name
     target, skipped = _target(context, to), words(skip_database)
-    order = snapshot.Order(target, name, _parts(skip), fence, not no_verify, tuple(encrypt), skipped=skipped)
+    order = snapshot.SnapshotOrder(target, name, _parts(skip), fence, not no_verify, tuple(encrypt), skipped=skipped)
     with events(context, json_stream) as event:
         made = snapshot.create(active, order, event)
         event("published", {"path": str(made.path)})
@@ -309,7 +309,7 @@ def restore(
         return ended(context, event, _restored(context, plan, done))
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
+def _planned(plan: SnapshotPlan) -> dict[str, Any]:
     return {"path": str(plan.backup.path), "tier": plan.tier, "parts": list(plan.parts), "leftOut": dict(plan.left_out)}
 
 
@@ -328,7 +328,7 @@ def _stop_worker(context: Context) -> None:
     training.stop_worker(context.stack)
 
 
-def _restored(context: Context, plan: Plan, done: Done) -> Answer:
+def _restored(context: Context, plan: SnapshotPlan, done: RestoredSnapshot) -> Answer:
     for item, why in list(done.refused.items())[:20]:
         context.console.warn(f"not restored: {item}: {why}")
     for part, why in plan.left_out.items():

@@ -111,7 +111,7 @@ def _ordered(active: Tier, contract: Contract, order: Order, detach: bool) -> An
     return _followed(active, contract, job, train_watch.source(active, job))
 
 
-def _followed(active: Tier, contract: Contract, job: str, output: train_watch.Source) -> Answer:
+def _followed(active: Tier, contract: Contract, job: str, output: train_watch.TrainingOutput) -> Answer:
     try:
         train_watch.watch(active, contract, job, output)
     except KeyboardInterrupt:

@@ -121,7 +121,7 @@ def logs(context: Context, job: str, follow: bool = False, tail: int = 0, rank: 
 
 
 def _printed(
-    context: Context, contract: Contract, job: Job, output: train_watch.Source, follow: bool, tail: int
+    context: Context, contract: Contract, job: Job, output: train_watch.TrainingOutput, follow: bool, tail: int
 ) -> Answer | None:
     there: deque[str] = deque(maxlen=tail or None)
     whole = context.console.output in ("json", "yaml") and not follow
@@ -145,7 +145,7 @@ def _print(context: Context, lines: deque[str]) -> None:
         console.line(json.dumps({"ts": now, "type": "log", "text": text}) if console.output == "json" else text)
 
 
-def _follow(context: Context, contract: Contract, job: Job, output: train_watch.Source) -> Job:
+def _follow(context: Context, contract: Contract, job: Job, output: train_watch.TrainingOutput) -> Job:
     """Print what comes for a while; the training as it is then, its last lines printed."""
     from infra.training import client
 

@@ -37,7 +37,7 @@ class View:
     say: Callable[[str], None]
 
 
-class Source:
+class TrainingOutput:
     """The output of a training, as it comes: by its log on this machine, else by its pods."""
 
     def __init__(self, log: Path, kubeconfig: Path | None, job: str, from_start: bool) -> None:
@@ -70,12 +70,12 @@ def log_path(context: Context, job: str, rank: int = 0) -> Path:
     return gang.log_of(service.job_logs(context.stack) / f"{job}.log", rank)
 
 
-def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> Source:
+def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> TrainingOutput:
     """Return the output of a training; of several workers, that of one."""
-    return Source(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start)
+    return TrainingOutput(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start)
 
 
-def watch(active: Tier, contract: Contract, job: str, output: Source) -> None:
+def watch(active: Tier, contract: Contract, job: str, output: TrainingOutput) -> None:
     """Show the progress of a training, and above it what it prints, until it has ended."""
     from infra.training import client, service
 
@@ -89,7 +89,7 @@ def watch(active: Tier, contract: Contract, job: str, output: Source) -> None:
             pass
 
 
-def _tell(view: View, output: Source) -> bool:
+def _tell(view: View, output: TrainingOutput) -> bool:
     news = output.news()
     told = [line for line in news if is_output(line)]
     for line in told[:AT_ONCE]:

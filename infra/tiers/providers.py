@@ -203,7 +203,7 @@ def prometheus(settings: Settings) -> Program | None:
 
 
 @dataclass(frozen=True)
-class Server:
+class NativeServer:
     """A program that runs services of the catalogue natively: its name for people, and how it is found.
 
     `find` takes the settings and the engine that wrote the object stores' data, '' where there is none.
@@ -213,12 +213,12 @@ class Server:
     find: Callable[[Settings, str], Program | None]
 
 
-SERVERS: Mapping[str, Server] = {
-    "postgres": Server("PostgreSQL server", lambda settings, _: postgres_bin(settings)),
-    "redis": Server("Redis server", lambda settings, _: redis_server(settings)),
-    "temporal": Server("Temporal server", lambda settings, _: temporal_cli(settings)),
-    "object store": Server("S3 server", s3_server),
-    "prometheus": Server("Prometheus server", lambda settings, _: prometheus(settings)),
+SERVERS: Mapping[str, NativeServer] = {
+    "postgres": NativeServer("PostgreSQL server", lambda settings, _: postgres_bin(settings)),
+    "redis": NativeServer("Redis server", lambda settings, _: redis_server(settings)),
+    "temporal": NativeServer("Temporal server", lambda settings, _: temporal_cli(settings)),
+    "object store": NativeServer("S3 server", s3_server),
+    "prometheus": NativeServer("Prometheus server", lambda settings, _: prometheus(settings)),
 }
 """By what the catalogue calls them (`Service.program`)."""
 

@@ -24,9 +24,9 @@ from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Jobs
 from infra.training.mlflow_client import silence
-from infra.training.orders import Orders, Refused, workflow_id
+from infra.training.orders import OrderRefused, Orders, workflow_id
 from infra.training.patience import BUDGET, EXIT_TEMPORARY
-from infra.training.program import Program
+from infra.training.program import TrainingProgram
 from infra.training.progress import Progress
 from infra.training.recorder import Heart, Recorder, Stop
 from infra.training.request import SUBPROCESS, Ending, Request
@@ -98,12 +98,12 @@ class Activities:
     def _accept(self, request: Request) -> None:
         try:
             self._orders.check(request, activity.info().workflow_id or "", self.runner)
-        except Refused as error:
+        except OrderRefused as error:
             raise refusal(request.job, error) from error
 
     def _check_workflow(self, job: str) -> None:
         if activity.info().workflow_id != workflow_id(job):
-            raise refusal(job, Refused("the workflow is another job's"))
+            raise refusal(job, OrderRefused("the workflow is another job's"))
 
     def _claim(self, job: str) -> int:
         # No longer than a heartbeat may be late.
@@ -158,8 +158,8 @@ class Activities:
         _check_port(steps[rank], codes[rank] or 0, lines)
         judge(steps[rank].name, codes[rank] or 0, lines)
 
-    def _program(self, request: Request, step: Step, log: Path) -> Program:
-        return Program(
+    def _program(self, request: Request, step: Step, log: Path) -> TrainingProgram:
+        return TrainingProgram(
             argv=step.argv,
             cwd=Path(request.cwd) if request.command else self._logs,
             env={**self._environment(request), **step.env},
@@ -175,7 +175,7 @@ class Activities:
         return {**unbuffered, **self._contract.values, **self._orders.environment(request.job)}
 
 
-def refusal(job: str, reason: Refused) -> ApplicationError:
+def refusal(job: str, reason: OrderRefused) -> ApplicationError:
     """Return the error that ends a training whose order must not be run; the worker's log has it too."""
     _log.warning("the order of %s refused: %s", ascii(job[:100])[1:-1], reason)
     return ApplicationError(f"the order was refused: {reason}", [], non_retryable=True)

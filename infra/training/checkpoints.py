@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from infra.training.model import from_npz, to_npz
 from infra.training.output import say
-from infra.training.store import Store
+from infra.training.store import ObjectStore
 
 if TYPE_CHECKING:
     from infra.training.model import Weights
@@ -32,7 +32,7 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one job: `<job>/epoch-0001.npz` ... and `<job>/latest.json`, written after each."""
 
-    def __init__(self, store: Store, job: str, say: Callable[[str], None] = say) -> None:
+    def __init__(self, store: ObjectStore, job: str, say: Callable[[str], None] = say) -> None:
         self._store, self._job, self._say = store, job, say
         self._recent: list[dict[str, object]] = []
 

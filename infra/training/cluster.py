@@ -73,7 +73,7 @@ def from_kubeconfig(path: Path) -> Access:
         ) from error
 
 
-class Cluster:
+class JobCluster:
     """Jobs and pods of one namespace.
 
     Raises (every method):

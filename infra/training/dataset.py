@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import PlatformError
-from infra.training.store import Store, get_all, put_all
+from infra.training.store import ObjectStore, get_all, put_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ SPLIT_SEED = "digits-v1"
 
 
 @dataclass(frozen=True)
-class Item:
+class LabelledImage:
     """One image: its key below the dataset, its digit, its split and the SHA-256 of the file."""
 
     key: str
@@ -88,11 +88,11 @@ def build() -> tuple[dict[str, bytes], bytes]:
     for index, (pixels, label, split) in enumerate(zip(found.images, labels, assign(labels), strict=True)):
         key = f"{split}/{label}/{index:04d}.png"
         files[key] = encode(pixels)
-        items.append(Item(key, label, split, hashlib.sha256(files[key]).hexdigest()))
+        items.append(LabelledImage(key, label, split, hashlib.sha256(files[key]).hexdigest()))
     return files, manifest(items)
 
 
-def manifest(items: Sequence[Item]) -> bytes:
+def manifest(items: Sequence[LabelledImage]) -> bytes:
     """Return the manifest's JSON."""
     head = {
         "name": NAME,
@@ -125,7 +125,7 @@ def decode(png: bytes) -> NDArray[np.float64]:
         return np.asarray(image.convert("L"), dtype=np.float64).ravel() / 255
 
 
-def publish(store: Store) -> Published:
+def publish(store: ObjectStore) -> Published:
     """Make the dataset complete in the store; sends only what is missing or differs, the manifest last.
 
     Raises:
@@ -146,7 +146,7 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _complete(store: Store, present: Iterable[str]) -> int:
+def _complete(store: ObjectStore, present: Iterable[str]) -> int:
     """Return the number of images when the manifest and everything it names are there, else 0."""
     if f"{DATASET}/manifest.json" not in present:
         return 0
@@ -156,11 +156,11 @@ def _complete(store: Store, present: Iterable[str]) -> int:
     return len(items) if all(f"{DATASET}/{i.key}" in there for i in items) else 0
 
 
-def _items(text: bytes) -> list[Item]:
+def _items(text: bytes) -> list[LabelledImage]:
     """Return the items of a manifest; none when it is damaged or cut."""
     try:
         found: dict[str, Any] = json.loads(text)
-        items = [Item(**entry) for entry in found["items"]]
+        items = [LabelledImage(**entry) for entry in found["items"]]
     except (ValueError, TypeError, KeyError):
         return []
     return items if len(items) == found.get("count") else []
@@ -170,7 +170,7 @@ WHOLE = slice(None)
 """All of a split."""
 
 
-def load(store: Store, dataset: str, parts: Mapping[str, slice]) -> dict[str, Split]:
+def load(store: ObjectStore, dataset: str, parts: Mapping[str, slice]) -> dict[str, Split]:
     """Read splits of a dataset, every file checked against the manifest.
 
     Args:
@@ -190,7 +190,7 @@ def load(store: Store, dataset: str, parts: Mapping[str, slice]) -> dict[str, Sp
     return {split: _read(store, dataset, [i for i in items if i.split == split][part]) for split, part in parts.items()}
 
 
-def _read(store: Store, dataset: str, items: Sequence[Item]) -> Split:
+def _read(store: ObjectStore, dataset: str, items: Sequence[LabelledImage]) -> Split:
     import numpy as np
 
     files = get_all(store, BUCKET, [f"{dataset}/{item.key}" for item in items])
@@ -199,7 +199,7 @@ def _read(store: Store, dataset: str, items: Sequence[Item]) -> Split:
     return Split(images, np.array([item.label for item in items], dtype=np.int64))
 
 
-def _checked(dataset: str, item: Item, data: bytes | None) -> bytes:
+def _checked(dataset: str, item: LabelledImage, data: bytes | None) -> bytes:
     if data is not None and hashlib.sha256(data).hexdigest() == item.sha256:
         return data
     raise PlatformError(

@@ -21,7 +21,7 @@ from infra.training.mlflow_client import MLflow, MLflowError, Point
 from infra.training.model import from_npz
 from infra.training.output import say
 from infra.training.patience import EXIT_TEMPORARY, Unavailable
-from infra.training.store import S3Store, Store
+from infra.training.store import ObjectStore, S3Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS_BUCKET, RESULTS_BUCKET = "model-weights", "training-results"
 
 
-def stored_weights(store: Store, job: str) -> tuple[dict[str, Any], Mapping[str, NDArray[np.float64]]]:
+def stored_weights(store: ObjectStore, job: str) -> tuple[dict[str, Any], Mapping[str, NDArray[np.float64]]]:
     """Return weights.json's content, and the weights, checked against its SHA-256.
 
     Raises:
@@ -71,7 +71,7 @@ def _convolved(weights: Mapping[str, NDArray[np.float64]], images: NDArray[np.fl
     return digits
 
 
-def evaluate(job: str, datasets: Store, results: Store) -> float:
+def evaluate(job: str, datasets: ObjectStore, results: ObjectStore) -> float:
     """Measure, write `training-results/<job>/heldout.json`, and return the accuracy (0 to 1)."""
     facts, weights = stored_weights(results, job)
     name = facts["config"]["dataset"]

@@ -10,13 +10,12 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from infra.errors import PlatformError
 from infra.training import program, temporal_client, workflow
 from infra.training.activities import Activities, refusal, section
-from infra.training.cluster import Away, Cluster, Refused
+from infra.training.cluster import Away, JobCluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
 from infra.training.job_runner import JobLog, JobRunner, Vanished
 from infra.training.job_verdict import SUCCEEDED
-from infra.training.orders import Orders, of_cluster
-from infra.training.orders import Refused as OrderRefused
+from infra.training.orders import OrderRefused, Orders, of_cluster
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
 from infra.training.recorder import Recorder, Stop
@@ -28,7 +27,9 @@ class JobActivities(Activities):
 
     runner = JOB
 
-    def __init__(self, contract: Contract, logs: Path, orders: Orders | None, cluster: Cluster, shape: Shape) -> None:
+    def __init__(
+        self, contract: Contract, logs: Path, orders: Orders | None, cluster: JobCluster, shape: Shape
+    ) -> None:
         super().__init__(contract, logs, orders or Orders(b""))
         self._cluster, self._shape = cluster, shape
         self._knows_key = orders is not None

@@ -14,9 +14,9 @@ from typing import TypeVar
 from infra import private
 from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_verdict
-from infra.training.cluster import MOST_LOG, Away, Cluster, Object, Refused
+from infra.training.cluster import MOST_LOG, Away, JobCluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
-from infra.training.job_verdict import RUNNING, Verdict
+from infra.training.job_verdict import RUNNING, JobVerdict
 from infra.training.request import Request
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class JobRunner:
         Exception: what `beat` raises, e.g. because the training was cancelled; the Job is untouched then.
     """
 
-    def __init__(self, cluster: Cluster, shape: Shape, request: Request, beat: Callable[[], None]) -> None:
+    def __init__(self, cluster: JobCluster, shape: Shape, request: Request, beat: Callable[[], None]) -> None:
         self._cluster, self._shape, self._request, self._beat = cluster, shape, request, beat
         self.job, self.name = request.job, job_manifest.name(request.job)
 
@@ -65,7 +65,7 @@ class JobRunner:
         manifest = job_manifest.manifest(self._request, self._shape, attempt, env)
         self._patiently(lambda: self._cluster.create(manifest))
 
-    def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> Verdict:
+    def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> JobVerdict:
         """Follow the Job to its end, which is returned; each line that it prints goes to the log and to `on_line`.
 
         Raises:
@@ -83,7 +83,7 @@ class JobRunner:
                 on_note(note)
             self._pause(POLL)
 
-    def _look(self) -> tuple[Verdict, list[Object]]:
+    def _look(self) -> tuple[JobVerdict, list[Object]]:
         found = self._cluster.job(self.name)
         if found is None or found["metadata"].get("deletionTimestamp"):
             raise Vanished(f"the Job {self.name} was deleted")
@@ -148,7 +148,7 @@ class JobLog:
     def __init__(self, path: Path) -> None:
         self._path, self._place = path, path.with_suffix(".since.json")
 
-    def news(self, cluster: Cluster, pods: list[Object]) -> list[str]:
+    def news(self, cluster: JobCluster, pods: list[Object]) -> list[str]:
         """Return new lines of all pods, appended to the file."""
         since = self._since()
         # The server takes whole seconds; what was seen before is left out below.

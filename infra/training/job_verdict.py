@@ -23,7 +23,7 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JobVerdict:
     """running, succeeded or failed; why it failed, or (`note`) what it waits for."""
 
     state: str
@@ -31,17 +31,17 @@ class Verdict:
     note: str = ""
 
 
-def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None) -> Verdict:
+def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None) -> JobVerdict:
     """Return the verdict on a Job and its pods, oldest first; `memory` is their limit, for the reason."""
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
     if "Complete" in conditions:
-        return Verdict(SUCCEEDED)
+        return JobVerdict(SUCCEEDED)
     reason = next((text for pod in pods if (text := _hopeless(pod, memory, now or datetime.now(UTC)))), "")
     if reason:
-        return Verdict(FAILED, reason)
+        return JobVerdict(FAILED, reason)
     if "Failed" in conditions:
-        return Verdict(FAILED, _given_up(conditions["Failed"], pods))
-    return Verdict(RUNNING, note=_obstacle(pods[-1]) if pods else "waiting for its pod")
+        return JobVerdict(FAILED, _given_up(conditions["Failed"], pods))
+    return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if pods else "waiting for its pod")
 
 
 def _hopeless(pod: Object, memory: str, now: datetime) -> str:

@@ -27,7 +27,7 @@ from infra.stack import read_json, write_atomic
 from infra.training.request import JOB, SUBPROCESS, Request
 
 if TYPE_CHECKING:
-    from infra.training.cluster import Cluster
+    from infra.training.cluster import JobCluster
 
 DIRECTORY = "TRAINING_ORDERS"
 """Variable of the worker and the backend: the private directory with the key and the orders."""
@@ -43,7 +43,7 @@ _ADDED: Mapping[str, object] = {"workers": 1}
 _KEY_PATIENCE = 2.0
 
 
-class Refused(Exception):
+class OrderRefused(Exception):
     """An order must not be run; the message says why."""
 
 
@@ -81,11 +81,11 @@ class Orders:
         """
         self._check_signature(request)
         if request.runner != runner:
-            raise Refused(f"it is for the runner {request.runner}, not for {runner}")
+            raise OrderRefused(f"it is for the runner {request.runner}, not for {runner}")
         if workflow != workflow_id(request.job):
-            raise Refused(f"it belongs to the workflow {workflow_id(request.job)}, not to another one")
+            raise OrderRefused(f"it belongs to the workflow {workflow_id(request.job)}, not to another one")
         if request.runner == SUBPROCESS and self._kept(request.job).get("signature") != request.signature:
-            raise Refused("its training has ended, or was ordered on another machine: an order is not run again")
+            raise OrderRefused("its training has ended, or was ordered on another machine: an order is not run again")
 
     def check_begins(self, request: Request, now: float | None = None) -> None:
         """Accept the order of a Kubernetes Job that may be made now.
@@ -95,7 +95,7 @@ class Orders:
         """
         age = (time.time() if now is None else now) - request.issued
         if request.runner == JOB and age > VALID:
-            raise Refused(f"it was placed {age / 86_400:.0f} days ago: an order is not run again")
+            raise OrderRefused(f"it was placed {age / 86_400:.0f} days ago: an order is not run again")
 
     def environment(self, job: str) -> dict[str, str]:
         """Return the environment that the program of an order gets, by name; nothing where none is kept."""
@@ -112,17 +112,17 @@ class Orders:
         """Tell whether an order, running or ended, was placed with this key."""
         try:
             self._check_signature(request)
-        except Refused:
+        except OrderRefused:
             return False
         return True
 
     def _check_signature(self, request: Request) -> None:
         if not request.signature:
-            raise Refused("it is not signed")
+            raise OrderRefused("it is not signed")
         if not hmac.compare_digest(self._signature(request).encode(), request.signature.encode()):
-            raise Refused("its signature is wrong: it was altered, or signed with the key of another stack")
+            raise OrderRefused("its signature is wrong: it was altered, or signed with the key of another stack")
         if not _JOB.fullmatch(request.job):
-            raise Refused("its job has a name that this platform never gives")
+            raise OrderRefused("its job has a name that this platform never gives")
 
     def _signature(self, request: Request) -> str:
         fields = {name: value for name, value in asdict(request).items() if name != "signature"}
@@ -183,7 +183,7 @@ def from_text(key: str) -> Orders:
     return Orders(key.strip().encode())
 
 
-def of_cluster(cluster: Cluster, secret: str) -> Orders:
+def of_cluster(cluster: JobCluster, secret: str) -> Orders:
     """Return the orders of the application in a cluster, by the key in its Secret.
 
     Raises:

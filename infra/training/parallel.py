@@ -17,7 +17,7 @@ from infra.training.config import TrainingConfig
 from infra.training.convnet import SHARDS, ConvNet
 from infra.training.output import say
 from infra.training.store import S3Store
-from infra.training.trainer import Job
+from infra.training.trainer import Attempt
 
 CONFIG = TrainingConfig(learning_rate=0.2, batch_size=4 * SHARDS, hidden_units=32)
 MEETING = 120
@@ -58,7 +58,7 @@ def meet(rank: int, count: int) -> None:
         )
 
 
-def work(job: Job, rank: int, count: int) -> None:
+def work(job: Attempt, rank: int, count: int) -> None:
     """Train with the other workers.
 
     Raises:
@@ -77,7 +77,7 @@ def work(job: Job, rank: int, count: int) -> None:
     part(count)
 
 
-def follow(job: Job, model: ConvNet, own: slice) -> None:
+def follow(job: Attempt, model: ConvNet, own: slice) -> None:
     """Train as another worker than the first."""
     data = dataset.load(S3Store(contract.read().datasets), job.config.dataset, {"train": own})["train"]
     done = model.begin(0)

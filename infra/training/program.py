@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Program:
+class TrainingProgram:
     """The program to run: arguments, directory, whole environment, log file, and a file for its pid."""
 
     argv: Sequence[str]
@@ -42,7 +42,7 @@ class Program:
     pid_file: Path
 
 
-def run(program: Program, on_line: Callable[[str], object], beat: Callable[[], None]) -> int:
+def run(program: TrainingProgram, on_line: Callable[[str], object], beat: Callable[[], None]) -> int:
     """Run a program to its end and return its exit status (negative: the signal that killed it).
 
     Args:
@@ -56,7 +56,7 @@ def run(program: Program, on_line: Callable[[str], object], beat: Callable[[], N
 
 
 def run_together(
-    programs: Sequence[Program], on_line: Callable[[str], object], beat: Callable[[], None]
+    programs: Sequence[TrainingProgram], on_line: Callable[[str], object], beat: Callable[[], None]
 ) -> list[int | None]:
     """Run programs that need each other until all have ended, or one has failed: then the others are stopped.
 
@@ -81,7 +81,7 @@ def _size(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def _started(program: Program) -> Family:
+def _started(program: TrainingProgram) -> Family:
     with private.appending(program.log) as log:
         child = subprocess.Popen(
             list(program.argv),

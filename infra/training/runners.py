@@ -19,7 +19,7 @@ from infra.training.request import JOB, RUNNERS, SUBPROCESS
 
 if TYPE_CHECKING:
     from infra.training.client import Order
-    from infra.training.cluster import Cluster
+    from infra.training.cluster import JobCluster
     from infra.training.job_manifest import Shape
     from infra.training.orders import Orders
 
@@ -82,10 +82,10 @@ def orders_of(stack: Stack, kubeconfig: Path | None) -> Orders:
         raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps) from error
 
 
-def _cluster(kubeconfig: Path, shape: Shape) -> Cluster:
+def _cluster(kubeconfig: Path, shape: Shape) -> JobCluster:
     from infra.training import cluster
 
-    return cluster.Cluster(cluster.from_kubeconfig(kubeconfig), shape.namespace)
+    return cluster.JobCluster(cluster.from_kubeconfig(kubeconfig), shape.namespace)
 
 
 def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:

@@ -14,7 +14,7 @@ THREADS = 8
 _TEMPORARY_STATUS = frozenset({429, 500, 502, 503, 504})
 
 
-class Store(Protocol):
+class ObjectStore(Protocol):
     """Bytes by bucket and key."""
 
     def get(self, bucket: str, key: str) -> bytes | None:
@@ -70,13 +70,13 @@ class S3Store:
             yield from ((entry["Key"], entry["ETag"].strip('"')) for entry in page.get("Contents", []))
 
 
-def get_all(store: Store, bucket: str, keys: Iterable[str]) -> list[bytes | None]:
+def get_all(store: ObjectStore, bucket: str, keys: Iterable[str]) -> list[bytes | None]:
     """Read many objects at once, in the order of the keys."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(lambda key: store.get(bucket, key), keys))
 
 
-def put_all(store: Store, bucket: str, objects: Iterable[tuple[str, bytes]], content_type: str) -> None:
+def put_all(store: ObjectStore, bucket: str, objects: Iterable[tuple[str, bytes]], content_type: str) -> None:
     """Write many objects at once; raises the first failure."""
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(lambda item: store.put(bucket, item[0], item[1], content_type), objects):

@@ -26,7 +26,7 @@ from infra.training.model import Classifier, Model, to_npz
 from infra.training.output import say
 from infra.training.patience import EXIT_TEMPORARY, Unavailable
 from infra.training.progress import Progress
-from infra.training.store import S3Store, Store
+from infra.training.store import ObjectStore, S3Store
 from infra.training.tracking import Subject, Tracking, tracking_for
 
 EXIT_SUPERSEDED = 76
@@ -39,7 +39,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class Attempt:
     """One attempt at a job, with its configuration."""
 
     id: str
@@ -53,12 +53,12 @@ class Servers:
 
     jobs: Jobs
     progress: Progress
-    datasets: Store
-    results: Store
+    datasets: ObjectStore
+    results: ObjectStore
     tracking: Tracking
 
 
-def parse(argv: Sequence[str], config: TrainingConfig | None = None) -> Job:
+def parse(argv: Sequence[str], config: TrainingConfig | None = None) -> Attempt:
     """Return the job of a command line; `config` has the values that it does not name."""
     parser = argparse.ArgumentParser(prog="infra.training.trainer")
     parser.add_argument("--job", required=True)
@@ -66,12 +66,12 @@ def parse(argv: Sequence[str], config: TrainingConfig | None = None) -> Job:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--epochs", type=int, required=True)
     found = parser.parse_args(argv)
-    return Job(
+    return Attempt(
         found.job, found.attempt, replace(config or TrainingConfig(), dataset=found.dataset, epochs=found.epochs)
     )
 
 
-def train(job: Job, servers: Servers, model: Model | None = None, part: slice = WHOLE) -> None:
+def train(job: Attempt, servers: Servers, model: Model | None = None, part: slice = WHOLE) -> None:
     """Train to the end: from the last checkpoint, if there is one.
 
     Args:
@@ -92,7 +92,7 @@ def train(job: Job, servers: Servers, model: Model | None = None, part: slice = 
         raise
 
 
-def _begin(job: Job, servers: Servers) -> list[Metric]:
+def _begin(job: Attempt, servers: Servers) -> list[Metric]:
     """Make sure that this try may write, open the trackers and return what earlier tries have recorded."""
     servers.jobs.record(job.id, job.attempt, 0, {})
     servers.tracking.start()
@@ -100,7 +100,7 @@ def _begin(job: Job, servers: Servers) -> list[Metric]:
     return servers.jobs.metrics(job.id)
 
 
-def fit(job: Job, servers: Servers, model: Model, data: Mapping[str, Split], history: list[Metric]) -> None:
+def fit(job: Attempt, servers: Servers, model: Model, data: Mapping[str, Split], history: list[Metric]) -> None:
     """Train the epochs that are left; appends their metrics to `history`."""
     checkpoints = Checkpoints(servers.results, job.id)
     done = model.begin(resume(model, checkpoints))
@@ -132,14 +132,14 @@ def score(model: Model, data: Split) -> float:
     return float((model.predict(data.images) == data.labels).mean())
 
 
-def announce(job: Job, servers: Servers, epoch: int, metrics: Mapping[str, float]) -> None:
+def announce(job: Attempt, servers: Servers, epoch: int, metrics: Mapping[str, float]) -> None:
     """Tell those who watch: a line of JSON on stdout (which also shows that it lives) and Redis."""
     facts = {"epoch": epoch, "epochs": job.config.epochs, "metrics": dict(metrics)}
     say(json.dumps(facts))
     servers.progress.publish(**facts)
 
 
-def deliver(job: Job, servers: Servers, model: Model, val: Split, history: list[Metric]) -> None:
+def deliver(job: Attempt, servers: Servers, model: Model, val: Split, history: list[Metric]) -> None:
     """Write weights, schema, report and confusion matrix, and note them in the job's row."""
     matrix = confusion.count(val.labels, model.predict(val.images), dataset.CLASSES)
     accuracy = confusion.accuracy(matrix)
@@ -163,7 +163,7 @@ def deliver(job: Job, servers: Servers, model: Model, val: Split, history: list[
     )
 
 
-def _deliver_weights(job: Job, store: Store, model: Model) -> dict[str, str]:
+def _deliver_weights(job: Attempt, store: ObjectStore, model: Model) -> dict[str, str]:
     data = to_npz(model.weights)
     about = {"sha256": hashlib.sha256(data).hexdigest(), "config": job.config.as_dict(), "job": job.id}
     store.put(SCHEMA_BUCKET, SCHEMA_KEY, _json(json_schema()), "application/json")
@@ -172,7 +172,7 @@ def _deliver_weights(job: Job, store: Store, model: Model) -> dict[str, str]:
     return {"key": f"{WEIGHTS_BUCKET}/{job.id}/weights.npz", "sha256": str(about["sha256"])}
 
 
-def _report(job: Job, history: Sequence[Metric]) -> dict[str, object]:
+def _report(job: Attempt, history: Sequence[Metric]) -> dict[str, object]:
     epochs: dict[int, dict[str, float]] = {}
     for metric in history:
         epochs.setdefault(metric.epoch, {})[metric.name] = metric.value
@@ -200,7 +200,7 @@ def _close_tracking(servers: Servers, status: str, history: Sequence[Metric]) ->
         servers.tracking.finish(status, history, {}, _now_ms())
 
 
-def connect(job: Job) -> Servers:
+def connect(job: Attempt) -> Servers:
     """Connect to the servers of the contract in the environment."""
     found = contract.read()
     jobs = Jobs(found)
@@ -212,7 +212,7 @@ def connect(job: Job) -> Servers:
     return Servers(jobs, Progress(found, job.id), *stores, tracking_for(found, subject))
 
 
-def claimed(job: Job, servers: Servers) -> Job:
+def claimed(job: Attempt, servers: Servers) -> Attempt:
     """Return the job with a new try of its own: earlier ones may not write any more.
 
     Raises:

@@ -102,7 +102,7 @@ def _jobs(found: Contract, logs: Path, orders: Orders | None, environ: Mapping[s
 
     shape, path = job_manifest.shape(environ), environ.get("TRAINING_KUBECONFIG")
     access = cluster.from_kubeconfig(Path(path)) if path else cluster.from_pod(environ)
-    return JobActivities(found, logs, orders, cluster.Cluster(access, shape.namespace), shape)
+    return JobActivities(found, logs, orders, cluster.JobCluster(access, shape.namespace), shape)
 
 
 async def serve(found: Contract, offered: Mapping[str, Activities], stop: asyncio.Event) -> None:

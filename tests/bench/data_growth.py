@@ -27,7 +27,7 @@ import psycopg
 from infra import endpoints, settings
 from infra.data import store
 from infra.data.objects import backup as objects_backup
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.data.postgres import backups as postgres_backups
 from infra.endpoints import Endpoints
 from infra.settings import ROOT
@@ -160,7 +160,7 @@ def _lay_down(data: Path, count: int, size: int) -> None:
                 file.write(filler if size >= 1 << 20 else filler[8:])
 
 
-def backup(login: Login, target: Path) -> None:
+def backup(login: StoreLogin, target: Path) -> None:
     """Back up everything, as the task does; the seconds, less those of a bare listing, go into the target."""
     with objects_backup.connected([login]) as clients, store.locked(target, "bench"):
         found = objects_backup.sources(clients, (), [])
@@ -190,7 +190,9 @@ def main() -> int:
     parser.add_argument("--to", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.backup:
-        backup(Login("minio-datasets", "127.0.0.1", options.backup, engines.ACCESS, engines.SECRET), Path(options.to))
+        backup(
+            StoreLogin("minio-datasets", "127.0.0.1", options.backup, engines.ACCESS, engines.SECRET), Path(options.to)
+        )
         return 0
     return printed(lambda work: figures(work, options.objects, options.gigabytes))
 

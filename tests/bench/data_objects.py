@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.settings import ROOT
 from tests.bench.figures import Figure, invoke
 from tests.bench.run import report, staged
@@ -73,14 +73,14 @@ def figures(rounds: int, work: Path) -> list[Figure]:
     env = staged(work / "objects")
     invoke(env, "up")
     try:
-        login = Login("minio-datasets", "127.0.0.1", int(env["MINIO_DATASETS_PORT"]), "minioadmin", "minioadmin")
+        login = StoreLogin("minio-datasets", "127.0.0.1", int(env["MINIO_DATASETS_PORT"]), "minioadmin", "minioadmin")
         found = [*_small(rounds, work, env, login), *_large(rounds, work, env, login)]
     finally:
         invoke(env, "down")
     return found
 
 
-def _small(rounds: int, work: Path, env: Mapping[str, str], login: Login) -> list[Figure]:
+def _small(rounds: int, work: Path, env: Mapping[str, str], login: StoreLogin) -> list[Figure]:
     fill(login, BUCKET, SMALL, SMALL_SIZE)
     name, other = _other(login, work)
     first, again, memory = [], [], []
@@ -101,7 +101,7 @@ def _small(rounds: int, work: Path, env: Mapping[str, str], login: Login) -> lis
     ]
 
 
-def _large(rounds: int, work: Path, env: Mapping[str, str], login: Login) -> list[Figure]:
+def _large(rounds: int, work: Path, env: Mapping[str, str], login: StoreLogin) -> list[Figure]:
     fill(login, LARGE_BUCKET, LARGE, LARGE_SIZE)
     ratios, memory = [], []
     for number in range(rounds):
@@ -118,7 +118,7 @@ def _large(rounds: int, work: Path, env: Mapping[str, str], login: Login) -> lis
     ]
 
 
-def fill(login: Login, bucket: str, count: int, size: int) -> None:
+def fill(login: StoreLogin, bucket: str, count: int, size: int) -> None:
     """Objects of a seeded generator: no two alike."""
     client = engines.boto(login)
     with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
@@ -132,13 +132,13 @@ def fill(login: Login, bucket: str, count: int, size: int) -> None:
         list(pool.map(put, range(count)))
 
 
-def _rclone(login: Login, bucket: str) -> list[str]:
+def _rclone(login: StoreLogin, bucket: str) -> list[str]:
     keys = f"access_key_id={login.access_key},secret_access_key={login.secret_key}"
     remote = f":s3,provider=Other,{keys},endpoint='http://{login.host}:{login.port}':{bucket}"
     return [str(Path(sys.executable).with_name("rclone")), "copy", "--config", os.devnull, remote]
 
 
-def _other(login: Login, work: Path) -> tuple[str, list[str]]:
+def _other(login: StoreLogin, work: Path) -> tuple[str, list[str]]:
     """The tool that small objects are compared with, and its command line without the directory."""
     client = shutil.which("mc")
     if client is None:
@@ -150,7 +150,7 @@ def _other(login: Login, work: Path) -> tuple[str, list[str]]:
     return "minio-client's mirror", [client, "--config-dir", str(config), "mirror", "--quiet", f"bench/{BUCKET}"]
 
 
-def listing(login: Login) -> int:
+def listing(login: StoreLogin) -> int:
     """A bare listing with boto3."""
     pages = engines.boto(login).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     return sum(len(page.get("Contents", [])) for page in pages)
@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--list", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.list:
-        print(listing(Login("minio-datasets", "127.0.0.1", options.list, "minioadmin", "minioadmin")))
+        print(listing(StoreLogin("minio-datasets", "127.0.0.1", options.list, "minioadmin", "minioadmin")))
         return 0
     work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
     work.chmod(0o755)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from tests.rig import engines
 from tests.rig.engines import ACCESS, SECRET, free_port
 
@@ -98,7 +98,7 @@ def _found() -> str:
 
 
 @contextlib.contextmanager
-def gateway(home: Path) -> Iterator[Login]:
+def gateway(home: Path) -> Iterator[StoreLogin]:
     """A gateway for the block. Raises FileNotFoundError where Ceph is not installed."""
     ceph = Ceph(_found(), home)
     port = free_port()
@@ -110,7 +110,7 @@ def gateway(home: Path) -> Iterator[Login]:
             ("radosgw", ("-f", "-n", "client.rgw.a", "--keyring", str(home / "keyring"))),
         ):
             stack.enter_context(engines.running(ceph.argv(program, *words), home, ceph.env))
-        login = Login("minio-datasets", "127.0.0.1", port, ACCESS, SECRET)
+        login = StoreLogin("minio-datasets", "127.0.0.1", port, ACCESS, SECRET)
         _make_user(ceph)
         engines.answering(login)
         yield login

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.data.objects.client import Client
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.errors import PlatformError
 from infra.tiers import providers
 from infra.tiers.native import object_store
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def engine(name: str, home: Path) -> Iterator[Login]:
+def engine(name: str, home: Path) -> Iterator[StoreLogin]:
     """An engine that the native tier knows (`rclone`, `weed`, `minio`), empty or with what the directory holds.
 
     Raises:
@@ -49,7 +49,7 @@ def engine(name: str, home: Path) -> Iterator[Login]:
         directory.mkdir(parents=True, exist_ok=True)
     command = object_store.command(program, plan)
     with running(command.argv, home, command.env):
-        login = Login("minio-datasets", "127.0.0.1", port, ACCESS, SECRET)
+        login = StoreLogin("minio-datasets", "127.0.0.1", port, ACCESS, SECRET)
         answering(login)
         yield login
 
@@ -89,7 +89,7 @@ def running(argv: list[str], home: Path, env: dict[str, str] | None = None) -> I
             child.wait()
 
 
-def answering(login: Login) -> None:
+def answering(login: StoreLogin) -> None:
     """Wait until a server lists its buckets. Raises TimeoutError after `STARTED_WITHIN` seconds."""
     end = time.monotonic() + STARTED_WITHIN
     while not _answers(login):
@@ -98,7 +98,7 @@ def answering(login: Login) -> None:
         time.sleep(0.05)
 
 
-def _answers(login: Login) -> bool:
+def _answers(login: StoreLogin) -> bool:
     client = Client(login)
     try:
         client.buckets()
@@ -109,7 +109,7 @@ def _answers(login: Login) -> bool:
     return True
 
 
-def boto(login: Login) -> Any:
+def boto(login: StoreLogin) -> Any:
     """The reference client: boto3, set so that it gets along with every engine."""
     import boto3
     from botocore.config import Config
@@ -121,7 +121,7 @@ def boto(login: Login) -> Any:
     return boto3.client("s3", config=config, **where, **keys)
 
 
-def open_uploads(login: Login, bucket: str) -> list[str]:
+def open_uploads(login: StoreLogin, bucket: str) -> list[str]:
     """Keys of the uploads in parts that are neither complete nor given up."""
     client = boto(login)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Spoiled:
 class Proxy:
     """The proxy: what was asked so far, and what shall happen to a request."""
 
-    login: Login
+    login: StoreLogin
     asked: list[Asked] = field(default_factory=list)
     spoil: Spoil = lambda asked: None
 
@@ -58,7 +58,7 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy(server: Login) -> Iterator[Proxy]:
+def proxy(server: StoreLogin) -> Iterator[Proxy]:
     """A proxy for the block; its login goes where the server's went (signatures hold: the Host header is kept)."""
     made: Proxy
 
@@ -100,7 +100,7 @@ def proxy(server: Login) -> Iterator[Proxy]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.daemon_threads = True
-        login = Login(server.name, "127.0.0.1", listener.server_address[1], server.access_key, server.secret_key)
+        login = StoreLogin(server.name, "127.0.0.1", listener.server_address[1], server.access_key, server.secret_key)
         made = Proxy(login)
         thread = threading.Thread(target=listener.serve_forever, daemon=True)
         thread.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra import docker_engine
-from infra.docker_engine import Place, find, places
+from infra.docker_engine import EnginePlace, find, places
 from infra.errors import PlatformError
 
 VERSION = {"Version": "27.1.0", "ApiVersion": "1.46"}
@@ -52,12 +52,12 @@ def context(home: Path, name: str, url: str) -> None:
 
 def test_docker_host_comes_first(tmp_path: Path) -> None:
     context(tmp_path, "colima", "unix:///c.sock")
-    assert places({"DOCKER_HOST": "unix:///x.sock"}, tmp_path) == [Place("unix:///x.sock", "set by DOCKER_HOST")]
+    assert places({"DOCKER_HOST": "unix:///x.sock"}, tmp_path) == [EnginePlace("unix:///x.sock", "set by DOCKER_HOST")]
 
 
 def test_the_current_context_comes_before_known_sockets(tmp_path: Path) -> None:
     context(tmp_path, "colima", "unix:///c.sock")
-    assert places({}, tmp_path) == [Place("unix:///c.sock", "the current context colima")]
+    assert places({}, tmp_path) == [EnginePlace("unix:///c.sock", "the current context colima")]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has pipes")
@@ -75,14 +75,14 @@ def test_known_sockets_are_found(tmp_path: Path, path: str, name: str) -> None:
     socket_path = tmp_path / path
     socket_path.parent.mkdir(parents=True)
     socket_path.touch()
-    assert Place(f"unix://{socket_path}", name) in places({}, tmp_path)
+    assert EnginePlace(f"unix://{socket_path}", name) in places({}, tmp_path)
 
 
 def test_podmans_socket_is_found(tmp_path: Path) -> None:
     (tmp_path / "podman").mkdir()
     (tmp_path / "podman" / "podman.sock").touch()
     found = places({"XDG_RUNTIME_DIR": str(tmp_path)}, tmp_path)
-    assert Place(f"unix://{tmp_path / 'podman' / 'podman.sock'}", "Podman") in found
+    assert EnginePlace(f"unix://{tmp_path / 'podman' / 'podman.sock'}", "Podman") in found
 
 
 def test_the_engine_that_answers_is_described(short: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_program_without_a_socket_means_stopped(tmp_path: Path, monkeypatch:
 
 
 def test_a_socket_that_may_not_be_used_is_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(place: Place, path: str) -> object:
+    def refuse(place: EnginePlace, path: str) -> object:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(docker_engine, "ask", refuse)

@@ -23,7 +23,7 @@ def settings(home: Stack, **values: str) -> Settings:
     return logins.applied(load(root=home.home.parent, environ=values), home)
 
 
-def change(home: Stack, tier: str = "native", rotate: tuple[str, ...] = (), **values: str) -> logins.Change | None:
+def change(home: Stack, tier: str = "native", rotate: tuple[str, ...] = (), **values: str) -> logins.LoginChange | None:
     return logins.change(settings(home, **values), home, tier, rotate)
 
 

@@ -57,4 +57,4 @@ def test_what_is_locked_is_asked_of_a_mirror_by_its_digest() -> None:
     ],
 )
 def test_what_a_registry_is_asked_for(text: str, host: str, repository: str, version: str) -> None:
-    assert registry.parse(text) == registry.Reference(host, repository, version)
+    assert registry.parse(text) == registry.RegistryReference(host, repository, version)

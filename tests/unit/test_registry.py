@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra import registry
-from infra.registry import Reference
+from infra.registry import RegistryReference
 from tests.unit.registry_server import INDEX, Registry, digest, running
 
 
@@ -36,7 +36,7 @@ class Pauses(list[float]):
     ],
 )
 def test_a_reference_in_its_parts(text: str, host: str, repository: str, version: str) -> None:
-    assert registry.parse(text) == Reference(host, repository, version)
+    assert registry.parse(text) == RegistryReference(host, repository, version)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_reference_in_its_parts(text: str, host: str, repository: str, version
     ],
 )
 def test_plain_http_only_on_this_machine(host: str, base: str) -> None:
-    assert Reference(host, "x", "1").base == base
+    assert RegistryReference(host, "x", "1").base == base
 
 
 def test_the_digest_is_that_of_the_index(server: Registry) -> None:

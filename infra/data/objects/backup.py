@@ -21,10 +21,10 @@ from infra.data import store
 from infra.data.objects import records
 from infra.data.objects.client import Client
 from infra.data.objects.crew import Crew, crew
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.data.objects.pool import Pool
-from infra.data.objects.records import Earlier, Item, Record
-from infra.data.objects.xml import Entry
+from infra.data.objects.records import Earlier, ObjectItem, Record
+from infra.data.objects.xml import ListedObject
 from infra.errors import PlatformError
 
 JOURNAL = ".objects-journal"
@@ -35,7 +35,7 @@ TICK = 0.5
 
 
 @dataclass(frozen=True)
-class Source:
+class BucketSource:
     """A bucket: its store, its name, its versioning (`Enabled`, `Suspended` or '')."""
 
     store: str
@@ -61,7 +61,7 @@ class Tally:
 
 
 @contextlib.contextmanager
-def connected(logins: Iterable[Login]) -> Iterator[dict[str, Client]]:
+def connected(logins: Iterable[StoreLogin]) -> Iterator[dict[str, Client]]:
     """Open clients by the names of their stores, for the block."""
     clients = {login.name: Client(login) for login in logins}
     try:
@@ -71,7 +71,7 @@ def connected(logins: Iterable[Login]) -> Iterator[dict[str, Client]]:
             client.close()
 
 
-def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list[str]) -> list[Source]:
+def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list[str]) -> list[BucketSource]:
     """Return the buckets to back up: all, or those named; names that no store has go to `missing`.
 
     Raises:
@@ -87,7 +87,7 @@ def sources(clients: Mapping[str, Client], named: tuple[str, ...], missing: list
             steps=("invoke minio.buckets", "invoke minio.init makes the platform's buckets again"),
             details={"missing": list(named)},
         )
-    return [Source(name, bucket, clients[name].versioning(bucket)) for name, bucket in wanted]
+    return [BucketSource(name, bucket, clients[name].versioning(bucket)) for name, bucket in wanted]
 
 
 def everything(clients: Mapping[str, Client]) -> list[tuple[str, str]]:
@@ -109,7 +109,7 @@ def everything(clients: Mapping[str, Client]) -> list[tuple[str, str]]:
 def backup(
     clients: Mapping[str, Client],
     target: Path,
-    found: list[Source],
+    found: list[BucketSource],
     versions: bool,
     tally: Tally,
     seeds: Sequence[Path] = (),
@@ -150,7 +150,7 @@ def _journal(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _known(target: Path, found: list[Source], seeds: Sequence[Path]) -> Iterator[_Known]:
+def _known(target: Path, found: list[BucketSource], seeds: Sequence[Path]) -> Iterator[_Known]:
     """Look up everything that earlier runs wrote down about these buckets."""
     with contextlib.ExitStack() as stack:
         known = _Known(Pool(target), seeds=[Pool(seed) for seed in seeds])
@@ -172,7 +172,7 @@ def _known(target: Path, found: list[Source], seeds: Sequence[Path]) -> Iterator
         (target / f"{JOURNAL}-old").unlink()
 
 
-def _holds(backup: store.Backup, source: Source) -> bool:
+def _holds(backup: store.Backup, source: BucketSource) -> bool:
     return any((b["store"], b["name"]) == (source.store, source.name) for b in backup.facts.get("buckets", []))
 
 
@@ -192,7 +192,7 @@ class _Known:
     interrupted: Earlier | None = None
     seeds: list[Pool] = field(default_factory=list)
 
-    def line(self, item: Item) -> tuple[Record, str]:
+    def line(self, item: ObjectItem) -> tuple[Record, str]:
         """Return the earlier record of an object that need not be read again."""
         for past in (self.by_bucket.get((item.store, item.bucket)), self.interrupted):
             record, line = past.find(item) if past else ({}, "")
@@ -208,7 +208,7 @@ def _write(
     journal: Path,
     clients: Mapping[str, Client],
     workers: Crew,
-    found: list[Source],
+    found: list[BucketSource],
     versions: bool,
     known: _Known,
     tally: Tally,
@@ -231,8 +231,8 @@ def _write(
 def _bucket(
     file: IO[str],
     workers: Crew,
-    source: Source,
-    listed: Iterator[Entry],
+    source: BucketSource,
+    listed: Iterator[ListedObject],
     known: _Known,
     tally: Tally,
     touched: set[str],
@@ -248,7 +248,7 @@ def _bucket(
         _end(file, under_way.popleft(), tally, touched)
 
 
-def _begun(workers: Crew, item: Item, entry: Entry, known: _Known) -> Future[Record] | tuple[Record, str]:
+def _begun(workers: Crew, item: ObjectItem, entry: ListedObject, known: _Known) -> Future[Record] | tuple[Record, str]:
     if entry.deleted:
         facts = {"version": entry.version, "latest": entry.latest, "modified": entry.modified, "deleted": True}
         record = {"store": item.store, "bucket": item.bucket, "key": item.key, **facts}

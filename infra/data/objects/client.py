@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from infra.data.objects.link import LIST_LIMIT, Body, Link, Reply, S3Error
+from infra.data.objects.link import LIST_LIMIT, Body, Link, LinkReply, S3Error
 from infra.data.objects.login import home_of
-from infra.data.objects.xml import Entry, entries, following, tag, text
+from infra.data.objects.xml import ListedObject, entries, following, tag, text
 from infra.sigv4 import NAMESPACE, bucket_body
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Client(Link):
             raise self.failed(f"describe the bucket {bucket}", error) from error
         return True
 
-    def listing(self, bucket: str, prefix: str = "", versions: bool = False) -> Iterator[Entry]:
+    def listing(self, bucket: str, prefix: str = "", versions: bool = False) -> Iterator[ListedObject]:
         """Yield everything in a bucket, in the server's order, page by page.
 
         Raises:
@@ -78,7 +78,7 @@ class Client(Link):
                 raise self.login_refused(str(error), self._steps()) from error
             raise self.failed(f"list {bucket}", error) from error
 
-    def head(self, bucket: str, key: str, version: str = "") -> Reply | None:
+    def head(self, bucket: str, key: str, version: str = "") -> LinkReply | None:
         """Return the headers of an object; None when there is none."""
         try:
             return self.request("HEAD", bucket, key, {"versionId": version} if version else None)
@@ -89,7 +89,7 @@ class Client(Link):
 
     def put(
         self, bucket: str, key: str, body: bytes | Body, headers: Mapping[str, str], digest: str, length: int
-    ) -> Reply:
+    ) -> LinkReply:
         """Write an object in one request; the server compares what arrives with `digest` (SHA-256)."""
         return self.request("PUT", bucket, key, headers=headers, body=body, digest=digest, length=length)
 
@@ -145,7 +145,7 @@ class Client(Link):
         self.request("DELETE", bucket, key)
 
 
-def _parsed(reply: Reply) -> Element:
+def _parsed(reply: LinkReply) -> Element:
     from xml.etree import ElementTree
 
     try:

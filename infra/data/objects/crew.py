@@ -25,10 +25,10 @@ from typing import IO, Any
 from infra.data.objects import fetch
 from infra.data.objects.client import Client
 from infra.data.objects.fetch import Scratch, Watch
-from infra.data.objects.link import Stopped
-from infra.data.objects.login import Login
+from infra.data.objects.link import LinkStopped
+from infra.data.objects.login import StoreLogin
 from infra.data.objects.pool import Pool
-from infra.data.objects.records import Item, Record
+from infra.data.objects.records import ObjectItem, Record
 from infra.errors import PlatformError
 
 SMALL_THREADS = 8
@@ -50,7 +50,7 @@ class Crew:
         self._count = itertools.count()
         self._helpers: list[Helper] = []
 
-    def read(self, item: Item) -> Future[Record]:
+    def read(self, item: ObjectItem) -> Future[Record]:
         """Begin to read an object."""
         if item.size > fetch.PART:
             return self._large.submit(self._fetch, item)
@@ -61,7 +61,7 @@ class Crew:
             return min(self._helpers, key=Helper.waiting).read(item)
         return self._small.submit(self._fetch, item)
 
-    def _fetch(self, item: Item) -> Record:
+    def _fetch(self, item: ObjectItem) -> Record:
         return fetch.fetch(self._clients[item.store], self._pool, self._scratch, item, self._watch)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ def undisturbed(error: BaseException) -> None:
 class Helper:
     """A process that reads objects, and the thread that takes its answers."""
 
-    def __init__(self, logins: list[Login], target: Path, scratch: Path, watch: Watch) -> None:
+    def __init__(self, logins: list[StoreLogin], target: Path, scratch: Path, watch: Watch) -> None:
         self._process = _spawn()
         self._asked: dict[int, Future[Record]] = {}
         self._watch, self._numbers = watch, itertools.count()
@@ -113,7 +113,7 @@ class Helper:
         """Count the objects that it has to read."""
         return len(self._asked)
 
-    def read(self, item: Item) -> Future[Record]:
+    def read(self, item: ObjectItem) -> Future[Record]:
         """Begin to read an object."""
         number, future = next(self._numbers), Future[Record]()
         self._asked[number] = future
@@ -186,13 +186,13 @@ def main(lines: IO[bytes], say: Callable[[bytes], None]) -> None:
     """Read objects as the lines of standard input name them, until it ends; one line of answer for each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = json.loads(lines.readline())
-    clients = {login["name"]: Client(Login(**login)) for login in order["logins"]}
+    clients = {login["name"]: Client(StoreLogin(**login)) for login in order["logins"]}
     pool, scratch = Pool(Path(order["target"])), Scratch(Path(order["scratch"]))
     jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
 
     def work() -> None:
         while (job := jobs.get()) is not None:
-            number, item = job[0], Item(*job[1:])
+            number, item = job[0], ObjectItem(*job[1:])
             say(json.dumps([number, *_answer(clients[item.store], pool, scratch, item)]).encode() + b"\n")
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(SMALL_THREADS)]
@@ -203,14 +203,16 @@ def main(lines: IO[bytes], say: Callable[[bytes], None]) -> None:
     os._exit(0)  # the parent has gone or is done: nothing that still runs is wanted
 
 
-def _answer(client: Client, pool: Pool, scratch: Scratch, item: Item) -> tuple[Record | None, dict[str, Any] | None]:
+def _answer(
+    client: Client, pool: Pool, scratch: Scratch, item: ObjectItem
+) -> tuple[Record | None, dict[str, Any] | None]:
     try:
         return fetch.fetch(client, pool, scratch, item), None
     except PlatformError as error:
         return None, {"kind": "", "code": error.code, "what": error.what, "why": error.why, "steps": error.steps}
     except OSError as error:
         return None, {"kind": "disk", "errno": error.errno, "what": error.strerror or str(error)}
-    except (Stopped, Exception) as error:
+    except (LinkStopped, Exception) as error:
         text = f"{type(error).__name__}: {error}"
         return None, {"kind": "", "code": "INTERNAL", "what": text, "why": "", "steps": ()}
 

@@ -20,9 +20,9 @@ from infra import private
 from infra.data import page_cache
 from infra.data.objects import link
 from infra.data.objects.client import Client
-from infra.data.objects.link import Reply, S3Error
+from infra.data.objects.link import LinkReply, S3Error
 from infra.data.objects.pool import Pool
-from infra.data.objects.records import Item, Record
+from infra.data.objects.records import ObjectItem, Record
 
 PART = 16 << 20
 """Bytes above which an object is large: it is sent in parts, and its ETag is not an MD5 of the whole."""
@@ -88,7 +88,7 @@ class _Copy:
         self.done, self.sha256, self.md5 = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False)
 
 
-def fetch(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch = lambda size: None) -> Record:
+def fetch(client: Client, pool: Pool, scratch: Scratch, item: ObjectItem, watch: Watch = lambda size: None) -> Record:
     """Copy an object; returns its record, with `gone` when it was deleted, `failed` when it cannot be read.
 
     An object that was replaced since the listing is looked at again and taken as it is now.
@@ -109,11 +109,11 @@ def fetch(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch
     return _noted(item, failed=f"it changed {CHANGES} times while it was read")
 
 
-def _noted(item: Item, **facts: object) -> Record:
+def _noted(item: ObjectItem, **facts: object) -> Record:
     return {"store": item.store, "bucket": item.bucket, "key": item.key, **facts}
 
 
-def _absent(client: Client, item: Item) -> Record:
+def _absent(client: Client, item: ObjectItem) -> Record:
     """Return the record of an object that is not found: deleted since, unless the server goes on listing it."""
     found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
     if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
@@ -121,7 +121,7 @@ def _absent(client: Client, item: Item) -> Record:
     return _noted(item, gone=True)
 
 
-def again(client: Client, item: Item) -> Item | None:
+def again(client: Client, item: ObjectItem) -> ObjectItem | None:
     """Return the object as it is now; None when it is gone."""
     found = client.head(item.bucket, item.key, item.version)
     if found is None:
@@ -143,7 +143,7 @@ def _etag(headers: Mapping[str, str]) -> str:
     return headers.get("etag", "").removeprefix("W/").strip('"')
 
 
-def _fetched(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Watch) -> Record:
+def _fetched(client: Client, pool: Pool, scratch: Scratch, item: ObjectItem, watch: Watch) -> Record:
     part = scratch.new()
     descriptor = private.new_file(part, os.O_RDWR)
     try:
@@ -159,7 +159,7 @@ def _fetched(client: Client, pool: Pool, scratch: Scratch, item: Item, watch: Wa
     return _record(client, item, headers, sha256, sure)
 
 
-def download(client: Client, item: Item, file: IO[bytes], watch: Watch) -> tuple[Mapping[str, str], str, bool]:
+def download(client: Client, item: ObjectItem, file: IO[bytes], watch: Watch) -> tuple[Mapping[str, str], str, bool]:
     """Write an object's content to a new file; returns its headers, its SHA-256, and whether its ETag tells it.
 
     Raises:
@@ -172,7 +172,7 @@ def download(client: Client, item: Item, file: IO[bytes], watch: Watch) -> tuple
     return headers, copy.sha256.hexdigest(), sure
 
 
-def _download(client: Client, item: Item, copy: _Copy) -> Mapping[str, str]:
+def _download(client: Client, item: ObjectItem, copy: _Copy) -> Mapping[str, str]:
     """Read the whole body, going on where it broke off; returns the headers of the last answer."""
     tries = 0
     while True:
@@ -195,16 +195,16 @@ def _download(client: Client, item: Item, copy: _Copy) -> Mapping[str, str]:
         client.pause(tries)
 
 
-def _query(item: Item) -> dict[str, str]:
+def _query(item: ObjectItem) -> dict[str, str]:
     return {"versionId": item.version} if item.version else {}
 
 
-def _conditions(item: Item, done: int) -> dict[str, str]:
+def _conditions(item: ObjectItem, done: int) -> dict[str, str]:
     headers = {"if-match": f'"{item.etag}"'} if item.etag else {}
     return {**headers, "range": f"bytes={done}-"} if done else headers
 
 
-def _same_object(item: Item, copy: _Copy, status: int, headers: Mapping[str, str]) -> None:
+def _same_object(item: ObjectItem, copy: _Copy, status: int, headers: Mapping[str, str]) -> None:
     """Compare an answer with the listing, since some engines ignore If-Match. Raises Changed."""
     if item.etag and _etag(headers) not in ("", item.etag):
         raise Changed
@@ -231,7 +231,7 @@ def _body(got: http.client.HTTPResponse, copy: _Copy, size: int) -> None:
         raise Changed
 
 
-def _settled(client: Client, item: Item, headers: Mapping[str, str], copy: _Copy) -> bool:
+def _settled(client: Client, item: ObjectItem, headers: Mapping[str, str], copy: _Copy) -> bool:
     """Prove that the bytes are of one version, and say whether the ETag tells its content.
 
     A plain ETag is the content's MD5. Where it is not, the object must still be the same after the last byte.
@@ -252,7 +252,7 @@ def _identity(headers: Mapping[str, str], size: int | None = None) -> tuple[str,
     return _etag(headers), length, headers.get("last-modified", "")
 
 
-def _record(client: Client, item: Item, headers: Mapping[str, str], sha256: str, sure: bool) -> Record:
+def _record(client: Client, item: ObjectItem, headers: Mapping[str, str], sha256: str, sure: bool) -> Record:
     record = _noted(item, size=item.size, etag=item.etag, sha256=sha256, modified=item.modified)
     record["type"] = headers.get("content-type", "")
     record["headers"] = {name: headers[name] for name in STANDARD if name in headers}
@@ -272,11 +272,11 @@ def _recent(headers: Mapping[str, str]) -> bool:
     return (now - then).total_seconds() < _RACE
 
 
-def _tags(client: Client, item: Item) -> str:
+def _tags(client: Client, item: ObjectItem) -> str:
     """Return the tags of an object as a query string, which is also how they are written again."""
     from xml.etree import ElementTree
 
-    reply: Reply = client.request("GET", item.bucket, item.key, {"tagging": "", **_query(item)})
+    reply: LinkReply = client.request("GET", item.bucket, item.key, {"tagging": "", **_query(item)})
     texts = [e.text or "" for e in ElementTree.fromstring(reply.body).iter() if e.tag.endswith(("Key", "Value"))]
     pairs = zip(texts[::2], texts[1::2], strict=True)
     return "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in pairs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from infra.data.objects import sign, xml
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.errors import PlatformError
 from infra.sigv4 import connect, host_header, limited
 
@@ -51,12 +51,12 @@ class S3Error(Exception):
         self.code = code
 
 
-class Stopped(Exception):
+class LinkStopped(Exception):
     """The run is being stopped: the rest is not worth doing."""
 
 
 @dataclass
-class Reply:
+class LinkReply:
     """Status, headers (names in lower case) and body of an answer."""
 
     status: int
@@ -73,7 +73,7 @@ class Link:
         Stopped: after `stop`.
     """
 
-    def __init__(self, login: Login, limit: float = READ_LIMIT) -> None:
+    def __init__(self, login: StoreLogin, limit: float = READ_LIMIT) -> None:
         self.login = login
         self.limit = limit
         self._mine = threading.local()
@@ -104,22 +104,22 @@ class Link:
         body: bytes | Body = b"",
         digest: str = "",
         length: int = 0,
-    ) -> Reply:
+    ) -> LinkReply:
         """Send a request whose answer fits into memory, and return the answer.
 
         Args:
             body: bytes, or a stream that can `seek(0)`; then with its `length` in bytes and SHA-256 `digest`.
         """
 
-        def once() -> Reply:
+        def once() -> LinkReply:
             if not isinstance(body, bytes):
                 body.seek(0)
             with self.answer(method, bucket, key, query, headers, body, digest, length) as got:
-                return Reply(got.status, lower(got), limited(got))
+                return LinkReply(got.status, lower(got), limited(got))
 
         return self.patiently(once)
 
-    def patiently(self, attempt: Callable[[], Reply]) -> Reply:
+    def patiently(self, attempt: Callable[[], LinkReply]) -> LinkReply:
         """Try again after lost connections and temporary answers, with growing pauses; not after silence."""
         for number in range(1, TRIES + 1):
             try:
@@ -129,7 +129,7 @@ class Link:
                     raise
             except LOST as error:
                 if self._stopped.is_set():
-                    raise Stopped from error
+                    raise LinkStopped from error
                 if number == TRIES:
                     raise self.unreachable(error) from error
             self.pause(number)
@@ -138,7 +138,7 @@ class Link:
     def pause(self, number: int) -> None:
         """Wait before another try. Raises Stopped."""
         if self._stopped.wait(0.1 * 2**number):
-            raise Stopped
+            raise LinkStopped
 
     @contextlib.contextmanager
     def answer(
@@ -158,7 +158,7 @@ class Link:
             ConnectionError or http.client.HTTPException when the connection is lost (worth another try).
         """
         if self._stopped.is_set():
-            raise Stopped
+            raise LinkStopped
         path, asked = sign.encode_path(bucket, key), sign.encode_query(query or {})
         sent = self._headers(method, path, asked, headers or {}, body, digest, length)
         link, whole = self._link(), False
@@ -177,7 +177,7 @@ class Link:
         except OSError as error:
             # A socket that `stop` has closed shows as one of several errors.
             if self._stopped.is_set():
-                raise Stopped from error
+                raise LinkStopped from error
             raise
         finally:
             if not whole:

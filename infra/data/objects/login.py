@@ -15,7 +15,7 @@ STORES = ("minio-datasets", "minio-results")
 
 
 @dataclass(frozen=True)
-class Login:
+class StoreLogin:
     """An S3 server: the name of its service, where it is, its keys, and whether one serves both stores.
 
     `only`: our own buckets in an external service, where all others are somebody else's. `settings` are the
@@ -39,11 +39,11 @@ class Login:
         return f"{self.access_key}@{self.host}:{self.port}"
 
 
-def login_of(endpoints: Endpoints, store: str) -> Login:
+def login_of(endpoints: Endpoints, store: str) -> StoreLogin:
     """Return address and keys of a store of the platform."""
     place, known = endpoints.place(store), catalog.BUCKETS + catalog.OBS_BUCKETS
     shared = len({endpoints.place(name).url for name in STORES}) == 1
-    return Login(
+    return StoreLogin(
         *(store, place.host, place.port, place.login.user, place.login.password, shared, place.secure, place.region),
         only=tuple(b.name for b in known if b.store == store) if store in endpoints.elsewhere else (),
         settings=endpoints.key_settings(store),

@@ -21,15 +21,15 @@ from typing import IO
 from infra.data import store
 from infra.data.objects import backup, crew, fetch, keys
 from infra.data.objects import tree as objects_tree
-from infra.data.objects.backup import Source
+from infra.data.objects.backup import BucketSource
 from infra.data.objects.client import Client
 from infra.data.objects.fetch import Changed
 from infra.data.objects.keys import Sieve
 from infra.data.objects.link import S3Error
-from infra.data.objects.records import Item, item_of
+from infra.data.objects.records import ObjectItem, item_of
 from infra.data.objects.tree import Tree, Way
 from infra.data.objects.upload import Slice, Uploads, send
-from infra.data.objects.xml import Entry
+from infra.data.objects.xml import ListedObject
 from infra.errors import PlatformError
 
 THREADS = 8
@@ -50,7 +50,7 @@ class Mirrored:
         self.size += size
 
 
-def export(clients: Mapping[str, Client], target: Path, sources: list[Source], done: Mirrored) -> None:
+def export(clients: Mapping[str, Client], target: Path, sources: list[BucketSource], done: Mirrored) -> None:
     """Write every safe key of these buckets as a file; what is there with the same size and time is left alone.
 
     Raises:
@@ -76,7 +76,7 @@ def _usable(bucket: str, done: Mirrored) -> bool:
 
 
 def _export_bucket(
-    client: Client, target: Path, source: Source, fold: keys.Fold, threads: ThreadPoolExecutor, done: Mirrored
+    client: Client, target: Path, source: BucketSource, fold: keys.Fold, threads: ThreadPoolExecutor, done: Mirrored
 ) -> None:
     sieve, root = Sieve(fold), target / source.name
     for entry in client.listing(source.name):
@@ -99,7 +99,7 @@ def _export_bucket(
     _all_of(jobs(), done)
 
 
-def _to_file(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
+def _to_file(client: Client, tree: Tree, item: ObjectItem, done: Mirrored) -> str:
     """Write one file; returns `same`, `copied`, or why not."""
     stamp = _seconds(item.modified)
     try:
@@ -119,7 +119,7 @@ def _to_file(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
 _OF_THE_NAME = frozenset({20, 21, 22, 36, 63, 84, 92})
 
 
-def _copied(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
+def _copied(client: Client, tree: Tree, item: ObjectItem, done: Mirrored) -> str:
     for _ in range(fetch.CHANGES):
         try:
             with tree.writing(item.key) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
@@ -136,14 +136,14 @@ def _copied(client: Client, tree: Tree, item: Item, done: Mirrored) -> str:
     return "it kept changing while it was being read"
 
 
-def _set_time(file: IO[bytes], item: Item) -> None:
+def _set_time(file: IO[bytes], item: ObjectItem) -> None:
     """Set the file's time to the object's: so the next run knows what it need not copy."""
     stamp = _seconds(item.modified)
     if stamp and os.utime in os.supports_fd:
         os.utime(file.fileno(), (stamp, stamp))
 
 
-def _set_time_of(path: Path, item: Item) -> None:
+def _set_time_of(path: Path, item: ObjectItem) -> None:
     """Set it by name, on systems that set no time of an open file (Windows)."""
     stamp = _seconds(item.modified)
     if stamp and os.utime not in os.supports_fd:
@@ -209,7 +209,7 @@ def _import_bucket(
 
 
 def _to_object(
-    client: Client, home: str, tree: Tree, path: str, entry: Entry | None, uploads: Uploads, done: Mirrored
+    client: Client, home: str, tree: Tree, path: str, entry: ListedObject | None, uploads: Uploads, done: Mirrored
 ) -> str:
     """Write one object; returns `same`, `copied`, or why not."""
     try:

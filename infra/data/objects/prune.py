@@ -14,7 +14,7 @@ from infra.errors import PlatformError
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """Backups to remove, files of contents and their bytes; `why` tells why no more."""
 
     backups: tuple[store.Backup, ...]
@@ -23,7 +23,7 @@ class Plan:
     why: str = ""
 
 
-def plan(target: Path, keep: int) -> Plan:
+def plan(target: Path, keep: int) -> PrunePlan:
     """Plan what to remove so that of every bucket `keep` verified backups stay; the caller holds the lock.
 
     Contents stay for every backup that can be read, also for broken ones. A backup that lacks contents loses its mark.
@@ -35,10 +35,10 @@ def plan(target: Path, keep: int) -> Plan:
         _complete(backup, Pool(target))
     doomed, why = prunable(records.listing(target), keep)
     contents = tuple(_needed_by_none(target, {b.path for b in doomed}))
-    return Plan(tuple(doomed), contents, sum(path.lstat().st_size for path in contents), why)
+    return PrunePlan(tuple(doomed), contents, sum(path.lstat().st_size for path in contents), why)
 
 
-def prune(made: Plan) -> None:
+def prune(made: PrunePlan) -> None:
     """Remove what a plan says, backups before what they refer to; the caller has held the lock since."""
     for backup in made.backups:
         store.remove(backup)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from infra.data import store
-from infra.data.objects.xml import Entry
+from infra.data.objects.xml import ListedObject
 
 if TYPE_CHECKING:
     from infra.stack import Stack
@@ -34,7 +34,7 @@ def default_target(home: Stack) -> Path:
     return home.backups / KIND
 
 
-class Item(NamedTuple):
+class ObjectItem(NamedTuple):
     """An object to read: where it is, and what the listing said of it."""
 
     store: str
@@ -47,9 +47,9 @@ class Item(NamedTuple):
     latest: bool = True
 
 
-def item_of(service: str, bucket: str, entry: Entry) -> Item:
+def item_of(service: str, bucket: str, entry: ListedObject) -> ObjectItem:
     """Return the item of a line of a listing."""
-    return Item(service, bucket, entry.key, entry.size, entry.etag, entry.modified, entry.version, entry.latest)
+    return ObjectItem(service, bucket, entry.key, entry.size, entry.etag, entry.modified, entry.version, entry.latest)
 
 
 def place(service: str, bucket: str, key: str) -> Place:
@@ -129,7 +129,7 @@ class Earlier:
     _next: tuple[Record, str] | None = None
     _over: bool = False
 
-    def find(self, item: Item) -> tuple[Record, str]:
+    def find(self, item: ObjectItem) -> tuple[Record, str]:
         """Return the record of the same object as it was listed then, with its line; ({}, '') when there is none."""
         wanted = place(item.store, item.bucket, item.key)
         if self._at is not None and wanted < self._at:
@@ -165,7 +165,7 @@ class Earlier:
             return None  # the last line of a run that was killed, or damage: from here on nothing is reused
 
 
-def _same(record: Record, item: Item) -> bool:
+def _same(record: Record, item: ObjectItem) -> bool:
     """Return whether the listing shows the object that the record describes, so that it need not be read again."""
     if not item.etag or record.get("racy") or not has_content(record):
         return False
@@ -192,8 +192,8 @@ class Unsorted(Exception):
 
 
 def joined(
-    records: Iterable[Record], entries: Iterable[Entry], service: str, bucket: str
-) -> Iterator[tuple[Record | None, Entry | None]]:
+    records: Iterable[Record], entries: Iterable[ListedObject], service: str, bucket: str
+) -> Iterator[tuple[Record | None, ListedObject | None]]:
     """Yield the records and the listing of one bucket side by side, both as streams; None where one has no such key.
 
     Raises:
@@ -216,7 +216,7 @@ def joined(
         record = next(rest, None)
 
 
-def _in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
+def _in_order(entries: Iterable[ListedObject]) -> Iterator[ListedObject]:
     before = b""
     for entry in entries:
         key = entry.key.encode("utf-8", "surrogateescape")
@@ -226,6 +226,6 @@ def _in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield entry
 
 
-def in_order(entries: Iterable[Entry]) -> list[Entry]:
+def in_order(entries: Iterable[ListedObject]) -> list[ListedObject]:
     """Return a listing, sorted as manifests are."""
     return sorted(entries, key=lambda entry: entry.key.encode("utf-8", "surrogateescape"))

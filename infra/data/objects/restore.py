@@ -16,13 +16,13 @@ from pathlib import Path
 from infra.data import store
 from infra.data.objects import backup as objects_backup
 from infra.data.objects import crew, records
-from infra.data.objects.backup import Source, Tally
+from infra.data.objects.backup import BucketSource, Tally
 from infra.data.objects.client import Client
 from infra.data.objects.link import S3Error
 from infra.data.objects.pool import Pool
 from infra.data.objects.records import Record
 from infra.data.objects.upload import Uploads, restored, same
-from infra.data.objects.xml import Entry
+from infra.data.objects.xml import ListedObject
 from infra.errors import PlatformError
 
 THREADS = 8
@@ -33,7 +33,7 @@ UPLOADS = "restore-uploads.jsonl"
 class BucketPlan:
     """The plan for one bucket: numbers of objects, bytes to write."""
 
-    source: Source
+    source: BucketSource
     new: bool
     missing: int = 0
     same: int = 0
@@ -49,7 +49,7 @@ class BucketPlan:
 
 
 @dataclass
-class Done:
+class RestoredObjects:
     """The outcome of a restore; `refused` gives for each object (bucket/key) that is not back the reason."""
 
     written: int = 0
@@ -57,20 +57,20 @@ class Done:
     removed: int = 0
     size: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    tick: Callable[[Done], None] = lambda done: None
+    tick: Callable[[RestoredObjects], None] = lambda done: None
 
     def watch(self, size: int) -> None:
         """Count bytes that were sent."""
         self.size += size
 
 
-def buckets_of(backup: store.Backup, named: tuple[str, ...]) -> list[Source]:
+def buckets_of(backup: store.Backup, named: tuple[str, ...]) -> list[BucketSource]:
     """Return the buckets of a backup, or those named.
 
     Raises:
         PlatformError: NOT_FOUND for a name that the backup does not have.
     """
-    held = [Source(b["store"], b["name"], b.get("versioning", "")) for b in backup.facts.get("buckets", [])]
+    held = [BucketSource(b["store"], b["name"], b.get("versioning", "")) for b in backup.facts.get("buckets", [])]
     missing = [name for name in named if name not in {s.name for s in held}]
     if missing:
         names = ", ".join(s.name for s in held)
@@ -92,7 +92,7 @@ def plan(clients: Mapping[str, Client], backup: store.Backup, named: tuple[str, 
     return [_compared(clients[s.store], backup, s, (s.store, s.name) in there) for s in wanted]
 
 
-def _compared(client: Client, backup: store.Backup, source: Source, there: bool) -> BucketPlan:
+def _compared(client: Client, backup: store.Backup, source: BucketSource, there: bool) -> BucketPlan:
     made = BucketPlan(source, new=not there)
     try:
         _add_up(client, backup, made)
@@ -116,20 +116,20 @@ def _add_up(client: Client, backup: store.Backup, made: BucketPlan) -> None:
 
 def _side_by_side(
     client: Client, backup: store.Backup, made: BucketPlan, empty: bool = False
-) -> Iterator[tuple[Record | None, Entry | None]]:
+) -> Iterator[tuple[Record | None, ListedObject | None]]:
     source = made.source
-    listed: Iterable[Entry] = () if made.new and not empty else client.listing(source.name)
+    listed: Iterable[ListedObject] = () if made.new and not empty else client.listing(source.name)
     if not made.sorted:
         listed = records.in_order(listed)
     return records.joined(_current(backup, source), listed, source.store, source.name)
 
 
-def _of(backup: store.Backup, source: Source) -> Iterator[Record]:
+def _of(backup: store.Backup, source: BucketSource) -> Iterator[Record]:
     ours = (source.store, source.name)
     return (r for r in records.reading(backup) if (r["store"], r["bucket"]) == ours)
 
 
-def _current(backup: store.Backup, source: Source) -> Iterator[Record]:
+def _current(backup: store.Backup, source: BucketSource) -> Iterator[Record]:
     return (r for r in _of(backup, source) if records.is_current(r))
 
 
@@ -143,7 +143,7 @@ def way_back(
     affected = [p.source for p in plans if p.overwrites or (exact and p.extra)]
     if not affected:
         return None
-    found = [Source(s.store, s.name, clients[s.store].versioning(s.name)) for s in affected]
+    found = [BucketSource(s.store, s.name, clients[s.store].versioning(s.name)) for s in affected]
     made = objects_backup.backup(clients, target, found, False, tally, reason=why)
     if tally.failed:
         what = "nothing was restored: not everything it would overwrite could be backed up first"
@@ -163,7 +163,7 @@ class Restore:
     versions: bool = False
 
 
-def restore(order: Restore, done: Done) -> None:
+def restore(order: Restore, done: RestoredObjects) -> None:
     """Write the objects of a backup, prove them, and with `exact` remove those that it does not have.
 
     Objects that the engine refuses are named in `done.refused`, and then nothing is removed.
@@ -187,7 +187,7 @@ def restore(order: Restore, done: Done) -> None:
         order.uploads.clear(logins)
 
 
-def _bucket(order: Restore, made: BucketPlan, threads: ThreadPoolExecutor, done: Done) -> None:
+def _bucket(order: Restore, made: BucketPlan, threads: ThreadPoolExecutor, done: RestoredObjects) -> None:
     client, source = order.clients[made.source.store], made.source
     if made.new and not _made(client, source, done):
         return
@@ -207,7 +207,7 @@ def _bucket(order: Restore, made: BucketPlan, threads: ThreadPoolExecutor, done:
         _remove_extra(order, made, client, threads, done)
 
 
-def _made(client: Client, source: Source, done: Done) -> bool:
+def _made(client: Client, source: BucketSource, done: RestoredObjects) -> bool:
     """Make a bucket, with versions where it had them; False when the engine refuses its name."""
     try:
         client.make_bucket(source.name)
@@ -217,7 +217,7 @@ def _made(client: Client, source: Source, done: Done) -> bool:
     return True
 
 
-def _versioned(client: Client, source: Source, done: Done) -> bool:
+def _versioned(client: Client, source: BucketSource, done: RestoredObjects) -> bool:
     try:
         client.set_versioning(source.name, "Enabled")
     except S3Error as error:
@@ -235,7 +235,7 @@ Job = tuple[Record, "Future[str]"]
 
 
 def _version_jobs(
-    order: Restore, source: Source, client: Client, pool: Pool, threads: ThreadPoolExecutor, done: Done
+    order: Restore, source: BucketSource, client: Client, pool: Pool, threads: ThreadPoolExecutor, done: RestoredObjects
 ) -> Iterator[Job]:
     """Yield one job for each key: its versions and delete markers, oldest first."""
 
@@ -252,7 +252,7 @@ def _version_jobs(
         yield held[0], threads.submit(replay, held)
 
 
-def _all_of(jobs: Iterable[Job], done: Done) -> None:
+def _all_of(jobs: Iterable[Job], done: RestoredObjects) -> None:
     under_way: deque[Job] = deque()
     for job in jobs:
         under_way.append(job)
@@ -262,7 +262,7 @@ def _all_of(jobs: Iterable[Job], done: Done) -> None:
         _end(under_way.popleft(), done)
 
 
-def _end(job: Job, done: Done) -> None:
+def _end(job: Job, done: RestoredObjects) -> None:
     record, future = job
     while True:
         try:
@@ -280,7 +280,7 @@ def _end(job: Job, done: Done) -> None:
     done.tick(done)
 
 
-def _prove(order: Restore, made: BucketPlan, client: Client, done: Done) -> None:
+def _prove(order: Restore, made: BucketPlan, client: Client, done: RestoredObjects) -> None:
     """List the bucket once more: an engine may take a key and file it under another one."""
     for record, entry in _side_by_side(client, order.backup, made, empty=True):
         if record is None or name_of(record) in done.refused:
@@ -289,7 +289,9 @@ def _prove(order: Restore, made: BucketPlan, client: Client, done: Done) -> None
             done.refused[name_of(record)] = "it was written, but the server does not list it as written"
 
 
-def _remove_extra(order: Restore, made: BucketPlan, client: Client, threads: ThreadPoolExecutor, done: Done) -> None:
+def _remove_extra(
+    order: Restore, made: BucketPlan, client: Client, threads: ThreadPoolExecutor, done: RestoredObjects
+) -> None:
     pairs = _side_by_side(client, order.backup, made, empty=True)
     extra = [entry.key for record, entry in pairs if record is None and entry is not None]
     for future in [threads.submit(client.delete, made.source.name, key) for key in extra]:

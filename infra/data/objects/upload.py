@@ -17,10 +17,10 @@ from infra.data.objects import fetch
 from infra.data.objects.client import Client
 from infra.data.objects.fetch import PART, Watch
 from infra.data.objects.link import S3Error
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.data.objects.pool import Pool
 from infra.data.objects.records import Record
-from infra.data.objects.xml import Entry
+from infra.data.objects.xml import ListedObject
 
 MOST_PARTS = 10_000
 """S3's limit for one upload."""
@@ -51,7 +51,7 @@ class Uploads:
         with self._lock:
             self.alive.pop(upload, None)
 
-    def clear(self, logins: Mapping[str, Login]) -> None:
+    def clear(self, logins: Mapping[str, StoreLogin]) -> None:
         """Give up what is under way, here and in the notes of earlier runs, with connections of its own."""
         uploads = {**_noted(self.path), **self.alive}
         clients = {name: Client(login, CLEAR_LIMIT) for name, login in logins.items()}
@@ -77,12 +77,14 @@ def _noted(path: Path) -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def same(record: Record, entry: Entry | None) -> bool:
+def same(record: Record, entry: ListedObject | None) -> bool:
     """Return whether a listing shows the content of a record; the headers are not known from it."""
     return entry is not None and bool(entry.etag) and (entry.size, entry.etag) == (record["size"], record["etag"])
 
 
-def restored(client: Client, pool: Pool, record: Record, entry: Entry | None, uploads: Uploads, watch: Watch) -> str:
+def restored(
+    client: Client, pool: Pool, record: Record, entry: ListedObject | None, uploads: Uploads, watch: Watch
+) -> str:
     """Bring an object back unless it is there as it was; returns `same` or `written`.
 
     Proven by the ETag, where it is the content's MD5; else the object is read back and hashed.

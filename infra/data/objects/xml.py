@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
-class Entry(NamedTuple):
+class ListedObject(NamedTuple):
     """One line of a listing; sizes in bytes, `modified` as the server writes it, `etag` without quotes."""
 
     key: str
@@ -33,7 +33,7 @@ def text(element: Element, name: str) -> str:
     return next((child.text or "" for child in element if tag(child) == name), "")
 
 
-def entries(page: Element) -> Iterator[Entry]:
+def entries(page: Element) -> Iterator[ListedObject]:
     """Yield the lines of one page of a listing."""
     encoded = text(page, "EncodingType") == "url"
     for element in page:
@@ -41,7 +41,7 @@ def entries(page: Element) -> Iterator[Entry]:
         if kind not in ("Contents", "Version", "DeleteMarker"):
             continue
         found = {tag(child): child.text or "" for child in element}
-        yield Entry(
+        yield ListedObject(
             _decoded(found["Key"]) if encoded else found["Key"],
             int(found.get("Size") or 0),
             found.get("ETag", "").strip('"'),

@@ -38,7 +38,7 @@ Event = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Order:
+class BackupOrder:
     """One backup to make: from where, and where to.
 
     `databases`: all when empty; `skipped`: those to leave out; `kept`: those too that restores have kept. `held` is
@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass
-class Progress:
+class ByteProgress:
     """Says how many bytes have passed, at most every HEARTBEAT seconds."""
 
     console: Console
@@ -96,7 +96,7 @@ def application(target: Path) -> str:
     return clients.application("-" + hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:12])
 
 
-def backup(server: Server, console: Console, order: Order, event: Event = silent) -> Backup:
+def backup(server: Server, console: Console, order: BackupOrder, event: Event = silent) -> Backup:
     """Make a backup; the caller holds the lock of the target.
 
     Raises:
@@ -164,7 +164,7 @@ def _dump_all(
     Returns the dumps, and why others could not be made; when none could, the first failure is raised.
     """
     children = Children()
-    progress = Progress(console, event, "dumped")
+    progress = ByteProgress(console, event, "dumped")
     cores = max(2, os.cpu_count() or 2)
     largest = sorted(chosen, key=lambda d: -d.size)
     names = directories([d.name for d in chosen])
@@ -202,7 +202,7 @@ def _dump(
     database: str,
     directory: str,
     snapshot: str,
-    progress: Progress,
+    progress: ByteProgress,
     name: str,
 ) -> _Dumped:
     began = time.monotonic()

@@ -12,7 +12,7 @@ from infra.data import store
 from infra.data.postgres import digest, dump, packing
 from infra.data.postgres.digest import Content
 from infra.data.postgres.dump import Archive
-from infra.data.postgres.load import Order, read_into, unpack
+from infra.data.postgres.load import LoadOrder, read_into, unpack
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -43,7 +43,7 @@ class Compared:
     differences: tuple[str, ...] = ()
 
 
-def compare(order: Order, database: str) -> Compared:
+def compare(order: LoadOrder, database: str) -> Compared:
     """Compare a filled database with the manifest: objects, rows and digest of every table.
 
     The copy is dumped again; where a table's text differs, its rows may have another order, or lie in another
@@ -74,7 +74,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relisparti
 """
 
 
-def _groups(order: Order, database: str, labels: Sequence[str]) -> list[Group]:
+def _groups(order: LoadOrder, database: str, labels: Sequence[str]) -> list[Group]:
     """Return the groups that the tables which differ belong to."""
     tables = [label for label in labels if label.startswith("TABLE DATA ")]
     with order.children.connected(order.server.endpoints, order.names[database]) as link:
@@ -95,7 +95,7 @@ def _orders(tree: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
     return {label: tuple(columns.index(name) for name in first) for label, columns in tree.items()}
 
 
-def _dumped(order: Order, database: str, take: dump.Take) -> Archive:
+def _dumped(order: LoadOrder, database: str, take: dump.Take) -> Archive:
     raw = order.room.directory / f"{order.entry(database)['directory']}.again"
     try:
         return dump.dump(order.server, order.children, order.names[database], raw, take)
@@ -103,7 +103,7 @@ def _dumped(order: Order, database: str, take: dump.Take) -> Archive:
         shutil.rmtree(raw, ignore_errors=True)
 
 
-def _same_rows(order: Order, database: str, found: Archive, groups: Sequence[Group]) -> set[str]:
+def _same_rows(order: LoadOrder, database: str, found: Archive, groups: Sequence[Group]) -> set[str]:
     """Return the tables of the groups that have the same rows as the backup, in whatever order and partition.
 
     What was measured of the copy is gone: it is dumped once more.
@@ -126,7 +126,7 @@ def _total(sums: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return sum(numbers), sum(totals)
 
 
-def _sums(order: Order, database: str, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+def _sums(order: LoadOrder, database: str, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
     rows = {name: digest.Rows(columns=columns) for name, columns in wanted.items()}
 
     def take(path: Path, growing: Callable[[], bool]) -> Content:
@@ -136,7 +136,7 @@ def _sums(order: Order, database: str, wanted: Mapping[str, tuple[int, ...]]) ->
     return {name: r.sum for name, r in rows.items()}
 
 
-def _files(order: Order, database: str) -> dict[str, store.File]:
+def _files(order: LoadOrder, database: str) -> dict[str, store.File]:
     """Return the files of the backup's tables by the entry of the table."""
     directory, files = order.room.directory / f"{order.entry(database)['directory']}.toc", order.files(database)
     directory.mkdir(mode=0o700)
@@ -147,7 +147,7 @@ def _files(order: Order, database: str) -> dict[str, store.File]:
     return {label: files[name] for label, name in named.items() if name in files}
 
 
-def _saved_sum(order: Order, file: store.File, columns: tuple[int, ...]) -> tuple[int, int]:
+def _saved_sum(order: LoadOrder, file: store.File, columns: tuple[int, ...]) -> tuple[int, int]:
     rows = digest.Rows(columns=columns)
     read_into(order, file, rows, packed=True)
     return rows.sum

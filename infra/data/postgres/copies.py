@@ -12,7 +12,7 @@ from infra.data.postgres import compare, load, reasons
 from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Done, side_by_side
 from infra.data.postgres.dump import Archive
-from infra.data.postgres.load import AT_ONCE, Order
+from infra.data.postgres.load import AT_ONCE, LoadOrder
 from infra.errors import PlatformError
 
 
@@ -31,7 +31,7 @@ class Loaded:
     differences: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def loaded(order: Order, event: Event = silent) -> Loaded:
+def loaded(order: LoadOrder, event: Event = silent) -> Loaded:
     """Make, fill and compare scratch databases, the largest first; one that fails does not end the work on others.
 
     Raises:
@@ -55,7 +55,7 @@ def loaded(order: Order, event: Event = silent) -> Loaded:
 
 
 def _each(
-    order: Order, databases: Sequence[str], work: Callable[[Order, str], Done], event: Event, done: str
+    order: LoadOrder, databases: Sequence[str], work: Callable[[LoadOrder, str], Done], event: Event, done: str
 ) -> tuple[dict[str, Done], dict[str, PlatformError]]:
     def job(database: str) -> Callable[[], Done | PlatformError]:
         def run() -> Done | PlatformError:

@@ -84,7 +84,7 @@ def databases(link: psycopg.Connection[Any], kept: bool = False) -> dict[str, tu
 
 
 @dataclass(frozen=True)
-class Choice:
+class DatabaseChoice:
     """Databases to back up, those that are left out with the reason, and those of the platform that are not there."""
 
     chosen: tuple[DatabaseFacts, ...]
@@ -92,7 +92,9 @@ class Choice:
     absent: tuple[str, ...] = ()
 
 
-def choose(there: Mapping[str, tuple[DatabaseFacts, str]], named: Sequence[str], skipped: Sequence[str]) -> Choice:
+def choose(
+    there: Mapping[str, tuple[DatabaseFacts, str]], named: Sequence[str], skipped: Sequence[str]
+) -> DatabaseChoice:
     """Choose the databases to back up: the named ones, else all.
 
     Raises:
@@ -105,7 +107,7 @@ def choose(there: Mapping[str, tuple[DatabaseFacts, str]], named: Sequence[str],
     chosen = [there[name] for name in (dict.fromkeys(named) if named else there) if name not in skipped]
     left_out = {d.name: closed for d, closed in chosen if closed} | dict.fromkeys(skipped, SKIPPED)
     absent = [d.name for d in catalog.DATABASES if d.name not in there and not named]
-    return Choice(tuple(d for d, closed in chosen if not closed), left_out, tuple(absent))
+    return DatabaseChoice(tuple(d for d, closed in chosen if not closed), left_out, tuple(absent))
 
 
 def create_statement(facts: DatabaseFacts, name: str, server: int) -> sql.Composed:

@@ -55,7 +55,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Order:
+class LoadOrder:
     """One load: databases of a backup by name, with the scratch database of each; `room` to unpack into.
 
     `despite`: load what can be loaded, and say what differs.
@@ -83,7 +83,7 @@ class Order:
         return {f.path[len(prefix) :]: f for f in self.backup.files if f.path.startswith(prefix)}
 
 
-def fill(order: Order, database: str) -> list[str]:
+def fill(order: LoadOrder, database: str) -> list[str]:
     """Make a scratch database and load it; what was unpacked for it is gone afterwards.
 
     Returns what could not be loaded, where that is only to be said.
@@ -100,7 +100,7 @@ def fill(order: Order, database: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def unpacked(order: Order, database: str, meanwhile: Callable[[], None]) -> Iterator[Path]:
+def unpacked(order: LoadOrder, database: str, meanwhile: Callable[[], None]) -> Iterator[Path]:
     """Unpack a database's files of a backup for the block, as pg_restore wants them; call `meanwhile` during it.
 
     Raises:
@@ -132,7 +132,7 @@ class _Watched:
         return self.sink.write(chunk)
 
 
-def unpack(order: Order, file: store.File, target: Path) -> None:
+def unpack(order: LoadOrder, file: store.File, target: Path) -> None:
     """Write a file of the backup as it was before it was packed, without the suffix of packed ones.
 
     Raises:
@@ -147,7 +147,7 @@ def unpack(order: Order, file: store.File, target: Path) -> None:
         raise store.no_space_or_access(target.parent, error, file.size) from error
 
 
-def read_into(order: Order, file: store.File, sink: Sink, packed: bool) -> None:
+def read_into(order: LoadOrder, file: store.File, sink: Sink, packed: bool) -> None:
     """Give a sink what a file of the backup holds. Raises PlatformError BACKUP_DAMAGED naming the file."""
     try:
         packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
@@ -155,7 +155,7 @@ def read_into(order: Order, file: store.File, sink: Sink, packed: bool) -> None:
         raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
 
 
-def load(order: Order, directory: Path, database: str) -> list[str]:
+def load(order: LoadOrder, directory: Path, database: str) -> list[str]:
     """Fill an empty database from an unpacked archive, and gather statistics.
 
     A check that reads another table, which a dump knows nothing of, may fail since that one is still empty: such a
@@ -183,21 +183,21 @@ def load(order: Order, directory: Path, database: str) -> list[str]:
     return left_out
 
 
-def _argv(order: Order, directory: Path, database: str, jobs: int = 0) -> list[str]:
+def _argv(order: LoadOrder, directory: Path, database: str, jobs: int = 0) -> list[str]:
     jobs = jobs or min(os.cpu_count() or 2, AT_ONCE)
     argv = [order.server.clients.program("pg_restore"), "--format=directory", f"--jobs={jobs}", "--no-password"]
     argv += ([] if order.despite else ["--exit-on-error"]) + _without_tablespaces(order, database)
     return [*argv, f"--dbname={dump.quoted(order.names[database])}", str(directory)]
 
 
-def _emptied(order: Order, database: str) -> None:
+def _emptied(order: LoadOrder, database: str) -> None:
     with order.children.connected(order.server.endpoints) as link:
         scratch.drop(order.server, link, order.names[database])
         facts = DatabaseFacts.of(order.entry(database))
         scratch.create(link, order.server, facts, order.names[database])
 
 
-def _without_tablespaces(order: Order, database: str) -> list[str]:
+def _without_tablespaces(order: LoadOrder, database: str) -> list[str]:
     """Return options that put into the default tablespace what belongs into one that the server lacks."""
     wanted = set(order.entry(database).get("tablespaces", ()))
     if not wanted:

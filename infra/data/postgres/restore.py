@@ -16,8 +16,8 @@ from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.copies import Loaded
-from infra.data.postgres.load import Order, Room
-from infra.data.postgres.restore_plan import Item, Plan, check_files
+from infra.data.postgres.load import LoadOrder, Room
+from infra.data.postgres.restore_plan import PlannedDatabase, RestorePlan, check_files
 from infra.data.postgres.swap import apart, idle, swap
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Restored:
         return not (self.refused or self.left_out or self.differences)
 
 
-def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Restored:
+def restore(server: Server, made: RestorePlan, work: Path, event: Event = silent) -> Restored:
     """Carry out a plan; live databases are touched only by the last step, which is one transaction for all.
 
     A database that cannot be loaded, or that is not what was backed up, is left out and the others are restored.
@@ -78,7 +78,7 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
         _dropped(server, link, made, children),
     ):
         names = {item.source: item.new for item in made.items}
-        loaded = copies.loaded(Order(server, made.backup, names, Room(space), children, made.despite), event)
+        loaded = copies.loaded(LoadOrder(server, made.backup, names, Room(space), children, made.despite), event)
         items = [_marked(i, made, loaded) for i in made.items if i.source in loaded.archives]
         for item in items:
             refused |= _set(link, item)
@@ -89,7 +89,7 @@ def restore(server: Server, made: Plan, work: Path, event: Event = silent) -> Re
 
 
 @contextmanager
-def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children: Children) -> Iterator[None]:
+def _dropped(server: Server, link: psycopg.Connection[Any], made: RestorePlan, children: Children) -> Iterator[None]:
     """Drop what is left of the scratch databases at the end; after a swap there are none."""
     import psycopg
 
@@ -105,7 +105,7 @@ def _dropped(server: Server, link: psycopg.Connection[Any], made: Plan, children
             pass  # the server went away: the next run sweeps
 
 
-def _marked(item: Item, made: Plan, loaded: Loaded) -> Item:
+def _marked(item: PlannedDatabase, made: RestorePlan, loaded: Loaded) -> PlannedDatabase:
     """Return the item; a database that differs gets that into its comment."""
     found = loaded.differences.get(item.source)
     if not found:
@@ -114,14 +114,16 @@ def _marked(item: Item, made: Plan, loaded: Loaded) -> Item:
     return replace(item, facts=replace(item.facts, comment="\n".join(filter(None, [said, item.facts.comment]))))
 
 
-def _set(link: psycopg.Connection[Any], item: Item) -> dict[str, str]:
+def _set(link: psycopg.Connection[Any], item: PlannedDatabase) -> dict[str, str]:
     """Set what a database sets for its sessions; returns what the server refused, with the reason."""
     texts = postgres_facts.own_settings(item.facts, item.new)
     refused = {text.as_string(link).replace(item.new, item.target): clients.tried(link, text) for text in texts}
     return {text: why for text, why in refused.items() if why}
 
 
-def _report(made: Plan, items: Sequence[Item], loaded: Loaded, read: float, swapped: float) -> Restored:
+def _report(
+    made: RestorePlan, items: Sequence[PlannedDatabase], loaded: Loaded, read: float, swapped: float
+) -> Restored:
     databases = {}
     for item in items:
         old = {"database": item.target, "old": item.old if item.live is not None else None}

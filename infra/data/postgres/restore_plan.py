@@ -26,7 +26,7 @@ from pg_database
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedDatabase:
     """One database to restore: its name in the backup, the name it gets, and what lies under that name now.
 
     `live` is its size in bytes, None when there is no such database; it is kept as `old`. `new` is the name
@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RestorePlan:
     """The plan of a restore; nothing was touched to make it.
 
     `left_out`: databases that the server cannot take, with the reason. `notes`: what will not be as it was.
@@ -52,7 +52,7 @@ class Plan:
     """
 
     backup: Backup
-    items: tuple[Item, ...]
+    items: tuple[PlannedDatabase, ...]
     roles: Todo
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Order:
+class RestoreOrder:
     """The request for a restore.
 
     `names`: the databases, with the roles that they need; all databases and all roles when empty. `rename`: the name
@@ -97,7 +97,7 @@ class Order:
     replacing: bool = False
 
 
-def plan(server: Server, backup: Backup, order: Order = Order()) -> Plan:
+def plan(server: Server, backup: Backup, order: RestoreOrder = RestoreOrder()) -> RestorePlan:
     """Decide what a restore does.
 
     Raises:
@@ -117,7 +117,7 @@ def plan(server: Server, backup: Backup, order: Order = Order()) -> Plan:
         todo = roles.todo(wanted, roles.read(link, server.superuser), order.replacing)
         notes = (*_notes(lacking, chosen), *server_settings.differing(server, link, backup))
     left_out = {name: f"this server lacks {', '.join(what)}" for name, what in stuck.items()}
-    return Plan(backup, items, todo, left_out, notes, order.despite)
+    return RestorePlan(backup, items, todo, left_out, notes, order.despite)
 
 
 def _notes(lacking: Mapping[str, needs.Lacking], chosen: Iterable[str]) -> list[str]:
@@ -125,7 +125,9 @@ def _notes(lacking: Mapping[str, needs.Lacking], chosen: Iterable[str]) -> list[
     return missing + [f"{name}: {what}" for name in chosen for what in lacking[name].other]
 
 
-def _items(link: psycopg.Connection[Any], chosen: Mapping[str, Mapping[str, Any]], rename: str) -> tuple[Item, ...]:
+def _items(
+    link: psycopg.Connection[Any], chosen: Mapping[str, Mapping[str, Any]], rename: str
+) -> tuple[PlannedDatabase, ...]:
     live = {name: (size, template) for name, size, template in link.execute(_LIVE).fetchall()}
     if rename in live:
         steps = ("give another name with --to, or omit --to to replace the current one",)
@@ -134,14 +136,16 @@ def _items(link: psycopg.Connection[Any], chosen: Mapping[str, Mapping[str, Any]
     return tuple(_item(source, entry, rename or source, live, when) for source, entry in chosen.items())
 
 
-def _item(source: str, entry: Mapping[str, Any], target: str, live: Mapping[str, tuple[int, bool]], when: str) -> Item:
+def _item(
+    source: str, entry: Mapping[str, Any], target: str, live: Mapping[str, tuple[int, bool]], when: str
+) -> PlannedDatabase:
     new, old = (scratch.named(target, kind, when) for kind in ("new", "old"))
     rows = sum(int(t["rows"]) for t in entry["tables"].values())
     size, template = live.get(target, (None, False))
-    return Item(source, target, new, old, size, DatabaseFacts.of(entry), rows, template)
+    return PlannedDatabase(source, target, new, old, size, DatabaseFacts.of(entry), rows, template)
 
 
-def _chosen(backup: Backup, order: Order) -> list[str]:
+def _chosen(backup: Backup, order: RestoreOrder) -> list[str]:
     there, rename = list(backup.facts["databases"]), order.rename
     missing = [n for n in order.names if n not in there]
     if missing:
@@ -156,7 +160,7 @@ def _chosen(backup: Backup, order: Order) -> list[str]:
     return chosen
 
 
-def check_files(made: Plan) -> None:
+def check_files(made: RestorePlan) -> None:
     """Compare the files that the plan needs with the manifest. Raises PlatformError BACKUP_DAMAGED."""
     directories = {made.backup.facts["databases"][i.source]["directory"] for i in made.items}
     files = tuple(f for f in made.backup.files if f.path.split("/")[0] in {*directories, roles.FILE})

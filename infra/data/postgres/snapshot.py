@@ -28,7 +28,7 @@ _POSITION = "(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else p
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class DatabaseSnapshot:
     """An exported snapshot and the log position at which it was taken."""
 
     id: str
@@ -39,7 +39,7 @@ class Snapshot:
 class Snapshots:
     """Snapshots by database; how far apart they are and how long writers were held up, in milliseconds."""
 
-    of: Mapping[str, Snapshot]
+    of: Mapping[str, DatabaseSnapshot]
     window_ms: float
     fence_ms: float | None = None
     fence_refused: str = ""
@@ -99,7 +99,7 @@ def _export(links: Mapping[str, psycopg.Connection[Any]]) -> Snapshots:
     began = time.perf_counter()
     rows = clients.together(links, dict.fromkeys(links, f"select pg_export_snapshot(), {_POSITION}"))
     window = (time.perf_counter() - began) * 1000
-    return Snapshots({name: Snapshot(*found[0]) for name, found in rows.items()}, window)
+    return Snapshots({name: DatabaseSnapshot(*found[0]) for name, found in rows.items()}, window)
 
 
 def _fenced(endpoints: Endpoints, links: Mapping[str, psycopg.Connection[Any]], name: str) -> Snapshots:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from infra.data.postgres import clients, scratch
 from infra.data.postgres import facts as postgres_facts
 from infra.data.postgres.clients import Server
-from infra.data.postgres.restore_plan import Item
+from infra.data.postgres.restore_plan import PlannedDatabase
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ end $$;
 
 
 @contextmanager
-def apart(server: Server, held: psycopg.Connection[Any], items: Sequence[Item]) -> Iterator[psycopg.Connection[Any]]:
+def apart(
+    server: Server, held: psycopg.Connection[Any], items: Sequence[PlannedDatabase]
+) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection to a database that is not to be renamed: `held`, or one to a scratch database.
 
     Every other database may be one that is restored, and template1 is in use while anyone creates a database.
@@ -52,7 +54,7 @@ def apart(server: Server, held: psycopg.Connection[Any], items: Sequence[Item]) 
             scratch.dropped(server, link, name)
 
 
-def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[Item]) -> float:
+def swap(server: Server, link: psycopg.Connection[Any], items: Sequence[PlannedDatabase]) -> float:
     """Put the new databases in the place of the live ones; returns the milliseconds that took.
 
     The server gets everything as one text, which it works off to the end even when this process is killed.
@@ -93,7 +95,7 @@ def idle(link: psycopg.Connection[Any]) -> None:
         link.execute("rollback")
 
 
-def _reopened(link: psycopg.Connection[Any], items: Sequence[Item]) -> None:
+def _reopened(link: psycopg.Connection[Any], items: Sequence[PlannedDatabase]) -> None:
     from psycopg import sql
 
     idle(link)
@@ -103,7 +105,7 @@ def _reopened(link: psycopg.Connection[Any], items: Sequence[Item]) -> None:
             link.execute(sql.SQL("alter database {} allow_connections true").format(sql.Identifier(item.target)))
 
 
-def swap_text(link: psycopg.Connection[Any], items: Sequence[Item]) -> str:
+def swap_text(link: psycopg.Connection[Any], items: Sequence[PlannedDatabase]) -> str:
     """Make the statements of a swap: close, end clients, rename and set all in one transaction, open the old ones."""
     from psycopg import sql
 

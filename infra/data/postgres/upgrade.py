@@ -30,7 +30,7 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.tiers.native import postgres as native
-from infra.tiers.native.postgres import Place
+from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.providers import EXE, Program
 from infra.waiting import last_lines
 
@@ -40,11 +40,11 @@ _KEPT = re.compile(r"^postgres-(\d+)-(\d{17})$")
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpgradePlan:
     """The old server, the new one beside it, and where the old directory will be kept."""
 
-    old: Place
-    new: Place
+    old: PostgresPlace
+    new: PostgresPlace
     found: Program
     old_major: str
     new_major: str
@@ -60,7 +60,7 @@ class Plan:
         ]
 
 
-def plan(settings: Settings, present: Place, found: Program, old_bin: str = "") -> Plan | None:
+def plan(settings: Settings, present: PostgresPlace, found: Program, old_bin: str = "") -> UpgradePlan | None:
     """Plan an upgrade; None when the data is of the programs' version already.
 
     Args:
@@ -85,10 +85,12 @@ def plan(settings: Settings, present: Place, found: Program, old_bin: str = "") 
     when = scratch.stamp()
     beside = present.data.with_name(f".postgres-{new_major}-{when}")
     kept = present.data.with_name(f"postgres-{old_major}-{when}")
-    return Plan(replace(present, bin=directory), replace(present, data=beside), found, old_major, new_major, kept)
+    return UpgradePlan(
+        replace(present, bin=directory), replace(present, data=beside), found, old_major, new_major, kept
+    )
 
 
-def _not_upwards(present: Place, old: str, new: str) -> PlatformError:
+def _not_upwards(present: PostgresPlace, old: str, new: str) -> PlatformError:
     return PlatformError(
         "DATA_INCOMPATIBLE",
         f"the data in {present.data} belongs to PostgreSQL {old}, but the programs are PostgreSQL {new}",
@@ -110,7 +112,7 @@ def _programs_of(settings: Settings, major: str, named: str) -> Path:
     )
 
 
-def upgrade(settings: Settings, ends: Endpoints, console: Console, made: Plan, target: Path, work: Path) -> Path:
+def upgrade(settings: Settings, ends: Endpoints, console: Console, made: UpgradePlan, target: Path, work: Path) -> Path:
     """Carry out a plan while the platform is stopped; returns the backup that was made.
 
     The data directory changes names by two renames at the end; before that nothing of it has changed.
@@ -142,7 +144,7 @@ def save(server: clients.Server, console: Console, target: Path, work: Path) -> 
         PlatformError: what backup and verification raise, also where one database alone cannot be restored.
     """
     console.say(f"  backing up PostgreSQL {clients.version_text(server.number)}")
-    backup = postgres_backup.backup(server, console, postgres_backup.Order(target, kept=True))
+    backup = postgres_backup.backup(server, console, postgres_backup.BackupOrder(target, kept=True))
     for name, why in backup.facts["left_out"].items():
         console.warn(f"{name} is not taken along: {why}")
     console.say("  verifying the backup")
@@ -177,7 +179,7 @@ def fill(server: clients.Server, console: Console, backup: Backup, work: Path) -
         PlatformError: what a restore raises, also where one database alone cannot be restored.
     """
     console.say(f"  restoring into PostgreSQL {clients.version_text(server.number)}")
-    plan = restore_plan.plan(server, backup, restore_plan.Order(replacing=True))
+    plan = restore_plan.plan(server, backup, restore_plan.RestoreOrder(replacing=True))
     if plan.left_out:
         raise _not_taken_along(plan.left_out)
     done = restore.restore(server, plan, work)
@@ -189,7 +191,7 @@ def fill(server: clients.Server, console: Console, backup: Backup, work: Path) -
 
 
 @contextlib.contextmanager
-def _serving(place: Place, ends: Endpoints, log: Path) -> Iterator[Endpoints]:
+def _serving(place: PostgresPlace, ends: Endpoints, log: Path) -> Iterator[Endpoints]:
     """Run a server on a port of its own; yields its endpoints."""
     with socket.create_server((ends.host, 0)) as probe:
         port = int(probe.getsockname()[1])
@@ -237,7 +239,7 @@ def _ready(process: subprocess.Popen[bytes], there: Endpoints, log: Path) -> Non
         time.sleep(0.1)
 
 
-def _stopped(process: subprocess.Popen[bytes], place: Place) -> None:
+def _stopped(process: subprocess.Popen[bytes], place: PostgresPlace) -> None:
     """Shut the server down (fast); the data is complete afterwards."""
     if process.poll() is not None:
         return
@@ -253,12 +255,12 @@ def _stopped(process: subprocess.Popen[bytes], place: Place) -> None:
         process.wait()
 
 
-def _swap(made: Plan) -> None:
+def _swap(made: UpgradePlan) -> None:
     os.rename(made.old.data, made.kept)
     os.rename(made.new.data, made.old.data)
 
 
-def _sweep(made: Plan) -> None:
+def _sweep(made: UpgradePlan) -> None:
     """Remove the new directories of upgrades that were cut short; none is alive, the caller holds the stack's lock."""
     import shutil
 

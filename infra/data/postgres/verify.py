@@ -17,7 +17,7 @@ from infra.data.postgres.backup import Event, silent
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.copies import Loaded
-from infra.data.postgres.load import Order, Room
+from infra.data.postgres.load import LoadOrder, Room
 from infra.data.store import Backup
 from infra.errors import PlatformError
 
@@ -131,7 +131,7 @@ def _restored(
         for database in (name for name in entries if name not in failed):
             name, children = scratch.named(database, "check", when), Children()
             try:
-                order = Order(server, backup, {database: name}, Room(space), children)
+                order = LoadOrder(server, backup, {database: name}, Room(space), children)
                 found[database] = copies.loaded(order)
             except PlatformError as error:
                 if not reasons.of_one(error):

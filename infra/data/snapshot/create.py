@@ -46,7 +46,7 @@ TEMPORAL_DATABASES = ("temporal", "temporal_visibility")
 
 
 @dataclass(frozen=True)
-class Order:
+class SnapshotOrder:
     """The parts and options of a snapshot to make.
 
     `label` is its name for people ('' for none), `recipients` those whom it is encrypted for (age or SSH public keys;
@@ -70,7 +70,7 @@ class _Making:
 
     tier: Tier
     ends: Endpoints
-    order: Order
+    order: SnapshotOrder
     content: Path
     event: Event
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Back
     target = default_target(tier.context.stack)
     taken = {b.facts.get("label") for b in listing(target)}
     free = next(name for n in itertools.count(1) if (name := label if n == 1 else f"{label}-{n}") not in taken)
-    order = Order(target, free, tuple(parts), why=why)
+    order = SnapshotOrder(target, free, tuple(parts), why=why)
     made = create(tier, order)
     missing = manifest.missing(made.facts)
     if missing:
@@ -126,7 +126,7 @@ def keep(tier: Tier, label: str, why: str, parts: Sequence[str] = PARTS) -> Back
     return made
 
 
-def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
+def create(tier: Tier, order: SnapshotOrder, event: Event = silent) -> Backup:
     """Make a snapshot, verify it, publish it.
 
     Args:
@@ -156,7 +156,7 @@ def create(tier: Tier, order: Order, event: Event = silent) -> Backup:
     return made
 
 
-def _free(order: Order) -> None:
+def _free(order: SnapshotOrder) -> None:
     """Refuse a label that another snapshot has, or that would be taken for something else."""
     taken = {b.facts.get("label") for b in listing(order.target)} | {"latest"}
     if order.label and (order.label in taken or "/" in order.label or order.label.startswith((".", "-"))):
@@ -190,7 +190,7 @@ def _databases(making: _Making) -> None:
         _references(making, taken)
         _while_held(making)
 
-    order = postgres_backup.Order(target, (), making.order.fence, making.order.skipped, held=held)
+    order = postgres_backup.BackupOrder(target, (), making.order.fence, making.order.skipped, held=held)
     made = postgres_backup.backup(server, making.context.console, order, making.event)
     databases = {
         name: {"tables": len(d["tables"]), "rows": sum(int(t["rows"]) for t in d["tables"].values())}
@@ -242,7 +242,7 @@ def _objects(making: _Making) -> None:
 
 
 def _ticking(making: _Making) -> Any:
-    progress = postgres_backup.Progress(making.context.console, making.event, "objects")
+    progress = postgres_backup.ByteProgress(making.context.console, making.event, "objects")
 
     def tick(tally: objects_backup.Tally) -> None:
         progress.add(tally.read - progress.done)
@@ -250,7 +250,7 @@ def _ticking(making: _Making) -> Any:
     return tick
 
 
-def seeds(home: Stack, order: Order) -> list[Path]:
+def seeds(home: Stack, order: SnapshotOrder) -> list[Path]:
     """Return backups whose contents need not be read again: the newest unencrypted snapshot, and `minio.backup`."""
     past = [b.path / CONTENT / "objects" for b in reversed(listing(order.target)) if not b.problem]
     opened = [path for path in past if path.is_dir()][:1]

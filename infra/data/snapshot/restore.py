@@ -36,7 +36,7 @@ from infra.tiers.base import TemporalStorage, Tier
 
 
 @dataclass(frozen=True)
-class Plan:
+class SnapshotPlan:
     """The plan of a restore: the parts it brings back, and those that it leaves out with the reason."""
 
     backup: Backup
@@ -64,7 +64,7 @@ _KEPT = {
 
 
 @dataclass
-class Done:
+class RestoredSnapshot:
     """The outcome of a restore, by part; `way_back` names what was kept."""
 
     parts: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Done:
     seconds: float = 0.0
 
 
-def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[str] = ()) -> SnapshotPlan:
     """Decide what a restore does; nothing is touched.
 
     Raises:
@@ -95,7 +95,7 @@ def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[st
     if set(stuck) - set(skip):
         raise _stuck(backup, tier.name, {p: why for p, why in stuck.items() if p not in skip})
     left = {p: stuck.get(p, "skipped as requested") for p in wanted if p in skip}
-    return Plan(backup, tier.name, tuple(p for p in wanted if p not in skip), left)
+    return SnapshotPlan(backup, tier.name, tuple(p for p in wanted if p not in skip), left)
 
 
 _PLACES = {
@@ -116,7 +116,7 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
     return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
 
 
-def lacking(tier: Tier, made: Plan) -> list[str]:
+def lacking(tier: Tier, made: SnapshotPlan) -> list[str]:
     """List what the databases of a snapshot ask of a server and the tier's one lacks; nothing is touched.
 
     A tier that does not run is compared once it does, before anything of it is touched.
@@ -174,13 +174,13 @@ def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
         yield space / create.CONTENT
 
 
-def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Done:
+def restore(tier: Tier, made: SnapshotPlan, content: Path, event: Event = silent) -> RestoredSnapshot:
     """Carry out a plan on a running tier, whose training worker is stopped; the caller holds the stack's lock.
 
     Raises:
         PlatformError: what the parts raise. Each part is as before or as in the snapshot then.
     """
-    began, done = time.monotonic(), Done()
+    began, done = time.monotonic(), RestoredSnapshot()
     verify.check(content, {p: made.backup.facts["parts"][p] for p in made.parts})
     ends = tier.endpoints()
     databases = _planned(tier.context, ends, made, content) if "databases" in made.parts else None
@@ -200,27 +200,31 @@ def restore(tier: Tier, made: Plan, content: Path, event: Event = silent) -> Don
     return done
 
 
-def _keep_redis(tier: Tier, made: Plan, done: Done) -> None:
+def _keep_redis(tier: Tier, made: SnapshotPlan, done: RestoredSnapshot) -> None:
     """Make a snapshot of the present keys, from which they can be restored."""
     target = create.default_target(tier.context.stack)
     why = f"before a restore of {made.backup.path.name}"
-    kept = create.create(tier, create.Order(target, "", ("redis",), why=why))
+    kept = create.create(tier, create.SnapshotOrder(target, "", ("redis",), why=why))
     done.way_back["redis"] = f"invoke snapshot.restore {kept.path.name} --yes"
 
 
-def _planned(context: Context, ends: Endpoints, made: Plan, content: Path) -> tuple[Server, postgres_restore_plan.Plan]:
+def _planned(
+    context: Context, ends: Endpoints, made: SnapshotPlan, content: Path
+) -> tuple[Server, postgres_restore_plan.RestorePlan]:
     """Plan what is done about the databases, after a look at what the server has for them."""
     saved = verify.databases(content)
     server = postgres_clients.find_server(ends, context.settings, postgres_verify.client_needed(saved))
     names = [n for n in saved.facts["databases"] if n not in create.TEMPORAL_DATABASES]
-    order = postgres_restore_plan.Order(() if "temporal" in made.parts else tuple(names))
+    order = postgres_restore_plan.RestoreOrder(() if "temporal" in made.parts else tuple(names))
     todo = postgres_restore_plan.plan(server, saved, order)
     for note in (*todo.notes, *(f"{name} is left out: {why}" for name, why in todo.left_out.items())):
         context.console.warn(note)
     return server, todo
 
 
-def _databases(context: Context, server: Server, todo: postgres_restore_plan.Plan, done: Done, event: Event) -> None:
+def _databases(
+    context: Context, server: Server, todo: postgres_restore_plan.RestorePlan, done: RestoredSnapshot, event: Event
+) -> None:
     context.console.say(f"  databases: {', '.join(item.source for item in todo.items)}")
     result = postgres_restore.restore(server, todo, context.stack.scratch, event)
     done.refused |= {f"database {name}": why for name, why in result.left_out.items()} | dict(result.refused)
@@ -230,7 +234,9 @@ def _databases(context: Context, server: Server, todo: postgres_restore_plan.Pla
     done.way_back["databases"] = {n: d["old"] for n, d in result.databases.items() if d["old"]}
 
 
-def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done: Done, event: Event) -> None:
+def _objects(
+    context: Context, ends: Endpoints, made: SnapshotPlan, content: Path, done: RestoredSnapshot, event: Event
+) -> None:
     saved = verify.objects(content)
     logins = [objects_login.login_of(ends, name) for name in objects_login.STORES]
     target = objects_records.default_target(context.stack)
@@ -240,7 +246,7 @@ def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done:
         context.console.say(f"  objects: {sum(p.missing + p.different for p in plans)} to write")
         with store.locked(target, "snapshot.restore"), objects_backup.connected(logins) as others:
             kept = objects_restore.way_back(others, target, plans, False, objects_backup.Tally(), why)
-        said = objects_restore.Done(tick=_ticking(context))
+        said = objects_restore.RestoredObjects(tick=_ticking(context))
         uploads = Uploads(context.stack.home / objects_restore.UPLOADS)
         objects_restore.restore(objects_restore.Restore(clients, saved, plans, uploads), said)
     if kept is not None:
@@ -253,7 +259,7 @@ def _objects(context: Context, ends: Endpoints, made: Plan, content: Path, done:
 def _ticking(context: Context) -> Any:
     spoke = [time.monotonic()]
 
-    def tick(said: objects_restore.Done) -> None:
+    def tick(said: objects_restore.RestoredObjects) -> None:
         if time.monotonic() - spoke[0] > 5:
             spoke[0] = time.monotonic()
             context.console.say(f"  objects: {said.written + said.same} done, {human_bytes(said.size)}")
@@ -261,7 +267,7 @@ def _ticking(context: Context) -> Any:
     return tick
 
 
-def _temporal(tier: Tier, made: Plan, content: Path, done: Done) -> None:
+def _temporal(tier: Tier, made: SnapshotPlan, content: Path, done: RestoredSnapshot) -> None:
     """Put Temporal's file into its place while the platform is stopped; where it is databases, check them again."""
     if "temporal" not in made.parts:
         return
@@ -272,7 +278,7 @@ def _temporal(tier: Tier, made: Plan, content: Path, done: Done) -> None:
         done.parts["temporal"] = {"storage": "databases"}
 
 
-def _file(tier: Tier, content: Path, done: Done) -> None:
+def _file(tier: Tier, content: Path, done: RestoredSnapshot) -> None:
     names = [s.name for s in tier.status()]
     tier.stop()
     try:

@@ -15,7 +15,7 @@ RULES = (*access.RULES, *pods.RULES, *data.RULES, *alerts.RULES)
 
 
 @dataclass(frozen=True)
-class Finding:
+class Violation:
     """A rule that an object breaks, and what is wrong."""
 
     rule: str
@@ -23,6 +23,6 @@ class Finding:
     text: str
 
 
-def findings(objects: Objects) -> list[Finding]:
+def findings(objects: Objects) -> list[Violation]:
     """List everything that breaks a rule, in the order of the rules."""
-    return [Finding(rule.name, title(thing), text) for rule in RULES for thing, text in rule.find(objects)]
+    return [Violation(rule.name, title(thing), text) for rule in RULES for thing, text in rule.find(objects)]

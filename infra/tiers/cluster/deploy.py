@@ -61,7 +61,7 @@ def deployed(api: Api) -> dict[str, Deployed]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeployOutcome:
     """The outcome of a deployment: releases that were changed, and whether any had to be waited for."""
 
     changed: list[str]
@@ -92,7 +92,7 @@ def deploy(
     wanted: Sequence[Wanted],
     timeout: float | None,
     hooks: Hooks | None = None,
-) -> Outcome:
+) -> DeployOutcome:
     """Bring releases to what is wanted and wait until all are ready.
 
     Raises:
@@ -120,7 +120,7 @@ def deploy(
             hooks.after(api)
     finally:
         hooks.stop()
-    return Outcome(rollout.changed, rollout.waited)
+    return DeployOutcome(rollout.changed, rollout.waited)
 
 
 def _untouched(cluster: Target, there: Mapping[str, Deployed]) -> dict[str, Deployed]:

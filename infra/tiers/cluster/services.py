@@ -129,7 +129,7 @@ def workload_name(workload: Object) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class LogSource:
     """A container whose log is read, and the service it belongs to."""
 
     service: str
@@ -143,7 +143,7 @@ class Source:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}/log"
 
 
-def sources(services: Sequence[str], who: Cast) -> list[Source]:
+def sources(services: Sequence[str], who: Cast) -> list[LogSource]:
     """Return the containers of services, each once (two services may be one release)."""
     found, seen = [], set()
     for service in services:
@@ -153,11 +153,11 @@ def sources(services: Sequence[str], who: Cast) -> list[Source]:
                 key = (about["namespace"], about["name"], container["name"])
                 if key not in seen:
                     seen.add(key)
-                    found.append(Source(service, *key))
+                    found.append(LogSource(service, *key))
     return found
 
 
-def logs(api: Api, known: Sequence[Source], tail: int, follow: bool) -> Iterator[LogLine]:
+def logs(api: Api, known: Sequence[LogSource], tail: int, follow: bool) -> Iterator[LogLine]:
     """Yield the last lines of each, then on `follow` those that come."""
     for source in known:
         count = {"tailLines": str(tail)} if tail > 0 else {}
@@ -168,7 +168,7 @@ def logs(api: Api, known: Sequence[Source], tail: int, follow: bool) -> Iterator
         yield from _followed(api, known)
 
 
-def _followed(api: Api, known: Sequence[Source]) -> Iterator[LogLine]:
+def _followed(api: Api, known: Sequence[LogSource]) -> Iterator[LogLine]:
     lines: queue.Queue[LogLine | None] = queue.Queue()
     for source in known:
         threading.Thread(target=_pump, args=(api, source, lines), daemon=True).start()
@@ -181,7 +181,7 @@ def _followed(api: Api, known: Sequence[Source]) -> Iterator[LogLine]:
             yield line
 
 
-def _pump(api: Api, source: Source, lines: queue.Queue[LogLine | None]) -> None:
+def _pump(api: Api, source: LogSource, lines: queue.Queue[LogLine | None]) -> None:
     with contextlib.suppress(NoAnswer):
         for text in api.lines(source.path, container=source.container, follow="true", sinceSeconds="1"):
             lines.put(LogLine(source.service, text))

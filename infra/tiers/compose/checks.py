@@ -12,7 +12,7 @@ from infra.ports import Claim, Conflict
 from infra.settings import Settings
 from infra.tiers.base import Check
 from infra.tiers.compose import model
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.tiers.compose.project import Listed
 from infra.tiers.port_checks import by_whom
 
@@ -23,7 +23,7 @@ RESERVE = 500_000_000
 """Bytes of memory that the engine's machine needs for itself."""
 
 
-def claims(settings: Settings, parts: Sequence[Part]) -> list[Claim]:
+def claims(settings: Settings, parts: Sequence[ComposePart]) -> list[Claim]:
     """Return the ports that these parts publish, with the settings that move them."""
     names = {settings.port(n): n for n in settings.values if _is_port(n)}
     return [Claim(p.owner or p.name, names.get(port, ""), port) for p in parts for port in p.ports]
@@ -63,7 +63,7 @@ def _port(conflict: Conflict, publisher: Listed | None) -> Check:
     return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
 
 
-def memory(total: int, parts: Sequence[Part]) -> Check:
+def memory(total: int, parts: Sequence[ComposePart]) -> Check:
     """Return the engine's memory against the sum of the limits: a warning, since limits are rarely reached together."""
     limits = sum(p.memory for p in parts if not p.ends)
     text = f"the engine has {human_bytes(total)} of memory; the services' limits add up to {human_bytes(limits)}"
@@ -87,7 +87,7 @@ def disk(root: str) -> Check:
     return Check("disk", "warn" if free < DISK_WARN else "ok", text)
 
 
-def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
+def images(parts: Sequence[ComposePart], present: Mapping[str, str]) -> Check:
     """Check that the images are here; missing ones are pulled by `up`."""
     absent = pull.missing([p.image for p in parts], present)
     if absent:
@@ -95,7 +95,7 @@ def images(parts: Sequence[Part], present: Mapping[str, str]) -> Check:
     return Check("images", "ok", "all images are present")
 
 
-def line_ends(parts: Sequence[Part], root: Path) -> list[Check]:
+def line_ends(parts: Sequence[ComposePart], root: Path) -> list[Check]:
     """Check that no mounted file has Windows line endings, on which shells and entry points fail."""
     files = {p for part in parts for p in model.mounted_files(part, root)}
     bad = sorted(str(p.relative_to(root)) for p in files if p.suffix != ".json" and _has_crlf(p))

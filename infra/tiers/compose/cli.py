@@ -26,7 +26,7 @@ DOWN_LIMIT = 180.0
 
 
 @dataclass(frozen=True)
-class Compose:
+class ComposeCommand:
     """The command line of Compose for one stack: its project name, files, and environment."""
 
     project: str

@@ -17,7 +17,7 @@ from typing import Any
 
 from infra.errors import PlatformError
 from infra.tiers.base import Removal
-from infra.tiers.compose.model import Model
+from infra.tiers.compose.model import ComposeModel
 
 MOUNT = "/volume"
 ARCHIVE = "volume.tar"
@@ -118,7 +118,7 @@ def refuse_other_major(found: str, wanted: str, volume: str) -> None:
     )
 
 
-def removals(client: Any, model: Model, services: Sequence[str]) -> list[Removal]:
+def removals(client: Any, model: ComposeModel, services: Sequence[str]) -> list[Removal]:
     """Return the volumes of these services (all if none is named) that are there, with their sizes in bytes."""
     sizes = {v["Name"]: int((v.get("UsageData") or {}).get("Size", 0)) for v in client.df().get("Volumes") or ()}
     found = []
@@ -129,7 +129,7 @@ def removals(client: Any, model: Model, services: Sequence[str]) -> list[Removal
     return list({r.volume: r for r in found}.values())
 
 
-def image_of(model: Model, volume: str) -> str:
+def image_of(model: ComposeModel, volume: str) -> str:
     """Return the image of the part that uses a volume."""
     return next((p.image for p in model.parts.values() if volume in p.volumes), "")
 

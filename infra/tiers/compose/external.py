@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra import catalog, endpoints, health
-from infra.endpoints import Place
+from infra.endpoints import StorePlace
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.settings import Settings
@@ -31,7 +31,7 @@ def checks(settings: Settings) -> list[Check]:
     return [_check(settings, store, places, finding) for store, finding in found.items()]
 
 
-def _refuse_loopback(settings: Settings, store: str, place: Place) -> None:
+def _refuse_loopback(settings: Settings, store: str, place: StorePlace) -> None:
     if not _loopback(place.host):
         return
     name = setting(store)
@@ -58,7 +58,7 @@ def setting(store: str) -> str:
     return f"{catalog.EXTERNAL_STORES[store]}_ENDPOINT"
 
 
-def _check(settings: Settings, store: str, places: Mapping[str, Place], finding: Finding) -> Check:
+def _check(settings: Settings, store: str, places: Mapping[str, StorePlace], finding: Finding) -> Check:
     name, place = setting(store), places[store]
     if finding.ok:
         return Check(f"store.{store}", "ok", f"{place.url} answers and accepts the keys")

@@ -12,7 +12,7 @@ from typing import Any
 from infra import catalog, stack
 from infra.errors import PlatformError
 from infra.settings import Settings
-from infra.tiers.compose.cli import Compose, left_out, version
+from infra.tiers.compose.cli import ComposeCommand, left_out, version
 
 CONFIG_LIMIT = 30.0
 METRICS = "metrics"
@@ -20,7 +20,7 @@ METRICS = "metrics"
 
 
 @dataclass(frozen=True)
-class Part:
+class ComposePart:
     """A service of the files: `memory` is its limit in bytes (0: none), `needs` what must be there before it."""
 
     name: str
@@ -52,19 +52,19 @@ def owner_of(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Model:
+class ComposeModel:
     """All services of the files, with what they depend on and where they listen."""
 
     fingerprint: str
-    parts: Mapping[str, Part]
+    parts: Mapping[str, ComposePart]
 
-    def of(self, service: str) -> list[Part]:
+    def of(self, service: str) -> list[ComposePart]:
         """Return the parts of a service of the catalogue."""
         return [p for p in self.parts.values() if p.owner == service]
 
-    def closure(self, names: Iterable[str]) -> list[Part]:
+    def closure(self, names: Iterable[str]) -> list[ComposePart]:
         """Return the parts and all that they need, in an order in which needs come first."""
-        found: dict[str, Part] = {}
+        found: dict[str, ComposePart] = {}
 
         def visit(name: str) -> None:
             part = self.parts.get(name)
@@ -78,7 +78,7 @@ class Model:
         return list(found.values())
 
 
-def fingerprint(compose: Compose) -> str:
+def fingerprint(compose: ComposeCommand) -> str:
     """Return the SHA-256 of all that decides what Compose makes of the files: their text and the environment."""
     digest = hashlib.sha256()
     for path in compose.files:
@@ -87,7 +87,7 @@ def fingerprint(compose: Compose) -> str:
     return digest.hexdigest()
 
 
-def load(compose: Compose, kept: Path) -> Model:
+def load(compose: ComposeCommand, kept: Path) -> ComposeModel:
     """Return the model, from the file `kept` where it is still right, else from `docker compose config`.
 
     Raises:
@@ -101,15 +101,15 @@ def load(compose: Compose, kept: Path) -> Model:
         if kept.parent.exists():  # a question about a stack that was never started leaves nothing behind
             stack.write_atomic(kept, json.dumps(found, indent=1), sync=False)
     parts = [_kept(entry) for entry in found["parts"]]
-    return Model(wanted, {p.name: p for p in parts})
+    return ComposeModel(wanted, {p.name: p for p in parts})
 
 
-def _kept(entry: Mapping[str, Any]) -> Part:
+def _kept(entry: Mapping[str, Any]) -> ComposePart:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    return Part(**values)
+    return ComposePart(**values)
 
 
-def _asked(compose: Compose) -> list[Part]:
+def _asked(compose: ComposeCommand) -> list[ComposePart]:
     version(compose.environ)  # another Compose than the files need fails in ways that say nothing
     done = compose.run("config", "--format", "json", limit=CONFIG_LIMIT, check=False)
     if done.code:
@@ -124,10 +124,10 @@ def _asked(compose: Compose) -> list[Part]:
     return [_part(name, entry, names) for name, entry in config["services"].items()]
 
 
-def _part(name: str, entry: Mapping[str, Any], volumes: Mapping[str, str]) -> Part:
+def _part(name: str, entry: Mapping[str, Any], volumes: Mapping[str, str]) -> ComposePart:
     mounts: Sequence[Mapping[str, Any]] = entry.get("volumes") or ()
     limit = entry.get("mem_limit") or entry.get("deploy", {}).get("resources", {}).get("limits", {}).get("memory", 0)
-    return Part(
+    return ComposePart(
         name,
         str(entry.get("image", "")),
         str(entry.get("container_name", "")),
@@ -141,13 +141,13 @@ def _part(name: str, entry: Mapping[str, Any], volumes: Mapping[str, str]) -> Pa
     )
 
 
-def selection(settings: Settings, model: Model, services: Sequence[str]) -> list[Part]:
+def selection(settings: Settings, model: ComposeModel, services: Sequence[str]) -> list[ComposePart]:
     """Return the parts that run these services of the catalogue, with what they need, less what is left out."""
     out = left_out(settings)
     return model.closure(p.name for name in services for p in model.of(name) if p.name not in out)
 
 
-def mounted_files(part: Part, root: Path) -> list[Path]:
+def mounted_files(part: ComposePart, root: Path) -> list[Path]:
     """Return the files of the checkout that a part reads."""
     found: list[Path] = []
     for source in map(Path, part.mounts):
@@ -156,7 +156,7 @@ def mounted_files(part: Part, root: Path) -> list[Path]:
     return found
 
 
-def mounts_digest(part: Part, root: Path) -> str:
+def mounts_digest(part: ComposePart, root: Path) -> str:
     """Return the SHA-256 of the mounted files: Compose does not notice when they change."""
     digest = hashlib.sha256()
     for path in mounted_files(part, root):

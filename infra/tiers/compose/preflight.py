@@ -9,7 +9,7 @@ from infra import catalog, references
 from infra.tiers import temporal_login
 from infra.tiers.base import Check
 from infra.tiers.compose import checks, cli, data, external, model, project
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.tiers.compose.session import A_MOMENT, Applied, Session
 from infra.tiers.compose.state import Container
 
@@ -55,7 +55,7 @@ def _same(one: str, other: str) -> bool:
     return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 
-def check_data(session: Session, parts: Sequence[Part], there: Mapping[str, Container]) -> None:
+def check_data(session: Session, parts: Sequence[ComposePart], there: Mapping[str, Container]) -> None:
     """Refuse a volume of another major version of PostgreSQL, before anything touches it.
 
     Raises:
@@ -75,7 +75,7 @@ def check_data(session: Session, parts: Sequence[Part], there: Mapping[str, Cont
     data.refuse_other_major(found, wanted, volume)
 
 
-def as_wanted(session: Session, parts: Sequence[Part], there: Mapping[str, Container]) -> bool:
+def as_wanted(session: Session, parts: Sequence[ComposePart], there: Mapping[str, Container]) -> bool:
     """Return whether all containers are those that were last made for these very settings and files, and do well."""
     last = session.applied
     if last is None or last.fingerprint != session.model.fingerprint:
@@ -84,7 +84,7 @@ def as_wanted(session: Session, parts: Sequence[Part], there: Mapping[str, Conta
     return all(_well(p, there.get(p.name), last, images) for p in parts) and not changed_mounts(session, parts)
 
 
-def _well(part: Part, container: Container | None, last: Applied, images: Mapping[str, str]) -> bool:
+def _well(part: ComposePart, container: Container | None, last: Applied, images: Mapping[str, str]) -> bool:
     if container is None or last.containers.get(part.name) != container.id:
         return False
     if images.get(references.short(part.image), container.image) != container.image:
@@ -94,7 +94,7 @@ def _well(part: Part, container: Container | None, last: Applied, images: Mappin
     return container.state == "running" and container.health in ("", "healthy")
 
 
-def changed_mounts(session: Session, parts: Sequence[Part]) -> list[str]:
+def changed_mounts(session: Session, parts: Sequence[ComposePart]) -> list[str]:
     """Return the parts whose mounted files are others than when they were started; Compose itself does not see that."""
     last = session.applied
     before = last.mounts if last else {}
@@ -102,7 +102,7 @@ def changed_mounts(session: Session, parts: Sequence[Part]) -> list[str]:
     return [name for name, digest in now.items() if before.get(name, digest) != digest]
 
 
-def mounts(session: Session, parts: Sequence[Part]) -> dict[str, str]:
+def mounts(session: Session, parts: Sequence[ComposePart]) -> dict[str, str]:
     """Return the digest of each part's mounted files."""
     root = session.context.settings.root
     return {p.name: model.mounts_digest(p, root) for p in parts if p.mounts}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import docker_engine, stack
-from infra.docker_engine import Place
+from infra.docker_engine import EnginePlace
 from infra.settings import Settings
 from infra.stack import Stack
 from infra.tiers.compose.state import DIRECTORY_LABEL, PROJECT_LABEL, SERVICE_LABEL
@@ -47,7 +47,7 @@ def listed(answer: Sequence[Mapping[str, Any]]) -> list[Listed]:
     return found
 
 
-def everything(place: Place) -> list[Listed]:
+def everything(place: EnginePlace) -> list[Listed]:
     """Return all containers of an engine. Raises OSError, ValueError or http.client.HTTPException."""
     return listed(docker_engine.ask(place, "/v1.41/containers/json?all=1"))
 

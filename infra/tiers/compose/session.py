@@ -14,13 +14,13 @@ from typing import Any
 
 from infra import docker_engine, images, private, pull, stack
 from infra.context import Context
-from infra.docker_engine import Engine, Place
+from infra.docker_engine import Engine, EnginePlace
 from infra.settings import Settings
 from infra.tiers.compose import cli, state
 from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project
-from infra.tiers.compose.cli import Compose
-from infra.tiers.compose.model import Model, Part
+from infra.tiers.compose.cli import ComposeCommand
+from infra.tiers.compose.model import ComposeModel, ComposePart
 from infra.tiers.compose.state import Container
 
 NAME = "compose"
@@ -85,7 +85,7 @@ def make_figures(settings: Settings, home: Path) -> None:
         raise stack.unwritable(folder, error) from error
 
 
-def mounted(settings: Settings, home: Path, place: Place) -> dict[str, str]:
+def mounted(settings: Settings, home: Path, place: EnginePlace) -> dict[str, str]:
     """Return the variables for what the files mount of this machine: the folder of figures and the engine's socket.
 
     The socket of an engine in a virtual machine is at its usual place in there, whatever it is called out here.
@@ -156,7 +156,7 @@ class Session:
         return compose_project.listed(self.client.containers(all=True))
 
     @cached_property
-    def compose(self) -> Compose:
+    def compose(self) -> ComposeCommand:
         """Return the command line of Compose."""
         settings = self.context.settings
         locked = self.images() if images.locked(settings.root) else ()
@@ -165,7 +165,7 @@ class Session:
         environ |= own_secret(settings, self.home)
         directory = compose_project.directory(settings)
         files = cli.files(settings, directory)
-        return Compose(self.project, files, environ, directory / ".env.example")
+        return ComposeCommand(self.project, files, environ, directory / ".env.example")
 
     def make_secret(self) -> None:
         """Make ClearML's secret where there is none yet; what was made of the files before is forgotten.
@@ -184,11 +184,11 @@ class Session:
             self.__dict__.pop(name, None)
 
     @cached_property
-    def model(self) -> Model:
+    def model(self) -> ComposeModel:
         """Return the model of the files."""
         return compose_model.load(self.compose, self.home / "model.json")
 
-    def parts(self, services: Sequence[str]) -> list[Part]:
+    def parts(self, services: Sequence[str]) -> list[ComposePart]:
         """Return the parts that run these services."""
         return compose_model.selection(self.context.settings, self.model, services)
 

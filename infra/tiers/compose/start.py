@@ -10,7 +10,7 @@ from infra import pull as image_pull
 from infra.errors import PlatformError
 from infra.tiers import answering, providers
 from infra.tiers.compose import cli, data, model, project, state
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.tiers.compose.preflight import as_wanted, changed_mounts, mounts
 from infra.tiers.compose.session import A_MOMENT, Applied, Session, make_figures, note
 from infra.tiers.compose.wait import run
@@ -49,7 +49,7 @@ def start(session: Session, names: Sequence[str], timeout: float | None) -> None
     _remember_major(session, parts)
 
 
-def end_broken(session: Session, parts: Sequence[Part]) -> None:
+def end_broken(session: Session, parts: Sequence[ComposePart]) -> None:
     """Stop containers of an earlier start that crash again and again or are unhealthy.
 
     Compose starts or recreates them; until then the watch would take their old failure for one of this start.
@@ -115,7 +115,7 @@ def answers(session: Session, names: Sequence[str]) -> None:
     answering.wait(ends, names, client, session.context.console.say, PATIENCE, limit=5.0)
 
 
-def _remember_major(session: Session, parts: Sequence[Part]) -> None:
+def _remember_major(session: Session, parts: Sequence[ComposePart]) -> None:
     part = next((p for p in parts if p.name == "postgres" and p.volumes), None)
     facts = data.volume_facts(session.client, part.volumes[0]) if part else None
     if part and facts:
@@ -123,7 +123,7 @@ def _remember_major(session: Session, parts: Sequence[Part]) -> None:
         session.remember_major(part.volumes[0], str(facts.get("CreatedAt")), major)
 
 
-def pull(session: Session, parts: Sequence[Part]) -> list[str]:
+def pull(session: Session, parts: Sequence[ComposePart]) -> list[str]:
     """Get the images that are missing; returns which."""
     absent = image_pull.missing([p.image for p in parts], session.images())
     if absent:
@@ -136,7 +136,7 @@ def pull(session: Session, parts: Sequence[Part]) -> list[str]:
     return absent
 
 
-def _without(error: PlatformError, parts: Sequence[Part], absent: Sequence[str]) -> PlatformError:
+def _without(error: PlatformError, parts: Sequence[ComposePart], absent: Sequence[str]) -> PlatformError:
     """Return the error, with how to do without these images where only observability needs them."""
     named = [p.name if p.name in model.OPTIONAL else p.owner for p in parts if p.image in absent]
     lacking = list(dict.fromkeys(named))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.waiting import FAILED, READY, Item
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -130,7 +130,7 @@ def why_ended(container: Container, limit: int, killed_for_memory: bool) -> str:
     return f"ended with exit code {container.code}{named.get(container.code, '')}"
 
 
-def judged(part: Part, container: Container | None, began: float, oom: bool, busy: bool) -> tuple[str, str]:
+def judged(part: ComposePart, container: Container | None, began: float, oom: bool, busy: bool) -> tuple[str, str]:
     """Judge a part while waiting: its state and detail.
 
     Args:
@@ -155,7 +155,7 @@ def judged(part: Part, container: Container | None, began: float, oom: bool, bus
     return FAILED, why_ended(container, part.memory, oom)
 
 
-def is_broken(part: Part, container: Container) -> bool:
+def is_broken(part: ComposePart, container: Container) -> bool:
     """Return whether it keeps crashing or is unhealthy, also in the moments just after it started again."""
     state, _ = judged(part, container, 0.0, container.oom, busy=False)
     return state in (FAILED, "backoff") or (state == "starting" and container.restarts > 0)
@@ -171,7 +171,7 @@ def _running(container: Container) -> tuple[str, str]:
     return READY, ""
 
 
-def item(part: Part, container: Container | None, verdict: tuple[str, str], budget: float) -> Item:
+def item(part: ComposePart, container: Container | None, verdict: tuple[str, str], budget: float) -> Item:
     """Describe a part for a wait; one-shots that have ended count as ready only when they may end."""
     state, detail = verdict
     if part.ends and container is not None and container.up:

@@ -12,7 +12,7 @@ from infra.endpoints import Endpoints
 from infra.tiers.base import Observed, ServiceStatus
 from infra.tiers.compose import state as compose_state
 from infra.tiers.compose.cli import left_out
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.tiers.compose.session import Session
 from infra.tiers.compose.state import Container
 from infra.waiting import FAILED, READY
@@ -63,11 +63,11 @@ def observed(session: Session) -> Observed:
     return Observed("alloy" in there, tuple(job for job, part in _SCRAPED.items() if part not in there))
 
 
-def _named(part: Part, detail: str, service: str) -> str:
+def _named(part: ComposePart, detail: str, service: str) -> str:
     return detail if part.name == service else f"{part.name}: {detail}"
 
 
-def state_of(part: Part, container: Container | None) -> tuple[str, str]:
+def state_of(part: ComposePart, container: Container | None) -> tuple[str, str]:
     """Return state and detail of a part when nothing is being started."""
     if container is None:
         return ("stopped", "its container is gone; invoke up recreates it") if not part.ends else (READY, "")

@@ -10,7 +10,7 @@ from infra import docker_engine
 from infra.errors import PlatformError
 from infra.shell import Running
 from infra.tiers.compose import logs, model, state
-from infra.tiers.compose.model import Part
+from infra.tiers.compose.model import ComposePart
 from infra.tiers.compose.session import Session
 from infra.tiers.compose.state import Container, Watch
 from infra.waiting import FAILED, LAST_LINES, READY, Item, Wait, login_steps
@@ -19,7 +19,7 @@ BUDGET = 180.0
 """Seconds that a part may take to become ready; pulls are not counted."""
 
 
-def run(session: Session, parts: Sequence[Part], timeout: float | None, *words: str) -> None:
+def run(session: Session, parts: Sequence[ComposePart], timeout: float | None, *words: str) -> None:
     """Let Compose work while the containers are watched; it is ended when one of them has failed."""
     compose = session.compose.start(*words)
     try:
@@ -29,7 +29,7 @@ def run(session: Session, parts: Sequence[Part], timeout: float | None, *words: 
             compose.stop()
 
 
-def wait(session: Session, parts: Sequence[Part], timeout: float | None, compose: Running | None = None) -> None:
+def wait(session: Session, parts: Sequence[ComposePart], timeout: float | None, compose: Running | None = None) -> None:
     """Block until all parts are ready.
 
     Raises:
@@ -43,7 +43,7 @@ def wait(session: Session, parts: Sequence[Part], timeout: float | None, compose
             raise explained(session, error, watch.last) from error
 
 
-def poller(parts: Sequence[Part], watch: Watch, compose: Running | None) -> Callable[[], list[Item]]:
+def poller(parts: Sequence[ComposePart], watch: Watch, compose: Running | None) -> Callable[[], list[Item]]:
     """Return the function that a wait calls again and again."""
     began = time.time()
 
@@ -62,7 +62,7 @@ def poller(parts: Sequence[Part], watch: Watch, compose: Running | None) -> Call
     return poll
 
 
-def _item(part: Part, container: Container | None, watch: Watch, began: float, busy: bool) -> Item:
+def _item(part: ComposePart, container: Container | None, watch: Watch, began: float, busy: bool) -> Item:
     verdict = state.judged(part, container, began, part.name in watch.oom, busy)
     return state.item(part, container, verdict, BUDGET)
 

@@ -14,7 +14,7 @@ from infra.console import human_bytes
 from infra.endpoints import HOST
 from infra.tiers.base import Check
 from infra.tiers.kind import cluster_file
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.nodes import Docker
 from infra.tiers.kind.tools import Tools
 
@@ -35,7 +35,7 @@ def programs(found: Tools) -> Check:
     return Check("tools", "ok", ", ".join(f"{program.name} {program.shown}" for program in every))
 
 
-def machine(cluster: Cluster, obs: bool) -> list[Check]:
+def machine(cluster: KindCluster, obs: bool) -> list[Check]:
     """Check the machine for a start: all that a new cluster needs, or what a running one can still lack.
 
     Args:

@@ -35,7 +35,7 @@ COMMANDS = Commands("invoke kind.up", "invoke kind.status", "invoke kind.logs co
 
 
 @dataclass
-class Cluster(Target):
+class KindCluster(Target):
     """The cluster of one stack; known of it are its name, fingerprint, image, whether it is complete, and more."""
 
     profile = PROFILE

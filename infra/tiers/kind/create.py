@@ -12,7 +12,7 @@ from infra import private, shell, stack
 from infra.errors import PlatformError
 from infra.stack import write_atomic
 from infra.tiers.kind import cli, cluster_file
-from infra.tiers.kind.cluster import MARK, Cluster
+from infra.tiers.kind.cluster import MARK, KindCluster
 from infra.tiers.kind.cluster_file import Mount
 from infra.tiers.kind.nodes import Node
 from infra.tiers.kind.tools import Tools
@@ -24,7 +24,7 @@ BUDGET = 420.0
 """Seconds for a new cluster; its node image is there already."""
 
 
-def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
+def create(cluster: KindCluster, tools: Tools, timeout: float | None) -> None:
     """Make the cluster, and record that it is complete only when it is.
 
     Raises:
@@ -56,7 +56,7 @@ def create(cluster: Cluster, tools: Tools, timeout: float | None) -> None:
     _trust(cluster)
 
 
-def _fetch_node_image(cluster: Cluster, body: dict[str, Any]) -> None:
+def _fetch_node_image(cluster: KindCluster, body: dict[str, Any]) -> None:
     """Pull the node image before the clock of the cluster starts."""
     from infra import pull
     from infra.tiers.kind import images
@@ -69,7 +69,7 @@ def _fetch_node_image(cluster: Cluster, body: dict[str, Any]) -> None:
         pull.pull(images.clients, absent, mirrors, cluster.context.console, settings=settings)
 
 
-def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:
+def _follow(cluster: KindCluster, run: shell.Child, timeout: float | None) -> None:
     def look() -> list[Item]:
         done = run.result()
         state = "starting" if done is None else "ready" if done.code == 0 else "failed"
@@ -93,7 +93,7 @@ def _follow(cluster: Cluster, run: shell.Child, timeout: float | None) -> None:
         raise
 
 
-def _prepare(cluster: Cluster) -> None:
+def _prepare(cluster: KindCluster) -> None:
     try:
         for directory in (cluster.home, cluster.mark, *([cluster.volumes] if cluster.kept else [])):
             private.directory(directory)
@@ -102,20 +102,20 @@ def _prepare(cluster: Cluster) -> None:
         raise stack.unwritable(cluster.home, error) from error
 
 
-def _mounts(cluster: Cluster) -> list[Mount]:
+def _mounts(cluster: KindCluster) -> list[Mount]:
     found = [Mount(cluster.mark, MARK, read_only=True)]
     found += [Mount(cluster.volumes, cluster_file.VOLUMES)] if cluster.kept else []
     bundle = cluster.settings.text("PLATFORM_CA_BUNDLE")
     return found + ([Mount(_existing(bundle), cluster_file.CERTIFICATE, read_only=True)] if bundle else [])
 
 
-def adopt(cluster: Cluster, nodes: Sequence[Node]) -> None:
+def adopt(cluster: KindCluster, nodes: Sequence[Node]) -> None:
     """Record a cluster that works."""
     os.chmod(cluster.kubeconfig, 0o600)
     cluster.remember(complete=True, nodes=[n.id for n in nodes], created=time.time())
 
 
-def _trust(cluster: Cluster) -> None:
+def _trust(cluster: KindCluster) -> None:
     """Have the nodes trust the authority of the settings, for images that they fetch themselves."""
     if not cluster.settings.text("PLATFORM_CA_BUNDLE"):
         return

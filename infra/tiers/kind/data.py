@@ -22,7 +22,7 @@ from infra.kube.snapshot import INSTANCE, Object, metadata
 from infra.stack import write_atomic
 from infra.tiers.base import Removal
 from infra.tiers.cluster import services as cluster_services
-from infra.tiers.kind.cluster import KEPT_CLASS, Cluster
+from infra.tiers.kind.cluster import KEPT_CLASS, KindCluster
 from infra.tiers.kind.cluster_file import VOLUMES
 from infra.tiers.kind.nodes import Node
 
@@ -65,20 +65,20 @@ def parse(claims: Sequence[Object]) -> list[Volume]:
     return sorted(found, key=lambda v: (v.namespace, v.claim))
 
 
-def remember(cluster: Cluster, found: Sequence[Volume]) -> None:
+def remember(cluster: KindCluster, found: Sequence[Volume]) -> None:
     """Keep the list for when the cluster does not run."""
     body = [vars(v) for v in found]
     with contextlib.suppress(OSError):
         write_atomic(cluster.home / "volumes.json", json.dumps({"volumes": body}) + "\n", sync=False)
 
 
-def known(cluster: Cluster) -> list[Volume]:
+def known(cluster: KindCluster) -> list[Volume]:
     """Return the volumes that there were when the cluster was last seen."""
     body = (stack.read_json(cluster.home / "volumes.json") or {}).get("volumes") or []
     return [Volume(entry["namespace"], entry["claim"], entry["release"]) for entry in body]
 
 
-def removals(cluster: Cluster, services: Sequence[str]) -> list[Removal]:
+def removals(cluster: KindCluster, services: Sequence[str]) -> list[Removal]:
     """Return the volumes of services (all if none is named) that hold something."""
     node = next(iter(cluster.nodes()), None)
     found = []
@@ -101,7 +101,7 @@ def shared(services: Sequence[str]) -> list[str]:
     )
 
 
-def _size(cluster: Cluster, node: Node | None, volume: Volume) -> int | None:
+def _size(cluster: KindCluster, node: Node | None, volume: Volume) -> int | None:
     """Return the bytes of a volume; None when it is empty or not there."""
     if cluster.kept:
         directory = cluster.volumes / volume.directory
@@ -126,7 +126,7 @@ def _measured(directory: Path) -> tuple[int, int]:
     return size, entries
 
 
-def stash(cluster: Cluster, removal: Removal, into: Path) -> None:
+def stash(cluster: KindCluster, removal: Removal, into: Path) -> None:
     """Copy a volume into the trash, then empty it.
 
     Raises:
@@ -147,7 +147,7 @@ def stash(cluster: Cluster, removal: Removal, into: Path) -> None:
     empty(node, volume)
 
 
-def unstash(cluster: Cluster, removal: Removal, kept: Path) -> None:
+def unstash(cluster: KindCluster, removal: Removal, kept: Path) -> None:
     """Bring a volume back.
 
     Raises:
@@ -171,7 +171,7 @@ def unstash(cluster: Cluster, removal: Removal, kept: Path) -> None:
         raise stack.unwritable(kept, error) from error
 
 
-def remove(cluster: Cluster, removal: Removal) -> None:
+def remove(cluster: KindCluster, removal: Removal) -> None:
     """Empty a volume permanently."""
     volume, node = _volume(cluster, removal), next(iter(cluster.nodes()), None)
     if node is not None:
@@ -207,7 +207,7 @@ def empty(node: Node, volume: Volume) -> None:
         raise PlatformError("PROGRAM_FAILED", f"the volume {volume.directory} could not be emptied", why=said[-300:])
 
 
-def _volume(cluster: Cluster, removal: Removal) -> Volume:
+def _volume(cluster: KindCluster, removal: Removal) -> Volume:
     found = next((v for v in known(cluster) if v.directory == removal.volume), None)
     if found is None:
         raise PlatformError("NOT_FOUND", f"there is no volume {removal.place}", steps=("invoke kind.status",))

@@ -10,7 +10,7 @@ from infra.kube.helm_cli import Helm
 from infra.kube.releases import Wanted
 from infra.tiers.cluster.deploy import Hooks
 from infra.tiers.kind import data, images
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.convoy import Convoy
 from infra.tiers.kind.tools import Tools
 
@@ -21,7 +21,7 @@ MARKS = 40
 class Nodes(Hooks):
     """The nodes of a cluster during a deployment: they pull nothing, the host brings them what releases need."""
 
-    def __init__(self, cluster: Cluster, tools: Tools, helm: Helm, shown: Sequence[Wanted] = ()) -> None:
+    def __init__(self, cluster: KindCluster, tools: Tools, helm: Helm, shown: Sequence[Wanted] = ()) -> None:
         """Begin with nothing under way; `shown` is rendered, to learn which images are needed, in place of `wanted`."""
         self.cluster, self.tools, self.helm, self.shown = cluster, tools, helm, shown
         self._convoy: Convoy | None = None

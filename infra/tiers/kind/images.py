@@ -18,7 +18,7 @@ from infra.kube.releases import Wanted, misfit
 from infra.kube.rollout import cause
 from infra.references import full, short
 from infra.tiers.kind import cli, loading
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.loading import Streams
 from infra.tiers.kind.nodes import Docker, Node
 from infra.tiers.kind.tools import Tools
@@ -177,7 +177,7 @@ def rendered(wanted: Wanted, helm: Helm) -> str:
     raise PlatformError("PROGRAM_FAILED", f"the release {wanted.name} cannot be rendered", why=why, steps=steps)
 
 
-def supply(cluster: Cluster, tools: Tools) -> Supply:
+def supply(cluster: KindCluster, tools: Tools) -> Supply:
     """Return what brings images into the nodes of a cluster."""
     settings, memory = cluster.settings, cluster.home / "images.json"
     return Supply(

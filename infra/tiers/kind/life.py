@@ -14,7 +14,7 @@ from infra.kube.api import Api
 from infra.kube.snapshot import metadata
 from infra.tiers.cluster import deployed as cluster_deployed
 from infra.tiers.kind import cli
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.nodes import Node
 from infra.tiers.kind.tools import Tools
 from infra.waiting import Item, Wait
@@ -25,13 +25,13 @@ FILES = ("kubeconfig", "cluster.json", "cluster.yaml", "images.json", cluster_de
 """Files in the cluster's home that describe it; deleted with it."""
 
 
-def start(cluster: Cluster, nodes: Sequence[Node]) -> None:
+def start(cluster: KindCluster, nodes: Sequence[Node]) -> None:
     """Start a stopped cluster; what waits for it is `wait_for_api`."""
     cluster.context.console.say(f"  starting the cluster {cluster.name}")
     cluster.docker.start([n.name for n in nodes if not n.running])
 
 
-def wait_for_api(cluster: Cluster, timeout: float | None, nodes: Sequence[Node]) -> None:
+def wait_for_api(cluster: KindCluster, timeout: float | None, nodes: Sequence[Node]) -> None:
     """Block until API server and nodes are ready.
 
     Raises:
@@ -60,7 +60,7 @@ def wait_for_api(cluster: Cluster, timeout: float | None, nodes: Sequence[Node])
         link.close()
 
 
-def works_soon(cluster: Cluster, limit: float) -> bool:
+def works_soon(cluster: KindCluster, limit: float) -> bool:
     """Return whether API server and nodes become ready within some seconds."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -74,7 +74,7 @@ def works_soon(cluster: Cluster, limit: float) -> bool:
     return False
 
 
-def stop(cluster: Cluster) -> bool:
+def stop(cluster: KindCluster) -> bool:
     """Stop the containers; False when none ran."""
     running = [n.name for n in cluster.nodes() if n.running]
     if running:
@@ -82,7 +82,7 @@ def stop(cluster: Cluster) -> bool:
     return bool(running)
 
 
-def tear_down(cluster: Cluster, tools: Tools | None) -> bool:
+def tear_down(cluster: KindCluster, tools: Tools | None) -> bool:
     """Delete the cluster; volumes on this machine stay. False when there was none."""
     nodes = cluster.nodes()
     if nodes and tools is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from infra import shell
 from infra.errors import PlatformError
 from infra.tiers.kind import cli, cluster_file, create, life
-from infra.tiers.kind.cluster import ABSENT, HALF_MADE, RUNNING, STOPPED, Cluster
+from infra.tiers.kind.cluster import ABSENT, HALF_MADE, RUNNING, STOPPED, KindCluster
 from infra.tiers.kind.nodes import Node
 from infra.tiers.kind.tools import Tools
 
@@ -15,7 +15,7 @@ HALF_MADE_PATIENCE = 20.0
 """Seconds for a cluster whose making was cut short; one that was complete once, and lost its login, gets more."""
 
 
-def ensure(cluster: Cluster, tools: Tools, timeout: float | None) -> bool:
+def ensure(cluster: KindCluster, tools: Tools, timeout: float | None) -> bool:
     """Bring it up, whatever is there: create, repair, start; True when something had to be done.
 
     Raises:
@@ -35,7 +35,7 @@ def ensure(cluster: Cluster, tools: Tools, timeout: float | None) -> bool:
     return state != RUNNING
 
 
-def _say_when_changed(cluster: Cluster) -> None:
+def _say_when_changed(cluster: KindCluster) -> None:
     if cluster.outdated():
         steps = "`invoke kind.down --keep-data` and `invoke kind.up` create a new one with the same data"
         cluster.context.console.warn(
@@ -44,7 +44,7 @@ def _say_when_changed(cluster: Cluster) -> None:
         )
 
 
-def _mend(cluster: Cluster, tools: Tools, nodes: Sequence[Node]) -> str:
+def _mend(cluster: KindCluster, tools: Tools, nodes: Sequence[Node]) -> str:
     """Repair an unfinished cluster, or one whose record is lost: use it if it works, else remove it."""
     _await_other_kind(cluster)
     cluster.remember(name=nodes[0].cluster)
@@ -73,7 +73,7 @@ def _mend(cluster: Cluster, tools: Tools, nodes: Sequence[Node]) -> str:
     return ABSENT
 
 
-def _await_other_kind(cluster: Cluster) -> None:
+def _await_other_kind(cluster: KindCluster) -> None:
     """Wait for a `kind create` of a run that was killed: it goes on by itself."""
     import psutil
 
@@ -87,6 +87,6 @@ def _await_other_kind(cluster: Cluster) -> None:
                 process.kill()
 
 
-def _holds_data(cluster: Cluster, node: Node) -> bool:
+def _holds_data(cluster: KindCluster, node: Node) -> bool:
     done = cluster.docker.execute(node.name, "ls", "-A", cluster_file.VOLUMES, check=False)
     return done.code == 0 and bool(done.out.strip())

@@ -19,10 +19,10 @@ from infra.tiers import answering, providers, temporal_login
 from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.cluster import running as cluster_running
-from infra.tiers.cluster.deploy import Outcome
+from infra.tiers.cluster.deploy import DeployOutcome
 from infra.tiers.cluster.deployed import DeployedServices
 from infra.tiers.kind import checks, data, life, repair, tools
-from infra.tiers.kind.cluster import TIER, Cluster
+from infra.tiers.kind.cluster import TIER, KindCluster
 from infra.tiers.kind.deploy import Nodes
 from infra.tiers.kind.tools import Tools
 
@@ -49,9 +49,9 @@ class Kind(Tier):
         return self.cluster.kubeconfig
 
     @cached_property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> KindCluster:
         """The cluster of the stack."""
-        return Cluster(self.context, self.home)
+        return KindCluster(self.context, self.home)
 
     @cached_property
     def tools(self) -> Tools:
@@ -142,7 +142,7 @@ class Kind(Tier):
         if fresh or done.waited:
             self._until_they_answer(names, answering.AFTER_START if fresh else answering.PATIENCE)
 
-    def deploy(self, wanted: Sequence[Wanted], timeout: float | None, shown: Sequence[Wanted] = ()) -> Outcome:
+    def deploy(self, wanted: Sequence[Wanted], timeout: float | None, shown: Sequence[Wanted] = ()) -> DeployOutcome:
         """Bring releases to what is wanted; `shown` as for `Nodes`, errors as of `cluster.deploy`."""
         nodes = Nodes(self.cluster, self.tools, self.helm, shown)
         return cluster_deploy.deploy(self.cluster, self.kubectl, self.helm, wanted, timeout, nodes)
@@ -210,7 +210,7 @@ class Kind(Tier):
         """Bring it back."""
         data.unstash(self.cluster, removal, kept)
 
-    def require(self) -> Cluster:
+    def require(self) -> KindCluster:
         """Return the cluster if it runs and our kubeconfig points to it: helm and kubectl would follow the kubeconfig.
 
         Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra import catalog, docker_engine
 from infra.kube import tools
-from infra.kube.tools import Program
+from infra.kube.tools import KubeProgram
 from infra.settings import Settings
 
 SHIM = "shim"
@@ -19,9 +19,9 @@ SHIM = "shim"
 class Tools:
     """The three programs, and the directory that kind is to find first on PATH (None: nothing special)."""
 
-    kind: Program
-    kubectl: Program
-    helm: Program
+    kind: KubeProgram
+    kubectl: KubeProgram
+    helm: KubeProgram
     shim: Path | None = None
 
     def kind_environment(self, kubeconfig: Path) -> dict[str, str]:

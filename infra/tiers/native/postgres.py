@@ -22,7 +22,7 @@ SHARED_HOMES = (Path("/var/lib/platform-infra"), Path("/var/tmp/platform-infra")
 
 
 @dataclass(frozen=True)
-class Place:
+class PostgresPlace:
     """Programs, data directory and the (uid, gid) to run as; None means as the present user."""
 
     bin: Path
@@ -46,7 +46,7 @@ def is_root() -> bool:
     return private.is_root()
 
 
-def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Place:
+def place(settings: Settings, home: Path, found: Program, stack_name: str) -> PostgresPlace:
     """Decide where PostgreSQL runs from; nothing is written.
 
     Started by root it drops to another user, who must be able to reach programs and data: where the checkout is
@@ -54,7 +54,7 @@ def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Pl
     """
     data = home / "data" / "postgres"
     if not is_root():
-        return Place(found.path, data, None, found.engine, found.origin)
+        return PostgresPlace(found.path, data, None, found.engine, found.origin)
     user = os_user(settings)
     remembered = home / "postgres-data"
     if remembered.exists():
@@ -62,7 +62,7 @@ def place(settings: Settings, home: Path, found: Program, stack_name: str) -> Pl
     elif not reachable(home, user):
         data = _trusted(shared_home()) / stack_name / "postgres"
     binaries = found.path if reachable(found.path, user) else _copied(found)
-    return Place(binaries, data, user, found.engine, found.origin)
+    return PostgresPlace(binaries, data, user, found.engine, found.origin)
 
 
 def shared_home() -> Path:
@@ -125,7 +125,7 @@ def reachable(path: Path, user: tuple[int, int]) -> bool:
     return True
 
 
-def check_version(place_: Place, found: Program) -> None:
+def check_version(place_: PostgresPlace, found: Program) -> None:
     """Refuse a data directory of another major version than the programs that were found.
 
     Raises:
@@ -166,14 +166,14 @@ def _move_to(data_major: str, major: str) -> tuple[str, ...]:
     return ("upgrade the data: invoke db.upgrade (the old storage is kept)",) if older else ()
 
 
-def program_major(place_: Place) -> str:
+def program_major(place_: PostgresPlace) -> str:
     """Return the major version of the programs, e.g. '18'."""
     said = shell.run([str(place_.program("postgres")), "--version"]).out
     found = re.search(r"(\d+)(\.\d+|beta|rc|devel)", said)
     return found.group(1) if found else said.strip()
 
 
-def install(place_: Place, found: Program) -> None:
+def install(place_: PostgresPlace, found: Program) -> None:
     """Copy the bundled programs to where the unprivileged user can reach them; a no-op when they are there.
 
     Raises:
@@ -208,7 +208,7 @@ def _mkdirs(path: Path) -> Path:
     return private.directory(path, private.way())
 
 
-def initialise(place_: Place, home: Path, user: str, password: str) -> None:
+def initialise(place_: PostgresPlace, home: Path, user: str, password: str) -> None:
     """Make the data directory: SCRAM for every connection, checksums, UTF-8; a no-op when it is there.
 
     It is made beside and renamed, so that a kill in between leaves no half directory under the final name.
@@ -224,7 +224,7 @@ def initialise(place_: Place, home: Path, user: str, password: str) -> None:
         raise stack.unwritable(place_.data.parent, error) from error
 
 
-def _initialise(place_: Place, home: Path, user: str, password: str) -> None:
+def _initialise(place_: PostgresPlace, home: Path, user: str, password: str) -> None:
     # A new name each time: an initdb whose starter was killed still runs, and empties its directory when it fails.
     fresh = place_.data.with_name(f".{place_.data.name}-new-{time.time_ns()}")
     _mkdirs(fresh.parent)
@@ -242,7 +242,7 @@ def _initialise(place_: Place, home: Path, user: str, password: str) -> None:
     os.rename(fresh, place_.data)
 
 
-def initdb_argv(place_: Place, data: Path, user: str, password_file: Path) -> list[str]:
+def initdb_argv(place_: PostgresPlace, data: Path, user: str, password_file: Path) -> list[str]:
     """Return the command that makes a data directory."""
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if int(program_major(place_)) >= 17 else ["--no-locale"]
     login = ["-U", user, f"--pwfile={password_file}", "-A", "scram-sha-256"]
@@ -253,7 +253,7 @@ _NO_PID = (1 << 31) - 1
 """A number that no system gives to a process."""
 
 
-def forget_recycled_pid(place_: Place) -> None:
+def forget_recycled_pid(place_: PostgresPlace) -> None:
     """Let PostgreSQL start after a power cut although its old pid now belongs to another process.
 
     It refuses to start while a process of the pid in its lock file runs. A postmaster works in its data directory;
@@ -270,7 +270,7 @@ def forget_recycled_pid(place_: Place) -> None:
         return  # no lock file, or one that only PostgreSQL can judge
 
 
-def server_argv(place_: Place, port: int, host: str, connections: str) -> list[str]:
+def server_argv(place_: PostgresPlace, port: int, host: str, connections: str) -> list[str]:
     """Return the command of the server: TCP on one address, no socket file; fsync and checksums stay on."""
     options = {"listen_addresses": host, "port": str(port), "unix_socket_directories": ""}
     options |= {"max_connections": connections}
@@ -278,7 +278,7 @@ def server_argv(place_: Place, port: int, host: str, connections: str) -> list[s
     return [str(place_.program("postgres")), "-D", str(place_.data), *flags]
 
 
-def stop_argv(place_: Place, windows: bool) -> list[str] | None:
+def stop_argv(place_: PostgresPlace, windows: bool) -> list[str] | None:
     """Return the command that stops the server where signals do not reach it (Windows); None elsewhere."""
     if not windows:
         return None

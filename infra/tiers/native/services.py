@@ -17,7 +17,7 @@ from infra.supervision.client import Spec, passed
 from infra.supervision.process import WINDOWS
 from infra.tiers import providers
 from infra.tiers.native import object_store, postgres
-from infra.tiers.native.postgres import Place
+from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.providers import Program
 
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
@@ -29,7 +29,7 @@ MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
 class Programs:
     """The programs that run the services on this machine."""
 
-    postgres: Place
+    postgres: PostgresPlace
     found: Mapping[str, Program]
     """By `Service.program`, those of the core."""
 

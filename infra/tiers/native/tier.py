@@ -76,7 +76,7 @@ class Native(Tier):
         """Return the servers: which program, its version, and where it was found."""
         settings, recorded = self.context.settings, object_store.recorded(self.home)
 
-        def told(server: providers.Server) -> str:
+        def told(server: providers.NativeServer) -> str:
             return known_or_why(lambda: providers.describe(server.find(settings, recorded)))
 
         return {server.title: told(server) for server in providers.SERVERS.values()}

@@ -22,7 +22,7 @@ from infra.data.objects import records
 from infra.data.objects import tree as objects_tree
 from infra.data.objects import upload as objects_upload
 from infra.data.objects import verify as objects_verify
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.errors import ExitCode, PlatformError
 from tests.faults.conftest import Victim
 from tests.faults.data import test_objects_engine as engine_tools
@@ -45,7 +45,7 @@ program.run()
 
 
 @pytest.fixture(scope="module")
-def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreLogin]:
     """An object store with a bucket."""
     with engines.engine("rclone", tmp_path_factory.mktemp("engine")) as found:
         engines.boto(found).create_bucket(Bucket=BUCKET)
@@ -105,7 +105,7 @@ def test_backups_of_a_machine_whose_clock_is_off(platform: Victim, tmp_path: Pat
 
 
 @pytest.mark.fault(14)
-def test_a_store_that_refuses_the_time_is_said_as_a_clock(login: Login, tmp_path: Path) -> None:
+def test_a_store_that_refuses_the_time_is_said_as_a_clock(login: StoreLogin, tmp_path: Path) -> None:
     with proxy(login) as between:
         between.spoil = lambda asked: Spoiled(403, code="RequestTimeTooSkewed")
         with pytest.raises(PlatformError) as caught:
@@ -137,7 +137,9 @@ def folding(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.fault(17)
-def test_keys_that_differ_by_case_on_a_real_disk_that_does_not(login: Login, folding: Path, tmp_path: Path) -> None:
+def test_keys_that_differ_by_case_on_a_real_disk_that_does_not(
+    login: StoreLogin, folding: Path, tmp_path: Path
+) -> None:
     engine_tools.wipe(login)
     there = engine_tools.put_all(login, ["File", "file", "other"])
     assert objects_tree.fold_of(folding) is not objects_keys.exact
@@ -150,7 +152,7 @@ def test_keys_that_differ_by_case_on_a_real_disk_that_does_not(login: Login, fol
 
 @pytest.mark.fault(19)
 def test_an_object_beyond_the_limit_of_parts_goes_in_larger_parts(
-    login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    login: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """5 GiB is S3's limit for one request, 10,000 its number of parts: both are lowered here, with one byte more."""
     monkeypatch.setattr(objects_upload, "MOST_PARTS", 2)

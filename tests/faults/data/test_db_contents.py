@@ -149,7 +149,7 @@ def test_a_row_of_a_partitioned_table_that_differs_is_found(site: Site, change: 
     space.mkdir()
     with site.link("hashed") as link:
         link.execute(change.encode())
-    order = load.Order(there, backup, {"hashed": "hashed"}, load.Room(space), Children())
+    order = load.LoadOrder(there, backup, {"hashed": "hashed"}, load.Room(space), Children())
     with pytest.raises(PlatformError, match="not the same"):
         compare.compare(order, "hashed")
 

@@ -53,7 +53,7 @@ def test_a_restored_database_is_the_one_that_was_backed_up(site: Site, schema: g
     _make(site, schema)
     before, had = _dumped(server), _roles(site)
     target.mkdir(mode=0o700)
-    made = backup.backup(server, console(), backup.Order(target, (NAME,)))
+    made = backup.backup(server, console(), backup.BackupOrder(target, (NAME,)))
     if not again:
         _cleared(site, server)
     assert not verify.verify(server, made, target / "space").failed

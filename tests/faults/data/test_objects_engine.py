@@ -20,9 +20,9 @@ from infra.data.objects import records
 from infra.data.objects import restore as objects_restore
 from infra.data.objects import verify as objects_verify
 from infra.data.objects.backup import Tally
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.data.objects.mirror import Mirrored
-from infra.data.objects.restore import Done, Restore
+from infra.data.objects.restore import Restore, RestoredObjects
 from infra.data.objects.upload import Uploads
 from infra.errors import ExitCode, PlatformError
 from tests.rig import ceph, engines
@@ -40,14 +40,14 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="session")
-def ceph_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+def ceph_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreLogin]:
     """One gateway for all tests: it takes long to start."""
     with ceph.gateway(tmp_path_factory.mktemp("ceph")) as login:
         yield login
 
 
 @pytest.fixture(params=["rclone", "weed", "minio", "ceph"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreLogin]:
     """A running server of each kind that this machine has, with nothing in it."""
     with contextlib.ExitStack() as stack:
         try:
@@ -62,13 +62,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def bucket(server: Login) -> str:
+def bucket(server: StoreLogin) -> str:
     """An empty bucket."""
     boto(server).create_bucket(Bucket=BUCKET)
     return BUCKET
 
 
-def clear(login: Login) -> None:
+def clear(login: StoreLogin) -> None:
     """Remove everything of a server that other tests use, too."""
     ours = objects_client.Client(login)
     for name in ours.buckets():
@@ -78,7 +78,7 @@ def clear(login: Login) -> None:
     ours.close()
 
 
-def run_backup(login: Login, target: Path, **options: Any) -> tuple[store.Backup, Tally]:
+def run_backup(login: StoreLogin, target: Path, **options: Any) -> tuple[store.Backup, Tally]:
     """A backup of everything (or of `named` buckets), as the task makes it."""
     tally, missing = Tally(), list[str]()
     with objects_backup.connected([login]) as clients, store.locked(target, "test"):
@@ -86,17 +86,17 @@ def run_backup(login: Login, target: Path, **options: Any) -> tuple[store.Backup
         return objects_backup.backup(clients, target, found, options.pop("versions", False), tally), tally
 
 
-def run_restore(login: Login, backup: store.Backup, **options: Any) -> Done:
+def run_restore(login: StoreLogin, backup: store.Backup, **options: Any) -> RestoredObjects:
     """A restore of everything, as the task makes it."""
     objects_verify.check(backup)
-    done, uploads = Done(), Uploads(backup.path.parent / "uploads")
+    done, uploads = RestoredObjects(), Uploads(backup.path.parent / "uploads")
     with objects_backup.connected([login]) as clients:
         plans = objects_restore.plan(clients, backup, ())
         objects_restore.restore(Restore(clients, backup, plans, uploads, **options), done)
     return done
 
 
-def contents(login: Login) -> dict[str, bytes]:
+def contents(login: StoreLogin) -> dict[str, bytes]:
     """What the reference client finds in the bucket."""
     client = boto(login)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
@@ -104,7 +104,7 @@ def contents(login: Login) -> dict[str, bytes]:
     return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
-def wipe(login: Login) -> None:
+def wipe(login: StoreLogin) -> None:
     """Delete everything in the bucket."""
     client = objects_client.Client(login)
     for entry in list(client.listing(BUCKET)):
@@ -112,7 +112,7 @@ def wipe(login: Login) -> None:
     client.close()
 
 
-def put_all(login: Login, keys: list[str]) -> dict[str, bytes]:
+def put_all(login: StoreLogin, keys: list[str]) -> dict[str, bytes]:
     """Write a different content under each key that the engine takes; returns what is there."""
     client = boto(login)
     for number, key in enumerate(keys):
@@ -123,7 +123,7 @@ def put_all(login: Login, keys: list[str]) -> dict[str, bytes]:
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(15, 16, 18)
-def test_every_key_that_an_engine_takes_comes_back(server: Login, tmp_path: Path) -> None:
+def test_every_key_that_an_engine_takes_comes_back(server: StoreLogin, tmp_path: Path) -> None:
     before = put_all(server, HOSTILE)
     backup, tally = run_backup(server, tmp_path / "t")
     assert (tally.failed, tally.gone) == ([], 0)
@@ -137,7 +137,7 @@ def test_every_key_that_an_engine_takes_comes_back(server: Login, tmp_path: Path
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize("key", ["k" * 1024, "s/" + "t" * 300])
 @pytest.mark.fault(16)
-def test_long_keys_come_back(server: Login, tmp_path: Path, key: str) -> None:
+def test_long_keys_come_back(server: StoreLogin, tmp_path: Path, key: str) -> None:
     client = boto(server)
     try:
         client.put_object(Bucket=BUCKET, Key=key, Body=b"long")
@@ -150,7 +150,7 @@ def test_long_keys_come_back(server: Login, tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_headers_and_metadata_come_back(server: Login, tmp_path: Path) -> None:
+def test_headers_and_metadata_come_back(server: StoreLogin, tmp_path: Path) -> None:
     client = boto(server)
     headers = {"ContentType": "image/x-test", "CacheControl": "max-age=3", "ContentDisposition": 'attachment; x="a  b"'}
     client.put_object(Bucket=BUCKET, Key="k", Body=b"x", Metadata={"who": "me", "empty": ""}, **headers)
@@ -170,7 +170,7 @@ def test_headers_and_metadata_come_back(server: Login, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(19)
-def test_large_objects_go_in_parts_and_leave_no_upload(server: Login, tmp_path: Path) -> None:
+def test_large_objects_go_in_parts_and_leave_no_upload(server: StoreLogin, tmp_path: Path) -> None:
     content = random.Random(1).randbytes(objects_fetch.PART * 2 + 1)
     client = boto(server)
     client.put_object(Bucket=BUCKET, Key="large", Body=content, ContentType="a/b", Metadata={"n": "1"})
@@ -184,7 +184,7 @@ def test_large_objects_go_in_parts_and_leave_no_upload(server: Login, tmp_path: 
 
 
 @pytest.mark.usefixtures("bucket")
-def test_nothing_is_read_twice(server: Login, tmp_path: Path) -> None:
+def test_nothing_is_read_twice(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, [f"k{n}" for n in range(30)])
     with proxy(server) as between:
         first, _ = run_backup(between.login, tmp_path)
@@ -200,7 +200,7 @@ def test_nothing_is_read_twice(server: Login, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_content_that_is_lost_from_the_pool_is_read_again(server: Login, tmp_path: Path) -> None:
+def test_a_content_that_is_lost_from_the_pool_is_read_again(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, ["a", "b"])
     first, _ = run_backup(server, tmp_path)
     lost = next(iter(records.reading(first)))["sha256"]
@@ -213,7 +213,7 @@ def test_a_content_that_is_lost_from_the_pool_is_read_again(server: Login, tmp_p
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(20)
 def test_a_listing_that_fails_on_page_3_of_5_publishes_nothing(
-    server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_all(server, [f"k{n:02}" for n in range(25)])
     run_backup(server, tmp_path)
@@ -245,7 +245,7 @@ def _pages_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_listings_of_many_pages_are_whole(server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listings_of_many_pages_are_whole(server: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = put_all(server, [f"k {n:02}+é" for n in range(23)])
     _pages_of(monkeypatch, 5)
     backup, tally = run_backup(server, tmp_path)
@@ -270,7 +270,7 @@ def after_listing(act: Callable[[], object]) -> Callable[[Asked], Spoiled | None
 @pytest.mark.parametrize("content", [b"content 0", b"CONTENT 0", b"a longer content"])
 @pytest.mark.fault(22)
 def test_an_object_that_is_replaced_during_the_run_is_taken_as_it_is_now(
-    server: Login, tmp_path: Path, content: bytes
+    server: StoreLogin, tmp_path: Path, content: bytes
 ) -> None:
     put_all(server, ["k"])
     with proxy(server) as between:
@@ -284,7 +284,7 @@ def test_an_object_that_is_replaced_during_the_run_is_taken_as_it_is_now(
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(22)
-def test_an_object_that_is_deleted_during_the_run_is_noted(server: Login, tmp_path: Path) -> None:
+def test_an_object_that_is_deleted_during_the_run_is_noted(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, ["k"])
     with proxy(server) as between:
         between.spoil = after_listing(lambda: boto(server).delete_object(Bucket=BUCKET, Key="k"))
@@ -295,7 +295,7 @@ def test_an_object_that_is_deleted_during_the_run_is_noted(server: Login, tmp_pa
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_read_that_breaks_off_is_resumed(server: Login, tmp_path: Path) -> None:
+def test_a_read_that_breaks_off_is_resumed(server: StoreLogin, tmp_path: Path) -> None:
     content = random.Random(2).randbytes(objects_fetch.PART + 5_000_000)
     boto(server).put_object(Bucket=BUCKET, Key="large", Body=content)
     with proxy(server) as between:
@@ -307,7 +307,7 @@ def test_a_read_that_breaks_off_is_resumed(server: Login, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("bucket")
-def test_temporary_answers_are_tried_again(server: Login, tmp_path: Path) -> None:
+def test_temporary_answers_are_tried_again(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, ["a", "b"])
     with proxy(server) as between:
         seen = dict[str, int]()
@@ -322,7 +322,7 @@ def test_temporary_answers_are_tried_again(server: Login, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("bucket")
-def test_an_object_that_cannot_be_read_is_named_and_the_others_are_kept(server: Login, tmp_path: Path) -> None:
+def test_an_object_that_cannot_be_read_is_named_and_the_others_are_kept(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, ["a", "b", "c"])
     with proxy(server) as between:
         between.spoil = lambda asked: Spoiled(status=400) if asked.reads and asked.path.endswith("/b") else None
@@ -334,7 +334,7 @@ def test_an_object_that_cannot_be_read_is_named_and_the_others_are_kept(server: 
 
 @pytest.mark.usefixtures("bucket")
 def test_many_small_objects_are_read_by_processes_too(
-    server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from infra.data.objects import crew as objects_crew
 
@@ -349,7 +349,7 @@ def test_many_small_objects_are_read_by_processes_too(
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(21)
-def test_versions_and_delete_markers(server: Login, tmp_path: Path) -> None:
+def test_versions_and_delete_markers(server: StoreLogin, tmp_path: Path) -> None:
     client = boto(server)
     try:
         client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
@@ -382,7 +382,7 @@ def _versions(client: Any) -> list[Any]:
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(20)
-def test_empty_buckets_come_back_and_missing_ones_are_named(server: Login, tmp_path: Path) -> None:
+def test_empty_buckets_come_back_and_missing_ones_are_named(server: StoreLogin, tmp_path: Path) -> None:
     backup, _ = run_backup(server, tmp_path)
     boto(server).delete_bucket(Bucket=BUCKET)
     run_restore(server, backup)
@@ -393,7 +393,7 @@ def test_empty_buckets_come_back_and_missing_ones_are_named(server: Login, tmp_p
 
 
 @pytest.mark.usefixtures("bucket")
-def test_restore_takes_nothing_away_unless_asked_and_keeps_a_way_back(server: Login, tmp_path: Path) -> None:
+def test_restore_takes_nothing_away_unless_asked_and_keeps_a_way_back(server: StoreLogin, tmp_path: Path) -> None:
     before = put_all(server, ["a", "b", "c"])
     backup, _ = run_backup(server, tmp_path)
     client = boto(server)
@@ -417,7 +417,7 @@ def test_restore_takes_nothing_away_unless_asked_and_keeps_a_way_back(server: Lo
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(15, 18)
-def test_a_tree_takes_the_safe_keys_and_names_the_others(server: Login, tmp_path: Path) -> None:
+def test_a_tree_takes_the_safe_keys_and_names_the_others(server: StoreLogin, tmp_path: Path) -> None:
     there = put_all(server, HOSTILE)
     root = tmp_path / "tree"
     for directory in (root, tmp_path / "up"):
@@ -433,7 +433,7 @@ def test_a_tree_takes_the_safe_keys_and_names_the_others(server: Login, tmp_path
     assert export(server, root).copied == 0
 
 
-def export(login: Login, root: Path) -> Mirrored:
+def export(login: StoreLogin, root: Path) -> Mirrored:
     """An export of the bucket, as the task makes it."""
     done = Mirrored()
     with objects_backup.connected([login]) as clients:
@@ -443,7 +443,7 @@ def export(login: Login, root: Path) -> Mirrored:
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(25)
-def test_a_tree_is_read_in_and_links_are_not_followed(server: Login, tmp_path: Path) -> None:
+def test_a_tree_is_read_in_and_links_are_not_followed(server: StoreLogin, tmp_path: Path) -> None:
     directory = tmp_path / "tree" / BUCKET / "sub"
     directory.mkdir(parents=True)
     (directory / "file.json").write_text("{}")
@@ -465,7 +465,7 @@ def test_a_tree_is_read_in_and_links_are_not_followed(server: Login, tmp_path: P
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(17)
 def test_keys_that_meet_on_a_case_insensitive_disk_are_kept_in_backups(
-    server: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from infra.data.objects import keys as objects_keys
     from infra.data.objects import tree as objects_tree
@@ -482,7 +482,7 @@ def test_keys_that_meet_on_a_case_insensitive_disk_are_kept_in_backups(
 
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.fault(19)
-def test_an_upload_that_a_killed_run_left_is_given_up(server: Login, tmp_path: Path) -> None:
+def test_an_upload_that_a_killed_run_left_is_given_up(server: StoreLogin, tmp_path: Path) -> None:
     put_all(server, ["a"])
     backup, _ = run_backup(server, tmp_path)
     client = objects_client.Client(server)
@@ -497,8 +497,8 @@ def test_an_upload_that_a_killed_run_left_is_given_up(server: Login, tmp_path: P
 
 @pytest.mark.parametrize(("access", "secret"), [("", "wrong-secret-1234"), ("unknown-access-key", "")])
 @pytest.mark.fault(6)
-def test_a_wrong_login_is_refused_and_not_shown(server: Login, tmp_path: Path, access: str, secret: str) -> None:
-    wrong = Login(server.name, server.host, server.port, access or server.access_key, secret or server.secret_key)
+def test_a_wrong_login_is_refused_and_not_shown(server: StoreLogin, tmp_path: Path, access: str, secret: str) -> None:
+    wrong = StoreLogin(server.name, server.host, server.port, access or server.access_key, secret or server.secret_key)
     with pytest.raises(PlatformError) as caught:
         run_backup(wrong, tmp_path)
     error = caught.value
@@ -509,7 +509,7 @@ def test_a_wrong_login_is_refused_and_not_shown(server: Login, tmp_path: Path, a
 
 
 @pytest.mark.usefixtures("bucket")
-def test_the_reference_client_sees_the_same(server: Login) -> None:
+def test_the_reference_client_sees_the_same(server: StoreLogin) -> None:
     put_all(server, HOSTILE)
     ours = objects_client.Client(server)
     found = {e.key: (e.size, e.etag) for e in ours.listing(BUCKET)}

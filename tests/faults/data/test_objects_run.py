@@ -25,7 +25,7 @@ from infra.data.objects import link as objects_link
 from infra.data.objects import records
 from infra.data.objects import verify as objects_verify
 from infra.data.objects.client import Client
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.errors import ExitCode, PlatformError
 from infra.locks import try_lock
 from infra.settings import ROOT
@@ -54,13 +54,13 @@ def filled(platform: Victim) -> Victim:
     return platform
 
 
-def login_of(victim: Victim) -> Login:
+def login_of(victim: Victim) -> StoreLogin:
     """The store of a running platform."""
     found = victim.contract
     port = int(victim.env["MINIO_DATASETS_PORT"])
     keys = (victim.env.get("MINIO_ROOT_USER", "minioadmin"), victim.env.get("MINIO_ROOT_PASSWORD", "minioadmin"))
     assert found
-    return Login("minio-datasets", "127.0.0.1", port, *keys)
+    return StoreLogin("minio-datasets", "127.0.0.1", port, *keys)
 
 
 def begin(victim: Victim, *words: str) -> subprocess.Popen[str]:
@@ -281,7 +281,7 @@ def test_a_bucket_that_is_missing_ends_with_11_and_the_others_are_kept(filled: V
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Login]:
+def small(tmp_path: Path) -> Iterator[StoreLogin]:
     """A store alone, with a few objects."""
     with engine("rclone", tmp_path / "server") as login:
         client = boto(login)
@@ -291,14 +291,14 @@ def small(tmp_path: Path) -> Iterator[Login]:
         yield login
 
 
-def run_backup(login: Login, target: Path) -> store.Backup:
+def run_backup(login: StoreLogin, target: Path) -> store.Backup:
     """A backup of everything, as the task makes it."""
     with objects_backup.connected([login]) as clients, store.locked(target, "test"):
         found = objects_backup.sources(clients, (), [])
         return objects_backup.backup(clients, target, found, False, objects_backup.Tally())
 
 
-def failure_of(login: Login, target: Path) -> PlatformError:
+def failure_of(login: StoreLogin, target: Path) -> PlatformError:
     with pytest.raises(PlatformError) as caught:
         run_backup(login, target)
     return caught.value
@@ -316,7 +316,7 @@ def mounted(directory: Path, options: str) -> bool:
 
 
 @pytest.mark.fault(3)
-def test_3_a_full_disk_is_said_and_leaves_nothing_half(small: Login, tmp_path: Path) -> None:
+def test_3_a_full_disk_is_said_and_leaves_nothing_half(small: StoreLogin, tmp_path: Path) -> None:
     target = tmp_path / "disk"
     if not mounted(target, "size=1m,mode=700"):
         pytest.skip("needs root on Linux to mount a small disk")
@@ -331,7 +331,7 @@ def test_3_a_full_disk_is_said_and_leaves_nothing_half(small: Login, tmp_path: P
 
 
 @pytest.mark.fault(27)
-def test_27_a_read_only_target_is_refused(small: Login, tmp_path: Path) -> None:
+def test_27_a_read_only_target_is_refused(small: StoreLogin, tmp_path: Path) -> None:
     target = tmp_path / "disk"
     if not mounted(target, "size=9m,mode=700,ro"):
         pytest.skip("needs root on Linux to mount a read-only disk")
@@ -344,7 +344,7 @@ def test_27_a_read_only_target_is_refused(small: Login, tmp_path: Path) -> None:
 
 @pytest.mark.fault(27)
 def test_27_a_disk_that_cannot_sync_is_a_failed_backup(
-    small: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backup(small, tmp_path / "t")
     boto(small).put_object(Bucket=BUCKET, Key="new", Body=b"new")
@@ -364,7 +364,7 @@ def test_27_a_disk_that_cannot_sync_is_a_failed_backup(
 @pytest.mark.fault(7)
 def test_7_a_server_that_is_gone_or_silent_is_said_soon(tmp_path: Path) -> None:
     began = time.monotonic()
-    gone = Login("minio-datasets", "127.0.0.1", free_port(), "access", "secret-key")
+    gone = StoreLogin("minio-datasets", "127.0.0.1", free_port(), "access", "secret-key")
     assert failure_of(gone, tmp_path).exit == ExitCode.DEPENDENCY
     taken = list[int]()
 
@@ -373,7 +373,7 @@ def test_7_a_server_that_is_gone_or_silent_is_said_soon(tmp_path: Path) -> None:
         time.sleep(1.5)
 
     with serving(silent) as port:
-        client = Client(Login("minio-datasets", "127.0.0.1", port, "access", "secret-key"), limit=0.5)
+        client = Client(StoreLogin("minio-datasets", "127.0.0.1", port, "access", "secret-key"), limit=0.5)
         with pytest.raises(PlatformError) as caught:
             client.buckets()
         client.close()
@@ -403,14 +403,14 @@ def test_24_a_server_that_is_killed_during_the_run_is_no_success(tmp_path: Path)
 @posix
 @pytest.mark.fault(24)
 def test_24_a_helper_that_is_killed_is_no_success(
-    small: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: StoreLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from infra.data.objects import crew as objects_crew
 
     monkeypatch.setattr(objects_crew, "MANY", 2)
     plain = objects_crew.Helper.read
 
-    def kill(self: objects_crew.Helper, item: records.Item) -> object:
+    def kill(self: objects_crew.Helper, item: records.ObjectItem) -> object:
         self._process.kill()
         return plain(self, item)
 

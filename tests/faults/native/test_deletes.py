@@ -37,10 +37,17 @@ ALLOWED = {
     "private._keeps_modes": "its own empty directory, by which it tried whether the file system keeps modes",
     "private._rename": "its own temporary file, in place of the old one",
     "private.put": "its own temporary file",
+    "private.key": "its own copy, where another run was first",
+    # The backup of MLflow's tables before another version of MLflow starts:
+    "data.postgres.backup._dump": "files of the backup that it is making, when that fails; moves others into place",
+    "data.postgres.dump.dump": "a file of its own dump, once it is packed",
+    "data.store.locked": "the text in its own lock file",
+    "data.store.publishing": "the backup that it is making, when that fails; moves the finished one into place",
+    "data.store.sweep": "unfinished backups of runs that died",
     "training.orders.Orders.close": "the order of a training that has ended; reached by its name alone",
     "shell.spawn": "the files that hold what a program says",
     "shell.Child.result": "the same",
-    "kube.api._tls": "its own private file with a certificate's key",
+    "kube.kubeconfig._show": "its own private file with a certificate's key",
     "kube.trouble.describe": "its own note",
     "tiers.compose.tier.Compose.stop": "what was asked for of a stopped platform; reached by its name alone",
     "tiers.kind.create.create": "the node of a cluster that was not finished; data lies on the host",
@@ -53,7 +60,7 @@ ALLOWED = {
 }
 MAY_SAY_DELETE = {
     "probes._s3_write": "S3: the object that it has put a moment before",
-    "training.cluster.Cluster.delete": "the Job of a training that was cancelled; reached by its name alone",
+    "training.cluster.JobCluster.delete": "the Job of a training that was cancelled; reached by its name alone",
     "kube.kubectl_cli.Kubectl.delete": "a broken pod that its StatefulSet waits for and makes anew",
 }
 DELETES_DATA = "tiers.native.tier.Native.remove"

@@ -157,7 +157,7 @@ def _write_until_refused(deposit: Deposit) -> list[str]:
 def _program_major() -> str:
     loaded = settings.load(environ={})
     found = providers.postgres_bin(loaded)
-    return native_postgres.program_major(native_postgres.Place(found.path, Path(), None, "", ""))
+    return native_postgres.program_major(native_postgres.PostgresPlace(found.path, Path(), None, "", ""))
 
 
 def test_data_of_another_postgresql_major_is_refused_untouched(unused: Victim) -> None:

@@ -144,7 +144,7 @@ def test_no_mirror_is_asked_where_none_is_named(server: Registry, run: Run, monk
     asked: set[tuple[str, ...]] = set()
     real = registry.look_up
 
-    def noted(reference: str, mirrors: tuple[str, ...]) -> registry.Finding:
+    def noted(reference: str, mirrors: tuple[str, ...]) -> registry.RegistryAnswer:
         asked.add(mirrors)
         return real(reference, mirrors)
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from infra.kube.kubeconfig import Access
-from infra.training.cluster import Cluster
+from infra.training.cluster import JobCluster
 
 PREFIX = "/apis/batch/v1/namespaces/platform/jobs"
 
@@ -131,14 +131,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[State, Cluster]]:
+def serving() -> Iterator[tuple[State, JobCluster]]:
     """A server that is empty, and a client of it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.state = State(port=server.server_address[1])  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     access = Access("127.0.0.1", server.server_address[1], secure=False, token=lambda: "a-token")
     try:
-        yield server.state, Cluster(access, "platform")  # type: ignore[attr-defined]
+        yield server.state, JobCluster(access, "platform")  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         server.server_close()

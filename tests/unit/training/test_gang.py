@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from infra.errors import PlatformError
 from infra.training import activities, gang, program
 from infra.training.activities import Step
-from infra.training.program import Program
+from infra.training.program import TrainingProgram
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a signal cannot be told from an exit status on Windows")
 
@@ -115,11 +115,13 @@ def test_a_port_that_somebody_has_taken_is_tried_anew_with_another() -> None:
     activities._check_port(Step(step.name, [], {"MASTER_PORT": str(gang.free_port())}), 1, [])
 
 
-def programs(tmp_path: Path, *codes: str) -> list[Program]:
+def programs(tmp_path: Path, *codes: str) -> list[TrainingProgram]:
     log = tmp_path / "job.log"
     logs = [gang.log_of(log, rank) for rank in range(len(codes))]
     return [
-        Program([sys.executable, "-u", "-c", code], tmp_path, dict(os.environ), path, path.with_suffix(".pid.json"))
+        TrainingProgram(
+            [sys.executable, "-u", "-c", code], tmp_path, dict(os.environ), path, path.with_suffix(".pid.json")
+        )
         for code, path in zip(codes, logs, strict=True)
     ]
 
@@ -149,7 +151,7 @@ def test_one_that_fails_ends_the_others(tmp_path: Path) -> None:
 
 def test_one_that_cannot_start_ends_the_others(tmp_path: Path) -> None:
     found = programs(tmp_path, "import time; time.sleep(600)", "pass")
-    missing = Program(["./nothing"], tmp_path, {}, found[1].log, found[1].pid_file)
+    missing = TrainingProgram(["./nothing"], tmp_path, {}, found[1].log, found[1].pid_file)
     before = set(psutil.Process().children())
     with pytest.raises(FileNotFoundError):
         program.run_together([found[0], missing], print, lambda: None)

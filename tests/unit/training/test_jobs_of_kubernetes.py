@@ -17,7 +17,7 @@ from temporalio.testing import ActivityEnvironment
 from infra import catalog
 from infra.errors import PlatformError
 from infra.training import job_runner, orders, temporal_client
-from infra.training.cluster import Away, Cluster, Refused
+from infra.training.cluster import Away, JobCluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
 from infra.training.job_manifest import ATTEMPT, KEPT, Shape
@@ -32,7 +32,7 @@ ORDERS = Orders(b"k" * 32)
 BUILT_IN = ORDERS.place(Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB), {})
 FORBIDDEN = ORDERS.place(Request("forbidden", epochs=1, runner=JOB), {})
 NAME = "training-digits-1"
-Api = tuple[State, Cluster]
+Api = tuple[State, JobCluster]
 
 
 @pytest.fixture

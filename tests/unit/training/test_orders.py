@@ -16,7 +16,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.training import orders
-from infra.training.orders import Orders, Refused
+from infra.training.orders import OrderRefused, Orders
 from infra.training.request import JOB, SUBPROCESS, Request
 
 REQUEST = Request("mine-20261123-abcdef", command=["python", "train.py"], cwd="/home/me")
@@ -35,7 +35,7 @@ def test_an_order_is_accepted_until_its_training_has_ended(ours: Orders) -> None
         ours.check(placed, WORKFLOW, SUBPROCESS)
         assert ours.environment(placed.job) == {"HF_TOKEN": "t"}
     ours.close(placed.job)
-    with pytest.raises(Refused, match="not run again"):
+    with pytest.raises(OrderRefused, match="not run again"):
         ours.check(placed, WORKFLOW, SUBPROCESS)
     assert ours.environment(placed.job) == {}
     assert ours.authentic(placed), "it can be ordered again"
@@ -47,34 +47,34 @@ def test_every_field_is_signed(ours: Orders) -> None:
     for entry in dataclasses.fields(Request):
         value = getattr(placed, entry.name)
         altered = dataclasses.replace(placed, **{entry.name: other[type(value)]})
-        with pytest.raises(Refused, match="signature is wrong"):
+        with pytest.raises(OrderRefused, match="signature is wrong"):
             ours.check(altered, WORKFLOW, altered.runner)
 
 
 def test_where_words_end_is_signed_too(ours: Orders) -> None:
     placed = ours.place(dataclasses.replace(REQUEST, command=["a", "b c"]), {})
-    with pytest.raises(Refused, match="signature is wrong"):
+    with pytest.raises(OrderRefused, match="signature is wrong"):
         ours.check(dataclasses.replace(placed, command=["a b", "c"]), WORKFLOW, SUBPROCESS)
 
 
 def test_who_has_another_key_signs_nothing(ours: Orders, tmp_path: Path) -> None:
     foreign = orders.open_orders(tmp_path / "other")
-    with pytest.raises(Refused, match="key of another stack"):
+    with pytest.raises(OrderRefused, match="key of another stack"):
         ours.check(foreign.place(REQUEST, {}), WORKFLOW, SUBPROCESS)
 
 
 def test_what_is_not_for_this_workflow_or_worker_is_refused(ours: Orders) -> None:
     placed = ours.place(REQUEST, {})
-    with pytest.raises(Refused, match="workflow"):
+    with pytest.raises(OrderRefused, match="workflow"):
         ours.check(placed, "another", SUBPROCESS)
-    with pytest.raises(Refused, match="runner"):
+    with pytest.raises(OrderRefused, match="runner"):
         ours.check(placed, WORKFLOW, JOB)
 
 
 def test_a_newer_order_of_the_same_name_does_not_bring_the_older_one_back(ours: Orders) -> None:
     first = ours.place(REQUEST, {}, now=1000)
     ours.place(REQUEST, {}, now=2000)
-    with pytest.raises(Refused, match="not run again"):
+    with pytest.raises(OrderRefused, match="not run again"):
         ours.check(first, WORKFLOW, SUBPROCESS)
 
 
@@ -82,7 +82,7 @@ def test_a_newer_order_of_the_same_name_does_not_bring_the_older_one_back(ours: 
 def test_a_name_that_leads_elsewhere_is_refused_even_when_it_is_signed(ours: Orders, tmp_path: Path, job: str) -> None:
     bare = Orders(ours.key)
     signed = bare.place(Request(job, runner=JOB), {})
-    with pytest.raises(Refused, match="name"):
+    with pytest.raises(OrderRefused, match="name"):
         ours.check(signed, orders.workflow_id(job), JOB)
     (tmp_path / "training" / "evil.json").write_text("{}")
     ours.close(job)

@@ -13,7 +13,7 @@ import pytest
 
 from infra.supervision import process
 from infra.training import program
-from infra.training.program import Program, Tail
+from infra.training.program import Tail, TrainingProgram
 from infra.training.report import LONGEST_LINE
 
 # Starts a child of its own, says its pid and waits.
@@ -32,9 +32,9 @@ class Enough(Exception):
     """The reason to stop."""
 
 
-def plan(tmp_path: Path, code: str) -> Program:
+def plan(tmp_path: Path, code: str) -> TrainingProgram:
     env = dict(os.environ)
-    return Program([sys.executable, "-c", code], tmp_path, env, tmp_path / "job.log", tmp_path / "job.pid.json")
+    return TrainingProgram([sys.executable, "-c", code], tmp_path, env, tmp_path / "job.log", tmp_path / "job.pid.json")
 
 
 def until(lines: list[str], word: str) -> Callable[[], None]:
@@ -75,7 +75,7 @@ def test_lines_and_exit_status(tmp_path: Path) -> None:
 def test_the_whole_environment_is_the_given_one(tmp_path: Path) -> None:
     lines: list[str] = []
     env = {k: v for k, v in os.environ.items() if k in ("SYSTEMROOT", "UNIT_TESTS_RUN")} | {"ONLY": "this"}
-    wanted = Program(
+    wanted = TrainingProgram(
         [sys.executable, "-c", "import os; print(os.environ['ONLY'], 'HOME' in os.environ)"],
         tmp_path,
         env,
@@ -87,7 +87,7 @@ def test_the_whole_environment_is_the_given_one(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    wanted = Program(["./nothing"], tmp_path, dict(os.environ), tmp_path / "log", tmp_path / "pid")
+    wanted = TrainingProgram(["./nothing"], tmp_path, dict(os.environ), tmp_path / "log", tmp_path / "pid")
     with pytest.raises(FileNotFoundError):
         program.run(wanted, print, lambda: None)
 

@@ -211,7 +211,7 @@ def test_what_a_training_prints_is_shown_above_its_progress() -> None:
     assert said[-1] == "... 3 more lines are in the log"
 
 
-class Printing(train_watch.Source):
+class Printing(train_watch.TrainingOutput):
     """A training that prints these batches of lines."""
 
     def __init__(self, batches: list[list[str]]) -> None:

@@ -13,7 +13,7 @@ from infra.training.jobs import Jobs, Superseded
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
 from infra.training.tracking import Subject, Tracking
-from infra.training.trainer import Job, Servers, Stopped
+from infra.training.trainer import Attempt, Servers, Stopped
 from tests.unit.training.fakes import MemoryJobs, MemoryStore, SilentProgress
 
 EPOCHS = 5
@@ -35,7 +35,7 @@ class Stage:
         subject = Subject("job", "tests", CONFIG.as_dict(), 0)
         jobs, progress = cast(Jobs, self.jobs), cast(Progress, self.progress)
         servers = Servers(jobs, progress, self.datasets, self.results, Tracking([], subject))
-        trainer.train(Job("job", attempt, CONFIG), servers)
+        trainer.train(Attempt("job", attempt, CONFIG), servers)
 
     def break_after(self, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """End the next try once an epoch's checkpoint is written."""

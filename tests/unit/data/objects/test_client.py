@@ -13,10 +13,10 @@ from infra.data.objects import fetch, upload
 from infra.data.objects.client import Client
 from infra.data.objects.fetch import Scratch
 from infra.data.objects.link import S3Error
-from infra.data.objects.login import Login
+from infra.data.objects.login import StoreLogin
 from infra.data.objects.pool import Pool
-from infra.data.objects.records import Item, Record
-from infra.data.objects.xml import Entry
+from infra.data.objects.records import ObjectItem, Record
+from infra.data.objects.xml import ListedObject
 from infra.errors import ExitCode, PlatformError
 from tests.unit.helpers import answering, everything, serving
 
@@ -30,7 +30,7 @@ def answer(body: bytes = b"", status: str = "200 OK", headers: str = "") -> byte
 
 
 def client_of(port: int) -> Client:
-    return Client(Login("minio-datasets", "127.0.0.1", port, "access", SECRET), limit=2.0)
+    return Client(StoreLogin("minio-datasets", "127.0.0.1", port, "access", SECRET), limit=2.0)
 
 
 def error_body(code: str) -> bytes:
@@ -52,7 +52,7 @@ def test_refused_logins_and_wrong_clocks_are_said(code: str, hint: str) -> None:
     assert SECRET not in everything(caught.value) + repr(client.login)
 
 
-def listed(body: str) -> list[Entry]:
+def listed(body: str) -> list[ListedObject]:
     page = f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{body}</ListBucketResult>'
     with serving(answering(answer(page.encode()))) as port:
         client = client_of(port)
@@ -70,9 +70,9 @@ def contents(key: str) -> str:
 
 def test_keys_of_a_listing_are_decoded_where_it_says_so() -> None:
     assert listed("<EncodingType>url</EncodingType>" + contents("a+b%2Bc%0A%FF/..")) == [
-        Entry("a b+c\n\udcff/..", 3, "e", "m")
+        ListedObject("a b+c\n\udcff/..", 3, "e", "m")
     ]
-    assert listed(contents("a+b%2B")) == [Entry("a+b%2B", 3, "e", "m")]
+    assert listed(contents("a+b%2B")) == [ListedObject("a+b%2B", 3, "e", "m")]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def in_turn(*answers: bytes) -> Callable[[socket.socket], None]:
     return handle
 
 
-def fetched(tmp_path: Path, item: Item, *answers: bytes) -> Record:
+def fetched(tmp_path: Path, item: ObjectItem, *answers: bytes) -> Record:
     (tmp_path / "tmp").mkdir()
     with serving(in_turn(*answers)) as port:
         client = client_of(port)
@@ -110,8 +110,8 @@ MD5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
 MODIFIED = "Last-Modified: Mon, 23 Nov 2026 17:59:59 GMT\r\n"
 
 
-def item(etag: str = MD5, size: int = len(BODY)) -> Item:
-    return Item("minio-datasets", "bucket", "key", size, etag, "2026-11-23T17:59:59Z")
+def item(etag: str = MD5, size: int = len(BODY)) -> ObjectItem:
+    return ObjectItem("minio-datasets", "bucket", "key", size, etag, "2026-11-23T17:59:59Z")
 
 
 def etag(value: str) -> str:

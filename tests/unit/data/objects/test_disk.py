@@ -50,7 +50,7 @@ def made(target: Path, contents: dict[str, bytes], verified: bool = True, bucket
     return found
 
 
-def pruned_to_one(target: Path) -> prune.Plan:
+def pruned_to_one(target: Path) -> prune.PrunePlan:
     """Prune; returns what went."""
     plan = prune.plan(target, 1)
     prune.prune(plan)

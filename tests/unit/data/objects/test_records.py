@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from infra.data.objects import records
-from infra.data.objects.records import Earlier, Item
-from infra.data.objects.xml import Entry
+from infra.data.objects.records import Earlier, ObjectItem
+from infra.data.objects.xml import ListedObject
 
 KEYS = sorted(
     ["a", "a b", "a/b", "a//b", "../up", "\n\x07", "\u00e9", "e\u0301", "z\udcff", "\U0001f600", "\ufe4f"],
@@ -20,8 +20,8 @@ def record(key: str, **more: Any) -> records.Record:
     return {**known, **more}
 
 
-def item(key: str, **more: Any) -> Item:
-    return Item(**{"store": "s", "bucket": "b", "key": key, "size": 1, "etag": "e", "modified": "m", **more})
+def item(key: str, **more: Any) -> ObjectItem:
+    return ObjectItem(**{"store": "s", "bucket": "b", "key": key, "size": 1, "etag": "e", "modified": "m", **more})
 
 
 def written(*found: records.Record) -> Earlier:
@@ -72,8 +72,8 @@ def test_a_delete_marker_is_nothing_to_reuse() -> None:
     assert written(marker).find(item("a", version="1", etag="")) == ({}, "")
 
 
-def entries(*keys: str) -> list[Entry]:
-    return [Entry(key, 1, "e", "m") for key in keys]
+def entries(*keys: str) -> list[ListedObject]:
+    return [ListedObject(key, 1, "e", "m") for key in keys]
 
 
 def test_records_and_a_listing_side_by_side() -> None:

@@ -109,14 +109,14 @@ def test_the_name_of_a_snapshot_may_be_left_out(words: list[str], named: bool) -
 
 
 @pytest.fixture
-def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[create.Order]]:
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[create.SnapshotOrder]]:
     """`keep` where two snapshots are there and one with these facts is made; returns what was asked for."""
 
-    def keep(facts: dict[str, Any]) -> list[create.Order]:
+    def keep(facts: dict[str, Any]) -> list[create.SnapshotOrder]:
         taken = [replace(held(), facts={"label": name}) for name in ("kind-down", "kind-down-2")]
-        asked = list[create.Order]()
+        asked = list[create.SnapshotOrder]()
 
-        def made(tier: Tier, order: create.Order) -> Backup:
+        def made(tier: Tier, order: create.SnapshotOrder) -> Backup:
             asked.append(order)
             return replace(held(), facts=facts)
 
@@ -129,7 +129,7 @@ def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
 
 
 def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
-    keeping: Callable[[dict[str, Any]], list[create.Order]],
+    keeping: Callable[[dict[str, Any]], list[create.SnapshotOrder]],
 ) -> None:
     assert [o.label for o in keeping({"parts": {}})] == ["kind-down-3"]
 
@@ -142,7 +142,7 @@ def test_what_is_kept_on_the_way_to_something_gets_a_name_that_is_free(
     ],
 )
 def test_nothing_is_removed_where_a_database_is_not_in_the_snapshot_or_not_verified(
-    keeping: Callable[[dict[str, Any]], list[create.Order]], facts: dict[str, Any]
+    keeping: Callable[[dict[str, Any]], list[create.SnapshotOrder]], facts: dict[str, Any]
 ) -> None:
     with pytest.raises(PlatformError) as caught:
         keeping(facts)

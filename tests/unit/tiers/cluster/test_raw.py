@@ -10,7 +10,7 @@ import pytest
 from infra.errors import PlatformError
 from infra.kube.kubectl_cli import OWNER
 from infra.tiers.cluster import raw as cluster_raw
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from tests.unit.kube import objects as o
 from tests.unit.tiers.kind.fakes import Answers, cluster_of
 
@@ -40,7 +40,7 @@ def test_raw_is_what_kubectl_has_applied_and_nobody_else_keeps(about: dict[str, 
 
 
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: Answers) -> list[cluster_raw.Raw]:
-    monkeypatch.setattr(Cluster, "api", lambda self: api)
+    monkeypatch.setattr(KindCluster, "api", lambda self: api)
     return cluster_raw.find(cluster_of(tmp_path))
 
 

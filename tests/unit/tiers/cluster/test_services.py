@@ -10,7 +10,7 @@ import pytest
 from infra import catalog
 from infra.kube.snapshot import Snapshot
 from infra.tiers.cluster import services
-from infra.tiers.cluster.services import Cast, Source
+from infra.tiers.cluster.services import Cast, LogSource
 from tests.unit.kube import objects as o
 from tests.unit.tiers.kind.fakes import Answers
 
@@ -96,13 +96,16 @@ def test_memory_is_summed_from_what_the_kubelets_count() -> None:
 def test_logs_of_two_services_in_one_pod_come_once() -> None:
     who = cast(pods=[o.pod("minio")])
     found = services.sources(("minio-datasets", "minio-results"), who)
-    assert found == [Source("minio-datasets", "platform", "minio-0", "server")]
+    assert found == [LogSource("minio-datasets", "platform", "minio-0", "server")]
     api: Any = Answers(texts={found[0].path: "one\ntwo\n"})
     assert [line.text for line in services.logs(api, found, 10, False)] == ["one", "two"]
 
 
 def test_a_log_that_cannot_be_read_stops_no_other() -> None:
-    there, gone = Source("redis", "platform", "redis-0", "server"), Source("minio", "platform", "minio-0", "server")
+    there, gone = (
+        LogSource("redis", "platform", "redis-0", "server"),
+        LogSource("minio", "platform", "minio-0", "server"),
+    )
     api: Any = Answers(texts={there.path: "one\n"})
     assert [line.text for line in services.logs(api, [gone, there], 10, False)] == ["one"]
 
@@ -113,7 +116,7 @@ def test_following_ends_when_all_have_ended() -> None:
             return ["later"]
 
     api: Any = Lines()
-    known = [Source(name, "platform", f"{name}-0", "server") for name in ("redis", "minio")]
+    known = [LogSource(name, "platform", f"{name}-0", "server") for name in ("redis", "minio")]
     began = time.monotonic()
     found = [(line.service, line.text) for line in services.logs(api, known, 0, True)]
     assert sorted(found) == [("minio", "later"), ("redis", "later")]

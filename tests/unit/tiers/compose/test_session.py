@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from infra.data.postgres import metrics as postgres_metrics
-from infra.docker_engine import Engine, Place
+from infra.docker_engine import Engine, EnginePlace
 from infra.errors import PlatformError
 from infra.tiers.compose.session import SECRET, Session, applied, make_figures, mounted
 from tests.unit.helpers import context_of, settings_of
 
-USUAL = Place("unix:///var/run/docker.sock", "its default socket")
+USUAL = EnginePlace("unix:///var/run/docker.sock", "its default socket")
 
 
 def test_backups_write_their_figures_where_prometheus_looks(tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_the_socket_is_named_where_it_is_on_this_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, socket: str | None
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    assert mounted(settings_of(tmp_path), tmp_path, Place(url, "x")).get("PLATFORM_DOCKER_SOCKET") == socket
+    assert mounted(settings_of(tmp_path), tmp_path, EnginePlace(url, "x")).get("PLATFORM_DOCKER_SOCKET") == socket
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert "PLATFORM_DOCKER_SOCKET" not in mounted(settings_of(tmp_path), tmp_path, Place(url, "x"))
+    assert "PLATFORM_DOCKER_SOCKET" not in mounted(settings_of(tmp_path), tmp_path, EnginePlace(url, "x"))
 
 
 def test_a_socket_that_the_user_names_wins(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from infra.tiers.compose import model as compose_model
 from infra.tiers.compose import project as compose_project
 from infra.tiers.compose import state as compose_state
 from infra.tiers.compose import status as compose_status
-from infra.tiers.compose.model import Model, Part
+from infra.tiers.compose.model import ComposeModel, ComposePart
 from infra.tiers.compose.project import Listed
 from infra.tiers.compose.state import Container, is_broken, judged
 
-PART = Part("redis", "valkey/valkey:9.1.2", "platform-redis", memory=512_000_000, checked=True)
-SHOT = Part("minio-setup", "x:1", "platform-minio-setup", ends=True)
+PART = ComposePart("redis", "valkey/valkey:9.1.2", "platform-redis", memory=512_000_000, checked=True)
+SHOT = ComposePart("minio-setup", "x:1", "platform-minio-setup", ends=True)
 UP = Container("redis", "1", "platform-redis", "running", "healthy", started=100.0)
 
 
@@ -217,7 +217,7 @@ def test_version_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_setting_is_in_the_command_line(tmp_path: Path) -> None:
     chosen = settings_of(tmp_path, POSTGRES_PASSWORD="very secret")
     environ = cli.environment(chosen, None, "p")
-    compose = cli.Compose("p", (tmp_path / "a.yml",), environ, tmp_path / "no.env")
+    compose = cli.ComposeCommand("p", (tmp_path / "a.yml",), environ, tmp_path / "no.env")
     assert environ["POSTGRES_PASSWORD"] == "very secret"
     assert "secret" not in " ".join(compose.argv("up", "-d"))
 
@@ -260,9 +260,9 @@ def test_the_model_from_compose_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         return shell.Result(0, json.dumps(config), "")
 
     monkeypatch.setattr(shell, "run", run)
-    compose = cli.Compose("p", (), {"A": "b"}, tmp_path / "no.env")
+    compose = cli.ComposeCommand("p", (), {"A": "b"}, tmp_path / "no.env")
     model = compose_model.load(compose, tmp_path / "model.json")
-    assert model.parts["redis"] == Part(
+    assert model.parts["redis"] == ComposePart(
         "redis", "r:1", "p-redis", (), (6379,), ("p_data",), ("/x/y",), 536870912, ends=False, checked=True
     )
     assert model.parts["minio-setup"].ends
@@ -281,9 +281,9 @@ def test_every_part_of_the_files_belongs_to_a_service() -> None:
 
 
 def test_services_that_are_left_out(tmp_path: Path) -> None:
-    parts = {n: Part(n, "i:1", n) for n in ("loki", "alloy")}
+    parts = {n: ComposePart(n, "i:1", n) for n in ("loki", "alloy")}
     chosen = settings_of(tmp_path, PLATFORM_LEAVE_OUT="alloy,clearml")
-    assert [p.name for p in compose_model.selection(chosen, Model("", parts), ["loki"])] == ["loki"]
+    assert [p.name for p in compose_model.selection(chosen, ComposeModel("", parts), ["loki"])] == ["loki"]
 
 
 # --- images
@@ -305,7 +305,7 @@ def test_data_of_another_major_is_refused() -> None:
 
 def test_a_port_of_a_container_is_named_with_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.ports.blocked", lambda host, port: "taken")
-    claims = checks.claims(settings_of(tmp_path), [Part("redis", "r", "p-redis", ports=(6379,))])
+    claims = checks.claims(settings_of(tmp_path), [ComposePart("redis", "r", "p-redis", ports=(6379,))])
     (check,) = checks.port_checks("127.0.0.1", claims, [container("other", tmp_path, 6379)], "platform")
     assert (check.status, check.code, check.id) == ("fail", "PORT_TAKEN", "port.6379")
     assert "other-x of the Compose project other" in check.text
@@ -315,7 +315,7 @@ def test_a_port_of_a_container_is_named_with_its_project(tmp_path: Path, monkeyp
 
 def test_ports_of_our_own_containers_are_no_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.ports.blocked", lambda host, port: "taken")
-    claims = checks.claims(settings_of(tmp_path), [Part("redis", "r", "p-redis", ports=(6379,))])
+    claims = checks.claims(settings_of(tmp_path), [ComposePart("redis", "r", "p-redis", ports=(6379,))])
     (check,) = checks.port_checks("127.0.0.1", claims, [container("platform", tmp_path, 6379)], "platform")
     assert check.status == "ok"
 

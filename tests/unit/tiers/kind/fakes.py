@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.kube.api import NoAnswer
 from infra.shell import Result
-from infra.tiers.kind.cluster import MARK, Cluster
+from infra.tiers.kind.cluster import MARK, KindCluster
 from infra.tiers.kind.nodes import Docker, Node
 from tests.unit.helpers import context_of
 
@@ -43,12 +43,12 @@ class Engine(Docker):
         self.there[:] = [n for n in self.there if n.name not in names]
 
 
-def cluster_of(root: Path, *nodes: Node, answers: Mapping[str, Result] | None = None, **settings: str) -> Cluster:
+def cluster_of(root: Path, *nodes: Node, answers: Mapping[str, Result] | None = None, **settings: str) -> KindCluster:
     """The cluster of a stack below `root`, whose engine has these nodes."""
     context = context_of(root, **settings)
     home = root / "state" / "kind"
     home.mkdir(parents=True, exist_ok=True)
-    return Cluster(context, home, Engine(there=list(nodes), answers=answers or {}))
+    return KindCluster(context, home, Engine(there=list(nodes), answers=answers or {}))
 
 
 def node(home: Path | None, cluster: str = "platform", state: str = "running", role: str = "control-plane") -> Node:

@@ -12,7 +12,7 @@ import pytest
 from infra.tiers.base import Check
 from infra.tiers.kind import checks
 from infra.tiers.kind.checks import GB
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 
 Usage = namedtuple("Usage", "total used free")
@@ -84,7 +84,7 @@ def test_a_port_that_is_taken_names_the_container(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cluster_that_runs_is_asked_only_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cluster, "listening", lambda self: True)
+    monkeypatch.setattr(KindCluster, "listening", lambda self: True)
     assert [c.id for c in checks.machine(cluster_of(tmp_path), obs=False)] == ["disk"]
 
 
@@ -94,7 +94,7 @@ def test_ports_are_looked_at_unless_our_own_node_holds_them(
 ) -> None:
     monkeypatch.setattr(checks, "node_ports", lambda numbers, docker: [Check("ports", "ok", "free")])
     monkeypatch.setattr(checks, "cgroup", lambda *_: Check("node-image", "ok", ""))
-    monkeypatch.setattr(Cluster, "file", {"nodes": []})
+    monkeypatch.setattr(KindCluster, "file", {"nodes": []})
     cluster = cluster_of(tmp_path, node(tmp_path / "state" / "kind", state=state))
     found = [c.id for c in checks.machine(cluster, obs=True)]
     assert ("ports" in found) == asked

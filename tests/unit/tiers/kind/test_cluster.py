@@ -11,13 +11,13 @@ import pytest
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.tiers.kind import cluster
-from infra.tiers.kind.cluster import ABSENT, HALF_MADE, RUNNING, STOPPED, Cluster
+from infra.tiers.kind.cluster import ABSENT, HALF_MADE, RUNNING, STOPPED, KindCluster
 from tests.unit.tiers.kind.fakes import cluster_of, node
 
 KUBECONFIG = "current-context: kind-platform\n    server: https://127.0.0.1:1\n"
 
 
-def complete(made: Cluster) -> Cluster:
+def complete(made: KindCluster) -> KindCluster:
     """The same as if it had been made to its end."""
     made.remember(name="platform", complete=True)
     made.kubeconfig.write_text(KUBECONFIG)

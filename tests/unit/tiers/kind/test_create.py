@@ -12,22 +12,26 @@ import yaml
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.kube.tools import Program
+from infra.kube.tools import KubeProgram
 from infra.settings import ROOT
 from infra.shell import Result
 from infra.tiers.kind import create
-from infra.tiers.kind.cluster import MARK, Cluster
+from infra.tiers.kind.cluster import MARK, KindCluster
 from infra.tiers.kind.tools import Tools
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 
-TOOLS = Tools(Program("kind", "kind", (0, 33)), Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))
+TOOLS = Tools(
+    KubeProgram("kind", "kind", (0, 33)),
+    KubeProgram("kubectl", "kubectl", (1, 34)),
+    KubeProgram("helm", "helm", (4, 3)),
+)
 SLOW = f"ERROR: failed to create cluster: {create.SLOW_BOOT} that matches"
 
 
 class Kind:
     """Runs of kind that end as told; each leaves a node."""
 
-    def __init__(self, cluster: Cluster, *ends: Result) -> None:
+    def __init__(self, cluster: KindCluster, *ends: Result) -> None:
         self.cluster, self.ends, self.runs = cluster, list(ends), list[list[str]]()
 
     def spawn(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Any:
@@ -50,7 +54,7 @@ class _Ended:
         pass
 
 
-def making(root: Path, monkeypatch: pytest.MonkeyPatch, *ends: Result, **settings: str) -> tuple[Cluster, Kind]:
+def making(root: Path, monkeypatch: pytest.MonkeyPatch, *ends: Result, **settings: str) -> tuple[KindCluster, Kind]:
     (root / "kind").mkdir()
     shutil.copyfile(ROOT / "kind" / "cluster.yaml", root / "kind" / "cluster.yaml")
     own = {"KIND_NODE_IMAGE": "mirror.example/node:v1.36.4", **settings}

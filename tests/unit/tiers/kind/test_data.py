@@ -9,7 +9,7 @@ import pytest
 from infra.errors import PlatformError
 from infra.tiers.base import Removal
 from infra.tiers.kind import data
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.data import Volume
 from tests.unit.kube import objects as o
 from tests.unit.tiers.kind.fakes import cluster_of
@@ -44,7 +44,7 @@ def test_a_volume_is_of_the_service_it_is_named_after(volume: Volume, services: 
 KEPT = {"storageClassName": "platform-kept"}
 
 
-def with_volumes(root: Path, *volumes: Volume, filled: tuple[str, ...] = ()) -> Cluster:
+def with_volumes(root: Path, *volumes: Volume, filled: tuple[str, ...] = ()) -> KindCluster:
     """A cluster that had these volumes when it was last seen; those named hold 4 bytes each."""
     made = cluster_of(root)
     data.remember(made, volumes)

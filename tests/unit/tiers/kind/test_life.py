@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra import endpoints, health, shell
-from infra.kube.tools import Program
+from infra.kube.tools import KubeProgram
 from infra.probes import Finding
 from infra.shell import Result
 from infra.tiers import answering
@@ -19,7 +19,11 @@ from infra.tiers.kind.tools import Tools
 from tests.unit.helpers import settings_of
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 
-TOOLS = Tools(Program("kind", "kind", (0, 33)), Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))
+TOOLS = Tools(
+    KubeProgram("kind", "kind", (0, 33)),
+    KubeProgram("kubectl", "kubectl", (1, 34)),
+    KubeProgram("helm", "helm", (4, 3)),
+)
 
 
 def test_only_nodes_that_run_are_stopped(tmp_path: Path) -> None:

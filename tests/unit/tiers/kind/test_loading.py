@@ -15,7 +15,7 @@ from infra.console import Console
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.helm_cli import Helm
-from infra.kube.tools import Program
+from infra.kube.tools import KubeProgram
 from infra.settings import ROOT
 from infra.shell import Result
 from infra.tiers.kind import loading
@@ -83,9 +83,9 @@ class Ended:
 
 
 def supply(tmp_path: Path) -> Supply:
-    kind = Program("kind", "kind", (0, 33))
+    kind = KubeProgram("kind", "kind", (0, 33))
     node = Node("platform-control-plane", "id", "running")
-    tools = Tools(kind, Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))
+    tools = Tools(kind, KubeProgram("kubectl", "kubectl", (1, 34)), KubeProgram("helm", "helm", (4, 3)))
     return Supply(Engine(), tools, "platform", [node], tmp_path / "images.json", tmp_path / "kubeconfig", Console())
 
 

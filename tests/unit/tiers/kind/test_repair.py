@@ -10,15 +10,19 @@ import pytest
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.kube.tools import Program
+from infra.kube.tools import KubeProgram
 from infra.shell import Result
 from infra.tiers.kind import create, life, repair
-from infra.tiers.kind.cluster import Cluster
+from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.tools import Tools
 from tests.unit.helpers import Said
 from tests.unit.tiers.kind.fakes import Engine, cluster_of, node
 
-TOOLS = Tools(Program("kind", "kind", (0, 33)), Program("kubectl", "kubectl", (1, 34)), Program("helm", "helm", (4, 3)))
+TOOLS = Tools(
+    KubeProgram("kind", "kind", (0, 33)),
+    KubeProgram("kubectl", "kubectl", (1, 34)),
+    KubeProgram("helm", "helm", (4, 3)),
+)
 FULL = {"ls": Result(0, "platform-data-postgresql\n", "")}
 
 
@@ -99,7 +103,7 @@ def test_one_that_does_not_work_is_made_anew(tmp_path: Path, monkeypatch: pytest
 
 
 def test_one_with_volumes_inside_is_never_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cluster, "kept", property(lambda self: False))
+    monkeypatch.setattr(KindCluster, "kept", property(lambda self: False))
     stage = Stage(tmp_path, monkeypatch, "running", works=False, **FULL)
     with pytest.raises(PlatformError) as caught:
         stage.ensure()
@@ -113,7 +117,7 @@ def test_one_that_was_whole_gets_more_time_than_a_half_made_one(
 ) -> None:
     limits: list[float] = []
 
-    def works(cluster: Cluster, limit: float) -> bool:
+    def works(cluster: KindCluster, limit: float) -> bool:
         limits.append(limit)
         return True
 

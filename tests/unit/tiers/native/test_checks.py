@@ -11,7 +11,7 @@ from infra import catalog
 from infra.ports import Claim, Conflict, Holder
 from infra.tiers import port_checks
 from infra.tiers.native import checks as native_checks
-from infra.tiers.native.postgres import Place
+from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.native.services import Programs
 from infra.tiers.providers import Program
 
@@ -86,7 +86,7 @@ def test_memory_is_only_a_warning(monkeypatch: pytest.MonkeyPatch, free: float, 
 @pytest.mark.parametrize("engine", ["rclone", "minio"])
 def test_what_the_engine_cannot_do_is_a_warning_with_a_way_out(engine: str) -> None:
     program = Program(Path("/x/y"), engine, "PATH")
-    place = Place(Path("/pg"), Path("/d"), None, "postgresql", "bundled")
+    place = PostgresPlace(Path("/pg"), Path("/d"), None, "postgresql", "bundled")
     checks = native_checks.programs(
         Programs(place, dict.fromkeys(("postgres", "redis", "temporal", "object store"), program))
     )

@@ -10,7 +10,7 @@ import pytest
 
 from infra.errors import PlatformError
 from infra.tiers.native import postgres
-from infra.tiers.native.postgres import Place
+from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.providers import Program
 from tests.unit.helpers import script, settings_of
 
@@ -31,8 +31,8 @@ def found_in(directory: Path, origin: str = "bundled") -> Program:
     return Program(directory, "postgresql", origin)
 
 
-def place_of(binaries: Path, data: Path) -> Place:
-    return Place(binaries, data, None, "postgresql", "bundled")
+def place_of(binaries: Path, data: Path) -> PostgresPlace:
+    return PostgresPlace(binaries, data, None, "postgresql", "bundled")
 
 
 # --- who can reach what
@@ -112,7 +112,7 @@ def test_an_ordinary_user_runs_it_in_place(tmp_path: Path, monkeypatch: pytest.M
     found = found_in(tmp_path / "bin")
     home = tmp_path / "home"
     made = postgres.place(settings_of(tmp_path), home, found, "x")
-    assert made == Place(tmp_path / "bin", home / "data" / "postgres", None, "postgresql", "bundled")
+    assert made == PostgresPlace(tmp_path / "bin", home / "data" / "postgres", None, "postgresql", "bundled")
 
 
 def test_root_drops_to_another_user_where_the_checkout_can_be_reached(tmp_path: Path, as_root: Path) -> None:
@@ -362,7 +362,7 @@ def test_sizes_of_directories(tmp_path: Path) -> None:
 # --- the lock file of a server that had no time to remove it
 
 
-def locked(root: Path, pid: str) -> tuple[Place, Path]:
+def locked(root: Path, pid: str) -> tuple[PostgresPlace, Path]:
     data = root / "data"
     data.mkdir()
     (data / "postmaster.pid").write_text(f"{pid}\n{data}\n1767225600\n5432\n")

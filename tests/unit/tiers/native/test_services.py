@@ -9,7 +9,7 @@ import yaml
 
 from infra import catalog, endpoints
 from infra.supervision.client import Spec
-from infra.tiers.native.postgres import Place
+from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.native.services import CORE, Builder, Programs, prometheus_yaml
 from infra.tiers.providers import Program
 from tests.unit.helpers import settings_of
@@ -23,7 +23,7 @@ SECRETS = {
 
 def builder(root: Path, engine: str = "rclone", **values: str) -> Builder:
     settings, home = settings_of(root, **values), root / "native"
-    place = Place(Path("/pg/bin"), home / "data" / "postgres", None, "postgresql", "bundled")
+    place = PostgresPlace(Path("/pg/bin"), home / "data" / "postgres", None, "postgresql", "bundled")
     found = Program(Path("/pg/bin"), "postgresql", "bundled")
     others = {"redis": Program(Path("/x/valkey-server"), "v", "bundled")}
     others |= {"temporal": Program(Path("/x/temporal"), "t", "bundled")}
