@@ -545,6 +545,14 @@ CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables(
 MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """Names of MLflow's own clients, in the contract only where its server wants a login."""
 
+FAMILIAR_NAMES: tuple[str, ...] = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"),
+    *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"),
+    *("LABELER_DATABASE_URL", "TEMPORAL_ADDRESS"),
+    *(f"BUCKET_{bucket.name.upper().replace('-', '_')}" for bucket in BUCKETS),
+)
+"""Names that `invoke env` gives besides the contract, which SDKs, libpq and Temporal's tools read by themselves."""
+
 OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
     s.name: tuple(v.name for v in s.contract) for s in SERVICES if s.name in OBSERVABILITY and s.contract
 }

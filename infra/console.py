@@ -26,6 +26,9 @@ FORMATS = ("table", "json", "yaml", "env", "name")
 MASK = "****"
 DOCS = "docs/errors.md"
 KEEP_LOGS = 20
+PROGRAM = "platform"
+"""The command that runs tasks from any directory (platform_launcher.py)."""
+_INVOKE = re.compile(r"(?<![\w./\\-])invoke(?= [a-z-])")
 
 _COLORS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
 _SYMBOLS = {"good": ("✓", "+"), "bad": ("✗", "x"), "warn": ("!", "!"), "dim": ("·", "-"), "bold": ("", "")}
@@ -127,7 +130,7 @@ class Console:
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line of progress for people, on stderr."""
-        text = self.mask(text)
+        text = self.mask(spoken(text))
         self._log(visible(text))
         write_line(self.stderr, self.paint(text, style) if style else text, styled=self.color(self.stderr))
 
@@ -153,7 +156,7 @@ class Console:
             return [*env_lines(answer.env or {}, self.shell), *(() if self.shell else answer.comments)]
         if self.output == "name":
             return answer.names
-        return [*self._table(answer.table), *(self.mask(line) for line in answer.lines)]
+        return [*self._table(answer.table), *(self.mask(spoken(line)) for line in answer.lines)]
 
     def _table(self, table: Table | None) -> list[str]:
         """Return the lines of a table, on a terminal in its width; secrets are hidden before anything is cut off."""
@@ -202,7 +205,7 @@ class Console:
             "why": error.why,
             "retryable": error.kind.retryable,
             "details": error.details,
-            "actions": [{"id": str(i), "command": step} for i, step in enumerate(error.steps, 1)],
+            "actions": [{"id": str(i), "command": spoken(step)} for i, step in enumerate(error.steps, 1)],
         }
         return {"code": error.code, "category": error.exit.name.lower(), **self._masked(_plain(said))}
 
@@ -236,6 +239,12 @@ class Console:
                 self.log.flush()
             except OSError:  # a full disk must not hide the message that says so
                 self.log = None
+
+
+def spoken(text: str) -> str:
+    """Return a text with its commands as this program was called: `invoke up` or `platform up`."""
+    called = Path(sys.argv[0] if sys.argv else "").stem
+    return _INVOKE.sub(PROGRAM, text) if called == PROGRAM else text
 
 
 def unicode_ok(stream: TextIO) -> bool:
@@ -304,6 +313,8 @@ def _posix(value: str) -> str:
 
 def _dotenv(value: str) -> str:
     """Quote so that shells and the readers of .env files agree, which they do on no single way for all values."""
+    if re.fullmatch(r"[\w./:@%+,=-]*", value, re.ASCII):
+        return value  # `docker run --env-file` takes quotes for a part of the value
     if not {"'", "\\"} & set(value) or {"$", "`"} & set(value):
         return _posix(value)
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -227,3 +227,58 @@ def _mlflow_login(endpoints: Endpoints) -> dict[str, str]:
     login = endpoints.mlflow
     wanted = "mlflow" in endpoints.services and login.password
     return dict(zip(catalog.MLFLOW_LOGIN, (login.user, login.password), strict=True)) if wanted else {}
+
+
+STORES: Mapping[str, str] = {"datasets": "minio-datasets", "results": "minio-results"}
+"""Name that people give an object store -> the service."""
+
+
+def familiar(endpoints: Endpoints, store: str = "datasets") -> dict[str, str]:
+    """Return the names of `catalog.FAMILIAR_NAMES`, which SDKs and tools read by themselves.
+
+    Args:
+        store: the object store that AWS_* is about, a key of STORES.
+    """
+    host = CONTRACT_HOST if endpoints.host == HOST else endpoints.host
+    place = endpoints.place(STORES[store])
+    values = {
+        "AWS_ENDPOINT_URL_S3": endpoints.store_url(STORES[store], host),
+        "AWS_ACCESS_KEY_ID": place.login.user,
+        "AWS_SECRET_ACCESS_KEY": place.login.password,
+        "AWS_REGION": place.region,
+        "PGHOST": host,
+        "PGPORT": str(endpoints.port("postgres")),
+        "PGUSER": endpoints.postgres.user,
+        "PGPASSWORD": endpoints.postgres.password,
+        "PGDATABASE": "platform",
+        "LABELER_DATABASE_URL": endpoints.database_url("labeler", host),
+        "TEMPORAL_ADDRESS": f"{host}:{endpoints.port('temporal')}",
+    }
+    return values | {f"BUCKET_{b.name.upper().replace('-', '_')}": b.name for b in catalog.BUCKETS}
+
+
+def store_comments(store: str = "datasets") -> tuple[str, ...]:
+    """Return comments that say which object store each group of variables is about."""
+    held = {name: ", ".join(b.name for b in catalog.BUCKETS if b.store == s) for name, s in STORES.items()}
+    other = next(name for name in STORES if name != store)
+    return (
+        f"# EXTERNAL_STORAGE_* is the store of data sets (bucket {held['datasets']})",
+        f"# INTERNAL_STORAGE_* is the store of results (buckets {held['results']})",
+        f"# AWS_* is the store of {_PEOPLE[store]}; for the other one: invoke env --store {other}",
+    )
+
+
+_PEOPLE = {"datasets": "data sets", "results": "results"}
+
+
+def profiles(endpoints: Endpoints) -> str:
+    """Return a configuration file of AWS tools with a profile for each object store (AWS_CONFIG_FILE, AWS_PROFILE)."""
+    parts = []
+    for name in STORES:
+        found = familiar(endpoints, name)
+        parts.append(
+            f"[profile {name}]\nendpoint_url = {found['AWS_ENDPOINT_URL_S3']}\nregion = {found['AWS_REGION']}\n"
+            f"aws_access_key_id = {found['AWS_ACCESS_KEY_ID']}\n"
+            f"aws_secret_access_key = {found['AWS_SECRET_ACCESS_KEY']}\ns3 =\n    addressing_style = path\n"
+        )
+    return "\n".join(parts)

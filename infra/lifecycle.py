@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from infra import catalog, logins, proof, stack
+from infra import catalog, logins, machine, proof, stack
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.stack import Stack
@@ -53,6 +53,7 @@ def up(
         else:
             raise_on_failures(tier.preflight(names))
         _save_what_mlflow_may_change(tier, names, timeout)
+        machine.register(context.stack, context.settings.root, tier.name, running=True)
         tier.start(names, timeout)
         if obs is False and set(names) & set(catalog.OBSERVABILITY):
             stop_observability(tier)  # a stopped cluster starts with all that it had
@@ -185,7 +186,9 @@ def down(choice: Choice) -> bool:
     home = choice.tier.context.stack
     with stack.lock(home, "down", writes=False):
         others = stop_others(home)
-        return choice.tier.stop() or others
+        stopped = choice.tier.stop() or others
+        machine.register(home, choice.tier.context.settings.root, choice.tier.name, running=False)
+        return stopped
 
 
 def stop_others(home: Stack) -> bool:

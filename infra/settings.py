@@ -19,7 +19,7 @@ ENV_FILE = ".env"
 _PREFIX = "PLATFORM_"
 _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
-_RESERVED = frozenset({"PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
+_RESERVED = frozenset({"PLATFORM_HOME", "PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _beginning(line: str) -> str:
 
 
 def _unknown(name: str, origin: str) -> PlatformError:
-    if name in catalog.CONTRACT_NAMES:
+    if name in (*catalog.CONTRACT_NAMES, *catalog.FAMILIAR_NAMES):
         return PlatformError(
             "SETTING_UNKNOWN",
             f"{name} (from {origin}) is an output of `invoke env`, not a setting",

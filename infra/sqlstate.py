@@ -51,7 +51,7 @@ ADVICE: Mapping[str, Advice] = {
     "42P01": Advice(
         "SQL_FAILED",
         "has no such table",
-        ("invoke train.run makes ours", "invoke db.shell -d {database}"),
+        ("invoke train.run makes ours", "invoke db.shell --database {database}"),
     ),
     "25006": Advice(
         "SQL_FAILED",

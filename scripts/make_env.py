@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,11 @@ class Environment:
         """There while something is being installed; left behind by a killed run."""
         return self.home / ".platform-unfinished"
 
+    @property
+    def command(self) -> Path:
+        """The program `platform`, which runs the tasks from any directory."""
+        return self.python.with_name("platform.cmd" if sys.platform == "win32" else "platform")
+
     def requirements(self, lock: str) -> Path:
         """Return the lock file of that name."""
         return self.root / "requirements" / f"{lock}.txt"
@@ -93,10 +99,39 @@ class Environment:
 
 
 def is_good(env: Environment, lock: str, version: str) -> bool:
+    """Return whether `.venv` needs no work: it holds what the lock file names, and the command `platform`."""
+    return _holds(env, lock, version) and _command(env) == _read(env.command)
+
+
+def _holds(env: Environment, lock: str, version: str) -> bool:
     """Return whether `.venv`, whose interpreter has that version, already holds what the lock file names."""
     stamp = _stamp(env)
     installed = stamp.get(lock) == env.digest(lock) and stamp.get("python") == version
     return installed and not env.unfinished.exists()
+
+
+def _command(env: Environment) -> str:
+    """Return the program `platform`, which finds its Python although the path may have blanks."""
+    launcher = env.root / "platform_launcher.py"
+    if sys.platform == "win32":
+        return f'@"%~dp0python.exe" "{launcher}" %*\n'
+    return f'#!/bin/sh\nexec {shlex.quote(str(env.python))} {shlex.quote(str(launcher))} "$@"\n'
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _write_command(env: Environment) -> None:
+    """Write the program `platform`; a new file takes the old one's place, which may have several names."""
+    if _read(env.command) != _command(env):
+        new = env.command.with_name(f".{env.command.name}.new")
+        new.write_text(_command(env), encoding="utf-8")
+        new.chmod(0o755)
+        new.replace(env.command)
 
 
 def _stamp(env: Environment) -> dict[str, str]:
@@ -125,8 +160,9 @@ def make(env: Environment, lock: str, say: Callable[[str], None]) -> Path:
         _refuse_foreign(env)
         env.home.mkdir(exist_ok=True)
         with _locked(env, say) as descriptor:
-            if not is_good(env, lock, version_of(env.python)):
+            if not _holds(env, lock, version_of(env.python)):
                 _build(env, lock, say, descriptor)
+            _write_command(env)
     except OSError as error:
         steps = (f"make {env.root} writable for this user and see that its disk is not full",)
         raise EnvironmentProblem(f".venv cannot be written: {error}", (), steps, ExitCode.PREFLIGHT) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import invoke
 from invoke.parser import Parser, ParserContext
 
-from infra.console import Console
+from infra.console import PROGRAM, Console
 from infra.errors import PlatformError, nearest
 from infra.tasks.command import documentation
+from infra.tasks.shorthand import Meant, former, meant, real_name
 
 _CREATE = "snapshot.create"
 
@@ -32,17 +35,38 @@ def check_command_line(tasks: invoke.Collection) -> None:
     if not _is_command_line():
         return
     try:
-        _parse(_contexts(tasks), sys.argv[1:])
+        found = _parse(_contexts(tasks), sys.argv[1:])
     except PlatformError as error:
         Console(output=_format(sys.argv), command="invoke").fail(error)
         raise invoke.Exit(code=int(error.exit)) from error
+    if program := _program():
+        program.core.unparsed[:] = found.words
+        if found.help:
+            program.core[0].args.help.value = found.help
+
+
+def _program() -> invoke.Program | None:
+    """Return the program that is loading the tasks, between its parsing of its own options and of theirs."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, invoke.Program):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 def _is_command_line() -> bool:
     """Tell whether this process runs the tasks that `sys.argv` names; other programs load them, too."""
     program = Path(sys.argv[0] if sys.argv else "")
     called = program.name.removesuffix(".exe") if program.name != "__main__.py" else program.parent.name
-    return called in ("invoke", "inv") and "--complete" not in sys.argv
+    return called in ("invoke", "inv", PROGRAM) and "--complete" not in sys.argv
+
+
+def _end_with_the_reader(words: list[str]) -> None:
+    """Let `--list | head` end quietly: Invoke prints its lists without looking whether somebody still reads."""
+    if hasattr(signal, "SIGPIPE") and any(w.startswith(("--list", "-l", "--help", "-h")) for w in words[:2]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def without_options(tasks: invoke.Collection, words: list[str]) -> None:
@@ -51,7 +75,8 @@ def without_options(tasks: invoke.Collection, words: list[str]) -> None:
     Invoke copies each option of each task several times; for all of them that takes as long as the rest of `--list`.
     """
     nothing = inspect.Signature([inspect.Parameter("context", inspect.Parameter.POSITIONAL_ONLY)])
-    named = {id(tasks[name]) for name in tasks.task_names if any(name in word for word in words)}
+    spelled = [*words, *(real_name(word.removeprefix("--help="), tasks.task_names) for word in words)]
+    named = {id(tasks[name]) for name in tasks.task_names if any(name in word for word in spelled)}
     for task in (tasks[name] for name in tasks.task_names):
         if id(task) not in named:
             task.body.__signature__ = nothing
@@ -76,22 +101,23 @@ def _format(words: list[str]) -> str:
     return found[1] if found else "table"
 
 
-def _parse(contexts: list[ParserContext], words: list[str]) -> None:
+def _parse(contexts: list[ParserContext], words: list[str]) -> Meant:
+    """Return what a command line means. Raises PlatformError USAGE where it fits no task."""
     initial = invoke.Program().initial_context
     try:  # in two steps, as Invoke does it: `--help up` must not be taken for a call of up
         core = Parser(initial=initial, ignore_unknown=True).parse_argv(list(words))
-        named = [c for c in contexts if not {c.name, *c.aliases}.isdisjoint(words)]  # a parser copies all it gets
-        Parser(initial=initial, contexts=named).parse_argv(core.unparsed)
+        understood = meant(core.unparsed, contexts)
+        named = [c for c in contexts if {c.name, *c.aliases} & set(understood.words)]  # a parser copies all it gets
+        Parser(initial=initial, contexts=named).parse_argv(list(understood.words))
     except invoke.ParseError as error:
         raise _usage(str(error), error, contexts, words) from error
     except ValueError as error:  # a word where an option wants a number
         raise _no_number(str(error), words) from error
-    asked = core[0].args.help.value
-    known = _names(contexts)
-    if isinstance(asked, str) and asked not in known:
-        raise PlatformError(
-            "USAGE", f"there is no task {asked!r}", steps=(*nearest(asked, known, 0.6), "invoke --list")
-        )
+    asked, known = core[0].args.help.value, _names(contexts)
+    name = real_name(asked, known) if isinstance(asked, str) else ""
+    if name and name not in known:
+        raise PlatformError("USAGE", f"there is no task {name!r}", steps=(*nearest(name, known, 0.6), "invoke --list"))
+    return replace(understood, help=name) if name else understood
 
 
 def _names(contexts: list[ParserContext]) -> list[str]:
@@ -113,7 +139,7 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
         names = ", ".join(name.strip("'").upper() for name in missing[2].split(", "))
         steps = (f"invoke {missing[1]} {names.replace(', ', ' ')}", f"invoke --help {missing[1]}")
         return PlatformError("USAGE", f"{missing[1]} needs {names}", steps=steps)
-    unknown = next((w for word in words for w in (word, word.split("=")[0]) if repr(w) in text), "")
+    unknown = next((w for word in words for w in (word, word.split("=")[0], word[:2]) if repr(w) in text), "")
     current = getattr(error, "context", None)
     task = current.name if current is not None else None
     if unknown.startswith("-") and current is not None and task:
@@ -121,13 +147,19 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
         return PlatformError(
             "USAGE",
             f"{task} has no option {unknown}",
-            steps=(*nearest(unknown.split("=")[0], flags, 0.6), f"invoke --help {task}"),
+            steps=(*_former(current, unknown), *nearest(unknown.split("=")[0], flags, 0.6), f"invoke --help {task}"),
         )
     if unknown:
         hint = _service_hint(unknown, current) or nearest(unknown, _names(contexts), 0.6)
         options = (f"if it is a value for {task}: invoke --help {task}",) if task else ()
         return PlatformError("USAGE", f"there is no task {unknown!r}", steps=(*hint, *options, "invoke --list"))
     return PlatformError("USAGE", _plain(text), steps=("invoke --list, invoke --help TASK",))
+
+
+def _former(current: Any, word: str) -> tuple[str, ...]:
+    """Return the option that a letter stood for in version 0.1."""
+    name = "" if word.startswith("--") else former(current, word[1:2])
+    return (f"use --{name}: -{word[1]} is not short for it any more",) if name else ()
 
 
 def _plain(text: str) -> str:
@@ -143,8 +175,6 @@ def _service_hint(word: str, current: Any) -> tuple[str, ...]:
 
     if current is None or not current.name or word not in {s.name for s in catalog.SERVICES}:
         return ()
-    if "--service" in current.flags:
-        return (f"name the service with an option: invoke {current.name} -s {word}",)
     return (f"{current.name} does not take a bare service name",)
 
 
@@ -174,6 +204,7 @@ def collect() -> invoke.Collection:
         tasks.add_collection(_namespace(module))
     tasks.add_collection(_namespace(snapshot, snapshot.tasks(_named_snapshot(sys.argv))))
     if _is_command_line():
+        _end_with_the_reader(sys.argv[1:])
         without_options(tasks, sys.argv[1:])
     check_command_line(tasks)
     return tasks

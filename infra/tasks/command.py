@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import invoke
 
-from infra.console import FORMATS, Answer, Console
+from infra.console import FORMATS, Answer, Console, spoken
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 
@@ -40,6 +40,17 @@ COMMON: Mapping[str, tuple[Any, str]] = {
 }
 TIER = ("tier", "tier to use")
 """The option that names a tier, and its help unless a task has a better one."""
+SHORT: Mapping[str, str] = {
+    "detach": "d",
+    "env": "e",
+    "follow": "f",
+    "output": "o",
+    "service": "s",
+    "tail": "n",
+    "tier": "t",
+    "yes": "y",
+}
+"""Option -> its letter, which means nothing else in any task; the others have none."""
 ANY = "any"
 """For tasks on any tier: the option --tier chooses it."""
 
@@ -51,8 +62,10 @@ class _Task(invoke.Task[Any]):
         return self
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
-        """Return an option's names; Invoke would give one the short form `--` where all its letters are taken."""
-        return super().arg_opts(name, default, {*taken_names, "-"})
+        """Return how an option is parsed; its letter, if any, is that of SHORT and not the first that is free."""
+        options = super().arg_opts(name, default, taken_names)
+        options["names"] += SHORT.get(name, "")
+        return options
 
 
 def command(
@@ -86,7 +99,7 @@ def command(
             if code:
                 raise invoke.Exit(code=code)
 
-        task.__name__, task.__doc__ = body.__name__, documentation(body)
+        task.__name__, task.__doc__ = body.__name__, spoken(documentation(body))
         signature = _signature(body, iterable, tier == ANY)
         task.__signature__ = signature  # type: ignore[attr-defined]
         texts = {
@@ -95,7 +108,9 @@ def command(
             **{key: text for key, (_, text) in COMMON.items()},
         }
         offered = {k: t for k, t in texts.items() if k in signature.parameters}
-        made = invoke.task(task, klass=_Task, name=name or None, help=offered, iterable=list(iterable))
+        made = invoke.task(
+            task, klass=_Task, name=name or None, help=offered, iterable=list(iterable), auto_shortflags=False
+        )
         return cast("invoke.Task[Any]", made)
 
     return decorate
@@ -111,7 +126,6 @@ def _signature(body: Callable[..., Any], iterable: tuple[str, ...], any_tier: bo
     optional = [p for p in plain if p.default is not p.empty]
     optional += [inspect.Parameter(TIER[0], kind, default="")] if any_tier else []
     common = [inspect.Parameter(key, kind, default=default) for key, (default, _) in COMMON.items()]
-    # The formats come early, since a short option goes to the first that wants it: -o is the output everywhere.
     return inspect.Signature([context, *required, *common[:2], *repeated, *optional, *common[2:]])
 
 

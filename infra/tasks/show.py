@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import catalog, rows, status_report
-from infra.console import MASK, Answer, Table, env_lines, human_bytes, human_seconds
+from infra.console import MASK, PROGRAM, Answer, Table, human_bytes, human_seconds
 from infra.context import Context
 from infra.endpoints import Endpoints, absent, contract
 from infra.errors import ExitCode, PlatformError
@@ -108,7 +109,7 @@ def _after(outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
 
 def _activation() -> tuple[str, ...]:
     """Describe the way to get `invoke` on PATH, where it is not."""
-    if shutil.which("invoke"):
+    if shutil.which("invoke") or Path(sys.argv[0]).stem == PROGRAM:
         return ()
     posix, windows = "source .venv/bin/activate", r".venv\Scripts\Activate.ps1"
     return (f"{windows if os.name == 'nt' else posix}   first, once in each terminal: it puts `invoke` on PATH",)
@@ -264,8 +265,8 @@ def not_running(tier: str, ends: Endpoints) -> tuple[str, ...]:
     )
 
 
-def written(context: Context, values: Mapping[str, str], comments: Sequence[str], target: str, yes: bool) -> Answer:
-    """Write the contract to a private file; one that is not the platform's is kept aside, and only with --yes."""
+def written(context: Context, content: str, target: str, yes: bool) -> Answer:
+    """Write a private file; one that is not the platform's is kept aside, and only with --yes."""
     path = Path(target).expanduser().absolute()
     if path.resolve() == (context.settings.root / ".env").resolve():
         steps = ("write it to your application's directory, e.g. invoke env --write ../app/.env",)
@@ -274,8 +275,7 @@ def written(context: Context, values: Mapping[str, str], comments: Sequence[str]
     try:
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN_BY_US):
             lines.append(_keep_aside(path, yes))
-        text = "\n".join([WRITTEN_BY_US, *env_lines(values), *comments]) + "\n"
-        write_atomic(path, text, mode=0o600)
+        write_atomic(path, f"{WRITTEN_BY_US}\n{content}", mode=0o600)
     except OSError as error:
         steps = ("name a file in a writable directory",)
         raise PlatformError("USAGE", f"{path} cannot be written", why=error.strerror or "", steps=steps) from error

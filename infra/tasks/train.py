@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infra.console import Answer
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import train_order, train_show, train_watch
+from infra.tasks import train_order, train_records, train_show, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
 
@@ -63,6 +64,24 @@ def run(
     order = train_order.order(epochs, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
     order = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
+    if order.runner == JOB:  # neither this machine nor its packages have a part in it
+        order = replace(order, record={"git": order.record.get("git", {}), "image": order.image})
+    return _ordered(active, contract, order, detach)
+
+
+@command(tier=ANY, help={"job": train_records.ID, "detach": "return immediately; the training continues"})
+def rerun(context: Context, job: str, detach: bool = False) -> Answer:
+    """Run a training again: the same command in the same directory, with the environment of this terminal.
+
+    Example: invoke train.rerun latest
+    """
+    from infra.training import client
+
+    active, contract = train_show.running(context)
+    found = client.find(contract, job)
+    order = train_records.again(found)
+    for line in train_records.changes(client.record_of(contract, found.id), order):
+        context.console.warn(line)
     return _ordered(active, contract, order, detach)
 
 
@@ -151,4 +170,4 @@ def _await_end(context: Context, contract: Contract, job: str) -> None:
             )
 
 
-TASKS = (run, attach, cancel, *train_show.TASKS)
+TASKS = (run, rerun, attach, cancel, *train_show.TASKS, *train_records.TASKS)

@@ -23,7 +23,7 @@ def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], 
     Raises:
         PlatformError: USAGE, PROGRAM_MISSING.
     """
-    from infra.training import command_line, environment
+    from infra.training import command_line, environment, record
     from infra.training.client import Order
     from infra.training.config import MOST_EPOCHS, TrainingConfig
 
@@ -36,13 +36,15 @@ def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], 
     if not command:
         if given:
             raise PlatformError("USAGE", "--env is for a program of yours", steps=("add --command",))
-        return Order(experiment or "digits", TrainingConfig(epochs=epochs))
+        made = record.taken((), Path.cwd(), os.environ)
+        return Order(experiment or "digits", TrainingConfig(epochs=epochs), record=made)
     words = command_line.split(command)
     if located:
         words, env = command_line.located(words), {**environment.callers(os.environ), **given}
     else:
         env = dict(given)
-    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env)
+    made = record.taken(words, Path.cwd(), env) if located else {"git": record.state_of(Path.cwd())}
+    return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env, record=made)
 
 
 def variables(entries: Sequence[str], files: Sequence[str], shell: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from infra.training.described import described
 
 if TYPE_CHECKING:
     from infra.tiers.base import Tier
+    from infra.training.client import Extremes
     from infra.training.contract import Contract
     from infra.training.jobs import Job
 
@@ -39,9 +40,18 @@ def running(context: Context) -> tuple[Tier, Contract]:
     return active, contract.read(endpoints.contract(active.endpoints()))
 
 
-@command("list", tier=ANY, log=False, help={"limit": "number of trainings, newest first"})
-def list_(context: Context, limit: int = 20) -> Answer:
-    """List the newest trainings.
+@command(
+    "list",
+    tier=ANY,
+    log=False,
+    help={
+        "limit": "number of trainings",
+        "sort": "metric by which the best come first; losses and errors count as better when they are smaller",
+        "experiment": "only those of this experiment",
+    },
+)
+def list_(context: Context, limit: int = 20, sort: str = "", experiment: str = "") -> Answer:
+    """List the newest trainings, or the best ones.
 
     Example: invoke train.list --limit 5
     """
@@ -49,16 +59,46 @@ def list_(context: Context, limit: int = 20) -> Answer:
 
     if limit < 1:
         raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
-    jobs = client.newest(running(context)[1], limit)
-    lines = () if jobs else ("no trainings yet; start one: invoke train.run",)
-    heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "CREATED", "TIME")
-    rows = tuple(_row(job) for job in jobs)
-    return Answer([described(j) for j in jobs], Table(heading, rows), lines, names=tuple(j.id for j in jobs))
+    _, contract = running(context)
+    jobs = client.newest(contract, CANDIDATES if sort else limit, experiment)
+    found = {job: best(metrics, sort) for job, metrics in client.extremes(contract, jobs).items()}
+    if sort:
+        jobs = sorted((j for j in jobs if found[j.id]), key=lambda j: _rank(found[j.id]))[:limit]
+    which = f" of the experiment {experiment}" if experiment else f" with the metric {sort}" if sort else ""
+    lines = () if jobs else (f"no trainings{which} yet; start one: invoke train.run",)
+    heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "BEST", "CREATED", "TIME")
+    rows = tuple(_row(job, found[job.id]) for job in jobs)
+    data = [{**described(j), "best": {b[0]: b[1]} if (b := found[j.id]) else {}} for j in jobs]
+    return Answer(data, Table(heading, rows, keep=(0,)), lines, names=tuple(j.id for j in jobs))
 
 
-def _row(job: Job) -> tuple[str, ...]:
+CANDIDATES = 1000
+"""Trainings, the newest ones, among which the best are searched."""
+_SMALLER = ("loss", "error", "perplexity", "mse", "mae", "wer", "cer")
+"""Parts of the names of metrics that are better when they are smaller."""
+Best = tuple[str, float] | tuple[()]
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Return whether the least value of a metric is its best."""
+    return any(part in metric.lower() for part in _SMALLER)
+
+
+def best(metrics: Extremes, wanted: str = "") -> Best:
+    """Return a metric and its best value: the one that is asked for, else an accuracy, else the first; () for none."""
+    names = [wanted] if wanted else sorted(metrics, key=lambda n: ("acc" not in n, smaller_is_better(n), n))
+    name = next((n for n in names if n in metrics), None)
+    return () if name is None else (name, metrics[name][0 if smaller_is_better(name) else 1])
+
+
+def _rank(found: Best) -> float:
+    return (found[1] if smaller_is_better(found[0]) else -found[1]) if found else 0.0
+
+
+def _row(job: Job, found: Best) -> tuple[str, ...]:
     held_out, made = train_watch.percent(job.heldout_accuracy), train_watch.when(job)
-    return job.id, job.state, train_watch.epochs_of(job), held_out, made, train_watch.duration(job)
+    shown = f"{found[0]} {found[1]:.4g}" if found else ""
+    return job.id, job.state, train_watch.epochs_of(job), held_out, shown, made, train_watch.duration(job)
 
 
 @command(tier=ANY, log=False, help={"job": "id of the training, its beginning, or latest"})
@@ -67,7 +107,7 @@ def show(context: Context, job: str) -> Answer:
 
     Example: invoke train.show digits-20261123-1a2b3c
     """
-    from infra.training import client
+    from infra.training import client, record
     from infra.training.report import as_json
 
     _, contract = running(context)
@@ -77,8 +117,13 @@ def show(context: Context, job: str) -> Answer:
         client.artifacts(contract, found.id, context.console.warn),
     )
     log = str(train_watch.log_path(context, found.id))
-    data = {**described(found), "metrics": as_json(metrics), "artifacts": stored, "log": log}
-    rows = [*train_watch.rows(found), *((name, f"{value:.4g}") for name, value in metrics.items())]
+    made = client.record_of(contract, found.id)
+    data = {**described(found), "metrics": as_json(metrics), "artifacts": stored, "log": log, "record": made}
+    rows = [
+        *train_watch.rows(found),
+        *record.summary(made),
+        *((name, f"{value:.4g}") for name, value in metrics.items()),
+    ]
     rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [("log", log)]
     lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
     return Answer(data, Table(("", ""), tuple(rows), keep=(1,)), lines, names=(found.id,))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from infra.console import SHELLS, Answer, Table, human_bytes
+from infra.console import SHELLS, Answer, Table, env_lines, human_bytes
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, words
@@ -235,21 +235,29 @@ def _stop_everything(context: Context) -> None:
     tier_choice.choose(context).tier.stop()
 
 
-def env(context: Context, shell: str = "", write: str = "", yes: bool = False) -> Answer | None:
-    """Print the .env contract for applications.
+def env(
+    context: Context, shell: str = "", write: str = "", yes: bool = False, store: str = "datasets", profiles: str = ""
+) -> Answer | None:
+    """Print the .env contract for applications, and the variables that SDKs, libpq and other tools look for.
 
     Example: eval "$(invoke env --shell sh)"
     """
-    from infra.endpoints import contract
+    from infra import endpoints
     from infra.tasks import show
 
+    if store not in endpoints.STORES:
+        steps = (f"use one of {', '.join(endpoints.STORES)}",)
+        raise PlatformError("USAGE", f"there is no object store {store!r}", steps=steps)
     if shell and shell not in SHELLS:
         raise PlatformError("USAGE", f"unknown shell {shell!r}", steps=(f"use one of {', '.join(SHELLS)}",))
     active = choose(context, quiet=True).tier
     ends = active.endpoints()
-    values, comments = contract(ends), show.not_running(active.name, ends)
+    values = endpoints.contract(ends) | endpoints.familiar(ends, store)
+    comments = (*endpoints.store_comments(store), *show.not_running(active.name, ends))
+    if profiles:
+        return show.written(context, endpoints.profiles(ends), profiles, yes)
     if write:
-        return show.written(context, values, comments, write, yes)
+        return show.written(context, "\n".join([*env_lines(values), *comments]) + "\n", write, yes)
     context.console.shell = shell
     if context.console.output == "table":
         context.console.output = "env"
@@ -332,6 +340,8 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
                 "shell": f"print commands for this shell: {', '.join(SHELLS)}",
                 "write": "to a file",
                 "yes": "overwrite it",
+                "store": "object store for AWS_*: datasets or results",
+                "profiles": "write a file for AWS_CONFIG_FILE with the profiles datasets and results",
             },
             "log": False,
         },

@@ -48,6 +48,7 @@ class Order:
     gpus: int = 0
     workers: int = 1
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
     epochs = order.config.epochs if built_in else None
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
-        jobs.add(job, order.experiment, order.shown or None, config, epochs)
+        jobs.add(job, order.experiment, order.shown or None, config, epochs, order.record)
         try:
             temporal_client.start(contract, request)
         except (Unavailable, PlatformError) as error:
@@ -114,8 +115,8 @@ def _request(job: str, order: Order) -> Request:
     return Request(job, order.config.epochs, order.config.dataset, **how)  # type: ignore[arg-type]
 
 
-def newest(contract: Contract, limit: int) -> list[Job]:
-    """Return the newest jobs, newest first; none before the first training.
+def newest(contract: Contract, limit: int, experiment: str = "") -> list[Job]:
+    """Return the newest jobs, newest first; of one experiment where it is named; none before the first training.
 
     Raises:
         PlatformError: UNREACHABLE, LOGIN_REFUSED.
@@ -124,7 +125,7 @@ def newest(contract: Contract, limit: int) -> list[Job]:
 
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         try:
-            return jobs.newest(limit)
+            return jobs.newest(limit, experiment)
         except psycopg.errors.UndefinedTable:
             return []
 
@@ -223,6 +224,25 @@ def last_metrics(contract: Contract, job: str) -> dict[str, float]:
     """Return the metrics of a job's last epoch."""
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         return jobs.last_metrics(job)
+
+
+def record_of(contract: Contract, job: str) -> dict[str, Any]:
+    """Return what was recorded with a job (infra.training.record); {} where an earlier version ran it."""
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        return jobs.record_of(job)
+
+
+Extremes = Mapping[str, tuple[float, float]]
+"""Metric -> its least and its greatest value."""
+
+
+def extremes(contract: Contract, found: Sequence[Job]) -> dict[str, Extremes]:
+    """Return the least and the greatest value of each metric, by job."""
+    made: dict[str, dict[str, tuple[float, float]]] = {job.id: {} for job in found}
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        for job, name, least, greatest in jobs.extremes([job.id for job in found]) if found else []:
+            made[job][name] = (least, greatest)
+    return dict(made)
 
 
 def cancel(contract: Contract, job: str) -> None:

@@ -32,8 +32,8 @@ WITH wanted AS (
     INSERT INTO experiments (name) VALUES (%(experiment)s)
     ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id
 )
-INSERT INTO jobs (id, experiment_id, command, config, epochs)
-SELECT %(id)s, wanted.id, %(command)s, %(config)s, %(epochs)s FROM wanted
+INSERT INTO jobs (id, experiment_id, command, config, epochs, record)
+SELECT %(id)s, wanted.id, %(command)s, %(config)s, %(epochs)s, %(record)s FROM wanted
 ON CONFLICT (id) DO NOTHING
 """
 # The lock on the job's row makes a write and a newer try exclude each other.
@@ -147,19 +147,41 @@ class Jobs:
         return self._patient(migrate)
 
     def add(
-        self, job: str, experiment: str, command: str | None, config: Mapping[str, Any], epochs: int | None
+        self,
+        job: str,
+        experiment: str,
+        command: str | None,
+        config: Mapping[str, Any],
+        epochs: int | None,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         """Note a new job as queued, and its experiment where that is new."""
         values = {"id": job, "experiment": experiment, "command": command, "epochs": epochs}
+        values["record"] = json.dumps(record or {}).replace("\\u0000", "")  # which PostgreSQL's jsonb cannot hold
         self._run(_ADD, {**values, "config": json.dumps(config)})
 
     def get(self, job: str) -> Job | None:
         """Return a job, or None."""
         return next(iter(self._jobs(f"{_SELECT} WHERE j.id = %(id)s", {"id": job})), None)
 
-    def newest(self, limit: int) -> list[Job]:
-        """Return the newest jobs, newest first."""
-        return self._jobs(f"{_SELECT} ORDER BY j.created_at DESC, j.id LIMIT %(limit)s", {"limit": limit})
+    def newest(self, limit: int, experiment: str = "") -> list[Job]:
+        """Return the newest jobs, newest first; of one experiment where it is named."""
+        only = "WHERE e.name = %(experiment)s" if experiment else ""
+        values = {"limit": limit, "experiment": experiment}
+        return self._jobs(f"{_SELECT} {only} ORDER BY j.created_at DESC, j.id LIMIT %(limit)s", values)
+
+    def record_of(self, job: str) -> dict[str, Any]:
+        """Return what was recorded with a job; {} for one of an earlier version, whose table may lack the column."""
+        rows = self._run("SELECT to_jsonb(j) -> 'record' FROM jobs j WHERE id = %(id)s", {"id": job})
+        return dict(rows[0][0] or {}) if rows else {}
+
+    def extremes(self, jobs: Sequence[str]) -> list[tuple[str, str, float, float]]:
+        """Return the least and the greatest value of each metric of some jobs, of those that are numbers."""
+        sql = """
+            SELECT job_id, name, min(value), max(value) FROM metrics
+            WHERE job_id = ANY(%(ids)s) AND value > '-Infinity' AND value < 'Infinity' GROUP BY job_id, name
+        """
+        return [(str(j), str(n), float(a), float(b)) for j, n, a, b in self._run(sql, {"ids": list(jobs)})]
 
     def unfinished(self) -> int:
         """Count the jobs that are queued, in preparation or running."""

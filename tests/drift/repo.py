@@ -17,6 +17,7 @@ import invoke
 from invoke.parser import Parser, ParserContext
 
 from infra.settings import ROOT
+from infra.tasks.shorthand import meant
 
 READMES = ("README.md", "README.ko.md")
 GUIDES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
@@ -151,7 +152,8 @@ def parse(words: Sequence[str] | str) -> list[ParserContext]:
     words = [word for word in words if word not in ("--help", "-h")]  # Invoke adds it to every task itself
     core = Parser(initial=invoke.Program().initial_context, ignore_unknown=True).parse_argv(words)
     tasks = namespace(tuple(words)) if "snapshot.create" in words else namespace()  # its name may be left out
-    return list(Parser(contexts=tasks.to_contexts()).parse_argv(core.unparsed))
+    contexts = tasks.to_contexts()
+    return list(Parser(contexts=contexts).parse_argv(list(meant(core.unparsed, contexts).words)))
 
 
 def examples() -> list[tuple[str, str]]:

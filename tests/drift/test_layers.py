@@ -15,7 +15,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
-    *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack"),
+    *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack", "machine"),
     *("logins", "docker_engine", "dashboards"),
     *("references", "images", "registry", "image_archive"),
     *("endpoints", "console", "context", "waiting", "pull"),
@@ -65,7 +65,7 @@ AT_ONCE = {
 }
 """Module -> heavy packages that it may import at its top all the same."""
 
-STANDARD_LIBRARY_ONLY = ("scripts.make_env", "scripts.run_tests")
+STANDARD_LIBRARY_ONLY = ("platform_launcher", "scripts.make_env", "scripts.run_tests")
 """Run before there is an environment."""
 
 ALLOWED = {

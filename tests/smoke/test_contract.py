@@ -20,7 +20,7 @@ from tests.smoke.platform import Platform
 def names(platform: Platform) -> tuple[str, ...]:
     """Those of the contract, without the services that do not run."""
     lacking = {n for s, found in catalog.OPTIONAL_NAMES.items() if platform.service(s) is None for n in found}
-    return tuple(n for n in catalog.CONTRACT_NAMES if n not in lacking)
+    return (*(n for n in catalog.CONTRACT_NAMES if n not in lacking), *catalog.FAMILIAR_NAMES)
 
 
 def test_all_names_and_no_other(platform: Platform) -> None:
@@ -32,7 +32,7 @@ def test_all_names_and_no_other(platform: Platform) -> None:
 def test_stdout_holds_variables_only(platform: Platform) -> None:
     done = platform.invoke("env")
     lines = [line for line in done.stdout.splitlines() if not line.startswith("# ")]
-    found = [re.fullmatch(r"([A-Z_]+)=(['\"]).+\2", line) for line in lines]
+    found = [re.fullmatch(r"([A-Z_]+)=(['\"]?).+\2", line) for line in lines]
     assert done.returncode == 0
     assert tuple(m and m[1] for m in found) == names(platform)
 

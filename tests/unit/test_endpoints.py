@@ -136,3 +136,26 @@ def test_the_contract_has_a_login_for_mlflow_where_it_runs_and_wants_one(tmp_pat
     closed = replace(plain, mlflow=endpoints.Login("admin", "twelve-or-more"))
     assert [contract(closed)[name] for name in catalog.MLFLOW_LOGIN] == ["admin", "twelve-or-more"]
     assert not set(catalog.MLFLOW_LOGIN) & set(contract(replace(closed, services=("postgres",))))
+
+
+# --- names that other tools look for
+
+
+def test_familiar_names_are_those_of_the_catalogue(tmp_path: Path) -> None:
+    assert tuple(endpoints.familiar(built(tmp_path))) == catalog.FAMILIAR_NAMES
+
+
+@pytest.mark.parametrize(("store", "url"), [("datasets", "http://localhost:3"), ("results", "http://localhost:4")])
+def test_each_store_has_its_own_familiar_names(tmp_path: Path, store: str, url: str) -> None:
+    ends = built(tmp_path, MINIO_DATASETS_PORT="3", MINIO_RESULTS_PORT="4")
+    assert endpoints.familiar(ends, store)["AWS_ENDPOINT_URL_S3"] == url
+    assert f"[profile {store}]\nendpoint_url = {url}\n" in endpoints.profiles(ends)
+    assert (
+        f"# AWS_* is the store of {'data sets' if store == 'datasets' else store}" in endpoints.store_comments(store)[2]
+    )
+
+
+def test_a_familiar_name_among_the_settings_is_recognised_as_an_output(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PGHOST=db\n")
+    with pytest.raises(PlatformError, match="is an output of"):
+        settings_of(tmp_path)

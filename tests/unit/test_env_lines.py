@@ -104,3 +104,9 @@ def test_other_shells_read_back_every_value(shell: str, read: Callable[[str], tu
 
 def test_the_shells_that_can_be_named() -> None:
     assert set(SHELLS) == {"sh", "fish", "powershell", "cmd"}
+
+
+def test_what_needs_no_quotes_has_none_so_that_docker_takes_it() -> None:
+    plain = {"URL": "postgresql://a:b%40@localhost:5432/c", "EMPTY": "", "LIST": "a,b", "WORD": "a-b_c.d=e+f"}
+    assert env_lines(plain) == [f"{name}={value}" for name, value in plain.items()]
+    assert env_lines({"HOME": "~", "TWO": "a b"}) == ["HOME='~'", "TWO='a b'"]

@@ -239,3 +239,17 @@ def test_a_python_without_ensurepip_says_what_to_install(monkeypatch: pytest.Mon
     assert int(problem.value.code) == 5
     assert "apt install python3-venv" in "\n".join(problem.value.lines())
     assert "uv" in "\n".join(problem.value.lines())
+
+
+def test_the_environment_has_the_command_for_every_directory(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.start()
+    (checkout.root / "platform_launcher.py").write_text(INVOKE)
+    done = checkout.run([str(checkout.venv / "bin" / "platform"), "status", "a b"], tmp_path, {})
+    assert done.stdout == f"{tmp_path}|{checkout.venv}|status|a b\n", done.stderr
+
+
+def test_an_environment_of_an_earlier_version_gets_the_command_and_nothing_else(checkout: Checkout) -> None:
+    checkout.start()
+    (checkout.venv / "bin" / "platform").unlink()
+    assert checkout.start().stderr == ""
+    assert (checkout.venv / "bin" / "platform").exists()

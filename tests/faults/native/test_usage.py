@@ -27,7 +27,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the checkout with a `.env` of its own; in a path with a blank and other letters."""
     copy = tmp_path_factory.mktemp("check out 한글")
     shutil.copytree(ROOT / "infra", copy / "infra", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "tasks.py", copy)
+    for name in ("tasks.py", "platform_launcher.py"):
+        shutil.copy(ROOT / name, copy)
     yield copy
     shutil.rmtree(copy)
 
@@ -48,8 +49,8 @@ def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Complet
         (("status", "--output", "jsn"), ("jsn", "json")),
         (("logs", "-s", "temporl"), ("temporl", "did you mean temporal?", "the services are")),
         (("restart", "-s", "postgress"), ("postgress", "did you mean postgres?")),
-        (("logs", "redis"), ("there is no task 'redis'", "invoke logs -s redis")),
-        (("status", "-s", "redis"), ("there is no task 'redis'", "status does not take a bare service name")),
+        (("logs", "rediss"), ("rediss", "did you mean redis?")),
+        (("status", "-s", "redis"), ("status has no option -s", "use --show-secrets")),
         (("reset", "-s", "rediss", "--yes"), ("rediss", "did you mean redis?")),
         (("env", "--shell", "tcsh"), ("tcsh", "fish")),
     ],

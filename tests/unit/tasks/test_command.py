@@ -214,7 +214,7 @@ def test_an_answer_can_end_with_a_code_of_its_own(capsys: pytest.CaptureFixture[
 def test_every_format_is_known(capsys: pytest.CaptureFixture[str], output: str) -> None:
     answer = Answer({"a": 1}, lines=("text",), env={"A": "1"}, names=("name",))
     assert call(answering(answer), output=output) == 0
-    wanted = {"table": "text\n", "env": "A='1'\n", "name": "name\n"}
+    wanted = {"table": "text\n", "env": "A=1\n", "name": "name\n"}
     out = capsys.readouterr().out
     assert out == wanted.get(output, out)
     assert out

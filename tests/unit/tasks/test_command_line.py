@@ -17,13 +17,13 @@ import pytest
 from infra import catalog
 from infra.context import Context
 from infra.settings import ROOT
-from infra.tasks import collection, command
+from infra.tasks import collection, command, shorthand
 
 VERBS = ("doctor", "down", "env", "logs", "reset", "restart", "status", "up", "version", "wait")
 GOLDEN = {
     *VERBS,
     *(f"native.{verb}" for verb in VERBS),
-    *(f"train.{name}" for name in ("attach", "cancel", "list", "logs", "run", "show")),
+    *(f"train.{name}" for name in ("attach", "cancel", "diff", "list", "logs", "rerun", "run", "show")),
 }
 """The tasks at the root and of the namespaces that are as old as this list."""
 
@@ -55,7 +55,11 @@ LIST_LOADS = {
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "secrets")),
     "infra.tasks.snapshot",
-    *(f"infra.tasks.{name}" for name in ("train", "train_order", "train_show", "train_watch", "trash", "verbs")),
+    *(
+        f"infra.tasks.{name}"
+        for name in ("train", "train_order", "train_records", "train_show", "train_watch", "trash", "verbs")
+    ),
+    "infra.tasks.shorthand",
 }
 """What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""
 
@@ -65,6 +69,10 @@ CALLS: dict[str, list[str]] = {
     "complete": ["--complete", "--", "invoke up --"],
     "unknown task": ["sttus", "--json"],
     "status": ["status", "--json"],
+    "plain word": ["native.status"],
+    "other word": ["native.ps"],
+    "help of a task with an argument": ["snapshot.key", "--help"],
+    "help behind an argument": ["restart", "redis", "-h"],
     "down": ["native.down", "--json"],
     "wait": ["wait", "--json"],
     **{f"{kind}.list": [f"{kind}.list", "--to", "/no/such/place"] for kind in ("db", "minio", "snapshot")},
@@ -201,7 +209,10 @@ def checked(monkeypatch: pytest.MonkeyPatch, words: str) -> int:
         ("status --tail 5", "invoke --help status"),
         ("up --ob", "did you mean --obs?"),
         ("up --obss=1", "did you mean --obs?"),
-        ("logs redis", "invoke logs -s redis"),
+        ("status redis", "status does not take a bare service name"),
+        ("status -j", "use --json: -j is not short for it any more"),
+        ("up -t 60", "invoke up --timeout 60"),
+        ("db.list -t/some/place", "use --to: -t is not short for it any more"),
         ("up --timeout soon", "--timeout: 'soon' is not a number"),
         ("logs -s redis --tail=many", "--tail: 'many' is not a whole number"),
         ("logs --tail=", "--tail: '' is not a whole number"),
@@ -282,10 +293,68 @@ def test_every_option_of_a_task_is_explained(name: str) -> None:
     assert [a.name for a in ARGUMENTS[name] if not a.help] == []
 
 
+LETTERS = {
+    "d": "detach",
+    "e": "env",
+    "f": "follow",
+    "n": "tail",
+    "o": "output",
+    "s": "service",
+    "t": "tier",
+    "y": "yes",
+}
+"""Every short option. A letter means one thing in all tasks; -h is Invoke's own help."""
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_short_options_that_all_tasks_share(name: str) -> None:
-    short = {n: a.name for a in ARGUMENTS[name] for n in a.names if len(n) == 1}
-    assert short["o"] == "output"
+def test_short_options_mean_one_thing_everywhere(name: str) -> None:
+    short = {letter: a.name for a in ARGUMENTS[name] for letter in a.names if len(letter) == 1}
+    assert short == {
+        letter: option for letter, option in LETTERS.items() if option in {a.name for a in ARGUMENTS[name]}
+    }
+
+
+# --- what people type
+
+
+def understood(words: str) -> shorthand.Meant:
+    """A command line in Invoke's words."""
+    return shorthand.meant(words.split(), COLLECTION.to_contexts())
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("start --obs", "up --obs"),
+        ("kind.ps", "kind.status"),
+        ("logs temporal redis", "logs --service temporal --service redis"),
+        ("logs --tail 5 temporal -f", "logs --tail 5 --service temporal -f"),
+        ("logs -fn 5 temporal", "logs -fn 5 --service temporal"),
+        ("logs -n5 temporal", "logs -n5 --service temporal"),
+        ("restart temporal status", "restart --service temporal status"),
+        ("train.run --experiment start", "train.run --experiment start"),
+        ("snapshot.show stop", "snapshot.show stop"),
+        ("up -t native", "up -t native"),
+    ],
+)
+def test_what_people_type_is_understood(typed: str, words: str) -> None:
+    assert understood(typed) == shorthand.Meant(tuple(words.split()))
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_help_behind_every_task(name: str, flag: str) -> None:
+    assert understood(f"{name} {flag}").help == name
+
+
+def test_help_behind_a_task_is_printed_and_nothing_is_made(results: Results) -> None:
+    for call in ("help of a task with an argument", "help behind an argument"):
+        assert "Usage: " in results[call].stdout
+    assert not (ROOT / "--help").exists()
+
+
+def test_other_words_run_the_task(results: Results) -> None:
+    assert results["other word"].stdout == results["plain word"].stdout != ""
 
 
 # --- the namespaces that are there, by the modules that make them

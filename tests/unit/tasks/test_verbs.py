@@ -13,8 +13,8 @@ import invoke
 import pytest
 from dotenv import dotenv_values
 
-from infra import health, proof, settings, stack, tier_choice
-from infra.endpoints import contract
+from infra import catalog, health, proof, settings, stack, tier_choice
+from infra.endpoints import contract, familiar
 from infra.errors import PlatformError
 from infra.probes import Finding
 from infra.tasks import verbs
@@ -198,7 +198,7 @@ def test_show_secrets_shows_them_and_only_that_does(
 
 def test_status_in_the_shape_of_the_contract(up: Tier, said: Captured) -> None:
     call("status", output="env")
-    assert "REDIS_URL='redis://localhost:6379/0'" in said()[0].splitlines()
+    assert "REDIS_URL=redis://localhost:6379/0" in said()[0].splitlines()
     call("status", output="name")
     assert said()[0].split() == list(CORE)
 
@@ -290,9 +290,11 @@ def test_reset_while_another_run_is_at_work(up: Tier, data: Path, said: Captured
 def test_env_prints_the_contract_and_nothing_else(tier: Tier, said: Captured) -> None:
     assert call("env") == 0
     out, err = said()
-    assert [line.split("=")[0] for line in out.splitlines() if not line.startswith("#")] == list(
-        contract(built(Path("/nowhere")))
-    )
+    ends = built(Path("/nowhere"))
+    assert [line.split("=")[0] for line in out.splitlines() if not line.startswith("#")] == [
+        *contract(ends),
+        *familiar(ends),
+    ]
     assert err == ""
 
 
@@ -324,7 +326,7 @@ def test_env_carries_the_passwords(tier: Tier, said: Captured, monkeypatch: pyte
 
 def test_env_as_names(tier: Tier, said: Captured) -> None:
     call("env", output="name")
-    assert tuple(said()[0].split()) == ALWAYS
+    assert tuple(said()[0].split()) == (*ALWAYS, *catalog.FAMILIAR_NAMES)
 
 
 def test_env_says_in_a_comment_what_is_left_out_since_it_does_not_run(tier: Tier, said: Captured) -> None:
@@ -345,7 +347,7 @@ def test_env_write_makes_a_private_file_that_readers_understand(
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     values = dotenv_values(target)
     assert values["INTERNAL_STORAGE_SECRET_KEY"] == "pa'ss wörd"
-    assert tuple(values) == ALWAYS
+    assert tuple(values) == (*ALWAYS, *catalog.FAMILIAR_NAMES)
     assert "hunter2" not in "".join(said())
     assert call("env", write=str(target)) == 0, "our own file is written again without a question"
 
