@@ -81,14 +81,14 @@ class Page:
 
 
 @contextlib.contextmanager
-def running(program: str) -> Iterator[Browser]:
+def running(program: str, *flags: str) -> Iterator[Browser]:
     """A browser with a fresh profile; it and its profile are gone afterwards."""
     (ours_in, theirs_out), (theirs_in, ours_out) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(prefix="platform-browser-", ignore_cleanup_errors=True) as profile:
         # The browser reads from 3 and writes to 4; only a shell can say so; dash knows no numbers above 9.
         script = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         child = subprocess.Popen(
-            ["bash", "-c", script, program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            ["bash", "-c", script, program, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
