@@ -1,4 +1,4 @@
-"""A web page that leads its own name to this machine (DNS rebinding), tried in Chromium: by name it is of one origin."""
+"""A web page that leads its own name to this machine (DNS rebinding), tried in Chromium: by name, of one origin."""
 
 from __future__ import annotations
 
