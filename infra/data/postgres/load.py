@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -22,6 +23,12 @@ from infra.data.store import Backup
 
 AT_ONCE = 4
 """Databases, and jobs of pg_restore for each, at the most: 20 connections; by default a server takes 100."""
+
+
+RESERVE = 256 << 20
+"""Bytes that unpacking leaves on a disk, which databases and logs need: a backup may say too little of its sizes."""
+STEP = 32 << 20
+"""Bytes of one file between two looks at the disk."""
 
 
 @dataclass
@@ -120,15 +127,22 @@ def unpacked(order: LoadOrder, database: str, meanwhile: Callable[[], None]) -> 
         shutil.rmtree(target, ignore_errors=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Watched:
-    """A sink that takes no more once the run has been stopped."""
+    """A sink that takes no more once the run has been stopped, or the disk is almost full."""
 
     sink: Sink
     children: Children
+    directory: Path
+    fresh: int = 0
 
     def write(self, chunk: bytes) -> int:
         self.children.require()
+        self.fresh += len(chunk)
+        if self.fresh > STEP:
+            self.fresh = 0
+            if shutil.disk_usage(self.directory).free < RESERVE:
+                raise OSError(errno.ENOSPC, "the unpacked file is larger than the disk can take")
         return self.sink.write(chunk)
 
 
@@ -150,7 +164,7 @@ def unpack(order: LoadOrder, file: store.File, target: Path) -> None:
 def read_into(order: LoadOrder, file: store.File, sink: Sink, packed: bool) -> None:
     """Give a sink what a file of the backup holds. Raises PlatformError BACKUP_DAMAGED naming the file."""
     try:
-        packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
+        packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children, order.room.directory), packed)
     except ValueError as error:
         raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
 

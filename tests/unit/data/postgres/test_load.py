@@ -6,10 +6,15 @@ import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import zstandard
 
+from infra.data import store
+from infra.data.postgres import digest, load
 from infra.data.postgres.children import Children
+from infra.data.postgres.clients import Server
 from infra.data.postgres.load import Room
 from infra.errors import PlatformError
 
@@ -64,3 +69,23 @@ def test_a_run_that_is_stopped_waits_no_longer(room: Room) -> None:
     with room.of(60, Children()), pytest.raises(PlatformError) as caught, room.of(60, children):
         pass
     assert caught.value.code == "INTERRUPTED"
+
+
+def test_a_file_that_unpacks_to_far_more_than_it_says_leaves_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kilobyte of zstd can stand for gigabytes."""
+    bomb = zstandard.compress(bytes(128 << 20))
+    source = tmp_path / "backup"
+    source.mkdir()
+    (source / "bomb.dat.zst").write_bytes(bomb)
+    file = store.File("bomb.dat.zst", len(bomb), "")
+    work = tmp_path / "work"
+    work.mkdir()
+    backup = store.Backup(source, "db", 1, "", files=(file,))
+    order = load.Order(cast(Server, None), backup, {}, Room(work), Children())
+    monkeypatch.setattr(load, "RESERVE", 1 << 62)
+    with pytest.raises(PlatformError) as raised:
+        load.unpack(order, file, work / "bomb.dat.zst")
+    assert raised.value.code == "BACKUP_FAILED"
+    assert sum(path.stat().st_size for path in work.iterdir()) <= load.STEP + digest.CHUNK
