@@ -22,13 +22,22 @@ def give_password(ends: Endpoints, known: Iterable[str]) -> bool:
         known: what its password may be now.
 
     Raises:
-        PlatformError: LOGIN_REFUSED when none of them is right.
-        requests.RequestException: it does not answer.
+        PlatformError: LOGIN_REFUSED when none of them is right; UNREACHABLE.
     """
     import requests
 
+    try:
+        return _given(ends, list(dict.fromkeys((ends.grafana.password, *known))))
+    except requests.RequestException as error:
+        steps = ("invoke logs -s grafana", "then the same command again")
+        raise PlatformError("UNREACHABLE", "Grafana does not answer", why=str(error), steps=steps) from error
+
+
+def _given(ends: Endpoints, known: list[str]) -> bool:
+    import requests
+
     url, user, wanted = ends.url("grafana"), ends.grafana.user, ends.grafana.password
-    for password in dict.fromkeys((wanted, *known)):
+    for password in known:
         if requests.get(f"{url}/api/user", auth=(user, password), timeout=LIMIT).status_code != 200:
             continue
         if password == wanted:

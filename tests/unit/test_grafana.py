@@ -76,3 +76,10 @@ def test_a_password_that_nobody_knows_stays(server: Server) -> None:
         grafana.give_password(ends(server), ["wrong"])
     assert raised.value.code == "LOGIN_REFUSED"
     assert server.password == "old"
+
+
+def test_one_that_does_not_answer_is_said(server: Server) -> None:
+    gone = replace(ends(server), ports={**ends(server).ports, "GRAFANA_PORT": 1})
+    with pytest.raises(PlatformError) as raised:
+        grafana.give_password(gone, [])
+    assert raised.value.code == "UNREACHABLE"
