@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from infra.data import store
-from infra.data.postgres import digest, load
+from infra.data.postgres import load
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
 from infra.data.postgres.load import Room
@@ -88,4 +88,4 @@ def test_a_file_that_unpacks_to_far_more_than_it_says_leaves_room_on_the_disk(
     with pytest.raises(PlatformError) as raised:
         load.unpack(order, file, work / "bomb.dat.zst")
     assert raised.value.code == "BACKUP_FAILED"
-    assert sum(path.stat().st_size for path in work.iterdir()) <= load.STEP + digest.CHUNK
+    assert sum(path.stat().st_size for path in work.iterdir()) <= load.STEP + store.CHUNK
