@@ -15,7 +15,7 @@ from infra.data import store
 from infra.data.postgres import load
 from infra.data.postgres.children import Children
 from infra.data.postgres.clients import Server
-from infra.data.postgres.load import Room
+from infra.data.postgres.load import LoadOrder, Room
 from infra.errors import PlatformError
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_unpacks_to_far_more_than_it_says_leaves_room_on_the_disk(
     work = tmp_path / "work"
     work.mkdir()
     backup = store.Backup(source, "db", 1, "", files=(file,))
-    order = load.Order(cast(Server, None), backup, {}, Room(work), Children())
+    order = LoadOrder(cast(Server, None), backup, {}, Room(work), Children())
     monkeypatch.setattr(load, "RESERVE", 1 << 62)
     with pytest.raises(PlatformError) as raised:
         load.unpack(order, file, work / "bomb.dat.zst")
