@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 import sys
@@ -140,6 +141,20 @@ def test_under_load_no_request_with_the_new_login_fails(filled: Victim) -> None:
         thread.join()
     assert len(client.asked) == 2
     assert client.failed.get(new, []) == []
+
+
+def test_the_application_gets_the_new_logins_by_itself(filled: Victim) -> None:
+    def ready() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{url}/ready", timeout=30).status_code == 200
+        return False
+
+    filled.up("--private")
+    url = filled.stage.data("app.run")["urls"]["backend"]
+    wait_for("the application", ready)
+    filled.invoke("secrets.rotate", check=True)
+    wait_for("the application with the new logins", ready)
+    filled.invoke("app.stop", check=True)
 
 
 def test_a_change_that_was_cut_off_is_finished(filled: Victim) -> None:

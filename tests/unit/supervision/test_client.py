@@ -107,6 +107,20 @@ def test_a_restart_that_was_asked_for(home: Path) -> None:
         assert pids(home) == after, "the next `up` must not undo the restart with another one"
 
 
+def test_those_with_certain_variables_get_other_values_of_them(home: Path) -> None:
+    user, other = replace(spec(home, "user"), env={"URL": "old", "GONE": "x", "OWN": "y"}), spec(home, "other")
+    with up(home, [user, other]):
+        before = pids(home)
+        client.renew(home, {"URL": "new", "ADDED": "z"}, ("URL", "GONE", "ADDED"))
+        eventually(lambda: pids(home).get("user") not in (None, before["user"]))
+        assert pids(home)["other"] == before["other"]
+        found = next(s for s in client.desired(home) if s.name == "user")
+        assert found.env == {"OWN": "y", "URL": "new", "ADDED": "z"}
+    stopped = client.desired(home)
+    client.renew(home, {"URL": "newer"}, ("URL",))
+    assert client.desired(home) == stopped, "where nothing runs, nothing is started"
+
+
 def test_what_is_no_longer_wanted_is_stopped(home: Path) -> None:
     job, other = spec(home, "job"), spec(home, "other")
     with up(home, [job, other]):
