@@ -143,6 +143,17 @@ def test_under_load_no_request_with_the_new_login_fails(filled: Victim) -> None:
     assert client.failed.get(new, []) == []
 
 
+def test_a_stack_can_be_private_from_the_start_and_its_trash_learns_later_passwords(fresh_platform: Victim) -> None:
+    fresh_platform.up("--private")
+    fill(fresh_platform.contract)
+    fresh_platform.invoke("reset", "-s", "postgres", "--yes", check=True)
+    fresh_platform.up()
+    fresh_platform.invoke("secrets.rotate", check=True)
+    fresh_platform.invoke("trash.restore", "postgres", "--yes", check=True)
+    fresh_platform.up()
+    works(fresh_platform.contract)
+
+
 def test_the_application_gets_the_new_logins_by_itself(filled: Victim) -> None:
     def ready() -> bool:
         with contextlib.suppress(requests.RequestException):
