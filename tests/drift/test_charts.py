@@ -250,3 +250,32 @@ def test_temporals_command_line_asks_the_dns_for_nothing_but_addresses() -> None
     assert len(found) == len(asked) + 1
     assert len(asked) == 2, "the Job that makes namespaces, and the chart's test"
     assert [address for address in found if not address.startswith("passthrough:///")] == []
+
+
+LOGINS = sorted(
+    {
+        (release, path)
+        for release, rows in (
+            *((s.release, s.values) for s in catalog.SERVICES),
+            *((c.release, c.values) for c in catalog.CHARTS),
+        )
+        for path, setting in rows
+        if release and setting in {name for s in catalog.SERVICES for name in s.generated}
+    }
+)
+KEEPS_ITS_LOGIN = {
+    ("postgresql", "auth.password"): "with its data; it is changed by SQL while it runs",
+    ("observability", "grafana.auth.password"): "with its data; it is changed by its API",
+}
+"""Values that count at the first start alone."""
+
+
+@pytest.mark.parametrize(("chart", "path"), LOGINS)
+def test_a_new_password_restarts_what_reads_it(chart: str, path: str) -> None:
+    def pods(password: str) -> list[object]:
+        sets = (f"{path}={password}", *(("auth.enabled=true",) if chart == "redis" else ()))
+        objects = m.of_kind(m.rendered(chart, "values-kind.yaml", sets), "Deployment", "StatefulSet", "DaemonSet")
+        return [found["spec"]["template"] for found in objects]
+
+    restarted = pods("one-of-twelve") != pods("two-of-twelve")
+    assert restarted is ((chart, path) not in KEEPS_ITS_LOGIN)
