@@ -279,3 +279,12 @@ def test_a_new_password_restarts_what_reads_it(chart: str, path: str) -> None:
 
     restarted = pods("one-of-twelve") != pods("two-of-twelve")
     assert restarted is ((chart, path) not in KEEPS_ITS_LOGIN)
+
+
+def test_grafana_restarts_when_its_data_source_gets_another_password() -> None:
+    def pod(password: str) -> object:
+        objects = m.rendered("observability", "values-kind.yaml", (f"postgresExporter.password={password}",))
+        found = m.of_kind(objects, "Deployment", "StatefulSet")
+        return next(f["spec"]["template"] for f in found if f["metadata"]["name"] == "grafana")
+
+    assert pod("one-of-twelve") != pod("two-of-twelve")
