@@ -1,8 +1,9 @@
-"""Make a bare Debian machine ready for the container tiers: `python -m tests.rig.up [--kind] [--only NAME] [--list]`.
+"""Make a bare Debian machine ready for the container tiers: `python -m tests.rig.up [--kind] [--operators] ...`.
 
 Installs and starts Docker, adds Compose and builds a stand-in for each image that no registry can give. All of it is
 kept by content under PLATFORM_RIG_CACHE (default ~/.cache/platform-infra-rig), so a second run changes nothing.
-With --kind also the node image and the programs of a kind cluster (a quarter of an hour the first time).
+With --kind also the node image and the programs of a kind cluster (a quarter of an hour the first time), with
+--operators what the rehearsal of production has on it (a quarter of an hour more).
 What tests must know is written to `rig.env` there. Ends with 1 where a step failed; the other steps are done then.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rig import cache, compose_versions, engine, env_file, images, recipes
+from tests.rig import cache, compose_versions, engine, env_file, images, operators, recipes
 from tests.rig.kind import up as kind
 
 Work = Callable[[Path], None]
@@ -31,7 +32,7 @@ class Step:
     vital: bool = False
 
 
-def steps(with_kind: bool = False) -> list[Step]:
+def steps(with_kind: bool = False, with_operators: bool = False) -> list[Step]:
     """All steps, in order."""
     return [
         Step("packages", lambda: not engine.missing(), engine.install, vital=True),
@@ -40,6 +41,7 @@ def steps(with_kind: bool = False) -> list[Step]:
         *(image_step(recipe) for recipe in (recipes.BASE, *recipes.RECIPES)),
         *(compose_step(version) for version in compose_versions.PROGRAMS),
         *(Step(name, ready, work) for name, ready, work in (kind.pieces() if with_kind else ())),
+        *(image_step(recipe) for recipe in (operators.OPERATORS if with_operators else ())),
     ]
 
 
@@ -102,9 +104,10 @@ def select(known: Sequence[Step], only: Sequence[str]) -> list[Step]:
 
 def main(argv: Sequence[str]) -> int:
     """Prepare, write rig.env, report."""
-    known = steps("--kind" in argv)
+    known = steps("--kind" in argv, "--operators" in argv)
     parser = argparse.ArgumentParser("python -m tests.rig.up", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kind", action="store_true", help="also what a kind cluster needs")
+    parser.add_argument("--operators", action="store_true", help="also the operators of the rehearsal")
     parser.add_argument("--only", action="append", default=[], choices=[s.name for s in known], metavar="NAME")
     parser.add_argument("--list", action="store_true", help="the names of the steps")
     options = parser.parse_args(argv)
