@@ -131,6 +131,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def rehearsal(session: nox.Session) -> None:
+    """Rehearse production on a kind cluster of four nodes with the real operators; ends with a table of faults.
+
+    Not part of run-tests. Needs: python -m tests.rig.up --kind --operators (Linux, root).
+    """
+    _pytest(session, "-n0", "tests/rehearsal")
+
+
+@nox.session
 def walkthrough(session: nox.Session) -> None:
     """Run the commands of README.md in a fresh clone of HEAD."""
     _pytest(session, "tests/walkthrough")

@@ -26,14 +26,15 @@ def before_migration(rendered: Rendered, plan: Plan, cluster: Cluster, console: 
 
     new = {c.object for c in plan.changes if c.action == CREATE}
     due = [t for t in rendered.objects if title(t) in new and MIGRATION in (t["metadata"].get("labels") or {})]
-    there = [c for c in _clusters(rendered.objects) if cluster.live([c])]
+    there = [c for c in clusters(rendered.objects) if cluster.live([c])]
     if not due or not there:
         return ""
     console.say(f"a backup first: {', '.join(title(t) for t in due)} changes a schema")
     return make(cluster, there[0])
 
 
-def _clusters(objects: Sequence[Object]) -> list[Object]:
+def clusters(objects: Sequence[Object]) -> list[Object]:
+    """Select the Clusters of PostgreSQL that have an archive."""
     return [o for o in objects if o["kind"] == "Cluster" and o["spec"].get("plugins")]
 
 

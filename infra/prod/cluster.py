@@ -103,8 +103,7 @@ class Cluster:
         asked = [o for o in objects if self.has_kind(o)]
         if asked:
             text = self.run("get", "--ignore-not-found", "-o", "json", "-f", "-", stdin=as_list(asked), limit=180).out
-            body = json.loads(text) if text.strip() else {"items": []}
-            found = {key(o): o for o in (body["items"] if body.get("kind") == "List" else [body])}
+            found = {key(o): o for o in listed(text)}
         return found
 
     def has_kind(self, thing: Object) -> bool:
@@ -137,6 +136,12 @@ class Cluster:
         """Delete objects; those that are not there are no error."""
         if objects:
             self.run("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=as_list(objects), limit=120)
+
+
+def listed(text: str) -> list[Object]:
+    """Read the objects that kubectl printed: a list, one alone, or for one that is not there `{}` or nothing at all."""
+    body = json.loads(text) if text.strip() else {}
+    return list(body["items"]) if "items" in body else [body] if "metadata" in body else []
 
 
 def as_list(objects: Sequence[Object]) -> str:

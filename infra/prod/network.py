@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.prod.postgres import PART
 from infra.prod.site import Site
 
 Object = dict[str, Any]
@@ -47,7 +48,7 @@ def _pods(name: str, component: str, namespace: str = "platform") -> Peer:
     return Peer(f"{name}/{component}", namespace, ((NAME, name), (COMPONENT, component)))
 
 
-POSTGRES = Peer("postgresql", "platform", (("cnpg.io/cluster", "postgresql"),))
+POSTGRES = Peer("postgresql", "platform", ((PART, "postgresql"),))
 REDIS, BUCKETS = _pods("redis", "server"), _pods("minio", "buckets")
 TEMPORAL, WEB = _pods("temporal", "server", "temporal"), _pods("temporal", "web", "temporal")
 TEMPORAL_SCHEMA = _pods("temporal", "schema", "temporal")

@@ -90,6 +90,12 @@ def render(site: Site, root: Path, helm: Helm, charts: Path | None = None) -> Re
     return Rendered(site, found, digests)
 
 
+def release(site: Site, root: Path, helm: Helm, name: str) -> list[Object]:
+    """Render one of a site's releases alone. Raises PlatformError SITE_INVALID or PROGRAM_FAILED."""
+    digests = images.locked(site)
+    return [_finished(thing, site, digests) for thing in _release(site, root, helm, name, None)]
+
+
 def write(rendered: Rendered, target: Path) -> list[str]:
     """Write all files into a folder, which becomes exactly that; the names of the files.
 

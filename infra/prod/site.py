@@ -13,6 +13,8 @@ from infra.errors import PlatformError, nearest
 
 FOLDER, SCHEMA = "sites", "schema.json"
 NOT_SITES = frozenset({SCHEMA})
+POSTGRESQL = "postgresql"
+"""Name of the Service of PostgreSQL, and of its first Cluster."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Site:
     def lock(self) -> Path:
         """The file beside it with the digests of its images."""
         return self.path.with_name(f"{self.path.stem}.lock.json")
+
+    @property
+    def postgresql(self) -> str:
+        """The name of its Cluster of CloudNativePG."""
+        return str(self.part("postgres").get("cluster", POSTGRESQL))
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Return the site's entries for a part, e.g. `postgres`; {} where it has none."""
@@ -146,7 +153,7 @@ def _contradictions(said: Mapping[str, Any], path: Path) -> Iterator[str]:
     if said["site"] != path.stem:
         yield f"site: it is called {said['site']!r}, but its file {path.name}"
     recovery = said["postgres"].get("recovery") or {}
-    if recovery and recovery["server"] == recovery.get("as", "postgresql"):
+    if recovery and recovery["server"] == recovery.get("as", said["postgres"].get("cluster", POSTGRESQL)):
         yield "postgres.recovery: `as` must differ from `server`: the old archive is never written to again"
     route = said["route"]
     if route["kind"] != "none" and not route.get("login") and not route.get("public"):

@@ -7,25 +7,34 @@ import base64
 from infra.prod.cluster import Cluster, Object
 from infra.prod.site import Site
 
-SECRET, NAMESPACE, NAME = "postgresql-ca", "platform", "postgresql-ca"
-"""The Secret that CloudNativePG makes, and the ConfigMap that the charts mount."""
+NAMESPACE, NAME = "platform", "postgresql-ca"
+"""The ConfigMap that the charts mount."""
 READERS = ("platform", "temporal", "training")
 
 
-def copy(site: Site, cluster: Cluster) -> bool:
-    """Copy the certificate of the authority into a ConfigMap of each namespace that needs it.
+def copy(site: Site, cluster: Cluster, *names: str) -> bool:
+    """Copy the certificates of authorities into a ConfigMap of each namespace that needs them.
+
+    Args:
+        names: Clusters whose certificates are to be trusted, e.g. the one that serves and the one that will; default:
+            the site's.
 
     Returns:
         False where there is nothing to copy: another one provides it, or PostgreSQL is not there yet.
     """
     if site.engine("postgres") != "cloudnativepg":
         return False
-    words = ("get", "secret", SECRET, "-n", NAMESPACE, "--ignore-not-found", "-o", r"jsonpath={.data.ca\.crt}")
-    found = cluster.run(*words).out.strip()
-    if found:
-        text = base64.b64decode(found).decode("ascii")
-        cluster.apply([_copy(space, text, site) for space in READERS if space in cluster.namespaces()])
-    return bool(found)
+    texts = [text for name in names or (site.postgresql,) if (text := _authority(cluster, name))]
+    if texts:
+        spaces = cluster.namespaces()
+        cluster.apply([_copy(space, "".join(texts), site) for space in READERS if space in spaces])
+    return bool(texts)
+
+
+def _authority(cluster: Cluster, name: str) -> str:
+    """Read the certificate of the authority that CloudNativePG makes for a Cluster; '' where there is none yet."""
+    words = ("get", "secret", f"{name}-ca", "-n", NAMESPACE, "--ignore-not-found", "-o", r"jsonpath={.data.ca\.crt}")
+    return base64.b64decode(cluster.run(*words).out.strip()).decode("ascii")
 
 
 def _copy(namespace: str, text: str, site: Site) -> Object:

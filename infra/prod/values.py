@@ -9,7 +9,7 @@ from typing import Any
 from infra import catalog
 from infra.prod import sizes
 from infra.prod.rules.access import LOGIN
-from infra.prod.site import Site
+from infra.prod.site import POSTGRESQL, Site
 
 Values = dict[str, Any]
 
@@ -78,10 +78,12 @@ def _postgresql(site: Site) -> Values:
         where = {"host": said["host"], "port": said.get("port", 5432)}
         return {"engine": "external", "external": {**where, "sslmode": "verify-full", "caConfigMap": said["ca"]}}
     return {
+        "fullnameOverride": site.postgresql,
         "persistence": {"size": said["size"], "storageClass": _storage(site)},
         "resources": dict(size.postgres),
         "parameters": {"max_connections": str(size.connections), "shared_buffers": size.buffers},
         "cloudnativepg": {
+            "serviceName": POSTGRESQL,
             "instances": said.get("instances", 3),
             "walSize": said.get("wal", ""),
             "podMonitor": site.engine("observability") != "none",

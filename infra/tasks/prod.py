@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,4 +237,72 @@ def init(context: Context, name: str, cluster_context: str) -> Answer:
     return Answer({"file": str(path), "open": open_ones, "found": vars(there)}, lines=said, names=(str(path),))
 
 
-TASKS = (init, render, check, lock, secrets, diff, deploy, status)
+@command(help={"site": SITE, "charts": CHARTS})
+def backup(context: Context, site: str, charts: str = "") -> Answer:
+    """Back up PostgreSQL of a site now, to its archive; the backups on schedule go on as they are.
+
+    Example: invoke prod.backup example
+    """
+    from infra.prod import backup as backups
+
+    made = rendered(context, site, charts)
+    there, found = cluster(context, made.site), backups.clusters(made.objects)
+    if not found:
+        raise PlatformError("USAGE", "PostgreSQL of this site is backed up by who runs it: it is external")
+    name = backups.make(there, found[0])
+    return Answer({"site": made.site.name, "backup": name}, lines=(f"made: {name}",), names=(name,))
+
+
+@command(help={"site": SITE, "timeout": "seconds that the recovery may take"})
+def drill(context: Context, site: str, timeout: float = 3600.0) -> Answer:
+    """Restore the archive into a scratch Cluster, compare every table with the original, and remove it again.
+
+    Example: invoke prod.drill example
+    """
+    from infra.prod import drill as drills
+    from infra.prod import lease
+    from infra.prod.site import load
+
+    here = load(site, context.settings.root)
+    there = cluster(context, here)
+    with lease.held(there):
+        done = drills.run(there, here.postgresql, context.console.say, timeout)
+    said = f"{done.tables} tables with {done.rows} rows are the same in what was restored"
+    return Answer({"site": here.name, **vars(done)}, lines=(said,))
+
+
+@command(
+    help={
+        "site": SITE,
+        "to": "time to restore PostgreSQL to, RFC 3339 with a time zone, e.g. 2026-11-29T10:00:00Z",
+        "yes": "do it; without, the plan is shown",
+    }
+)
+def restore(context: Context, site: str, to: str, yes: bool = False) -> Answer:
+    """Restore PostgreSQL to a time, into a new Cluster that takes over; the old one is stopped and stays.
+
+    Example: invoke prod.restore example --to 2026-11-29T10:00:00Z --yes
+    """
+    import json
+    import time
+
+    from infra.prod import lease
+    from infra.prod import render as renders
+    from infra.prod import restore as restores
+    from infra.prod.site import load
+
+    here = load(site, context.settings.root)
+    there = cluster(context, here)
+    due = restores.plan(here, there, to)
+    file = tuple(f"  {key}: {json.dumps(value)}" for key, value in due.entries().items())
+    if yes:
+        with lease.held(there):
+            make = functools.partial(renders.release, root=context.settings.root, helm=helm(context))
+            restores.run(here, there, due, lambda s: make(s, name="postgresql"), context.console.say, time.sleep)
+    said = f"{due.new} {'serves' if yes else 'would serve'}, as {due.cluster} was at {restores.stamp(due.to)}"
+    next_ = (f"write into {here.path}, below postgres:", *file) if yes else ("nothing was changed; to do it: --yes",)
+    data = {"site": here.name, "done": yes, "from": due.cluster, "to": restores.stamp(due.to), "new": due.new}
+    return Answer({**data, "postgres": due.entries()}, lines=(said, *next_), names=(due.new,))
+
+
+TASKS = (init, render, check, lock, secrets, diff, deploy, status, backup, drill, restore)

@@ -68,6 +68,8 @@ class Played(Cluster):
                 {"items": [o for o in self.has.values() if (o["metadata"].get("labels") or {}).get(label) == value]}
             )
         kind, name = words[1].partition(".")[0].rstrip("s"), words[2]
+        if name.startswith("-"):
+            return _said({"items": [o for o in self.has.values() if o["kind"].lower() == kind]})
         found = [o for o in self.has.values() if o["kind"].lower() == kind and o["metadata"]["name"] == name]
         if found and words[-1].startswith("jsonpath"):
             return shell.Result(
