@@ -16,7 +16,7 @@ from infra.errors import PlatformError
 from infra.kube import snapshot, trouble
 from infra.kube.api import NoAnswer
 from infra.kube.verdict import FAILED, READY, STARTING, Verdict
-from infra.prod import backup, diff, lease, ready, trust
+from infra.prod import backup, diff, lease, ready, restore, trust
 from infra.prod.cluster import Cluster, Object, key
 from infra.prod.render import Rendered
 
@@ -78,12 +78,22 @@ class Deployment:
         site = self.rendered.site.name
         if found.id != wanted:
             raise diff.stale(wanted, found, site)
+        self._refuse_earlier_data()
         if found.refused:
             problems = [f"{c.object}: {' '.join(c.fields)}" for c in found.refused]
             what = "the API server refuses a part of the plan; nothing was changed"
             raise PlatformError(
                 "PREFLIGHT_FAILED", what, steps=(f"invoke prod.diff {site}",), details={"problems": problems}
             )
+
+    def _refuse_earlier_data(self) -> None:
+        """Refuse a site file that names another Cluster than the one that serves, e.g. that from before a restore."""
+        site = self.rendered.site
+        serving = restore.serving(self.cluster) if site.engine("postgres") == "cloudnativepg" else ""
+        if serving and serving != site.postgresql:
+            what = f"{site.path.name} names the Cluster {site.postgresql}, but {serving} serves; nothing was changed"
+            steps = (f"write into {site.path}, below postgres: cluster: {serving}, and the recovery of that restore",)
+            raise PlatformError("PREFLIGHT_FAILED", what, steps=steps)
 
     def _wave(self, wave: str, things: Sequence[Object]) -> None:
         ordered = sorted(things, key=lambda t: FIRST.index(t["kind"]) if t["kind"] in FIRST else len(FIRST))

@@ -14,11 +14,13 @@ from infra.kube import snapshot
 from infra.kube.api import NoAnswer
 from infra.kube.snapshot import Snapshot
 from infra.kube.verdict import READY
-from infra.prod import ready
+from infra.prod import drill, postgres, ready
 from infra.prod.cluster import Cluster, Object, key
 from infra.prod.render import Rendered
 from infra.prod.rules.base import title
 
+DRILL_DAYS = 35
+"""Days after which a drill is due again; the alert says the same."""
 METRICS = 9187
 """Port of the exporter in each instance of CloudNativePG."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([-+0-9.eE]+|NaN)$", re.MULTILINE)
@@ -47,7 +49,19 @@ def status(rendered: Rendered, cluster: Cluster, now: datetime | None = None) ->
     for thing in rendered.objects:
         if thing["kind"] == "Cluster" and key(thing) in live:
             lines += _postgres(live[key(thing)], cluster, now or datetime.now(UTC))
+            lines.append(_drill(cluster, now or datetime.now(UTC)))
     return lines
+
+
+def _drill(cluster: Cluster, now: datetime) -> Line:
+    """Report the age of the last drill: a backup that nobody has restored is a hope."""
+    words = ("get", "configmap", drill.RESULT, "-n", postgres.NAMESPACE, "--ignore-not-found", "-o", "json")
+    text = cluster.run(*words).out
+    if not text.strip():
+        return Line("drill", "warn", "the archive has never been restored: invoke prod.drill SITE")
+    at = str(json.loads(text)["data"]["at"])
+    days = (now - datetime.fromisoformat(at.replace("Z", "+00:00"))).days
+    return Line("drill", "ok" if days < DRILL_DAYS else "warn", f"the archive was last restored and compared at {at}")
 
 
 def _wave(wave: str, things: Sequence[Object], live: Mapping[Any, Object], found: Snapshot) -> Line:

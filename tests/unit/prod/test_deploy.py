@@ -244,3 +244,15 @@ def test_another_cluster_behind_the_context_is_refused(monkeypatch: pytest.Monke
     error = refused(lambda: checked(SITE, "kubectl", Path("cache")))
     assert error.code == "CONTEXT_REFUSED"
     assert "another" in error.why
+
+
+def test_a_site_file_from_before_a_restore_is_refused(tmp_path: Path) -> None:
+    cluster, site = Played(), sites.load("rehearsal", ROOT)
+    about = {"name": "postgresql", "namespace": "platform"}
+    spec = {"selector": {"cnpg.io/cluster": "postgresql-20261130120000"}}
+    cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": spec})
+    found = Rendered(site, {"a": (deployment(),)})
+    error = refused(lambda: run(found, cluster, tmp_path))
+    assert error.code == "PREFLIGHT_FAILED"
+    assert "postgresql-20261130120000" in error.what
+    assert not [line for line in cluster.log if line.startswith("apply Deployment")]
