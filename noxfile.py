@@ -132,7 +132,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def rehearsal(session: nox.Session) -> None:
-    """Rehearse production on a kind cluster of four nodes with the real operators; ends with a table of faults.
+    """Test production on a kind cluster of four nodes with the real operators; ends with a table of faults.
 
     Not part of run-tests. Needs: python -m tests.rig.up --kind --operators (Linux, root).
     """

@@ -1,4 +1,4 @@
-"""What is in PostgreSQL's tables, as rows and a digest for each: at a moment that every database shares, or now.
+"""Digests of PostgreSQL's tables, with their rows: at a moment that every database shares, or now.
 
 For the moment all tables are held still for as long as it takes to name a restore point, which is milliseconds; the
 digests are calculated afterwards, from the snapshots of that moment. Locks that were taken after a savepoint are given

@@ -93,7 +93,7 @@ def _remove(cluster: Cluster) -> None:
 
 
 def _note(cluster: Cluster, done: Outcome) -> None:
-    """Make the result anew: the age of the last drill is the age of this object."""
+    """Make the result again: the age of the last drill is the age of this object."""
     about = {"name": RESULT, "namespace": NAMESPACE}
     data = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "point": done.point, "tables": str(done.tables)}
     body: Object = {

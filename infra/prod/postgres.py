@@ -64,7 +64,7 @@ class Server:
         return str(found[0].get("serverName") or self.name) if found else ""
 
     def databases(self) -> list[str]:
-        """Return its databases that hold something of ours."""
+        """Return its databases, without the templates and the operator's own."""
         script = "select datname from pg_database where not datistemplate and datname <> 'postgres' order by 1"
         return self.ask(script).split()
 
