@@ -102,6 +102,9 @@ class Needs:
         )
 
 
+_NOT_HERE = {"0A000", "22023", "42704", "42809"}
+"""What PostgreSQL 18 answers where it lacks ICU or libxml, or knows no such locale of libc, ICU or its own."""
+
 IN_A_SNAPSHOT = ("encoding", "provider", "locale", "collate", "extensions", "collations", "xml", "tablespaces")
 """The fields of a database that the manifest of a snapshot has, too, so that it says what a server must have."""
 
@@ -193,7 +196,11 @@ class Offer:
         return "" if made else f"the locale {locale} of {kinds[provider]}"
 
     def _takes(self, text: sql.Composed | str) -> bool:
-        """Return whether the server does something; it is undone at once."""
+        """Return whether the server does something; it is undone at once.
+
+        Raises:
+            psycopg.Error: it failed for another reason than that the server lacks it, e.g. it is read-only.
+        """
         import psycopg
 
         try:
@@ -201,8 +208,8 @@ class Offer:
                 self.link.execute(text if not isinstance(text, str) else text.encode())
         except psycopg.errors.InsufficientPrivilege:
             return True  # not known: the restore itself will say
-        except psycopg.DatabaseError:
-            if self.link.closed:
+        except psycopg.DatabaseError as error:
+            if error.sqlstate not in _NOT_HERE:
                 raise
             return False
         return True
