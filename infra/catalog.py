@@ -572,12 +572,18 @@ GAPS: tuple[Gap, ...] = (
     Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
     Gap("rclone", "s3-key-file-and-prefix", "rclone cannot store both a key and keys below it, such as a and a/b"),
     Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
+    Gap("rclone", "s3-key-double-slash", "rclone refuses a key with // in it, as in a//b"),
+    Gap("rclone", "s3-key-long-segment", "rclone refuses a key with more than 255 bytes between two slashes"),
     Gap(
         "versitygw", "s3-key-file-and-prefix", "versitygw cannot store both a key and keys below it, such as a and a/b"
     ),
     Gap("weed", "s3-console", "SeaweedFS has no console for buckets", "invoke minio.ls, and any S3 client"),
     Gap("weed", "s3-key-double-slash", "SeaweedFS lists a key with // in it, as in a//b, with one slash"),
     Gap("weed", "s3-key-long-segment", "SeaweedFS refuses a key with more than 255 bytes between two slashes"),
+    Gap("silo", "s3-key-double-slash", "Silo refuses a key with // in it, as in a//b"),
+    Gap("silo", "s3-key-long-segment", "Silo refuses a key with more than 255 bytes between two slashes"),
+    Gap("minio", "s3-key-double-slash", "MinIO refuses a key with // in it, as in a//b"),
+    Gap("minio", "s3-key-long-segment", "MinIO refuses a key with more than 255 bytes between two slashes"),
 )
 
 

@@ -49,6 +49,18 @@ TEXTS: Mapping[str, str] = {
     "SeaweedFS refuses a key with more than 255 bytes between two slashes": (
         "SeaweedFS는 슬래시 사이가 255바이트를 넘는 키를 거부함"
     ),
+    "rclone refuses a key with // in it, as in a//b": "rclone은 a//b처럼 //가 포함된 키를 거부함",
+    "rclone refuses a key with more than 255 bytes between two slashes": (
+        "rclone은 슬래시 사이가 255바이트를 넘는 키를 거부함"
+    ),
+    "Silo refuses a key with // in it, as in a//b": "Silo는 a//b처럼 //가 포함된 키를 거부함",
+    "Silo refuses a key with more than 255 bytes between two slashes": (
+        "Silo는 슬래시 사이가 255바이트를 넘는 키를 거부함"
+    ),
+    "MinIO refuses a key with // in it, as in a//b": "MinIO는 a//b처럼 //가 포함된 키를 거부함",
+    "MinIO refuses a key with more than 255 bytes between two slashes": (
+        "MinIO는 슬래시 사이가 255바이트를 넘는 키를 거부함"
+    ),
     # What to use instead
     "`--private`": "`--private`",
     "ask the operator of that service": "해당 서비스 운영자에게 문의",

@@ -64,7 +64,7 @@ def upload_part_copy(s3: Any, bucket: str, platform: Platform) -> bool:
     return bool(s3.get_object(**where)["Body"].read() == b"s" * 5 * MIB)
 
 
-def key_file_and_prefix(s3: Any, bucket: str, platform: Platform) -> bool:
+def key_file_and_prefix(s3: Any, bucket: str, *_: object) -> bool:
     """A key and keys below it live side by side."""
     try:
         for key in ("a", "a/b"):
@@ -85,7 +85,7 @@ def closed_to_pages(s3: Any, bucket: str, platform: Platform) -> bool:
     return not {"*", "null", page["Origin"]} & set(allowed)
 
 
-def key_double_slash(s3: Any, bucket: str, platform: Platform) -> bool:
+def key_double_slash(s3: Any, bucket: str, *_: object) -> bool:
     """A key with two slashes in a row is listed as it was written."""
     try:
         s3.put_object(Bucket=bucket, Key="double//slash", Body=b"x")
@@ -94,7 +94,7 @@ def key_double_slash(s3: Any, bucket: str, platform: Platform) -> bool:
     return [e["Key"] for e in s3.list_objects_v2(Bucket=bucket).get("Contents", [])] == ["double//slash"]
 
 
-def key_long_segment(s3: Any, bucket: str, platform: Platform) -> bool:
+def key_long_segment(s3: Any, bucket: str, *_: object) -> bool:
     """A part of a key between two slashes is as long as S3 allows (here 300 bytes)."""
     key = f"long/{'s' * 300}"
     try:
@@ -104,15 +104,20 @@ def key_long_segment(s3: Any, bucket: str, platform: Platform) -> bool:
         return False
 
 
-TRIES: Mapping[str, Callable[[Any, str, Platform], bool]] = {
+KEYS: Mapping[str, Callable[..., bool]] = {
+    "s3-key-file-and-prefix": key_file_and_prefix,
+    "s3-key-double-slash": key_double_slash,
+    "s3-key-long-segment": key_long_segment,
+}
+"""Tries that need no platform around the engine."""
+
+TRIES: Mapping[str, Callable[..., bool]] = {
     "s3-conditional-write": conditional_write,
     "s3-metadata-durable": metadata_durable,
     "s3-versioning": versioning,
     "s3-upload-part-copy": upload_part_copy,
-    "s3-key-file-and-prefix": key_file_and_prefix,
     "s3-closed-to-pages": closed_to_pages,
-    "s3-key-double-slash": key_double_slash,
-    "s3-key-long-segment": key_long_segment,
+    **KEYS,
 }
 
 

@@ -109,8 +109,8 @@ class Kind(Tier):
         return replace(built, ports={**built.ports, **fixed}, grafana=grafana)
 
     def engines(self) -> dict[str, str]:
-        """Return {}: the charts' own engine, silo, has no gap worth naming."""
-        return {}
+        """Return the program behind the object stores: the charts' own."""
+        return dict.fromkeys(("minio-datasets", "minio-results"), "silo")
 
     def selection(self, obs: bool, only: Sequence[str]) -> tuple[str, ...]:
         """Return the services of the named releases with their needs, or the core (`obs`: all); and those deployed."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra import catalog
 from infra.data import store
 from infra.data.objects import backup as objects_backup
 from infra.data.objects import client as objects_client
@@ -28,6 +29,7 @@ from infra.errors import ExitCode, PlatformError
 from tests.rig import ceph, engines
 from tests.rig.engines import boto, open_uploads
 from tests.rig.proxy import Asked, Spoiled, proxy
+from tests.smoke import test_gaps as gaps
 
 BUCKET = "bucket-one"
 HOSTILE = [
@@ -66,6 +68,21 @@ def bucket(server: StoreLogin) -> str:
     """An empty bucket."""
     boto(server).create_bucket(Bucket=BUCKET)
     return BUCKET
+
+
+@pytest.mark.parametrize("name", ["rclone", "weed", "minio"])
+def test_keys_that_an_engine_refuses_are_told(name: str, tmp_path: Path) -> None:
+    try:
+        with engines.engine(name, tmp_path) as login:
+            refused = {feature for feature in gaps.KEYS if not gaps.KEYS[feature](boto(login), _fresh(login, feature))}
+    except FileNotFoundError as error:
+        pytest.skip(f"there is no {error} on this machine")
+    assert refused == {gap.feature for gap in catalog.gaps(name)} & set(gaps.KEYS)
+
+
+def _fresh(login: StoreLogin, name: str) -> str:
+    boto(login).create_bucket(Bucket=name)
+    return name
 
 
 def clear(login: StoreLogin) -> None:
