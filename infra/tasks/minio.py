@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         "to": "write the objects as plain files to this directory",
         "from_": "read plain files from this directory; its top-level directories are the buckets",
         "bucket": objects.BUCKET,
+        "portable": "leave out keys that Windows or macOS cannot have as files, too (with --to; always so on Windows)",
         "json_stream": STREAM,
     },
     iterable=("bucket",),
@@ -33,6 +34,7 @@ def mirror(
     bucket: list[str],
     to: str = "",
     from_: str = "",
+    portable: bool = False,
     json_stream: bool = False,
 ) -> Answer:
     """Write the buckets as plain files, or read such files in; reports unsafe keys, deletes nothing.
@@ -52,19 +54,22 @@ def mirror(
         progress = objects.ObjectProgress(context.console, "copied", event)
         done = objects_mirror.Mirrored(tick=lambda d: progress(d.copied + d.same, d.size))
         if to:
-            _export(clients, path, words(bucket), missing, done)
+            _export(clients, path, words(bucket), portable, missing, done)
         else:
             _import(context, clients, path, words(bucket), done)
         return ended(context, event, _mirrored(context, path, done, missing, time.monotonic() - began))
 
 
-def _export(clients: dict[str, Client], path: Path, named: tuple[str, ...], missing: list[str], done: Any) -> None:
+def _export(
+    clients: dict[str, Client], path: Path, named: tuple[str, ...], portable: bool, missing: list[str], done: Any
+) -> None:
     from infra.data import store
     from infra.data.objects import backup as objects_backup
     from infra.data.objects import mirror as objects_mirror
 
     with store.locked(path, "minio.mirror"):
-        objects_mirror.export(clients, path, objects_backup.sources(clients, named, missing), done)
+        sources = objects_backup.sources(clients, named, missing)
+        objects_mirror.export(clients, path, sources, done, portable or objects_mirror.WINDOWS)
 
 
 def _import(context: Context, clients: dict[str, Client], path: Path, named: tuple[str, ...], done: Any) -> None:

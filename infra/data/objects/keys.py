@@ -37,20 +37,20 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def problem(key: str) -> str:
-    """Tell why a key cannot be a path below a directory, on any system; '' when it can."""
+def problem(key: str, portable: bool = True) -> str:
+    """Tell why a key cannot be a path below a directory, on this system or (`portable`) on any; '' when it can."""
     if key.startswith("/"):
         return "starts with /: an absolute path"
     if key.endswith("/"):
         return "ends with /: a directory cannot hold content"
-    if "\\" in key:
+    if portable and "\\" in key:
         return "contains a backslash, which separates directories on Windows"
     if any("\ud800" <= c <= "\udfff" for c in key):
         return "is not UTF-8"
-    return next((found for name in key.split("/") if (found := _name_problem(name))), "")
+    return next((found for name in key.split("/") if (found := _name_problem(name, portable))), "")
 
 
-def _name_problem(name: str) -> str:
+def _name_problem(name: str, portable: bool) -> str:
     if name in (".", ".."):
         return f"contains the part {name}, which leads to another place"
     if not name:
@@ -59,13 +59,19 @@ def _name_problem(name: str) -> str:
         return f"contains a part that starts with {PART}, which is reserved for files being written"
     if any(ord(c) < 32 or c == "\x7f" for c in name):
         return "contains a control character"
+    if portable and (found := _windows_problem(name)):
+        return found
+    return "contains a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
+
+
+def _windows_problem(name: str) -> str:
     if _WINDOWS_BAD & set(name):
         return "contains a character that Windows does not allow in names"
     if name.split(".")[0].rstrip(" ").casefold() in _RESERVED:
         return "contains a name that is reserved on Windows"
     if name[-1] in ". ":
         return "contains a part that ends with a dot or a space, which Windows strips"
-    return "contains a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
+    return ""
 
 
 def _digest(path: str) -> bytes:
@@ -77,13 +83,14 @@ class Sieve:
     """Finds keys that would fall together; keeps 12 bytes of each path, so that 100,000 keys need little memory."""
 
     fold: Fold = exact
+    portable: bool = True
     _files: dict[bytes, int] = field(default_factory=dict)
     _directories: dict[bytes, bytes] = field(default_factory=dict)
     _split: set[bytes] = field(default_factory=set)
 
     def add(self, key: str) -> None:
         """Take note of a key (all of them, before the first question)."""
-        if problem(key):
+        if problem(key, self.portable):
             return
         name = _digest(self.fold(key))
         self._files[name] = self._files.get(name, 0) + 1
@@ -94,7 +101,7 @@ class Sieve:
 
     def problem(self, key: str) -> str:
         """Tell why a key is refused; '' when it may be written."""
-        if found := problem(key):
+        if found := problem(key, self.portable):
             return found
         name = _digest(self.fold(key))
         if name in self._directories:

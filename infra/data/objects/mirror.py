@@ -33,6 +33,7 @@ from infra.data.objects.xml import ListedObject
 from infra.errors import PlatformError
 
 THREADS = 8
+WINDOWS = os.name == "nt"
 
 
 @dataclass
@@ -50,19 +51,24 @@ class Mirrored:
         self.size += size
 
 
-def export(clients: Mapping[str, Client], target: Path, sources: list[BucketSource], done: Mirrored) -> None:
+def export(
+    clients: Mapping[str, Client], target: Path, sources: list[BucketSource], done: Mirrored, portable: bool = WINDOWS
+) -> None:
     """Write every safe key of these buckets as a file; what is there with the same size and time is left alone.
+
+    Args:
+        portable: refuse keys, too, that only other systems than this one cannot have as files.
 
     Raises:
         PlatformError: UNREACHABLE, LOGIN_REFUSED; BACKUP_FAILED when the disk is full or takes no writes.
     """
     try:
         Tree(target).sweep()
-        fold = objects_tree.fold_of(target)
+        fold = keys.case_folded if portable else objects_tree.fold_of(target)
         with _threads(clients) as threads:
             for source in sources:
                 if _usable(source.name, done):
-                    _export_bucket(clients[source.store], target, source, fold, threads, done)
+                    _export_bucket(clients[source.store], target, source, Sieve(fold, portable), threads, done)
     except OSError as error:
         raise store.no_space_or_access(target, error) from error
 
@@ -76,9 +82,9 @@ def _usable(bucket: str, done: Mirrored) -> bool:
 
 
 def _export_bucket(
-    client: Client, target: Path, source: BucketSource, fold: keys.Fold, threads: ThreadPoolExecutor, done: Mirrored
+    client: Client, target: Path, source: BucketSource, sieve: Sieve, threads: ThreadPoolExecutor, done: Mirrored
 ) -> None:
-    sieve, root = Sieve(fold), target / source.name
+    root = target / source.name
     for entry in client.listing(source.name):
         sieve.add(entry.key)
     if root.is_symlink():
@@ -198,7 +204,7 @@ def _import_bucket(
 
     def jobs() -> Iterator[tuple[str, Future[str]]]:
         for path, problem in tree.files():
-            problem = problem or keys.problem(path)
+            problem = problem or keys.problem(path, WINDOWS)
             if problem:
                 done.refused[f"{root.name}/{path}"] = problem
             else:

@@ -103,7 +103,7 @@ class Needs:
 
 
 _NOT_HERE = {"0A000", "22023", "42704", "42809"}
-"""What PostgreSQL 18 answers where it lacks ICU or libxml, or knows no such locale of libc, ICU or its own."""
+"""SQLSTATEs of PostgreSQL 18 where it lacks ICU or libxml, or knows no such locale of libc, ICU or its own."""
 
 IN_A_SNAPSHOT = ("encoding", "provider", "locale", "collate", "extensions", "collations", "xml", "tablespaces")
 """The fields of a database that the manifest of a snapshot has, too, so that it says what a server must have."""

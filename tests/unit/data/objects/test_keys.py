@@ -42,6 +42,17 @@ def test_safe_keys_are_taken(key: str) -> None:
     assert objects_keys.problem(key) == ""
 
 
+@pytest.mark.parametrize("key", ["runs/2025-01-01T10:00:00/a.png", "a\\b", "CON", "a/nul.txt", "end.", "a /b", "what?"])
+def test_what_only_windows_refuses_is_taken_elsewhere(key: str) -> None:
+    assert objects_keys.problem(key, portable=True)
+    assert objects_keys.problem(key, portable=False) == ""
+
+
+@pytest.mark.parametrize("key", ["../x", "a/..", ".", "/abs", "a//b", "dir/", "a\0b", "new\nline", "\udcff", "x" * 256])
+def test_what_no_system_takes_is_refused_everywhere(key: str) -> None:
+    assert objects_keys.problem(key, portable=False)
+
+
 def sieved(fold: objects_keys.Fold, *keys: str) -> dict[str, str]:
     sieve = Sieve(fold)
     for key in keys:
