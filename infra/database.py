@@ -6,16 +6,18 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from infra.errors import PlatformError
-from infra.sqlstate import SILENT, TOO_MANY_CONNECTIONS, advice, of_text
+from infra.sqlstate import NO_DATABASE, SILENT, TOO_MANY_CONNECTIONS, advice, of_text
 
 if TYPE_CHECKING:
     import psycopg
 
+MAINTENANCE = "postgres"
+"""The database that is connected to for work on others."""
 CONNECT_LIMIT = 10
 """Seconds for a server to answer a connection."""
 _guard = threading.Lock()
@@ -139,6 +141,27 @@ def holders(url: str) -> list[str]:
             f"{name} {count} of {most} ({user}, database {of}, from {at})" for count, name, user, of, at, most in rows
         ]
     return []
+
+
+@contextlib.contextmanager
+def session_on_any(urls: Sequence[str], doing: str, *, name: str) -> Iterator[psycopg.Connection[Any]]:
+    """Open a session on the first of these databases that exists; see `session`.
+
+    Raises:
+        PlatformError: NOT_FOUND where none does; what `failure` makes of another reason.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _first(stack, urls, doing, name)
+
+
+def _first(stack: contextlib.ExitStack, urls: Sequence[str], doing: str, name: str) -> psycopg.Connection[Any]:
+    for url in urls[:-1]:
+        try:
+            return stack.enter_context(session(url, doing, name=name))
+        except PlatformError as error:
+            if error.details.get("sqlstate") != NO_DATABASE:
+                raise
+    return stack.enter_context(session(urls[-1], doing, name=name))
 
 
 def is_failure(error: object) -> TypeGuard[psycopg.Error]:

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra import catalog, health, lifecycle, proof
+from infra import catalog, database, health, lifecycle, postgres_checks, proof
 from infra.console import printable
 from infra.context import Context
-from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import ENV_FILE
 from infra.tiers.base import Check, Tier
@@ -27,7 +26,7 @@ LOOK_AT = 2000
 
 def checks(tier: Tier, obs: bool) -> list[Check]:
     """Run all checks, those of the machine first; never raises for a failed check."""
-    found = [_python(), *_settings(tier.context), *_private(tier.context), *_shared(tier.context)]
+    found = [_python(), *_settings(tier.context), *_variables(), *_private(tier.context), *_shared(tier.context)]
     try:
         found += tier.preflight(lifecycle.selected(tier, obs or None))
     except PlatformError as error:
@@ -124,23 +123,17 @@ def _answers(tier: Tier) -> list[Check]:
     ends = tier.endpoints()
     questions = health.thorough(ends, proof.psql(tier.context.settings))
     remedy = "invoke up creates what is missing; invoke logs -s SERVICE shows why it fails"
-    return _left_over(ends) + [
+    return postgres_checks.checks(ends) + [
         Check(f"answer.{name}", "ok" if f.ok else "fail", f.detail or f"{name} works", "" if f.ok else remedy)
         for name, f in health.ask(questions).items()
     ]
 
 
-def _left_over(ends: Endpoints) -> list[Check]:
-    """Return the databases that verifications and restores have made and not dropped."""
-    from infra.data.postgres import scratch
-
-    with contextlib.suppress(PlatformError):  # a server that does not answer is said elsewhere
-        names = scratch.left_over(ends)
-        if names:
-            remedy = "invoke db.verify drops them; by hand, in invoke db.shell: drop database NAME with (force)"
-            text = f"scratch databases are left over: {printable(', '.join(names))}"
-            return [Check("scratch-databases", "warn", text, remedy)]
-    return []
+def _variables() -> list[Check]:
+    """Note the variables that steer PostgreSQL's own programs: no task heeds them, what is run by hand does."""
+    names = database.foreign()
+    text = f"{', '.join(names)} of your shell are not used by any task, but by psql and programs that you start"
+    return [Check("variables", "ok", printable(text))] if names else []
 
 
 def worst(found: Sequence[Check]) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 from infra import catalog, probes, rows
+from infra.database import MAINTENANCE
 from infra.endpoints import Endpoints, Login, StorePlace
 
 
 def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "platform") -> dict[str, Any]:
     """Return the probe of a service, as data (it holds passwords: keep it private).
+
+    Args:
+        database: of an SQL server; '' asks the server itself, whichever databases it has.
 
     Raises:
         KeyError: the catalogue asks it a kind of question that nothing here knows.
@@ -47,14 +51,19 @@ def thorough(endpoints: Endpoints, psql: Path) -> dict[str, dict[str, Any]]:
     """Return the questions at the end of `up`: also each database, and put, get, delete in each bucket."""
     questions: dict[str, dict[str, Any]] = {}
     for service in endpoints.services:
-        # PostgreSQL itself is asked apart from our databases, which may be missing and can be made.
-        questions[service] = probe(endpoints, service, psql, database="postgres")
-    for database in catalog.DATABASES if "postgres" in endpoints.services else ():
-        questions[f"database {database.name}"] = probe(endpoints, "postgres", psql, database=database.name)
+        # PostgreSQL itself is asked apart from the databases, which may be missing and can be made.
+        questions[service] = probe(endpoints, service, psql, database="")
+    for name in needed_databases() if "postgres" in endpoints.services else ():
+        questions[f"database {name}"] = probe(endpoints, "postgres", psql, database=name)
     for bucket in buckets(endpoints):
         question = probe(endpoints, bucket.store, psql)
         questions[f"bucket {bucket.name}"] = {**question, "kind": "s3-write", "bucket": bucket.name}
     return questions
+
+
+def needed_databases() -> tuple[str, ...]:
+    """Return the databases that tasks need: the platform's own, and the one that PostgreSQL's tools connect to."""
+    return (MAINTENANCE, *(entry.name for entry in catalog.DATABASES))
 
 
 def buckets(endpoints: Endpoints) -> tuple[rows.Bucket, ...]:

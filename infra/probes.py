@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from infra.database import MAINTENANCE
 from infra.sigv4 import Store
+from infra.sqlstate import NO_DATABASE, of_text
 
 Probe = Mapping[str, Any]
 TOO_SLOW = "no answer in time"
@@ -102,7 +104,8 @@ def _resp(command: tuple[str, ...]) -> bytes:
 def _sql(probe: Probe, limit: float) -> Finding:
     # LC_ALL: the messages that are looked for below must not be translated.
     login = {"PGPASSWORD": probe["password"], "PGCONNECT_TIMEOUT": str(max(2, int(limit))), "LC_ALL": "C"}
-    where = f"host={probe['host']} port={probe['port']} user={_quoted(probe['user'])} dbname={probe['database']}"
+    user, name = _quoted(probe["user"]), probe["database"] or MAINTENANCE
+    where = f"host={probe['host']} port={probe['port']} user={user} dbname={name}"
     done = subprocess.run(
         [probe["psql"], "-X", "-A", "-t", "-q", "-w", "-d", where, "-c", "select 1"],
         env={**{k: v for k, v in os.environ.items() if not k.startswith("PG")}, **login},
@@ -117,6 +120,8 @@ def _sql(probe: Probe, limit: float) -> Finding:
         return Finding(True)
     lines = done.stderr.strip().splitlines() or ["no answer"]
     detail = next((line for line in lines if "FATAL:" in line), lines[-1]).strip()
+    if not probe["database"] and of_text(detail) == NO_DATABASE:
+        return Finding(True, detail)
     return Finding(False, detail, fatal="authentication failed" in detail or "no password" in detail)
 
 

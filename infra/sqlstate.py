@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 TOO_MANY_CONNECTIONS = "53300"
+NO_DATABASE = "3D000"
 
 
 @dataclass(frozen=True)

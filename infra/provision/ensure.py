@@ -10,6 +10,8 @@ from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.sigv4 import Store, bucket_body
 
+TEMPLATE = "template1"
+"""The database that every server has, to connect to where those that we know are gone."""
 _NAME = "platform-up"
 """Name of our sessions in the server's list."""
 
@@ -41,11 +43,14 @@ def databases(endpoints: Endpoints) -> list[str]:
         return []
     from psycopg import sql
 
-    with database.session(endpoints.database_url("postgres"), "make missing databases", name=_NAME) as link:
+    names = health.needed_databases()
+    urls = [endpoints.database_url(name) for name in (*names, TEMPLATE)]
+    with database.session_on_any(urls, "make missing databases", name=_NAME) as link:
         there = {row[0] for row in link.execute("select datname from pg_database")}
-        missing = [d.name for d in catalog.DATABASES if d.name not in there]
+        missing = [name for name in names if name not in there]
         for name in missing:
-            link.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            like = sql.SQL(" template template0") if name == database.MAINTENANCE else sql.SQL("")
+            link.execute(sql.SQL("create database {}{}").format(sql.Identifier(name), like))
     if "mlflow" in endpoints.services:
         schema(endpoints)
     return missing

@@ -17,7 +17,7 @@ from infra.context import Context
 from infra.endpoints import Endpoints, absent, contract
 from infra.errors import ExitCode, PlatformError
 from infra.stack import write_atomic
-from infra.tiers.base import LogLine, Tier
+from infra.tiers.base import Check, LogLine, Tier
 
 if TYPE_CHECKING:
     from infra.lifecycle import Started
@@ -157,13 +157,25 @@ def status(choice: Choice, found: StatusReport, why: bool, reveal: bool) -> Answ
         "gaps": _gaps(choice.tier, engines),
     }
     code = STATE_EXIT.get(found.state, ExitCode.NOTHING)
+    warnings = _warnings(found, ends)
+    data["warnings"] = [vars(w) for w in warnings]
     data["lastVerifiedBackup"] = verified = _last_verified_backup(context)
     lines = _causes(entries) if why else _advice(found.state, choice.tier.name)
     if verified is not None and not why:
         lines = (f"last verified backup of the databases: {human_seconds(time.time() - verified)} ago", *lines)
+    lines = (*(f"{w.id}: {w.text}; {w.remedy}" for w in warnings), *lines)
     shown = None if why or not entries else table
     env = contract(ends)
     return Answer(data, shown, lines, env=env, names=tuple(str(e["name"]) for e in entries), exit=int(code))
+
+
+def _warnings(found: Report, ends: Endpoints) -> list[Check]:
+    """Return what makes other tasks fail though PostgreSQL runs; asked only where it does."""
+    if not any(s.name == "postgres" and s.state == "ready" for s in found.services):
+        return []
+    from infra import postgres_checks
+
+    return postgres_checks.checks(ends)
 
 
 def _last_verified_backup(context: Context) -> float | None:

@@ -40,7 +40,7 @@ def wait(
     left, now = [s for s in services if s in ends.services], clock()
     end, beat = now + patience, now + HEARTBEAT
     while left:
-        found = health.ask({s: health.probe(ends, s, psql, database="postgres") for s in left}, limit=limit)
+        found = health.ask({s: health.probe(ends, s, psql, database="") for s in left}, limit=limit)
         left = [s for s in left if not (found[s].ok or found[s].fatal)]
         now = clock()
         if now >= end:

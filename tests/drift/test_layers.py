@@ -27,7 +27,7 @@ LAYERS = (
     "prod",
     "app",
     *("tier_choice", "proof", "status_report"),
-    *("mlflow_tables", "lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
+    *("postgres_checks", "mlflow_tables", "lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
     *("korean", "documents"),
     "tasks",
 )

@@ -51,7 +51,7 @@ def test_every_service_of_the_catalogue_has_a_question(tmp_path: Path, service: 
 
 def test_the_end_of_up_asks_for_each_database_and_bucket(tmp_path: Path) -> None:
     questions = health.thorough(built(tmp_path), PSQL)
-    names = {f"database {d}" for d in ("platform", "users", "labeler")}
+    names = {f"database {d}" for d in ("postgres", "platform", "users", "labeler")}
     names |= {f"bucket {b.name}" for b in catalog.BUCKETS}
     assert set(questions) == {*CORE, *names}
     assert questions["database labeler"]["database"] == "labeler"

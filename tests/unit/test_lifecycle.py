@@ -381,7 +381,7 @@ def test_a_server_that_is_nearly_full_is_asked_one_by_one(tmp_path: Path, monkey
     monkeypatch.setattr(health, "ask", ask)
     monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
     up(context_of(tmp_path), FakeTier())
-    assert asked[1:] == [["database platform"], ["database users"], ["database labeler"]]
+    assert asked[1:] == [["database postgres"], ["database platform"], ["database users"], ["database labeler"]]
 
 
 def test_a_server_that_is_full_is_no_broken_one(tmp_path: Path, answers: dict[str, Finding]) -> None:

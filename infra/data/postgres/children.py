@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from infra import shell
 from infra.data.postgres import clients
+from infra.database import MAINTENANCE
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 
@@ -74,7 +75,7 @@ class Children:
         return self.finish(self.start(argv, env))
 
     @contextlib.contextmanager
-    def connected(self, endpoints: Endpoints, database: str = clients.MAINTENANCE) -> Iterator[psycopg.Connection[Any]]:
+    def connected(self, endpoints: Endpoints, database: str = MAINTENANCE) -> Iterator[psycopg.Connection[Any]]:
         """Open a connection for a thread; `stop` cancels what is done over it. Raises as `connected` does."""
         with clients.connected(endpoints, database) as link:
             with self.guard:

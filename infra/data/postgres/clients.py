@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra import database, shell
+from infra.database import MAINTENANCE
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.settings import Settings
@@ -26,8 +27,6 @@ _TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base6
 # Triggers on login, which PostgreSQL has from 17 on, may write rows or refuse: our logins are nothing to note.
 _QUIET = " -c event_triggers=off"
 _NO_LIMITS = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
-MAINTENANCE = "postgres"
-"""The database that is connected to for work on others."""
 LAST_LINES = 20
 
 

@@ -116,10 +116,15 @@ def _is_ours(said: str | None, extra: int) -> bool:
 def left_over(endpoints: Endpoints) -> list[str]:
     """List scratch databases that no run uses: what the next run drops, or what it could not drop."""
     with clients.connected(endpoints) as link:
-        held = "select exists (select from pg_locks where locktype = 'advisory' and objid = %s and granted)"
-        if (link.execute(held, (_LOCK,)).fetchone() or (False,))[0]:
-            return []
-        return _doomed(link.execute(_OTHERS).fetchall())
+        return left_over_on(link)
+
+
+def left_over_on(link: psycopg.Connection[Any]) -> list[str]:
+    """List the same over a connection that is there."""
+    held = "select exists (select from pg_locks where locktype = 'advisory' and objid = %s and granted)"
+    if (link.execute(held, (_LOCK,)).fetchone() or (False,))[0]:
+        return []
+    return _doomed(link.execute(_OTHERS).fetchall())
 
 
 def warnings(endpoints: Endpoints) -> list[str]:

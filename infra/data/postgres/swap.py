@@ -11,6 +11,7 @@ from infra.data.postgres import clients, scratch
 from infra.data.postgres import facts as postgres_facts
 from infra.data.postgres.clients import Server
 from infra.data.postgres.restore_plan import PlannedDatabase
+from infra.database import MAINTENANCE
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def apart(
 
     Every other database may be one that is restored, and template1 is in use while anyone creates a database.
     """
-    if clients.MAINTENANCE not in [item.target for item in items]:
+    if MAINTENANCE not in [item.target for item in items]:
         yield held
         return
     name = scratch.named("aside", "check", scratch.stamp())

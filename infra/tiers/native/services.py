@@ -82,7 +82,7 @@ class Builder:
 
     def question(self, service: str) -> dict[str, Any]:
         """Return the probe of a service; PostgreSQL is asked apart from our databases, which are made later."""
-        return health.probe(self.endpoints, service, self.programs.postgres.program("psql"), database="postgres")
+        return health.probe(self.endpoints, service, self.programs.postgres.program("psql"), database="")
 
     def run_dir(self, service: str) -> Path:
         """Return a working directory of the service's own, by which a lost process is recognised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +85,27 @@ def test_a_port_where_nobody_listens_is_unreachable(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
     refused(site.invoke("db.databases", POSTGRES_PORT=port), 5, "UNREACHABLE", f"127.0.0.1:{port}", "invoke status")
+
+
+def test_status_and_doctor_tell_what_makes_other_tasks_fail(site: Site) -> None:
+    with site.link("platform") as link:
+        link.execute("drop database postgres with (force)")
+    with site.link("platform") as link:
+        link.execute("create database left_new_20260101000000000")
+    try:
+        state = site.invoke("status", "--json")
+        warnings = {w["id"]: w for w in json.loads(state.stdout)["data"]["warnings"]}
+        assert state.returncode == 0, state.stderr
+        assert "postgres" in warnings["databases"]["text"]
+        assert "invoke db.init" in warnings["databases"]["remedy"]
+        assert "left_new_20260101000000000" in warnings["scratch-databases"]["text"]
+        found = site.invoke("doctor", PGHOST="elsewhere")
+        assert found.returncode == 4
+        assert "databases that tasks need are missing: postgres" in found.stdout
+        assert "PGHOST" in found.stdout
+    finally:
+        assert site.invoke("up").returncode == 0, "what tools connect to is made again"
+    assert site.invoke("db.verify", "--to", str(site.target)).returncode in (0, 3)
+    with site.link("platform") as link:
+        link.execute("drop database if exists left_new_20260101000000000")
+    assert json.loads(site.invoke("status", "--json").stdout)["data"]["warnings"] == []
