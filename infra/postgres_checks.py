@@ -1,4 +1,4 @@
-"""The state of PostgreSQL that makes tasks fail though it answers; asked by `status` and `doctor` over one connection."""
+"""The state of PostgreSQL that makes tasks fail though it answers; asked by `status` and `doctor`."""
 
 from __future__ import annotations
 

@@ -212,6 +212,7 @@ def restore(
 
     Example: invoke minio.restore --from latest --bucket model-weights --yes
     """
+    from infra import tier_choice
     from infra.data import maker, store
     from infra.data.objects import restore as objects_restore
     from infra.data.objects import verify as objects_verify
@@ -234,6 +235,7 @@ def restore(
         beside = found.path.parent if os.access(found.path.parent, os.W_OK) else _target(context, "")
         with store.locked(beside, "minio.restore"):
             answer = _restored(context, clients, found, plans, beside, exact, versions, event)
+        objects.warn_of_metadata(context, tier_choice.choose(context).tier.engines().values())
         return ended(context, event, answer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,14 @@ def clients(context: Context) -> Iterator[dict[str, Client]]:
     ends = tier_choice.running_endpoints(context)
     with objects_backup.connected(objects_login.login_of(ends, name) for name in objects_login.STORES) as clients:
         yield clients
+
+
+def warn_of_metadata(context: Context, engines: Iterable[str]) -> None:
+    """Warn where objects have been written to an engine that forgets their metadata when it restarts."""
+    from infra import catalog
+
+    for gap in (g for g in catalog.gaps(*set(engines)) if g.feature == "s3-metadata-durable"):
+        context.console.warn(f"{gap.reason}; invoke minio.engine moves the stores to an engine that keeps them")
 
 
 def named(context: Context, items: list[str], what: str) -> bool:

@@ -169,7 +169,7 @@ def status(choice: Choice, found: StatusReport, why: bool, reveal: bool) -> Answ
     return Answer(data, shown, lines, env=env, names=tuple(str(e["name"]) for e in entries), exit=int(code))
 
 
-def _warnings(found: Report, ends: Endpoints) -> list[Check]:
+def _warnings(found: StatusReport, ends: Endpoints) -> list[Check]:
     """Return what makes other tasks fail though PostgreSQL runs; asked only where it does."""
     if not any(s.name == "postgres" and s.state == "ready" for s in found.services):
         return []

@@ -11,6 +11,7 @@ import invoke
 from infra.console import Answer, Table, human_bytes, human_seconds, printable
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
+from infra.tasks import objects
 from infra.tasks.command import ANY, command, confirm, directory, named, words
 from infra.tasks.events import STREAM, TRUST, TRUST_VERIFIED, ended, events
 
@@ -306,6 +307,8 @@ def restore(
             _stop_worker(context)
             done = snapshot_restore.restore(choice.tier, plan, content, event)
         lifecycle.up(choice, None, None)
+        if "objects" in done.parts:
+            objects.warn_of_metadata(context, choice.tier.engines().values())
         return ended(context, event, _restored(context, plan, done))
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from infra import private
 from infra.data import page_cache
-from infra.data.objects import link
+from infra.data.objects import keys, link
 from infra.data.objects.client import Client
 from infra.data.objects.link import LinkReply, S3Error
 from infra.data.objects.pool import Pool
@@ -114,10 +114,15 @@ def _noted(item: ObjectItem, **facts: object) -> Record:
 
 
 def _absent(client: Client, item: ObjectItem) -> Record:
-    """Return the record of an object that is not found: deleted since, unless the server goes on listing it."""
+    """Return the record of an object that is not found: deleted since, unless the server goes on listing it.
+
+    A key that no file can have was never there: rclone refuses such a write, and lists the key until it restarts.
+    """
     found = itertools.islice(client.listing(item.bucket, item.key, versions=bool(item.version)), 1000)
-    if any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found):
-        return _noted(item, failed="the server lists it but cannot find it")
+    listed = any((entry.key, entry.version) == (item.key, item.version) and not entry.deleted for entry in found)
+    if listed and not keys.too_long(item.key):
+        why = f"the server lists it but cannot find it; if a write failed, invoke restart -s {item.store} ends that"
+        return _noted(item, failed=why)
     return _noted(item, gone=True)
 
 

@@ -61,7 +61,12 @@ def _name_problem(name: str, portable: bool) -> str:
         return "contains a control character"
     if portable and (found := _windows_problem(name)):
         return found
-    return "contains a part of more than 255 bytes" if len(name.encode()) > LONGEST else ""
+    return "contains a part of more than 255 bytes" if too_long(name) else ""
+
+
+def too_long(key: str) -> bool:
+    """Tell whether a part of a key is longer than any file's name."""
+    return any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in key.split("/"))
 
 
 def _windows_problem(name: str) -> str:

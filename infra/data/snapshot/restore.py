@@ -189,13 +189,13 @@ def restore(tier: Tier, made: SnapshotPlan, content: Path, event: Event = silent
         _keep_redis(tier, made, done)
     if databases:
         _databases(tier.context, *databases, done, event)
-    if "objects" in made.parts:
-        _objects(tier.context, ends, made, content, done, event)
     if "redis" in made.parts:
         written, removed = redis_dump.restore(ends, content / "redis" / redis_dump.KEYS)
         done.parts["redis"] = {"keys": written, "removed": removed}
         event("restored", {"part": "redis", **done.parts["redis"]})
     _temporal(tier, made, content, done)
+    if "objects" in made.parts:  # last, since the above may restart the stores, and rclone forgets metadata then
+        _objects(tier.context, ends, made, content, done, event)
     done.seconds = round(time.monotonic() - began, 3)
     return done
 

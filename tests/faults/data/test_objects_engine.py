@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from infra import catalog
 from infra.data import store
@@ -430,6 +431,20 @@ def test_restore_takes_nothing_away_unless_asked_and_keeps_a_way_back(server: St
     assert contents(server) == before
     run_restore(server, back, exact=True)
     assert contents(server) == changed
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_write_that_was_refused_is_in_nobodys_way(server: StoreLogin, tmp_path: Path) -> None:
+    client, tried = boto(server), {"x" * 256, f"long/{'s' * 300}", "good"}
+    taken = set(tried)
+    for key in tried:
+        try:
+            client.put_object(Bucket=BUCKET, Key=key, Body=b"content")
+        except ClientError:
+            taken.remove(key)
+    made, tally = run_backup(server, tmp_path)
+    assert tally.failed == []
+    assert {record["key"] for record in records.reading(made) if records.has_content(record)} == taken
 
 
 @pytest.mark.usefixtures("bucket")

@@ -56,6 +56,20 @@ def held(site: Site) -> dict[str, tuple[str, dict[str, str]]]:
     return found
 
 
+def test_a_restore_leaves_metadata_as_in_the_snapshot(site: Site) -> None:
+    made = site.invoke("snapshot.create", "--to", str(site.target))
+    assert made.returncode == 0, made.stderr
+    client = store(site)
+    for key, body in contents().items():
+        client.put(BUCKET, key, body, {}, hashlib.sha256(body).hexdigest(), len(body))
+        client.delete(BUCKET, key)
+    client.close()
+    done = site.invoke("snapshot.restore", "latest", "--to", str(site.target), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "rclone forgets user metadata" in done.stderr
+    assert held(site) == everything()
+
+
 def everything() -> dict[str, tuple[str, dict[str, str]]]:
     return {key: (hashlib.sha256(body).hexdigest(), HEADERS) for key, body in contents().items()}
 
