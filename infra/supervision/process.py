@@ -171,6 +171,16 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
+def marked(name: str, value: str) -> list[psutil.Process]:
+    """Return the processes whose environment has that variable with that value: a mark goes to every descendant."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if each.environ().get(name) == value:
+                found.append(each)
+    return found
+
+
 def end_all(processes: Iterable[psutil.Process], grace: float = 0.5) -> None:
     """End processes: SIGTERM, then after `grace` seconds SIGKILL to what is left."""
     alive = [p for p in set(processes) if p.pid != os.getpid() and not _ended(p)]

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ GRACE = 10.0
 _POLL = 0.1
 _LOOK = 1.0
 _CHUNK = 1 << 20
+MARK = "PLATFORM_PROGRAM"
+"""Variable by whose value a program's descendants are known, also those that have left its tree and session."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,18 @@ def _size(log: Path) -> int:
 
 
 def _started(program: TrainingProgram) -> Family:
+    mark = uuid.uuid4().hex
     with private.appending(program.log) as log:
         child = subprocess.Popen(
             list(program.argv),
             cwd=program.cwd,
-            env=dict(program.env),
+            env={**program.env, MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             **_options(),
         )
-    return Family(child, program.pid_file)
+    return Family(child, program.pid_file, mark)
 
 
 def _options() -> dict[str, Any]:
@@ -173,8 +177,8 @@ class Tail:
 class Family:
     """A program and all processes that it has started, also those whose parent has gone."""
 
-    def __init__(self, child: subprocess.Popen[bytes], pid_file: Path) -> None:
-        self._child, self._pid_file = child, pid_file
+    def __init__(self, child: subprocess.Popen[bytes], pid_file: Path, mark: str) -> None:
+        self._child, self._pid_file, self._mark = child, pid_file, mark
         self._seen: dict[int, Identity] = {}
         self._next_look = 0.0
         self.look()
@@ -190,7 +194,7 @@ class Family:
                 self._note(member.pid)
         if set(self._seen) != before:
             processes = [[member.pid, member.create_time] for member in self._seen.values()]
-            write_atomic(self._pid_file, json.dumps({"processes": processes}))
+            write_atomic(self._pid_file, json.dumps({"processes": processes, "mark": self._mark}))
 
     def _note(self, pid: int) -> None:
         found = process.identify(pid)
@@ -211,7 +215,7 @@ class Family:
 
     def living(self) -> list[psutil.Process]:
         """Return the members that still run."""
-        return _living(self._seen.values())
+        return _living(self._seen.values()) + process.marked(MARK, self._mark)
 
     def close(self) -> None:
         """Take note of the end: nobody has to look for the family any more."""
@@ -223,11 +227,12 @@ class Family:
 
 def end_stale(pid_file: Path) -> int:
     """End what an earlier try left running; how many processes that were."""
-    entries = (read_json(pid_file) or {}).get("processes", [])
-    left = _living(Identity(int(pid), float(created)) for pid, created in entries)
+    known = read_json(pid_file) or {}
+    left = _living(Identity(int(pid), float(created)) for pid, created in known.get("processes", []))
+    left += process.marked(MARK, known["mark"]) if known.get("mark") else []
     process.end_all([p for leader in left for p in process.tree(leader)])
     pid_file.unlink(missing_ok=True)
-    return len(left)
+    return len(set(left))
 
 
 def _living(identities: Any) -> list[psutil.Process]:

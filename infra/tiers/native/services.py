@@ -21,7 +21,7 @@ from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.providers import Program
 
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
-MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+MLFLOW_HOSTS = ",".join(f"{name},{name}:*" for name in ("localhost", "127.0.0.1", "host.docker.internal"))
 """Values of Host that MLflow accepts; its own list has private networks as `10.*`, which 10.evil.example fits too."""
 
 

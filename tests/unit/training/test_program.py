@@ -116,6 +116,14 @@ def test_children_that_outlive_the_program_are_ended(tmp_path: Path) -> None:
     assert gone(int(lines[0].split()[1]))
 
 
+def test_a_child_in_a_session_of_its_own_is_ended_though_its_parent_was_gone_at_once(tmp_path: Path) -> None:
+    apart = "stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True"
+    code = PARENT.replace('600)"])', f'600)"], {apart})').removesuffix("time.sleep(600)\n")
+    lines: list[str] = []
+    assert program.run(plan(tmp_path, code), lines.append, lambda: None) == 0
+    assert gone(int(lines[0].split()[1]))
+
+
 def test_what_an_earlier_try_left_is_ended_first(tmp_path: Path) -> None:
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     pid_file = tmp_path / "job.pid.json"
