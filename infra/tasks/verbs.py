@@ -14,6 +14,8 @@ from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, words
 
 if TYPE_CHECKING:
+    import re
+
     from infra.tier_choice import Choice
     from infra.tiers.base import Removal, Tier
 
@@ -147,19 +149,47 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     return show.status(choice, found, why, show_secrets)
 
 
-def logs(context: Context, service: list[str], tail: int = 100, follow: bool = False) -> Answer | None:
-    """Print the services' logs; with -f follow them.
+def logs(
+    context: Context, service: list[str], tail: int = 100, follow: bool = False, since: str = "", grep: str = ""
+) -> Answer | None:
+    """Print the services' logs, rotated ones as well; with -f follow them.
 
-    Example: invoke logs -s temporal --tail 20
+    Example: invoke logs --since 10m --grep error
     """
     from infra import tier_choice
+    from infra.loglines import LogQuery
     from infra.tasks import show
 
     if tail < 0:
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints everything",))
+    query = LogQuery(tail, follow, _earliest(since), _pattern(grep))
     active = choose(context, quiet=True).tier
     tier_choice.known_services(words(service), active)
-    return show.logs(context, active.logs(words(service), tail, follow), follow)
+    return show.logs(context, active.logs(words(service), query), follow)
+
+
+def _earliest(since: str) -> float | None:
+    import time
+
+    from infra import loglines
+
+    try:
+        return loglines.earliest(since, time.time()) if since else None
+    except (ValueError, OverflowError) as error:
+        steps = ("give a duration such as 90s, 10m, 2h or 1d, or a time such as 2026-11-30T08:00",)
+        raise PlatformError("USAGE", f"--since {since!r} is neither a duration nor a time", steps=steps) from error
+
+
+def _pattern(grep: str) -> re.Pattern[str] | None:
+    import re
+
+    try:
+        return re.compile(grep, re.IGNORECASE) if grep else None
+    except re.error as error:
+        steps = ("put a backslash before a character that is meant literally",)
+        raise PlatformError(
+            "USAGE", f"--grep {grep!r} is no regular expression", why=str(error), steps=steps
+        ) from error
 
 
 def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
@@ -316,7 +346,13 @@ BODIES: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (
         logs,
         {
-            "help": {"service": SERVICE, "tail": "number of last lines of each log; 0: all", "follow": "go on"},
+            "help": {
+                "service": SERVICE,
+                "tail": "number of last lines of each log, after --since and --grep; 0: all",
+                "follow": "go on",
+                "since": "only lines since then: 10m, 2h, 1d, or a time such as 2026-11-30T08:00",
+                "grep": "only lines that match this regular expression, in upper or lower case",
+            },
             "iterable": ("service",),
             "log": False,
         },

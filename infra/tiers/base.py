@@ -14,6 +14,7 @@ from infra import catalog
 from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
+from infra.loglines import LogQuery
 
 ELSEWHERE = "elsewhere"
 """A file in a directory of the trash: the path of what is kept beside its old place, since its disk is another one."""
@@ -173,8 +174,8 @@ class Tier(ABC):
         """Block until the services are ready."""
 
     @abstractmethod
-    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-        """Return the last lines of the services' logs, and on `follow` those that come."""
+    def logs(self, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
+        """Return the wanted lines of the services' logs (of all if none is named), and those that come."""
 
     @abstractmethod
     def endpoints(self) -> Endpoints:

@@ -11,6 +11,7 @@ from infra.context import Context
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.lifecycle import raise_on_failures
+from infra.loglines import LogQuery
 from infra.probes import Finding
 from infra.provision import ensure
 from infra.settings import Settings
@@ -77,7 +78,7 @@ class FakeTier(Tier):
     def wait(self, services: Sequence[str], timeout: float | None) -> None:
         self.asked.append("wait")
 
-    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         yield from ()
 
     def endpoints(self) -> Endpoints:

@@ -12,6 +12,7 @@ from infra.errors import PlatformError
 from infra.kube import snapshot
 from infra.kube.api import Api
 from infra.kube.kubectl_cli import Kubectl
+from infra.loglines import LogQuery
 from infra.tiers.base import LogLine, ServiceStatus
 from infra.tiers.cluster import services as cluster_services
 from infra.tiers.cluster.services import Cast
@@ -63,10 +64,10 @@ def _pause(_: float) -> None:
     time.sleep(0.3)
 
 
-def logs(cluster: Target, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+def logs(cluster: Target, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
     """Yield the log lines of the services' containers."""
     with _cast(cluster) as (api, who):
-        yield from cluster_services.logs(api, cluster_services.sources(services, who), tail, follow)
+        yield from cluster_services.logs(api, cluster_services.sources(services, who), query)
 
 
 def pod(cluster: Target, service: str) -> tuple[str, str]:

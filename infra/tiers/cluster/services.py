@@ -15,6 +15,7 @@ from infra.kube import releases, snapshot, verdict
 from infra.kube.api import Api, NoAnswer, Object
 from infra.kube.snapshot import Snapshot, matches, metadata
 from infra.kube.verdict import containers
+from infra.loglines import LogQuery
 from infra.tiers.base import LogLine, ServiceStatus
 from infra.waiting import Item
 
@@ -157,15 +158,17 @@ def sources(services: Sequence[str], who: Cast) -> list[LogSource]:
     return found
 
 
-def logs(api: Api, known: Sequence[LogSource], tail: int, follow: bool) -> Iterator[LogLine]:
-    """Yield the last lines of each, then on `follow` those that come."""
+def logs(api: Api, known: Sequence[LogSource], query: LogQuery) -> Iterator[LogLine]:
+    """Yield the wanted lines of each, then those that come."""
+    which = {"tailLines": str(query.tail)} if query.tail > 0 and not query.pattern else {}
+    if query.since is not None:
+        which["sinceTime"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(query.since))
     for source in known:
-        count = {"tailLines": str(tail)} if tail > 0 else {}
         with contextlib.suppress(NoAnswer):
-            text = api.text(source.path, container=source.container, **count)
-            yield from (LogLine(source.service, line) for line in text.splitlines())
-    if follow:
-        yield from _followed(api, known)
+            text = api.text(source.path, container=source.container, **which)
+            yield from (LogLine(source.service, line) for line in query.last(text.splitlines()))
+    if query.follow:
+        yield from (line for line in _followed(api, known) if query.matches(line.text))
 
 
 def _followed(api: Api, known: Sequence[LogSource]) -> Iterator[LogLine]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from infra import docker_engine
+from infra.loglines import LogQuery
 from infra.tiers.base import LogLine
 from infra.tiers.compose.model import owner_of
 from infra.tiers.compose.session import Session
@@ -17,28 +18,30 @@ from infra.tiers.compose.state import Container
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def lines(session: Session, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-    """Yield the last lines of the services' containers (all if none is named), and on `follow` those that come."""
+def lines(session: Session, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
+    """Yield the wanted lines of the services' containers (all if none is named), and those that come."""
     chosen = [c for c in session.containers().values() if _wanted(c.part, services)]
     if not chosen:
         session.context.console.say("no container, so there is no log. Next: invoke compose.up")
     for container in chosen:
-        for text in last(session.client, container, tail):
+        count = 0 if query.pattern else query.tail
+        for text in query.last(last(session.client, container, count, query.since)):
             yield LogLine(container.part, text)
-    if follow:
-        yield from _followed(session, chosen)
+    if query.follow:
+        yield from (line for line in _followed(session, chosen) if query.matches(line.text))
 
 
 def _wanted(part: str, services: Sequence[str]) -> bool:
     return not services or part in services or owner_of(part) in services
 
 
-def last(client: Any, container: Container, count: int) -> list[str]:
-    """Return the last lines of one container; empty when it has gone."""
+def last(client: Any, container: Container, count: int, since: float | None = None) -> list[str]:
+    """Return the last lines of one container, those since a time if one is given; empty when it has gone."""
     import docker
 
     try:
-        raw = client.logs(container.id, stdout=True, stderr=True, tail=count if count > 0 else "all")
+        most = count if count > 0 else "all"
+        raw = client.logs(container.id, stdout=True, stderr=True, tail=most, since=since)
     except docker.errors.APIError:
         return []
     return [_COLOR.sub("", line) for line in bytes(raw).decode("utf-8", "replace").splitlines()]

@@ -12,6 +12,7 @@ from infra import catalog, docker_engine, endpoints, pull
 from infra.docker_engine import Engine
 from infra.endpoints import Endpoints
 from infra.errors import PlatformError
+from infra.loglines import LogQuery
 from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.compose import cli, data, model, project
 from infra.tiers.compose import logs as compose_logs
@@ -118,9 +119,9 @@ class Compose(Tier):
         compose_wait.wait(session, session.parts(names), timeout)
         compose_start.answers(session, names)
 
-    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         """Return the lines of the containers' logs."""
-        return compose_logs.lines(self.session, services, tail, follow)
+        return compose_logs.lines(self.session, services, query)
 
     def endpoints(self) -> Endpoints:
         """Return 127.0.0.1 and the ports of the settings, for the services that were started, or core if none was."""

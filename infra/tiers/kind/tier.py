@@ -15,6 +15,7 @@ from infra.kube import tools as kube_tools
 from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Wanted
+from infra.loglines import LogQuery
 from infra.tiers import answering, providers, temporal_login
 from infra.tiers.base import Availability, Check, LogLine, Observed, Removal, ServiceStatus, Tier, known_or_why
 from infra.tiers.cluster import deploy as cluster_deploy
@@ -187,9 +188,9 @@ class Kind(Tier):
         client = providers.postgres_bin(self.context.settings).path / f"psql{providers.EXE}"
         answering.wait(self.endpoints(), names, client, self.context.console.say, patience)
 
-    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         """Yield the log lines of the services' containers."""
-        return cluster_running.logs(self.cluster, tuple(services) or self.shown(), tail, follow)
+        return cluster_running.logs(self.cluster, tuple(services) or self.shown(), query)
 
     def removals(self, services: Sequence[str]) -> list[Removal]:
         """Return the volumes that hold something."""

@@ -7,26 +7,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra import loglines
-from infra.loglines import Follower
+from infra.loglines import Follower, LogQuery
 from infra.tiers.base import LogLine
 
 PAUSE = 0.2
 """Seconds between two looks at files that are followed."""
 
 
-def lines(directory: Path, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
-    """Yield the last lines of each service's log, and on `follow` those that come; never ends then.
+def lines(directory: Path, names: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
+    """Yield the wanted lines of each service's log; never ends where it is followed.
 
     Args:
+        directory: the one with the logs.
         names: services; all that have a log if none is named.
-        tail: lines of each; all for 0 and less.
+        query: which lines.
     """
     files = {p.stem: p for p in sorted(directory.glob("*.log")) if not names or p.stem in names}
     followers = {name: Follower(path) for name, path in files.items()}
     for name, path in files.items():
-        for line in loglines.last(path, tail):
+        for line in loglines.last(_parts(path), query):
             yield LogLine(name, line)
-    while follow:
+    while query.follow:
         for name, follower in followers.items():
-            yield from (LogLine(name, line) for line in follower.news())
+            yield from (LogLine(name, line) for line in follower.news() if query.matches(line))
         time.sleep(PAUSE)
+
+
+def _parts(log: Path) -> list[Path]:
+    """Return the log and what was copied from it before it was emptied, the newest first."""
+    return [log, *sorted(log.parent.glob(f"{log.name}.[0-9]*"), key=lambda p: int(p.suffix[1:]))]

@@ -13,6 +13,7 @@ from pathlib import Path
 from infra import catalog, endpoints, ports, private, stack
 from infra.endpoints import Endpoints, Login
 from infra.errors import PlatformError
+from infra.loglines import LogQuery
 from infra.provision import ensure
 from infra.supervision import client as supervise
 from infra.tiers import port_checks, providers
@@ -212,9 +213,9 @@ class Native(Tier):
         known = [(spec, states.get(spec.name)) for spec in supervise.desired(home)]
         return [(spec, state, native_status.service(spec, state, supervised)) for spec, state in known]
 
-    def logs(self, names: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, names: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         """Return the lines of the services' log files."""
-        return native_logs.lines(self.home / "logs", names, tail, follow)
+        return native_logs.lines(self.home / "logs", names, query)
 
     def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
         """Stop these services alone and wait until they have ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dotenv import dotenv_values
 from infra import catalog, health, proof, settings, stack, tier_choice
 from infra.endpoints import contract, familiar
 from infra.errors import PlatformError
+from infra.loglines import LogQuery
 from infra.probes import Finding
 from infra.tasks import verbs
 from infra.tiers.base import Check, LogLine, Removal, ServiceStatus
@@ -29,7 +31,7 @@ TASKS: dict[str, invoke.Task[Any]] = {str(task.name): task for task in verbs.tas
 class Tier(FakeTier):
     """A tier with a log and with data."""
 
-    def logs(self, services: Sequence[str], tail: int, follow: bool) -> Iterator[LogLine]:
+    def logs(self, services: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         yield LogLine("redis", "password geheim-redis [x]")
 
     def removals(self, services: Sequence[str]) -> list[Removal]:
@@ -220,6 +222,26 @@ def test_followed_logs_are_one_event_a_line(up: Tier, said: Captured) -> None:
     assert call("logs", json=True, follow=True) == 0
     (event,) = map(json.loads, said()[0].splitlines())
     assert {k: event[k] for k in ("type", "service")} == {"type": "log", "service": "redis"}
+
+
+def test_logs_are_searched(up: Tier, said: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[LogQuery] = []
+    monkeypatch.setattr(up, "logs", lambda services, query: iter(asked.append(query) or ()))  # type: ignore[func-returns-value]
+    assert call("logs", since="10m", grep="ERROR|fail", tail=0) == 0
+    (query,) = asked
+    assert query.tail == 0
+    assert query.since is not None
+    assert 0 <= time.time() - 600 - query.since < 60
+    assert query.matches("it Failed")
+    assert not query.matches("fine")
+
+
+@pytest.mark.parametrize(("option", "text"), [("since", "yesterday"), ("grep", "(")])
+def test_logs_say_what_cannot_be_searched_for(up: Tier, said: Captured, option: str, text: str) -> None:
+    assert call("logs", json=True, **{option: text}) == 2
+    error = error_of(said)
+    assert f"--{option} '{text}'" in error["message"]
+    assert error["actions"]
 
 
 def test_logs_of_an_unknown_service(up: Tier, said: Captured) -> None:

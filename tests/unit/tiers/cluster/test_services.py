@@ -9,6 +9,7 @@ import pytest
 
 from infra import catalog
 from infra.kube.snapshot import Snapshot
+from infra.loglines import LogQuery
 from infra.tiers.cluster import services
 from infra.tiers.cluster.services import Cast, LogSource
 from tests.unit.kube import objects as o
@@ -98,7 +99,7 @@ def test_logs_of_two_services_in_one_pod_come_once() -> None:
     found = services.sources(("minio-datasets", "minio-results"), who)
     assert found == [LogSource("minio-datasets", "platform", "minio-0", "server")]
     api: Any = Answers(texts={found[0].path: "one\ntwo\n"})
-    assert [line.text for line in services.logs(api, found, 10, False)] == ["one", "two"]
+    assert [line.text for line in services.logs(api, found, LogQuery(10))] == ["one", "two"]
 
 
 def test_a_log_that_cannot_be_read_stops_no_other() -> None:
@@ -107,7 +108,7 @@ def test_a_log_that_cannot_be_read_stops_no_other() -> None:
         LogSource("minio", "platform", "minio-0", "server"),
     )
     api: Any = Answers(texts={there.path: "one\n"})
-    assert [line.text for line in services.logs(api, [gone, there], 10, False)] == ["one"]
+    assert [line.text for line in services.logs(api, [gone, there], LogQuery(10))] == ["one"]
 
 
 def test_following_ends_when_all_have_ended() -> None:
@@ -118,6 +119,6 @@ def test_following_ends_when_all_have_ended() -> None:
     api: Any = Lines()
     known = [LogSource(name, "platform", f"{name}-0", "server") for name in ("redis", "minio")]
     began = time.monotonic()
-    found = [(line.service, line.text) for line in services.logs(api, known, 0, True)]
+    found = [(line.service, line.text) for line in services.logs(api, known, LogQuery(0, follow=True))]
     assert sorted(found) == [("minio", "later"), ("redis", "later")]
     assert time.monotonic() - began < 30

@@ -13,6 +13,7 @@ import pytest
 
 from infra.context import Context
 from infra.errors import PlatformError
+from infra.loglines import LogQuery
 from infra.supervision import client as supervise
 from infra.supervision.client import Spec, State
 from infra.tiers import providers
@@ -183,9 +184,9 @@ def logs_of(context: Context, **texts: str) -> None:
 
 def test_the_last_lines_of_each_log(context: Context) -> None:
     logs_of(context, redis="1\n2\n3\n", postgres="a\nb")
-    lines = [(x.service, x.text) for x in Native(context).logs((), 2, follow=False)]
+    lines = [(x.service, x.text) for x in Native(context).logs((), LogQuery(2))]
     assert lines == [("postgres", "a"), ("postgres", "b"), ("redis", "2"), ("redis", "3")]
-    assert [x.text for x in Native(context).logs(["redis"], 0, follow=False)] == ["1", "2", "3"]
+    assert [x.text for x in Native(context).logs(["redis"], LogQuery(0))] == ["1", "2", "3"]
 
 
 def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_following_yields_whole_lines_as_they_come(context: Context, monkeypatch
             file.write(next(news))
 
     monkeypatch.setattr(time, "sleep", sleep)
-    lines = Native(context).logs((), 1, follow=True)
+    lines = Native(context).logs((), LogQuery(1, follow=True))
     assert [next(lines).text for _ in range(3)] == ["old", "new 한글", "more"]
 
 
