@@ -16,9 +16,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from infra import settings, stack
+from infra import catalog, settings, stack
+from infra.sigv4 import Store
 from infra.supervision import process
+from infra.tiers.native import object_store
 from infra.tiers.native import services as native_services
+from infra.tiers.native.object_store import StorePlan
 from infra.tiers.native.services import Programs
 
 DATABASES = ("platform", "users", "labeler")
@@ -51,19 +54,22 @@ class Bare:
 
     def start(self) -> None:
         """Start everything that waits for nothing, then PostgreSQL, then poll."""
-        for directory in ("redis", "temporal", "cache", *(f"{s}/{b}" for s, names in BUCKETS.items() for b in names)):
+        for directory in ("redis", "temporal", *BUCKETS):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         self._redis()
         self._temporal()
         for store in BUCKETS:
-            self._rclone(store)
+            self._store(store)
         fresh = self._postgres()
         self._poll(self._sql_answers)
         if fresh:
             for name in DATABASES:
                 self._psql("postgres", f"create database {name}")
-        for port in ("REDIS_PORT", "MINIO_DATASETS_PORT", "MINIO_RESULTS_PORT"):
-            self._poll(lambda port=port: self._tcp_answers(port))  # type: ignore[misc]
+        self._poll(lambda: self._tcp_answers("REDIS_PORT"))
+        for store, names in BUCKETS.items():
+            self._poll(lambda store=store: self._bucket_answers(store, ""))  # type: ignore[misc]
+            for name in names if fresh else ():
+                self._bucket_answers(store, name)
         self._poll(self._temporal_answers)
 
     def stop(self) -> None:
@@ -100,13 +106,25 @@ class Bare:
         where = ["--ip", "127.0.0.1", "--ui-ip", "127.0.0.1"]
         self._run([str(self.programs.found["temporal"].path), "server", "start-dev", *where, *flags, *data, *quiet])
 
-    def _rclone(self, store: str) -> None:
-        port = self._port("MINIO_DATASETS_PORT" if store == "minio-datasets" else "MINIO_RESULTS_PORT")
-        remote = {"TYPE": "hasher", "REMOTE": str(self.home / store), "HASHES": "md5", "MAX_AGE": "off"}
-        env = {f"RCLONE_CONFIG_STORE_{key}": value for key, value in remote.items()}
-        flags = ["--config", os.devnull, "--cache-dir", str(self.home / "cache" / store), "--no-cleanup"]
-        argv = [str(self.programs.store.path), "serve", "s3", *flags, "--addr", f"127.0.0.1:{port}", "store:"]
-        self._run(argv, env={"RCLONE_AUTH_KEY": '"minioadmin,minioadmin"', **env})
+    def _store(self, name: str) -> None:
+        """Start SeaweedFS as the native tier does: its flags are what makes it safe."""
+        first = self.settings.port(catalog.STORE_PORTS[name].setting)
+        login, cache = ("minioadmin", "minioadmin"), self.home / "cache"
+        ports = (self._s3_port(name), 0)
+        plan = StorePlan(name, "127.0.0.1", *ports, *login, self.home / name, cache, first, "bare" * 16)
+        built = object_store.command(self.programs.store, plan)
+        self._run(list(built.argv), env=dict(built.env))
+
+    def _s3_port(self, store: str) -> int:
+        return self.settings.port("MINIO_DATASETS_PORT" if store == "minio-datasets" else "MINIO_RESULTS_PORT")
+
+    def _bucket_answers(self, store: str, bucket: str) -> bool:
+        """List the buckets, or make one."""
+        known = Store("127.0.0.1", self._s3_port(store), "minioadmin", "minioadmin")
+        try:
+            return known.request("PUT" if bucket else "GET", f"/{bucket}").status == 200
+        except OSError:
+            return False
 
     def _postgres(self) -> bool:
         place, data = self.programs.postgres, self.home / "postgres"

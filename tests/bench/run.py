@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,26 +20,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from infra import catalog
 from infra.console import Table
 from infra.settings import ROOT
 from infra.supervision import client as supervise
-from tests.bench import containers
+from tests.bench import containers, stores
 from tests.bench.figures import Figure, invoke
+from tests.smoke.stage import free_ports
 
 RESULTS = ROOT / ".platform-tests" / "bench.json"
 
 
 def staged(home: Path) -> dict[str, str]:
     """An environment for a stack of its own: its directory and free ports."""
-    names = [s.name for s in catalog.SETTINGS.values() if s.kind == "port"]
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {n: str(h.getsockname()[1]) for n, h in zip(names, held, strict=True)}
-    for listener in held:
-        listener.close()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORM_")}
-    own = {"PLATFORM_TIER": "native", "PLATFORM_STATE_DIR": str(home), "PLATFORM_S3_SERVER": "rclone", "CI": "true"}
-    return {**clean, **ports, **own}
+    own = {"PLATFORM_TIER": "native", "PLATFORM_STATE_DIR": str(home), "CI": "true"}
+    return {**clean, **free_ports(), **own}
 
 
 def bare(env: Mapping[str, str], home: Path) -> float:
@@ -90,7 +84,7 @@ def of_a_running_stack(rounds: int, work: Path) -> list[Figure]:
         invoke(env, "down")
     return [
         Figure("status of a running stack", status, "s", "", 0.5),
-        Figure("memory of the core services and their supervisor", services + supervisor, "MB", "", 350.0),
+        Figure("memory of the core services and their supervisor", services + supervisor, "MB", "", 400.0),
         Figure("memory of the supervisor", supervisor, "MB", "", 30.0),
     ]
 
@@ -196,6 +190,7 @@ def main() -> int:
         lambda: list_against_empty(options.rounds, work),
         lambda: up_against_bare(options.rounds, work),
         lambda: of_a_running_stack(options.rounds, work),
+        lambda: stores.figures(options.rounds, work),
         lambda: containers.figures(options.rounds, work),
         *([] if options.skip_clone else [lambda: clone_to_training(work)]),
         *([lambda: of_the_data(options.rounds, work)] if options.data else []),
