@@ -37,13 +37,13 @@ def moves(settings: Settings, wanted: Iterable[int]) -> dict[str, str]:
     return found
 
 
-def _block(first: int, name: str) -> range:
+def _block(first: int, name: str) -> tuple[int, ...]:
     """Return the ports that a setting stands for."""
-    return range(first, first + catalog.SETTINGS[name].span)
+    return catalog.SETTINGS[name].ports(first)
 
 
-def _free(block: range, used: set[int]) -> bool:
-    return block.stop <= 65536 and used.isdisjoint(block) and not any(ports.blocked(HOST, p) for p in block)
+def _free(block: tuple[int, ...], used: set[int]) -> bool:
+    return max(block) < 65536 and used.isdisjoint(block) and not any(ports.blocked(HOST, p) for p in block)
 
 
 def move(settings: Settings, home: Stack, error: PlatformError) -> tuple[Settings, dict[str, str]]:

@@ -480,7 +480,9 @@ STORE_PORTS: Mapping[str, Port] = {
     "minio-results": Port("internal", "MINIO_RESULTS_INTERNAL_PORT", 19020),
 }
 """First of STORE_SPAN ports in a row on which the parts of an object store talk to each other (SeaweedFS only)."""
-STORE_SPAN = 10
+STORE_SPAN = 9
+STORE_ADMIN, STORE_FAR = 7, 10_000
+"""The place of SeaweedFS' admin port in the row, and the distance behind it at which its workers look for gRPC."""
 
 
 def _port_settings() -> tuple[Setting, ...]:
@@ -492,8 +494,9 @@ def _port_settings() -> tuple[Setting, ...]:
 
 
 def _store_ports(name: str, port: Port) -> Setting:
-    text = f"{name}, first of {STORE_SPAN} internal ports (SeaweedFS)"
-    return Setting(port.setting, str(port.default), "port", text, span=STORE_SPAN)
+    far = STORE_ADMIN + STORE_FAR
+    text = f"{name}, first of {STORE_SPAN} internal ports (SeaweedFS), with one more {far} behind it"
+    return Setting(port.setting, str(port.default), "port", text, span=STORE_SPAN, far=far)
 
 
 IMAGES: Mapping[str, str] = {

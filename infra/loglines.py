@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class LogQuery:
-    """Which lines of each log are wanted: the last `tail` (all for 0) of those that match and were written `since`.
+    """The wanted lines of each log: the last `tail` (all for 0) of those that match and were written `since`.
 
     `since` is in seconds since 1970; `follow`: also those that come.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import dashboards, database
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, Login
 from infra.tiers.base import Check
 
 LOG_LIMIT = 60.0
@@ -73,6 +73,28 @@ def targets(sources: Sources, absent: Sequence[str]) -> list[Check]:
     return checks or [Check("targets", "fail", "Prometheus has no targets", "see compose/obs/prometheus")]
 
 
+def exposed(targets: Mapping[str, str], logins: Mapping[str, Login]) -> list[Check]:
+    """Return whether services expose metrics, asked directly: name -> URL, and the logins that some want."""
+    return [_exposed(name, url, logins.get(name)) for name, url in targets.items()]
+
+
+def _exposed(name: str, url: str, login: Login | None) -> Check:
+    import requests
+
+    try:
+        auth = (login.user, login.password) if login else None
+        answer = requests.get(url, auth=auth, timeout=ANSWER_LIMIT)
+        series = [line for line in answer.text.splitlines() if line and not line.startswith("#")]
+        error = "" if answer.ok and series else f"HTTP {answer.status_code}, {len(series)} series"
+    except requests.RequestException as failed:
+        error = f"{type(failed).__name__}"
+    if error:
+        return Check(
+            f"metrics.{name}", "fail", f"{name} exposes no metrics at {url}: {error}", f"invoke logs -s {name}"
+        )
+    return Check(f"metrics.{name}", "ok", f"{name} exposes {len(series)} series at {url}")
+
+
 def settled(ask: Callable[[], list[Check]], limit: float = 30.0) -> list[Check]:
     """Return the checks once none fails, or as they are after `limit` seconds: a target is asked each ten seconds."""
     end = time.monotonic() + limit
@@ -105,6 +127,22 @@ def logs(sources: Sources, shipped: bool) -> Check:
         time.sleep(1)
     what = f"a line logged by PostgreSQL did not arrive in Loki within {LOG_LIMIT:.0f} s ({sources.way})"
     return Check("logs", "fail", what, "docker logs of the container alloy")
+
+
+def found_in_files(ends: Endpoints, search: Callable[[str], bool]) -> Check:
+    """Return whether a line that PostgreSQL logs now is found by `invoke logs`.
+
+    Args:
+        ends: where PostgreSQL is.
+        search: whether the logs have a line with this text.
+    """
+    mark = f"obs-check-{uuid.uuid4().hex}"
+    write_log_line(ends, mark)
+    if _until(lambda: search(mark), ANSWER_LIMIT) is None:
+        return Check(
+            "logs", "fail", f"invoke logs does not find a line that PostgreSQL logged {ANSWER_LIMIT:.0f} s ago"
+        )
+    return Check("logs", "ok", "a line logged by PostgreSQL is found by invoke logs --since 1m --grep")
 
 
 def write_log_line(ends: Endpoints, text: str) -> None:

@@ -108,8 +108,9 @@ class Bucket:
 class Setting:
     """A value that users may change: kind is port, count, text, secret, path, program, choice, list or origins.
 
-    `empty`: whether it may be empty although its default is not. `span`: how many ports in a row a port stands for.
-    `check`: what its value must be like besides, by names of `infra.setting_rules.RULES`.
+    `empty`: whether it may be empty although its default is not. `span`: how many ports in a row a port stands for;
+    `far`: the distance from it to one more port, 0 for none. `check`: what its value must be like besides, by names
+    of `infra.setting_rules.RULES`.
     """
 
     name: str
@@ -119,7 +120,12 @@ class Setting:
     choices: tuple[str, ...] = ()
     empty: bool = False
     span: int = 1
+    far: int = 0
     check: tuple[str, ...] = ()
+
+    def ports(self, first: int) -> tuple[int, ...]:
+        """Return all ports that the setting stands for, where its value is `first`."""
+        return (*range(first, first + self.span), *([first + self.far] if self.far else []))
 
 
 @dataclass(frozen=True)

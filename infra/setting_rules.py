@@ -27,7 +27,7 @@ def problem(setting: Setting, text: str) -> str:
 
 
 def _port(setting: Setting, text: str) -> str:
-    last = 65536 - setting.span
+    last = 65535 - max(setting.ports(0))
     return "" if _digits(text) and 1 <= int(text) <= last else f"is not a port (1 to {last})"
 
 

@@ -223,10 +223,11 @@ def _check_ports_differ(values: Mapping[str, Value]) -> None:
         if setting.kind != "port":
             continue
         first = int(values[name].text)
-        taken = next((n for n in range(first, first + setting.span) if n in seen), None)
+        mine = setting.ports(first)
+        taken = next((n for n in mine if n in seen), None)
         if taken is not None:
             raise _same_port(name, seen[taken], taken, values)
-        seen |= dict.fromkeys(range(first, first + setting.span), name)
+        seen |= dict.fromkeys(mine, name)
 
 
 def _same_port(name: str, other: str, number: int, values: Mapping[str, Value]) -> PlatformError:

@@ -13,7 +13,8 @@ from infra.tasks.command import ANY, command, words
 
 if TYPE_CHECKING:
     from infra.endpoints import Endpoints
-    from infra.tiers.base import Check, Tier
+    from infra.observability import Sources
+    from infra.tiers.base import Check, Observed, Tier
 
 
 def names() -> tuple[str, ...]:
@@ -143,22 +144,50 @@ def check(context: Context, alerts: bool = False) -> Answer:
 def _found(active: Tier, ends: Endpoints, alerts: bool) -> list[Check]:
     import requests
 
-    from infra import observability
+    from infra import catalog, observability
     from infra.tiers.base import Check
 
-    if "prometheus" not in ends.services:
-        raise PlatformError("NOT_RUNNING", "Prometheus is not started", steps=("invoke obs.up",))
-    sources = observability.Sources(ends)
-    seen = active.observed()
+    sources, seen = observability.Sources(ends), active.observed()
+    lacking = {gap.feature: gap for gap in catalog.gaps(active.name)}
     try:
-        found = observability.settled(lambda: observability.targets(sources, list(seen.absent)))
-        found += [observability.logs(sources, seen.logs)]
+        found = _metrics(sources, seen)
+        if "loki" in lacking:
+            found += [observability.found_in_files(ends, lambda text: _logged(active, text))]
+        else:
+            found += [observability.logs(sources, seen.logs)]
+        if "grafana" in lacking:
+            return [*found, Check("dashboards", "warn", f"none: {lacking['grafana'].reason}")]
         found += observability.board_checks(sources, active.context.settings.root, seen.logs)
     except (requests.RequestException, ValueError) as error:
         raise PlatformError("UNREACHABLE", "a data source does not answer", why=str(error)) from error
     if alerts:
         return [*found, observability.alert(sources, active.paused("redis"))]
     return [*found, Check("alert", "warn", "not tested: --alerts stops Redis for about a minute and watches")]
+
+
+def _metrics(sources: Sources, seen: Observed) -> list[Check]:
+    """Ask Prometheus for its targets; where it does not run, ask them directly, if that is possible."""
+    from infra import observability
+    from infra.tiers.base import Check
+
+    if "prometheus" in sources.ends.services:
+        return observability.settled(lambda: observability.targets(sources, list(seen.absent)))
+    if not seen.targets:
+        raise PlatformError("NOT_RUNNING", "Prometheus is not started", steps=("invoke obs.up",))
+    text = "Prometheus is not running, so nothing collects metrics: each service was asked directly"
+    remedy = "install prometheus, or set PLATFORM_PROMETHEUS, then: invoke obs.up"
+    return [Check("prometheus", "warn", text, remedy), *observability.exposed(seen.targets, seen.logins)]
+
+
+def _logged(active: Tier, text: str) -> bool:
+    """Return whether PostgreSQL's log has a line with this text that was written a moment ago."""
+    import re
+    import time
+
+    from infra.loglines import LogQuery
+
+    query = LogQuery(1, since=time.time() - 60, pattern=re.compile(re.escape(text)))
+    return any(True for _ in active.logs(("postgres",), query))
 
 
 TASKS = (up, down, status, open_, check)

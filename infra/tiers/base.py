@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Self
 
 from infra import catalog
 from infra.context import Context
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, Login
 from infra.errors import PlatformError
 from infra.loglines import LogQuery
 
@@ -71,10 +71,15 @@ class TemporalStorage(StrEnum):
 
 @dataclass(frozen=True)
 class Observed:
-    """The coverage of a tier's monitoring: whether logs reach Loki, and which scrape jobs have no service that runs."""
+    """The coverage of a tier's monitoring: whether logs reach Loki, and which scrape jobs have no service that runs.
+
+    `targets` are the URLs of metrics by service, where one can ask them without Prometheus, `logins` what they want.
+    """
 
     logs: bool
     absent: tuple[str, ...]
+    targets: Mapping[str, str] = field(default_factory=dict)
+    logins: Mapping[str, Login] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,11 @@ class Tier(ABC):
     def temporal_storage(self) -> TemporalStorage:
         """Tell where Temporal keeps its state."""
         return TemporalStorage.INSIDE if self.context.settings.light else TemporalStorage.DATABASES
+
+    @property
+    def advice(self) -> str:
+        """A line about what could be better on this tier, with the next step; '' for none."""
+        return ""
 
     @property
     def mlflow_tables(self) -> str:

@@ -40,7 +40,7 @@ GONE = 60.0
 """Seconds after which a process that is about to end is left over; a busy machine takes its time."""
 LAST_LINES = 30
 # Below the ports that systems give to outgoing connections (Linux: from 32768).
-_FIRST_PORT, _LAST_PORT = 15_000, 32_000
+_FIRST_PORT, _LAST_PORT = 10_200, 20_200
 # Passwords with what URLs, shells and .env files treat specially.
 ODD_LOGINS = {
     "POSTGRES_PASSWORD": "p@ss:w/rd %41#$HOME?",
@@ -178,9 +178,9 @@ def free_ports() -> dict[str, str]:
     total = sum(spans.values())
     for _ in range(200):
         base = random.randrange(_FIRST_PORT, _LAST_PORT, 2 * total)
-        if all(_is_free(base + i) for i in range(total)):
-            firsts = itertools.accumulate(spans.values(), initial=base)
-            return {name: str(first) for name, first in zip(spans, firsts, strict=False)}
+        firsts = dict(zip(spans, itertools.accumulate(spans.values(), initial=base), strict=False))
+        if all(_is_free(port) for name, first in firsts.items() for port in catalog.SETTINGS[name].ports(first)):
+            return {name: str(first) for name, first in firsts.items()}
     raise AssertionError("no block of free ports")
 
 

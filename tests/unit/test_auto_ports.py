@@ -35,10 +35,14 @@ def test_a_block_moves_as_a_whole_whichever_of_its_ports_are_taken(tmp_path: Pat
 
 
 def test_a_block_keeps_clear_of_every_other_setting(tmp_path: Path) -> None:
-    near = {"MINIO_DATASETS_INTERNAL_PORT": "40000", "REDIS_PORT": "40015", "POSTGRES_PORT": "40030"}
+    near = {"MINIO_DATASETS_INTERNAL_PORT": "40000", "REDIS_PORT": "40015", "POSTGRES_PORT": "50032"}
     first = int(auto_ports.moves(settings_of(tmp_path, **near), [40000])[INTERNAL])
-    block = range(first, first + catalog.STORE_SPAN)
-    assert not {40015, 40030} & set(block)
+    assert not {40015, 50032} & set(catalog.SETTINGS[INTERNAL].ports(first))
+
+
+def test_a_block_moves_when_its_port_far_away_is_taken(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, MINIO_DATASETS_INTERNAL_PORT="40000")
+    assert list(auto_ports.moves(settings, [50007])) == [INTERNAL]
 
 
 def test_a_port_that_no_setting_names_moves_nothing(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ Host, port and the address of the database come by environment: the password mus
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from mlflow.server import constants
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
 NEWER = 8
@@ -43,7 +43,12 @@ def bring_up_to_date(uri: str) -> None:
 
 def main() -> None:
     """Prepare the tables, then serve; the port opens when MLflow can answer."""
-    uri = os.environ["MLFLOW_SERVER_STORE"]
+    uri, metrics = os.environ["MLFLOW_SERVER_STORE"], os.environ["MLFLOW_SERVER_METRICS"]
+    shutil.rmtree(metrics, ignore_errors=True)  # of processes that have ended
+    os.makedirs(metrics)
+    os.environ["prometheus_multiproc_dir"] = metrics  # noqa: SIM112 - as MLflow spells it; read by its import
+    from mlflow.server import constants
+
     os.environ.update(
         {
             constants.BACKEND_STORE_URI_ENV_VAR: uri,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import catalog
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.sigv4 import REGION
@@ -123,7 +124,7 @@ def _weed(plan: StorePlan) -> Built:
     other parts want tokens, and what is left open is gRPC on 127.0.0.1. -ip.bind alone leaves some ports on all
     addresses. A bucket that is not there is not made by a write, one that is not empty is not deleted.
     """
-    ports = {name: plan.internal_port + n for n, name in enumerate(WEED_PORTS)}
+    ports = {name: plan.internal_port + n for name, n in WEED_PORTS.items()}
     switches = {
         **{"webdav": "false", "admin.ui": "false", "s3.port.iceberg": 0, "s3.port.lance": 0},
         **{"master.telemetry": "false", "disableHttp": "true", "volume.preStopSeconds": 1},
@@ -156,11 +157,16 @@ def check_origins(engine: str, settings: Settings) -> None:
         )
 
 
-WEED_PORTS = (
+_IN_A_ROW = (
     *("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
-    *("filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc", "metricsPort"),
+    *("filer.port", "filer.port.grpc", "admin.port", "metricsPort"),
 )
-"""Flags of the internal ports, by number; -admin.ui=false does not keep the admin ports closed."""
+WEED_PORTS: Mapping[str, int] = {
+    **{name: n for n, name in enumerate(_IN_A_ROW)},
+    "admin.port.grpc": catalog.STORE_ADMIN + catalog.STORE_FAR,
+}
+"""Flags of the internal ports, each with its distance from the first; -admin.ui=false does not keep the admin ports
+closed, and a worker that does not find the second one looks for it every five seconds, with a line in the log."""
 WEED_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "256MiB"}
 """Without these 734 MB after a suite of S3 tests; with 150 MiB it collected garbage all the time (16 % of a core)."""
 

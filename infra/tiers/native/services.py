@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra import catalog, health, rows
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, Login
 from infra.ports import Claim
 from infra.settings import Settings
 from infra.supervision.client import Spec, passed
@@ -181,6 +183,7 @@ class Builder:
         env = {
             "MLFLOW_SERVER_STORE": store.replace("postgresql://", "postgresql+psycopg2://", 1),
             "MLFLOW_SERVER_ARTIFACTS": "s3://mlflow-artifacts",
+            "MLFLOW_SERVER_METRICS": str(self.run_dir("mlflow") / "metrics"),
             "MLFLOW_SERVER_HOST": ends.host,
             "MLFLOW_SERVER_PORT": str(ends.port("mlflow")),
             "MLFLOW_SERVER_ALLOWED_HOSTS": MLFLOW_HOSTS,
@@ -204,18 +207,37 @@ class Builder:
         names = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
         return dict(zip(names, (login.user, login.password, key), strict=True)) if login.password else {}
 
-    def prometheus(self, program: Program) -> Spec:
-        """Return Prometheus, scraping what this tier's services expose."""
+    def prometheus(self, program: Program, config: str) -> Spec:
+        """Return Prometheus, scraping what this tier's services expose; another configuration restarts it."""
         data = self.data("prometheus")
         address = self.endpoints.address("prometheus")
         flags = [f"--config.file={self.prometheus_config}", f"--storage.tsdb.path={data}"]
         argv = [str(program.path), *flags, f"--web.listen-address={address}"]
-        return self._spec("prometheus", argv, self.run_dir("prometheus"))
+        mark = hashlib.sha256(config.encode()).hexdigest()[:8]
+        return self._spec("prometheus", argv, self.run_dir("prometheus"), env={"PROMETHEUS_CONFIG_MARK": mark})
 
     @property
     def prometheus_config(self) -> Path:
         """Prometheus' configuration, written at each start."""
         return self.home / "prometheus.yml"
+
+    def targets(self, services: Sequence[str]) -> dict[str, str]:
+        """Return the services among these that expose metrics, each with the URL of its metrics."""
+        ends, found = self.endpoints, dict[str, str]()
+        for name in services:
+            if name in stores():
+                path = STORE_METRICS.get(self.programs.store.engine)
+                port = self.settings.port(catalog.STORE_PORTS[name].setting) + METRICS_PORT
+                where = f"{ends.host}:{port}" if self.programs.store.engine == "weed" else ends.address(name)
+                found |= {name: f"http://{where}{path}"} if path else {}
+        metrics = self.settings.port(catalog.TEMPORAL_METRICS_PORT.setting)
+        own = {"prometheus": ends.address("prometheus"), "temporal": f"{ends.host}:{metrics}"}
+        own["mlflow"] = ends.address("mlflow")
+        return found | {name: f"http://{where}/metrics" for name, where in own.items() if name in services}
+
+    def metrics_logins(self) -> dict[str, Login]:
+        """Return the logins that services want from those who ask for their metrics."""
+        return {"mlflow": self.endpoints.mlflow} if self.endpoints.mlflow.password else {}
 
     def claims(self, services: Sequence[str]) -> list[Claim]:
         """Return the ports that these services are going to listen on."""
@@ -229,8 +251,8 @@ class Builder:
 
     def _internal(self, service: str) -> list[Claim]:
         setting = catalog.STORE_PORTS[service].setting
-        first = self.settings.port(setting)
-        return [Claim(service, setting, first + n) for n in range(catalog.STORE_SPAN)]
+        numbers = catalog.SETTINGS[setting].ports(self.settings.port(setting))
+        return [Claim(service, setting, number) for number in numbers]
 
     def _listens(self, service: str) -> tuple[rows.Port, ...]:
         lacking = {gap.feature for gap in catalog.gaps(self.programs.store.engine)}
@@ -252,16 +274,24 @@ OVERLAY = ("mlflow", "prometheus")
 """Observability of this tier; each needs something made before (`infra.tiers.native.tier`)."""
 
 
-def prometheus_yaml(endpoints: Endpoints, metrics_port: int, store_engine: str) -> str:
-    """Return the scrape configuration: Prometheus itself, Temporal, and object stores that expose metrics."""
-    targets = {"prometheus": endpoints.address("prometheus"), "temporal": f"{endpoints.host}:{metrics_port}"}
+STORE_METRICS: Mapping[str, str] = {
+    "minio": "/minio/v2/metrics/cluster",
+    "silo": "/minio/v2/metrics/cluster",
+    "weed": "/metrics",
+}
+"""The path of an object store's metrics, by its engine; the others expose none."""
+METRICS_PORT = object_store.WEED_PORTS["metricsPort"]
+"""The number of SeaweedFS' port for them within the block of its internal ports."""
+
+
+def prometheus_yaml(targets: Mapping[str, str], logins: Mapping[str, Login]) -> str:
+    """Return the scrape configuration for targets (name -> URL), with the logins that some of them want."""
     lines = ["global: {scrape_interval: 15s}", "scrape_configs:"]
-    for name, target in targets.items():
-        lines.append(f"  - {{job_name: {name}, static_configs: [{{targets: ['{target}']}}]}}")
-    if store_engine in ("minio", "silo"):
-        for store in stores():
-            where = f"static_configs: [{{targets: ['{endpoints.address(store)}']}}]"
-            lines.append(f"  - {{job_name: {store}, metrics_path: /minio/v2/metrics/cluster, {where}}}")
+    for name, url in targets.items():
+        parts = urlsplit(url)
+        where = f"metrics_path: {parts.path}, static_configs: [{{targets: ['{parts.netloc}']}}]"
+        login = json.dumps({"username": logins[name].user, "password": logins[name].password}) if name in logins else ""
+        lines.append(f"  - {{job_name: {name}, {where}{f', basic_auth: {login}' if login else ''}}}")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,17 @@ from infra.loglines import LogQuery
 from infra.provision import ensure
 from infra.supervision import client as supervise
 from infra.tiers import port_checks, providers
-from infra.tiers.base import Availability, Check, LogLine, Removal, ServiceStatus, TemporalStorage, Tier, known_or_why
+from infra.tiers.base import (
+    Availability,
+    Check,
+    LogLine,
+    Observed,
+    Removal,
+    ServiceStatus,
+    TemporalStorage,
+    Tier,
+    known_or_why,
+)
 from infra.tiers.native import checks, mlflow_env, object_store, postgres, services, trash
 from infra.tiers.native import logs as native_logs
 from infra.tiers.native import status as native_status
@@ -72,6 +82,15 @@ class Native(Tier):
         """Return the program behind each service that could be another."""
         store = self.builder.programs.store.engine
         return dict.fromkeys(services.stores(), store)
+
+    @property
+    def advice(self) -> str:
+        """Name the way to SeaweedFS, where a stack of an earlier version still has its objects in rclone."""
+        settings, used = self.context.settings, self.builder.programs.store.engine
+        better = used if settings.text("PLATFORM_S3_SERVER") else providers.s3_server(settings).engine
+        if used != "rclone" or better == used:
+            return ""
+        return f"The object stores still use {used}; to move them: invoke minio.engine --to {better}"
 
     def programs(self) -> dict[str, str]:
         """Return the servers: which program, its version, and where it was found."""
@@ -152,10 +171,9 @@ class Native(Tier):
             specs.append(builder.mlflow(mlflow_env.ensure(self.context.settings.root, self.context.console)))
         program = providers.prometheus(self.context.settings)
         if "prometheus" in names and program:
-            metrics = self.context.settings.port(catalog.TEMPORAL_METRICS_PORT.setting)
-            text = services.prometheus_yaml(builder.endpoints, metrics, builder.programs.store.engine)
-            stack.write_atomic(builder.prometheus_config, text)
-            specs.append(builder.prometheus(program))
+            text = services.prometheus_yaml(builder.targets((*services.CORE, *names)), builder.metrics_logins())
+            stack.write_atomic(builder.prometheus_config, text, mode=0o600)
+            specs.append(builder.prometheus(program, text))
         return specs
 
     def _prepare(self, builder: Builder, names: Sequence[str]) -> None:
@@ -216,6 +234,12 @@ class Native(Tier):
     def logs(self, names: Sequence[str], query: LogQuery) -> Iterator[LogLine]:
         """Return the lines of the services' log files."""
         return native_logs.lines(self.home / "logs", names, query)
+
+    def observed(self) -> Observed:
+        """Name the URLs of all metrics, since Prometheus runs only where it is installed."""
+        builder = self.builder
+        targets = builder.targets(self.endpoints().services)
+        return replace(super().observed(), targets=targets, logins=builder.metrics_logins())
 
     def stop_services(self, names: Sequence[str]) -> tuple[str, ...]:
         """Stop these services alone and wait until they have ended."""

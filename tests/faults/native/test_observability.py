@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,3 +164,47 @@ def test_tables_of_a_newer_mlflow_are_refused_and_the_core_runs(earlier: Victim)
     assert version_of_tables(earlier) == "ffffffffffff"
     assert ask(earlier, "select name from mlflow.experiments") == [("digits of 2024",)]
     assert tools.whole(earlier)
+
+
+def checked(victim: Victim) -> dict[str, dict[str, str]]:
+    """The checks of `obs.check`, by id; it must not have failed."""
+    found = victim.stage.data("obs.check")
+    return {check["id"]: check for check in found["checks"]}
+
+
+JOBS = {"minio-datasets", "minio-results", "temporal", "mlflow"}
+
+
+def test_without_prometheus_every_service_is_asked_for_its_metrics(observed: Victim) -> None:
+    bare = tools.with_settings(observed, PATH=without(observed.env["PATH"], "prometheus"))
+    bare.invoke("up", "--no-obs", check=True)
+    bare.invoke("up", "-s", "mlflow", check=True)
+    found = checked(bare)
+    assert {name: found[f"metrics.{name}"]["status"] for name in JOBS} == dict.fromkeys(JOBS, "ok")
+    assert {name: found[name]["status"] for name in ("prometheus", "logs", "dashboards")} == {
+        "prometheus": "warn",
+        "logs": "ok",
+        "dashboards": "warn",
+    }
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not on PATH")
+def test_prometheus_sees_every_target(observed: Victim) -> None:
+    observed.up("--obs")
+    found = checked(observed)
+    states = {c["id"].split(".")[1]: c["status"] for c in found.values() if c["id"].startswith("target.")}
+    assert states == dict.fromkeys({*JOBS, "prometheus"}, "ok")
+    observed.invoke("up", "--no-obs", check=True)
+
+
+def test_obs_check_names_a_service_without_metrics(mute: Victim) -> None:
+    done = mute.invoke("obs.check", "--json", timeout=120)
+    assert done.returncode == 4
+    found = {c["id"]: c for c in json.loads(done.stdout)["data"]["checks"]}
+    mine = [c for name, c in found.items() if "mlflow" in name]
+    assert [c["status"] for c in mine] == ["fail"]
+
+
+def without(path: str, program: str) -> str:
+    """Return a PATH without the directories that have a program."""
+    return os.pathsep.join(d for d in path.split(os.pathsep) if not (Path(d) / program).exists())

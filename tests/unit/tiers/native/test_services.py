@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from infra import catalog, endpoints
+from infra.endpoints import Login
 from infra.supervision.client import Spec
 from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.native.services import CORE, Builder, Programs, prometheus_yaml
@@ -32,7 +33,11 @@ def builder(root: Path, engine: str = "rclone", **values: str) -> Builder:
 
 
 def specs(made: Builder) -> dict[str, Spec]:
-    every = [*made.core(), made.mlflow(Path("/venv/python")), made.prometheus(Program(Path("/x/prom"), "p", "PATH"))]
+    every = [
+        *made.core(),
+        made.mlflow(Path("/venv/python")),
+        made.prometheus(Program(Path("/x/p"), "p", "PATH"), "text"),
+    ]
     return {s.name: s for s in every}
 
 
@@ -130,7 +135,7 @@ def test_all_ports_are_claimed_with_the_setting_that_moves_them(tmp_path: Path) 
 def test_seaweedfs_claims_its_internal_ports_by_the_setting_that_moves_them(tmp_path: Path) -> None:
     found = builder(tmp_path, "weed", MINIO_RESULTS_INTERNAL_PORT="21000").claims(["minio-results", "redis"])
     moved = [c.port for c in found if c.setting == "MINIO_RESULTS_INTERNAL_PORT"]
-    assert moved == list(range(21000, 21000 + catalog.STORE_SPAN))
+    assert moved == [*range(21000, 21009), 31007]
     assert not [c for c in builder(tmp_path).claims(["minio-results"]) if c.setting.endswith("INTERNAL_PORT")]
 
 
@@ -161,10 +166,32 @@ def test_the_directories_that_a_service_needs(tmp_path: Path, name: str) -> None
     assert (made.data(name) in needed) == (name != "postgres"), "initdb makes PostgreSQL's"
 
 
-@pytest.mark.parametrize(("engine", "stores"), [("minio", True), ("silo", True), ("rclone", False)])
-def test_prometheus_asks_what_exposes_metrics(tmp_path: Path, engine: str, stores: bool) -> None:
-    text = prometheus_yaml(endpoints.build(settings_of(tmp_path), CORE), 8234, engine)
-    jobs = {j["job_name"]: j["static_configs"][0]["targets"] for j in yaml.safe_load(text)["scrape_configs"]}
-    assert jobs["temporal"] == ["127.0.0.1:8234"]
-    assert jobs["prometheus"] == ["127.0.0.1:9090"]
-    assert ("minio-results" in jobs) is stores
+STORE_TARGETS = {
+    "minio": ["http://127.0.0.1:9000/minio/v2/metrics/cluster", "http://127.0.0.1:9002/minio/v2/metrics/cluster"],
+    "weed": ["http://127.0.0.1:19008/metrics", "http://127.0.0.1:19028/metrics"],
+    "rclone": [],
+}
+
+
+@pytest.mark.parametrize("engine", STORE_TARGETS)
+def test_what_exposes_metrics(tmp_path: Path, engine: str) -> None:
+    found = builder(tmp_path, engine).targets((*CORE, "mlflow", "prometheus"))
+    assert [url for name, url in found.items() if name.startswith("minio")] == STORE_TARGETS[engine]
+    assert found["temporal"] == "http://127.0.0.1:8234/metrics"
+    assert found["mlflow"] == "http://127.0.0.1:5000/metrics"
+    assert found["prometheus"] == "http://127.0.0.1:9090/metrics"
+    assert set(builder(tmp_path, engine).targets(("postgres", "temporal"))) == {"temporal"}
+
+
+def test_prometheus_asks_every_target(tmp_path: Path) -> None:
+    found = builder(tmp_path, "minio").targets((*CORE, "prometheus"))
+    jobs = yaml.safe_load(prometheus_yaml(found, {"temporal": Login("a", "b: 'c")}))["scrape_configs"]
+    asked = {j["job_name"]: f"http://{j['static_configs'][0]['targets'][0]}{j['metrics_path']}" for j in jobs}
+    assert asked == found
+    wanted = {j["job_name"]: j["basic_auth"] for j in jobs if "basic_auth" in j}
+    assert wanted == {"temporal": {"username": "a", "password": "b: 'c"}}
+
+
+def test_other_targets_restart_prometheus(tmp_path: Path) -> None:
+    one, other = (builder(tmp_path).prometheus(Program(Path("/x/p"), "p", "PATH"), text) for text in ("a", "b"))
+    assert one.fingerprint != other.fingerprint

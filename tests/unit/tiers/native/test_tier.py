@@ -172,6 +172,31 @@ def test_which_services_an_up_starts(context: Context, monkeypatch: pytest.Monke
     assert tier.selection(obs=False, only=["mlflow"]) == ("postgres", "minio-results", "mlflow")
 
 
+@pytest.mark.parametrize(
+    ("used", "best", "chosen", "advice"),
+    [
+        ("rclone", "weed", "", True),
+        ("weed", "weed", "", False),
+        ("rclone", "rclone", "", False),
+        ("rclone", "weed", "rclone", False),
+    ],
+)
+def test_a_stack_that_still_uses_rclone_is_told_the_way(
+    context: Context, monkeypatch: pytest.MonkeyPatch, used: str, best: str, chosen: str, advice: bool
+) -> None:
+    def server(settings: object, recorded: str = "") -> Program:
+        return Program(Path("/x"), used if recorded or chosen else best, "bundled")
+
+    monkeypatch.setattr(providers, "s3_server", server)
+    monkeypatch.setitem(providers.SERVERS, "object store", providers.NativeServer("S3 server", server))
+    context.stack.tier_home("native").mkdir(parents=True)
+    object_store.record(context.stack.tier_home("native"), used)
+    text = replace(context.settings.values["PLATFORM_S3_SERVER"], text=chosen)
+    settings = replace(context.settings, values={**context.settings.values, "PLATFORM_S3_SERVER": text})
+    said = Native(replace(context, settings=settings)).advice
+    assert said == ("The object stores still use rclone; to move them: invoke minio.engine --to weed" if advice else "")
+
+
 # --- logs
 
 
