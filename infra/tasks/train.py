@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra.console import Answer
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import train_order, train_records, train_show, train_watch
+from infra.tasks import train_order, train_records, train_show, train_sweep, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
 
@@ -170,4 +170,4 @@ def _await_end(context: Context, contract: Contract, job: str) -> None:
             )
 
 
-TASKS = (run, rerun, attach, cancel, *train_show.TASKS, *train_records.TASKS)
+TASKS = (run, rerun, attach, cancel, *train_show.TASKS, *train_records.TASKS, *train_sweep.TASKS)

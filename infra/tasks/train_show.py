@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks import train_watch
+from infra.tasks import train_trials, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
 
@@ -112,6 +112,11 @@ def show(context: Context, job: str) -> Answer:
 
     _, contract = running(context)
     found = client.find(contract, job)
+    if trials := client.trials(contract, found):
+        head = "  ".join(
+            f"{name} {value}" for name, value in train_watch.rows(found) if name in ("job", "state", "error")
+        )
+        return Answer(train_trials.data(found, trials), train_trials.table(found, trials), (head,), names=(found.id,))
     metrics, stored = (
         client.last_metrics(contract, found.id),
         client.artifacts(contract, found.id, context.console.warn),

@@ -24,12 +24,12 @@ from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Jobs
 from infra.training.mlflow_client import silence
-from infra.training.orders import OrderRefused, Orders, workflow_id
+from infra.training.orders import OrderRefused, Orders
 from infra.training.patience import BUDGET, EXIT_TEMPORARY
 from infra.training.program import TrainingProgram
 from infra.training.progress import Progress
 from infra.training.recorder import Heart, Recorder, Stop
-from infra.training.request import SUBPROCESS, Ending, Request
+from infra.training.request import SUBPROCESS, Ending, Request, workflow_id
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 """MLflow's own variable; by its default its client tries for four minutes to reach a server that is not there."""
@@ -93,6 +93,24 @@ class Activities:
         with _session(self._contract) as jobs:
             jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
         self._orders.close(ending.job)
+        Progress(self._contract, ending.job).publish(state=ending.state)
+
+    @activity.defn(name=workflow.BEGIN_SWEEP)
+    def begin_sweep(self, job: str) -> None:
+        """Set a sweep to running."""
+        self._check_workflow(job)
+        self._claim(job)
+
+    @activity.defn(name=workflow.FINISH_SWEEP)
+    def finish_sweep(self, ending: Ending) -> None:
+        """Mark the final state of a sweep; its trainings that have not begun are cancelled, and their orders end."""
+        self._check_workflow(ending.job)
+        with _session(self._contract) as jobs:
+            for trial in jobs.trials(ending.job):
+                if not trial.final:
+                    jobs.finish(trial.id, "cancelled", "its sweep has ended")
+                self._orders.close(trial.id)
+            jobs.finish(ending.job, ending.state, ending.error)
         Progress(self._contract, ending.job).publish(state=ending.state)
 
     def _accept(self, request: Request) -> None:

@@ -21,7 +21,8 @@ from infra.training.jobs import Job, Jobs
 from infra.training.orders import Orders
 from infra.training.patience import Unavailable
 from infra.training.progress import channel
-from infra.training.request import SUBPROCESS, Request
+from infra.training.request import SUBPROCESS, Request, Sweep
+from infra.training.sweep import Goal, Trial, ranked
 
 PATIENCE = 20.0
 """Seconds to wait for an unreachable server, when starting a training or asking about one."""
@@ -49,6 +50,25 @@ class Order:
     workers: int = 1
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """One training of a sweep, and the values that it has in its command."""
+
+    order: Order
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SweepOrder:
+    """A sweep that is wanted: its trainings, of which `parallel` run at the same time, and what is best."""
+
+    experiment: str
+    shown: str
+    trials: Sequence[TrialOrder]
+    parallel: int
+    goal: Goal
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,54 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
             jobs.finish(job, "failed", str(error))
             raise
     return job
+
+
+def start_sweep(contract: Contract, sweep: SweepOrder, orders: Orders) -> str:
+    """Note a sweep and its trainings as queued, start its workflow and return its id. Raises as `start`."""
+    name = new_id(sweep.experiment)
+    trials = [(f"{name}-{number:03d}", trial) for number, trial in enumerate(sweep.trials, 1)]
+    requests = [orders.place(_request(job, trial.order), trial.order.env) for job, trial in trials]
+    told: dict[str, object] = {
+        "trainings": len(trials),
+        "parallel": sweep.parallel,
+        "metric": sweep.goal.metric,
+        "least": sweep.goal.least,
+    }
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        jobs.migrate()
+        jobs.add(name, sweep.experiment, sweep.shown, told, None)
+        for job, trial in trials:
+            about: dict[str, object] = {
+                "argv": list(trial.order.command),
+                "cwd": trial.order.cwd,
+                "sweep": name,
+                "values": dict(trial.values),
+            }
+            about |= {"workers": trial.order.workers} if trial.order.workers > 1 else {}
+            jobs.add(job, sweep.experiment, trial.order.shown, about, None)
+        try:
+            temporal_client.start_sweep(contract, Sweep(name, requests, sweep.parallel))
+        except (Unavailable, PlatformError) as error:
+            for job in (*(job for job, _ in trials), name):
+                orders.close(job)
+                jobs.finish(job, "failed", str(error))
+            raise
+    return name
+
+
+def trials(contract: Contract, sweep: Job) -> list[Trial]:
+    """Return the trainings of a sweep, best first; none where it is no sweep.
+
+    Raises:
+        PlatformError: UNREACHABLE, LOGIN_REFUSED.
+    """
+    if "trainings" not in sweep.config:
+        return []
+    wanted = Goal(str(sweep.config["metric"]), bool(sweep.config["least"]))
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        values = jobs.last_values(sweep.id, wanted.metric)
+        found = jobs.trials(sweep.id)
+    return ranked([Trial(j.id, j.config["values"], j.state, values.get(j.id)) for j in found], wanted)
 
 
 def _request(job: str, order: Order) -> Request:
@@ -193,6 +261,8 @@ def _reconciled(contract: Contract, job: Job) -> Job:
     fresh = (datetime.now(UTC) - job.created_at).total_seconds() < 60
     with contextlib.suppress(Unavailable):
         status = temporal_client.status(contract, job.id)
+        if status == temporal_client.NOT_FOUND and job.sweep:  # it waits for its turn
+            status = temporal_client.status(contract, job.sweep)
         if status == "RUNNING" or (status == temporal_client.NOT_FOUND and fresh):
             return job
         with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
@@ -251,7 +321,10 @@ def cancel(contract: Contract, job: str) -> None:
     Raises:
         PlatformError: UNREACHABLE, PROGRAM_FAILED.
     """
-    with answering(contract):
+    with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
+        found = jobs.get(job)
+        if found and found.sweep and temporal_client.status(contract, job) == temporal_client.NOT_FOUND:
+            jobs.finish(job, "cancelled", "cancelled")  # its sweep has not begun with it
         temporal_client.cancel(contract, job)
 
 

@@ -88,6 +88,11 @@ class Job:
         return self.state in FINAL
 
     @property
+    def sweep(self) -> str:
+        """Return the sweep that it is a training of; '' for none."""
+        return str(self.config.get("sweep", ""))
+
+    @property
     def workers(self) -> int:
         """Return the number of processes that train together."""
         return int(self.config.get("workers", 1))
@@ -182,6 +187,18 @@ class Jobs:
             WHERE job_id = ANY(%(ids)s) AND value > '-Infinity' AND value < 'Infinity' GROUP BY job_id, name
         """
         return [(str(j), str(n), float(a), float(b)) for j, n, a, b in self._run(sql, {"ids": list(jobs)})]
+
+    def trials(self, sweep: str) -> list[Job]:
+        """Return the trainings of a sweep, in the order of their ids."""
+        return self._jobs(f"{_SELECT} WHERE j.config->>'sweep' = %(sweep)s ORDER BY j.id", {"sweep": sweep})
+
+    def last_values(self, sweep: str, metric: str) -> dict[str, float]:
+        """Return, by training of a sweep, the last value of a metric."""
+        sql = """
+            SELECT DISTINCT ON (m.job_id) m.job_id, m.value FROM metrics m JOIN jobs j ON j.id = m.job_id
+            WHERE j.config->>'sweep' = %(sweep)s AND m.name = %(metric)s ORDER BY m.job_id, m.epoch DESC
+        """
+        return dict(self._run(sql, {"sweep": sweep, "metric": metric}))
 
     def unfinished(self) -> int:
         """Count the jobs that are queued, in preparation or running."""

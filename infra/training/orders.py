@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from infra import private
 from infra.errors import PlatformError
 from infra.stack import read_json, write_atomic
-from infra.training.request import JOB, SUBPROCESS, Request
+from infra.training.request import JOB, SUBPROCESS, Request, workflow_id
 
 if TYPE_CHECKING:
     from infra.training.cluster import JobCluster
@@ -138,11 +138,6 @@ class Orders:
             steps = ("give the backend TRAINING_ORDERS as invoke app.run does", "or TRAINING_RUNNER=job")
             raise PlatformError("USAGE", f"a program of a worker cannot be ordered without {DIRECTORY}", steps=steps)
         return self.directory / f"{job}.json"
-
-
-def workflow_id(job: str) -> str:
-    """Return the id of a training's workflow."""
-    return f"training-{job}"
 
 
 def open_orders(directory: Path) -> Orders:

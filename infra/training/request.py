@@ -37,6 +37,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Trainings of one sweep, each an order of its own, of which `parallel` run at the same time; `job` is its id."""
+
+    job: str
+    requests: list[Request]
+    parallel: int
+
+
+@dataclass(frozen=True)
 class Ending:
     """The end of a training: succeeded, failed or cancelled; the reason and the program's last lines."""
 
@@ -44,3 +53,8 @@ class Ending:
     state: str
     error: str = ""
     lines: list[str] = field(default_factory=list)
+
+
+def workflow_id(job: str) -> str:
+    """Return the id of the workflow of a training, or of a sweep."""
+    return f"training-{job}"

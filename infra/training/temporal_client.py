@@ -20,9 +20,8 @@ from infra.console import write_line
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from infra.training.contract import Contract
-from infra.training.orders import workflow_id
 from infra.training.patience import EXIT_TEMPORARY, Unavailable, patiently
-from infra.training.request import Request
+from infra.training.request import Request, Sweep, workflow_id
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -40,6 +39,11 @@ def start(contract: Contract, request: Request) -> None:
         PlatformError: REQUEST_REFUSED.
     """
     _ask(contract, "start", asdict(request))
+
+
+def start_sweep(contract: Contract, sweep: Sweep) -> None:
+    """Start the workflow of a sweep, which starts those of its trainings. Raises as `start`."""
+    _ask(contract, "start_sweep", asdict(sweep))
 
 
 def cancel(contract: Contract, job: str) -> None:
@@ -67,18 +71,25 @@ def _ask(contract: Contract, what: str, about: Mapping[str, object], patience: f
 
 
 async def _start(client: Client, about: Mapping[str, Any]) -> str:
+    from infra.training.workflow import TrainingWorkflow
+
+    return await _begin(client, TrainingWorkflow.run, Request(**about))
+
+
+async def _start_sweep(client: Client, about: Mapping[str, Any]) -> str:
+    from infra.training.workflow import SweepWorkflow
+
+    requests = [Request(**one) for one in about["requests"]]
+    return await _begin(client, SweepWorkflow.run, Sweep(about["job"], requests, about["parallel"]))
+
+
+async def _begin(client: Client, run: Any, order: Request | Sweep) -> str:
     from temporalio.common import WorkflowIDConflictPolicy
 
-    from infra.training import workflow
+    from infra.training.workflow import QUEUE
 
-    request = Request(**about)
-    await client.start_workflow(
-        workflow.TrainingWorkflow.run,
-        request,
-        id=workflow_id(request.job),
-        task_queue=workflow.QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-    )
+    same = WorkflowIDConflictPolicy.USE_EXISTING
+    await client.start_workflow(run, order, id=workflow_id(order.job), task_queue=QUEUE, id_conflict_policy=same)
     return ""
 
 
@@ -119,7 +130,7 @@ def _away(error: Exception) -> bool:
 async def _answer(what: str, about: Mapping[str, Any]) -> str:
     from temporalio.client import Client
 
-    known = {"start": _start, "cancel": _cancel, "status": _status}
+    known = {"start": _start, "start_sweep": _start_sweep, "cancel": _cancel, "status": _status}
     client = await Client.connect(os.environ["TEMPORAL_HOST"], namespace=os.environ["TEMPORAL_NAMESPACE"])
     answer: Awaitable[str] = known[what](client, about)
     return await answer

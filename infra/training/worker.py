@@ -29,7 +29,7 @@ from infra.training.contract import Contract
 from infra.training.orders import DIRECTORY, KEY, Orders, from_environment
 from infra.training.program import GRACE
 from infra.training.request import JOB, RUNNERS, SUBPROCESS
-from infra.training.workflow import TrainingWorkflow
+from infra.training.workflow import SweepWorkflow, TrainingWorkflow
 
 log = logging.getLogger("training.worker")
 
@@ -53,11 +53,12 @@ async def connect(found: Contract) -> Client:
 
 def workers(client: Client, offers: Mapping[str, Activities], threads: ThreadPoolExecutor) -> list[Worker]:
     """Return one worker for workflows and their endings, and one for each way to run trainings."""
+    some = next(iter(offers.values()))
     short = Worker(
         client,
         task_queue=workflow.QUEUE,
-        workflows=[TrainingWorkflow],
-        activities=[next(iter(offers.values())).finish],
+        workflows=[TrainingWorkflow, SweepWorkflow],
+        activities=[some.finish, some.begin_sweep, some.finish_sweep],
         activity_executor=threads,
         max_concurrent_activities=4,
         max_cached_workflows=20,

@@ -10,9 +10,15 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    is_cancelled_exception,
+)
 
-from infra.training.request import JOB, SUBPROCESS, Ending, Request
+from infra.training.request import JOB, SUBPROCESS, Ending, Request, Sweep, workflow_id
 
 QUEUE = "training"
 # Programs have a queue of their own: many long trainings must not keep a short one from being marked as cancelled.
@@ -23,6 +29,7 @@ QUEUES = {SUBPROCESS: PROGRAM_QUEUE, JOB: JOB_QUEUE}
 
 PREPARE, CLAIM_AND_RUN, EVALUATE = "training.prepare", "training.run", "training.evaluate"
 SET_PREPARING, FINISH = "training.set_preparing", "training.finish"
+BEGIN_SWEEP, FINISH_SWEEP = "training.begin_sweep", "training.finish_sweep"
 
 HEARTBEAT = timedelta(seconds=10)
 LONGEST = timedelta(days=30)
@@ -45,7 +52,7 @@ class TrainingWorkflow:
             await self._work(request)
         except (ActivityError, asyncio.CancelledError) as error:
             ending = judge(request.job, error)
-        await self._finish(ending)
+        await finish(FINISH, ending)
         if ending.state == "failed":
             raise ApplicationError(ending.error, non_retryable=True)
         if ending.state == "cancelled":
@@ -81,18 +88,69 @@ class TrainingWorkflow:
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
-    async def _finish(self, ending: Ending) -> None:
-        """Mark the final state, whatever happens meanwhile: a cancellation that comes now is too late."""
-        marking = asyncio.create_task(
-            workflow.execute_activity(
-                FINISH, ending, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+
+@workflow.defn(name="training-sweep")
+class SweepWorkflow:
+    """The trainings of a sweep, some at a time; its id is `training-<job>` too."""
+
+    @workflow.run
+    async def run(self, sweep: Sweep) -> str:
+        """Take all trainings to their ends; returns `succeeded` where at least one of them has."""
+        ending = Ending(sweep.job, "succeeded")
+        try:
+            await workflow.execute_activity(
+                BEGIN_SWEEP, sweep.job, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
             )
+            if not any(await self._trials(sweep)):
+                ending = Ending(sweep.job, "failed", f"none of its {len(sweep.requests)} trainings has succeeded")
+        except (ActivityError, asyncio.CancelledError) as error:
+            ending = judge(sweep.job, error)
+        await finish(FINISH_SWEEP, ending)
+        if ending.state == "cancelled":
+            raise CancelledError("cancelled")
+        return ending.state
+
+    async def _trials(self, sweep: Sweep) -> list[bool]:
+        room = asyncio.Semaphore(sweep.parallel)
+
+        async def trial(request: Request) -> bool:
+            async with room:
+                return await _succeeds(request)
+
+        # With `return_exceptions` it waits for all, also when it is cancelled: the end of this would end them hard.
+        ended = await asyncio.gather(*(trial(request) for request in sweep.requests), return_exceptions=True)
+        for failure in (one for one in ended if isinstance(one, BaseException)):
+            raise failure
+        return [one is True for one in ended]
+
+
+async def _succeeds(request: Request) -> bool:
+    try:
+        await workflow.execute_child_workflow(
+            TrainingWorkflow.run,
+            request,
+            id=workflow_id(request.job),
+            cancellation_type=workflow.ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-        while not marking.done():
-            try:
-                await asyncio.shield(marking)
-            except asyncio.CancelledError:
-                continue
+    except ChildWorkflowError:
+        if workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError from None
+        return False  # one that fails, or is cancelled alone, is no reason to end the others
+    return True
+
+
+async def finish(name: str, ending: Ending) -> None:
+    """Mark the final state, whatever happens meanwhile: a cancellation that comes now is too late."""
+    marking = asyncio.create_task(
+        workflow.execute_activity(
+            name, ending, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+        )
+    )
+    while not marking.done():
+        try:
+            await asyncio.shield(marking)
+        except asyncio.CancelledError:
+            continue
 
 
 def queue(request: Request) -> str:

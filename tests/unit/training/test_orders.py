@@ -17,7 +17,7 @@ import pytest
 from infra.errors import PlatformError
 from infra.training import orders
 from infra.training.orders import OrderRefused, Orders
-from infra.training.request import JOB, SUBPROCESS, Request
+from infra.training.request import JOB, SUBPROCESS, Request, workflow_id
 
 REQUEST = Request("mine-20261123-abcdef", command=["python", "train.py"], cwd="/home/me")
 WORKFLOW = "training-mine-20261123-abcdef"
@@ -83,7 +83,7 @@ def test_a_name_that_leads_elsewhere_is_refused_even_when_it_is_signed(ours: Ord
     bare = Orders(ours.key)
     signed = bare.place(Request(job, runner=JOB), {})
     with pytest.raises(OrderRefused, match="name"):
-        ours.check(signed, orders.workflow_id(job), JOB)
+        ours.check(signed, workflow_id(job), JOB)
     (tmp_path / "training" / "evil.json").write_text("{}")
     ours.close(job)
     assert (tmp_path / "training" / "evil.json").exists()

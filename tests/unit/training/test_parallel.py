@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,23 @@ def test_the_evaluation_sees_what_the_network_sees(splits: dict[str, Split]) -> 
     found = model.predict(images)
     assert len(set(found)) > 5
     assert (evaluate.forward(model.weights, images) == found).all()
+
+
+@jax_needed
+def test_a_program_that_begins_as_the_documentation_says_finds_the_other_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    begin = next(block for block in re.findall(r"```python\n(.+?)```", text, re.DOTALL) if "jax" in block)
+    more = "from jax.experimental import multihost_utils\nimport numpy\n"
+    more += "print('sum', int(multihost_utils.process_allgather(numpy.int32(10 ** rank)).sum()))\n"
+    more += "jax.distributed.shutdown()\n"
+    path = tmp_path / "train.py"
+    path.write_text(begin + more, encoding="utf-8")
+    environments = gang.environments({}, 2, 0, gang.free_port())
+    running = [
+        subprocess.Popen([sys.executable, str(path)], env={**os.environ, **env}, stdout=subprocess.PIPE)
+        for env in environments
+    ]
+    said = [process.communicate(timeout=300)[0].decode() for process in running]
+    assert [(process.returncode, "sum 11" in words) for process, words in zip(running, said, strict=True)] == [
+        (0, True)
+    ] * 2

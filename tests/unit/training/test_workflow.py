@@ -21,8 +21,8 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from infra.training import workflow
-from infra.training.request import Ending, Request
-from infra.training.workflow import TrainingWorkflow
+from infra.training.request import Ending, Request, Sweep
+from infra.training.workflow import SweepWorkflow, TrainingWorkflow
 
 TEMPORAL = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
 pytestmark = pytest.mark.skipif(TEMPORAL is None, reason="no temporal program on this machine")
@@ -63,6 +63,15 @@ class Acts:
         self.finishing.set()
         self.endings.append(ending)
 
+    @activity.defn(name=workflow.BEGIN_SWEEP)
+    def begin_sweep(self, job: str) -> None:
+        self.names.append("begin sweep")
+
+    @activity.defn(name=workflow.FINISH_SWEEP)
+    def finish_sweep(self, ending: Ending) -> None:
+        self.names.append("finish sweep")
+        self.endings.append(ending)
+
     def until_cancelled(self) -> None:
         """A training that goes on until it is cancelled."""
         self.running.set()
@@ -73,7 +82,8 @@ class Acts:
 
     @property
     def all(self) -> list[Callable[..., Any]]:
-        return [self.set_preparing, self.prepare, self.run, self.evaluate, self.finish]
+        short: list[Callable[..., Any]] = [self.finish, self.begin_sweep, self.finish_sweep]
+        return [self.set_preparing, self.prepare, self.run, self.evaluate, *short]
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +101,17 @@ def client(event_loop_runner: asyncio.Runner) -> Iterator[Client]:
     event_loop_runner.run(environment.shutdown())
 
 
-Play = Callable[[Acts, Request, Callable[[Started], Awaitable[None]]], str]
+Play = Callable[[Acts, Request | Sweep, Callable[[Started], Awaitable[None]]], str]
 
 
 @pytest.fixture
 def play(client: Client, event_loop_runner: asyncio.Runner, request: pytest.FixtureRequest) -> Play:
     """Run a workflow with activities, and something beside it; returns its result, or how it failed."""
 
-    async def played(acts: Acts, order: Request, beside: Callable[[Started], Awaitable[None]]) -> str:
+    async def played(acts: Acts, order: Request | Sweep, beside: Callable[[Started], Awaitable[None]]) -> str:
         with ThreadPoolExecutor(4) as threads:
             async with contextlib.AsyncExitStack() as stack:
-                for queue, flows in ((workflow.QUEUE, [TrainingWorkflow]), (workflow.PROGRAM_QUEUE, [])):
+                for queue, flows in ((workflow.QUEUE, [TrainingWorkflow, SweepWorkflow]), (workflow.PROGRAM_QUEUE, [])):
                     worker = Worker(
                         client,
                         task_queue=queue,
@@ -111,9 +121,8 @@ def play(client: Client, event_loop_runner: asyncio.Runner, request: pytest.Fixt
                         max_heartbeat_throttle_interval=timedelta(milliseconds=50),
                     )
                     await stack.enter_async_context(worker)
-                handle = await client.start_workflow(
-                    TrainingWorkflow.run, order, id=request.node.name, task_queue=workflow.QUEUE
-                )
+                run: Any = SweepWorkflow.run if isinstance(order, Sweep) else TrainingWorkflow.run
+                handle = await client.start_workflow(run, order, id=request.node.name, task_queue=workflow.QUEUE)
                 await beside(handle)
                 try:
                     return str(await handle.result())
@@ -213,3 +222,57 @@ def test_a_cancellation_that_comes_during_the_end_is_too_late(play: Play, monkey
     real = endings.append
     assert play(acts, BUILT_IN, cancel) == "succeeded"
     assert endings == [Ending("job", "succeeded")]
+
+
+def sweep(count: int, parallel: int, name: str) -> Sweep:
+    return Sweep("sweep", [Request(f"{name}-{i}", command=["python", "x.py"], cwd="/") for i in range(count)], parallel)
+
+
+def test_a_sweep_runs_some_at_a_time_and_one_that_fails_ends_no_other(play: Play) -> None:
+    acts, now, most, lock, together = Acts(), 0, 0, threading.Lock(), threading.Barrier(2)
+
+    def counted() -> None:
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(20)
+        with lock:
+            now -= 1
+
+    acts._script = iter([counted, counted, fail(final=True), counted, counted])
+    assert play(acts, sweep(5, 2, "some"), nothing) == "succeeded"
+    assert most == 2
+    assert (acts.names[0], acts.names[-1], acts.names.count("run")) == ("begin sweep", "finish sweep", 5)
+    assert sorted(e.state for e in acts.endings) == ["failed", *["succeeded"] * 5]
+
+
+def test_a_sweep_of_which_all_fail_has_failed(play: Play) -> None:
+    acts = Acts(fail(final=True), fail(final=True))
+    assert play(acts, sweep(2, 2, "none"), nothing) == "failed"
+    assert acts.endings[-1] == Ending("sweep", "failed", "none of its 2 trainings has succeeded")
+
+
+def test_a_sweep_that_is_cancelled_ends_what_runs_and_begins_nothing_more(play: Play) -> None:
+    acts = Acts()
+    acts._script = iter([acts.until_cancelled] * 4)
+
+    async def cancel(handle: Started) -> None:
+        await asyncio.to_thread(acts.running.wait, 20)
+        await handle.cancel()
+
+    assert play(acts, sweep(4, 1, "stopped"), cancel).startswith("CancelledError")
+    assert acts.names.count("run") == 1
+    assert [e.state for e in acts.endings] == ["cancelled", "cancelled"]
+
+
+def test_a_training_of_a_sweep_that_is_cancelled_alone_ends_no_other(play: Play, client: Client) -> None:
+    acts = Acts()
+    acts._script = iter([acts.until_cancelled])
+
+    async def cancel(handle: Started) -> None:
+        await asyncio.to_thread(acts.running.wait, 20)
+        await client.get_workflow_handle("training-alone-0").cancel()
+
+    assert play(acts, sweep(3, 1, "alone"), cancel) == "succeeded"
+    assert [e.state for e in acts.endings] == ["cancelled", "succeeded", "succeeded", "succeeded"]
