@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 HERE = "--here"
 """First word of a call that has found its checkout and its Python."""
+COMPLETE = "--complete-words"
+"""First word of a shell that asks what may stand in the place of the last word."""
 HOME = "PLATFORM_HOME"
 """Variable that names a checkout."""
 USAGE, MISSING = 2, 5
@@ -167,6 +169,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == [HERE]:
         return _run(words[1:])
+    if words[:1] == [COMPLETE]:
+        return _complete(words[1:])
     try:
         asked, words = take_option(words)
         root, home = choose(asked, Path.cwd(), os.environ)
@@ -180,6 +184,25 @@ def main() -> int:
     if sys.platform != "win32":
         os.execv(argv[0], argv)
     return _wait_for(argv)
+
+
+def _complete(words: list[str]) -> int:
+    """Print what may come next, of the checkout that would be taken; nothing where that is not clear."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    try:
+        asked, words = take_option([*words[:-1], words[-1].removeprefix("+")] if words else [""])
+        root, home = choose(asked, Path.cwd(), os.environ)
+        spec = spec_from_file_location("platform_completion", root / "infra" / "completion.py")
+        if spec is None or spec.loader is None:
+            return 0
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        state = Path(home or os.environ.get("PLATFORM_STATE_DIR") or root / ".platform")
+        sys.stdout.write("".join(f"{word}\n" for word in module.candidates(root / state, words)))
+    except Exception:  # a shell shows what is printed in the middle of the line that is being typed
+        return 1
+    return 0
 
 
 def _refused(problem: NoCheckout) -> int:

@@ -36,11 +36,17 @@ _SYMBOLS = {"good": ("✓", "+"), "bad": ("✗", "x"), "warn": ("!", "!"), "dim"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a heading; `keep` are columns that are cut last, e.g. with what people copy."""
+    """Rows of text under a heading.
+
+    `keep` are columns that are cut last, e.g. with what people copy; `drop` those that are left out first where the
+    room is too narrow, in this order; `styles` are the colours of cells with such a text.
+    """
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keep: tuple[int, ...] = ()
+    drop: tuple[int, ...] = ()
+    styles: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self, room: int = 0, mark: str = "…") -> list[str]:
         """Return the table as aligned text, without borders; in at most `room` cells, unless that is 0."""
@@ -50,6 +56,20 @@ class Table:
         widest = [max(columns.width(row[i]) for row in everything) for i in range(len(everything[0]))]
         widths = columns.fitting(widest, room, self.keep) if room else widest
         return [columns.row(cells, widths, mark) for cells in everything]
+
+    def narrowed(self, room: int) -> Table:
+        """Return the table without as many of the columns of `drop` as it takes to fit into `room` cells."""
+        if not self.drop or all(columns.width(line) <= room for line in self.lines()):
+            return self
+        gone, *others = self.drop
+        kept = [index for index in range(len(self.heading)) if index != gone]
+        return replace(
+            self,
+            heading=tuple(self.heading[index] for index in kept),
+            rows=tuple(tuple(row[index] for index in kept) for row in self.rows),
+            keep=tuple(kept.index(index) for index in self.keep if index != gone),
+            drop=tuple(kept.index(index) for index in others),
+        ).narrowed(room)
 
     def mapped(self, change: Callable[[str], str]) -> Table:
         """Return the table with each cell changed."""
@@ -163,13 +183,21 @@ class Console:
         if table is None:
             return []
         masked, mark = table.mapped(lambda cell: printable(self.mask(cell))), "…" if unicode_ok(self.stdout) else "..."
-        lines = masked.lines()
         if not self.stdout.isatty():
-            return lines
+            return self._coloured(masked.lines(), table)
         room = shutil.get_terminal_size().columns
-        if all(columns.width(line) <= room for line in lines):
+        narrow = masked.narrowed(room)
+        lines = self._coloured(narrow.lines(room, mark), table)
+        whole = narrow == masked and all(columns.width(line) <= room for line in masked.lines())
+        return lines if whole else [*lines, "(cut to the width of this terminal; everything: -o json)"]
+
+    def _coloured(self, lines: list[str], table: Table) -> list[str]:
+        """Return the lines with the first cell of `table.styles` of each in colour; a cell has blanks around it."""
+        if not table.styles or not self.color(self.stdout):
             return lines
-        return [*masked.lines(room, mark), "(cut to the width of this terminal; everything: -o json)"]
+        cells = "|".join(re.escape(text) for text in sorted(table.styles, key=len, reverse=True))
+        found = re.compile(rf"(?<!\S)({cells})(?!\S)")
+        return [found.sub(lambda m: self.paint(m[1], table.styles[m[1]], self.stdout), line, count=1) for line in lines]
 
     def fail(self, error: PlatformError) -> None:
         """Print one error block on stderr, and the envelope on stdout where that is the format."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import platform
@@ -26,7 +27,14 @@ LOOK_AT = 2000
 
 def checks(tier: Tier, obs: bool) -> list[Check]:
     """Run all checks, those of the machine first; never raises for a failed check."""
-    found = [_python(), *_settings(tier.context), *_variables(), *_private(tier.context), *_shared(tier.context)]
+    found = [
+        _python(),
+        *packages(tier.context.settings.root),
+        *_settings(tier.context),
+        *_variables(),
+        *_private(tier.context),
+        *_shared(tier.context),
+    ]
     try:
         found += tier.preflight(lifecycle.selected(tier, obs or None))
     except PlatformError as error:
@@ -42,6 +50,20 @@ def _python() -> Check:
     if sys.version_info < MINIMUM_PYTHON:
         return Check("python", "fail", f"Python {version} is too old", "install Python 3.11 or newer")
     return Check("python", "ok", f"Python {version}, {platform.system()} {platform.machine()}")
+
+
+def packages(root: Path) -> list[Check]:
+    """Check that `.venv` has what this checkout asks for, e.g. after `git pull`; [] for another environment."""
+    from infra.stack import read_json
+
+    stamp = read_json(root / ".venv" / ".platform-stamp.json") if Path(sys.prefix) == root / ".venv" else None
+    if stamp is None:
+        return []
+    wanted = hashlib.sha256((root / "requirements" / "platform.txt").read_bytes()).hexdigest()
+    if stamp.get("platform") == wanted:
+        return [Check("packages", "ok", ".venv has the packages of this checkout")]
+    script = root / "scripts" / ("start-infra.ps1" if sys.platform == "win32" else "start-infra.sh")
+    return [Check("packages", "warn", ".venv is older than this checkout", f"{script} brings it up to date")]
 
 
 def _settings(context: Context) -> list[Check]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def run(
     limit: float = 60.0,
     check: bool = True,
     user: tuple[int, int] | None = None,
+    without: Collection[str] = (),
 ) -> Result:
     """Run a program to its end and return what it said.
 
@@ -62,6 +63,7 @@ def run(
         stdin: text for its standard input; without it the program gets none.
         limit: seconds after which it is killed.
         check: whether an exit code other than 0 is an error.
+        without: variables of this process that it does not get.
         user: (uid, gid) to run as; POSIX, and only for root.
 
     Raises:
@@ -70,7 +72,7 @@ def run(
     try:
         done = subprocess.run(
             list(argv),
-            env={**os.environ, **(env or {})},
+            env={k: v for k, v in os.environ.items() if k not in without} | dict(env or {}),
             cwd=cwd,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,

@@ -207,7 +207,7 @@ def _sign(file: IO[str], command: str) -> None:
 def _held(path: Path) -> PlatformError:
     holder = read_json(path) or {}
     began = holder.get("since")
-    since = time.strftime("%H:%M:%S", time.localtime(began)) if isinstance(began, float) else "?"
+    since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)) if isinstance(began, float) else "?"
     who = f"pid {holder.get('pid', '?')} (`{holder.get('command', '?')}`), since {since}"
     return PlatformError(
         "LOCKED",

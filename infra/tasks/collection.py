@@ -219,5 +219,7 @@ def _named_snapshot(words: list[str]) -> bool:
 def _namespace(module: ModuleType, tasks: tuple[invoke.Task[Any], ...] = ()) -> invoke.Collection:
     name = module.__name__.rsplit(".", 1)[-1]
     collection = invoke.Collection(name, *(tasks or module.TASKS))
+    for task in collection.tasks.values():
+        task.full_name = f"{name}.{task.name}"
     collection.__doc__ = documentation(module).strip().splitlines()[0]
     return collection

@@ -58,6 +58,9 @@ ANY = "any"
 class _Task(invoke.Task[Any]):
     """A task that Invoke does not copy when it loads the tasks: for all of them that is a third of their loading."""
 
+    full_name = ""
+    """Its name with the namespace, as users type it; set where the task is put into one."""
+
     def __deepcopy__(self, memo: object) -> _Task:
         return self
 
@@ -95,7 +98,7 @@ def command(
             common = {key: options.pop(key) for key in COMMON}
             common["tier"] = options.pop(TIER[0], "") if tier == ANY else tier
             options = {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in options.items()}
-            code = _execute(name or body.__name__, body, options, common, log)
+            code = _execute(made.full_name or name or body.__name__, body, options, common, log)
             if code:
                 raise invoke.Exit(code=code)
 
@@ -108,10 +111,13 @@ def command(
             **{key: text for key, (_, text) in COMMON.items()},
         }
         offered = {k: t for k, t in texts.items() if k in signature.parameters}
-        made = invoke.task(
-            task, klass=_Task, name=name or None, help=offered, iterable=list(iterable), auto_shortflags=False
+        made = cast(
+            "_Task",
+            invoke.task(
+                task, klass=_Task, name=name or None, help=offered, iterable=list(iterable), auto_shortflags=False
+            ),
         )
-        return cast("invoke.Task[Any]", made)
+        return made
 
     return decorate
 

@@ -150,7 +150,9 @@ def status(choice: Choice, found: StatusReport, why: bool, reveal: bool) -> Answ
         secret = (str(entry["login"]),) if reveal else ()
         rows += _by_address((str(entry["name"]), state), entry["urls"], (*secret, memory, _age(entry), _note(entry)))
     heading = ("service", "state", "address", *(("login",) if reveal else ()), "memory", "up", "")
-    table = Table(heading, tuple(rows), keep=(0, 1, 2))
+    drop = tuple(heading.index(name) for name in ("memory", "up", ""))
+    styles = {row[1]: _MARKS.get(row[1].partition(" ")[2], "dim") for row in rows if row[1]}
+    table = Table(heading, tuple(rows), keep=(0, 1, 2), drop=drop, styles=styles)
     data: dict[str, Any] = {
         "state": found.state,
         "services": entries,

@@ -69,7 +69,7 @@ def list_(context: Context, limit: int = 20, sort: str = "", experiment: str = "
     heading = ("JOB", "STATE", "EPOCHS", "HELD-OUT", "BEST", "CREATED", "TIME")
     rows = tuple(_row(job, found[job.id]) for job in jobs)
     data = [{**described(j), "best": {b[0]: b[1]} if (b := found[j.id]) else {}} for j in jobs]
-    return Answer(data, Table(heading, rows, keep=(0,)), lines, names=tuple(j.id for j in jobs))
+    return Answer(data, Table(heading, rows, keep=(0,), drop=(6, 2, 3, 5, 4)), lines, names=tuple(j.id for j in jobs))
 
 
 CANDIDATES = 1000

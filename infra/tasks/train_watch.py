@@ -246,8 +246,8 @@ def percent(share: float | None) -> str:
 
 
 def when(job: Job) -> str:
-    """Format when it was ordered, in local time."""
-    return job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    """Format when it was ordered, in local time (ISO 8601)."""
+    return job.created_at.astimezone().isoformat(timespec="minutes")
 
 
 def duration(job: Job) -> str:

@@ -67,6 +67,20 @@ def with_logins(context: Context, private: bool, no_private: bool) -> Context:
     return context.with_values({"PLATFORM_PRIVATE": wish}, "the command line") if wish else context
 
 
+def _warn_of_old_packages(context: Context) -> None:
+    from infra.doctor import packages
+
+    for check in packages(context.settings.root):
+        if check.status == "warn":
+            context.console.warn(f"{check.text}; next: {check.remedy}")
+
+
+def _left_starting() -> PlatformError:
+    steps = ("invoke status shows how far it is", "invoke up goes on from there", "invoke down stops it")
+    what = "interrupted; the services that were started keep running"
+    return PlatformError("INTERRUPTED", what, steps=steps)
+
+
 def observability(obs: bool, no_obs: bool) -> bool | None:
     """Return what --obs and --no-obs ask for; None for neither: what ran before.
 
@@ -86,9 +100,12 @@ def started(context: Context, names: tuple[str, ...], obs: bool | None, auto_por
 
     choice = choose(context)
     tier_choice.known_services(names, choice.tier)
+    _warn_of_old_packages(context)
     for turn in (1, 2, 3):
         try:
             return show.started(lifecycle.up(choice, obs, timeout or None, names))
+        except KeyboardInterrupt:
+            raise _left_starting() from None
         except PlatformError as error:
             if not auto_ports or error.code != "PORT_TAKEN" or turn == 3:
                 raise
@@ -307,11 +324,14 @@ def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
     marks = {"ok": "good", "warn": "warn", "fail": "bad"}
     stdout = context.console.stdout
     rows = [(context.console.symbol(marks[c.status], stdout), c.status.upper(), c.id, c.text) for c in found]
+    styles = {status.upper(): style for status, style in marks.items()}
+    counts = ", ".join(f"{sum(c.status == status for c in found)} {status}" for status in marks)
     remedies = tuple(f"  next for {c.id}: {c.remedy}" for c in found if c.remedy and c.status != "ok")
     bad = checks.worst(found) in (("fail", "warn") if strict else ("fail",))
     code = ExitCode.PREFLIGHT if bad else ExitCode.OK
     data = {"checks": [vars(c) for c in found], "worst": checks.worst(found)}
-    return Answer(data, Table(("", "", "", ""), tuple(rows)), remedies, exit=int(code))
+    lines = (*remedies, f"{len(found)} checks: {counts}")
+    return Answer(data, Table(("", "", "", ""), tuple(rows), styles=styles), lines, exit=int(code))
 
 
 def version(context: Context) -> Answer:

@@ -20,12 +20,13 @@ def _port(conflict: Conflict, own_home: Path) -> Check:
     claim, holder = conflict.claim, conflict.holder
     foreign = holder.stack_home is not None and holder.stack_home.resolve() != own_home.resolve()
     text = f"port {claim.port} ({claim.service}) {conflict.reason or 'is taken' + by_whom(holder, foreign)}"
+    move = f"set {claim.setting} to another port, or use invoke up --auto-ports"
     if foreign:
-        remedy = f"stop that stack (invoke down in its checkout), or set {claim.setting} to another port"
+        remedy = f"stop that stack (invoke down in its checkout), or {move}"
     elif holder.pid:
-        remedy = f"end that process, or set {claim.setting} to another port"
+        remedy = f"end that process, or {move}"
     else:
-        remedy = f"set {claim.setting} to another port"
+        remedy = move
     return Check(f"port.{claim.port}", "fail", text, remedy, "PORT_TAKEN")
 
 

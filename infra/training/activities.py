@@ -8,22 +8,26 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from infra import ports, private
 from infra.errors import PlatformError
-from infra.training import gang, program, workflow
+from infra.training import gang, program, tracked, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Jobs
-from infra.training.mlflow_client import silence
+from infra.training.mlflow_client import MLflowError, silence
 from infra.training.orders import OrderRefused, Orders
 from infra.training.patience import BUDGET, EXIT_TEMPORARY
 from infra.training.program import TrainingProgram
@@ -31,8 +35,11 @@ from infra.training.progress import Progress
 from infra.training.recorder import Heart, Recorder, Stop
 from infra.training.request import SUBPROCESS, Ending, Request, workflow_id
 
+T = TypeVar("T")
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 """MLflow's own variable; by its default its client tries for four minutes to reach a server that is not there."""
+OPENING = 5.0
+"""Seconds for MLflow to make or end a run: less than a heartbeat may be late."""
 _log = logging.getLogger("training.worker")
 # Signals by which others end a program; by the rest (segmentation fault, ...) it has ended itself.
 _OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
@@ -93,6 +100,7 @@ class Activities:
         with _session(self._contract) as jobs:
             jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
         self._orders.close(ending.job)
+        self._end_of_run(ending.job)
         Progress(self._contract, ending.job).publish(state=ending.state)
 
     @activity.defn(name=workflow.BEGIN_SWEEP)
@@ -132,21 +140,51 @@ class Activities:
         Progress(self._contract, job).publish(state="running", attempt=attempt)
         return attempt
 
-    def _patience(self, request: Request, environment: Mapping[str, str]) -> dict[str, str]:
-        """Log that MLflow does not answer, and keep a program of the user's from waiting minutes for it."""
+    def _tracking(self, request: Request, attempt: int, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables of the run in MLflow, or those that keep a program from waiting minutes for it."""
         uri = environment.get("MLFLOW_TRACKING_URI", "")
         if request.built_in or not uri.startswith(("http://", "https://")):
             return {}  # the built-in training says so itself
         reason = silence(uri)
         if not reason:
-            return {}
+            return self._tracked(request.job, attempt, environment)
         _note(self._logs / f"{request.job}.log", f"warning: not tracked in MLflow: {reason}")
         return {} if RETRIES in environment else {RETRIES: "1"}
+
+    def _tracked(self, job: str, attempt: int, environment: Mapping[str, str]) -> dict[str, str]:
+        """Give a program the platform's run, unless it has another one or the server is too slow."""
+        if tracked.is_own(environment, self._contract):
+            return {}
+        with _session(self._contract, budget=5) as jobs:
+            found, record = jobs.get(job), jobs.record_of(job)
+            if found is None:
+                return {}
+            try:
+                run = within(OPENING, lambda: tracked.begun(self._contract, found, record))
+            except (MLflowError, TimeoutError) as error:
+                _note(self._logs / f"{job}.log", f"warning: not tracked in MLflow: {error}")
+                return {}
+            jobs.set_result(job, attempt, tracking={"mlflow": run})
+        return tracked.variables(found, run["run"], environment)
+
+    def _end_of_run(self, job: str) -> None:
+        """Set the status of the run in MLflow, if there is one; a failure is said in the log."""
+        with _session(self._contract) as jobs:
+            found = jobs.get(job)
+        try:
+            if found is not None:
+                within(OPENING, lambda: tracked.end(self._contract, found))
+        except (MLflowError, TimeoutError) as error:
+            _note(self._logs / f"{job}.log", f"warning: MLflow does not know of the end: {error}")
 
     def _steps(self, request: Request, attempt: int) -> list[Step]:
         """Return the training: one program, or each of its workers."""
         given = self._environment(request)
-        own = {"TRAINING_JOB_ID": request.job, "TRAINING_ATTEMPT": str(attempt), **self._patience(request, given)}
+        own = {
+            "TRAINING_JOB_ID": request.job,
+            "TRAINING_ATTEMPT": str(attempt),
+            **self._tracking(request, attempt, given),
+        }
         argv, count = _training(request, attempt), request.workers
         try:
             found = gang.environments(given, count, request.gpus, gang.free_port())
@@ -191,6 +229,27 @@ class Activities:
         # A program whose output goes into a file would keep its lines back.
         unbuffered = {"PYTHONUNBUFFERED": "1"}
         return {**unbuffered, **self._contract.values, **self._orders.environment(request.job)}
+
+
+def within(limit: float, work: Callable[[], T]) -> T:
+    """Return the result of `work`, which goes on by itself when the time is over.
+
+    Raises:
+        TimeoutError: it took longer than `limit` seconds.
+    """
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # it is raised where the result is awaited
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return found.result(limit)
+    except FutureTimeout as error:
+        raise TimeoutError(f"it took longer than {limit:.0f} s") from error
 
 
 def refusal(job: str, reason: OrderRefused) -> ApplicationError:

@@ -60,7 +60,7 @@ class JobActivities(Activities):
             self._begin(request)
             # Pods of the built-in training claim their own try: Kubernetes may start several.
             attempt = 0 if request.built_in else self._claim(request.job)
-            runner.create(attempt, self._patience(request, self._contract.values))
+            runner.create(attempt, self._tracking(request, attempt, self._contract.values))
         recorder.attempt = attempt
         progress = Progress(self._contract, request.job)
         verdict = runner.follow(JobLog(path), recorder.line, lambda note: progress.publish(note=note))

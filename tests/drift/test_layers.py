@@ -15,6 +15,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
+    "completion",
     *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack", "machine"),
     *("logins", "docker_engine", "dashboards"),
     *("references", "images", "registry", "image_archive"),

@@ -32,7 +32,7 @@ def test_all_names_and_no_other(platform: Platform) -> None:
 def test_stdout_holds_variables_only(platform: Platform) -> None:
     done = platform.invoke("env")
     lines = [line for line in done.stdout.splitlines() if not line.startswith("# ")]
-    found = [re.fullmatch(r"([A-Z_]+)=(['\"]?).+\2", line) for line in lines]
+    found = [re.fullmatch(r"([A-Z_0-9]+)=(['\"]?).+\2", line) for line in lines]
     assert done.returncode == 0
     assert tuple(m and m[1] for m in found) == names(platform)
 

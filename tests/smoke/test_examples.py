@@ -123,7 +123,7 @@ PROGRAMS = {
     "labeler": (LABELER, ("psycopg",), "labeler"),
     "redis-py": (REDIS, ("redis",), "kept"),
     "temporalio": (TEMPORAL, ("temporalio",), "default"),
-    "sqlalchemy": (SQLALCHEMY, ("sqlalchemy", "asyncpg"), "platform"),
+    "sqlalchemy": (SQLALCHEMY, ("sqlalchemy", "greenlet", "asyncpg"), "platform"),
     "django": (DJANGO, ("django",), "users"),
 }
 """A name -> the program, the packages that it needs, what it prints."""

@@ -167,7 +167,7 @@ def test_names_and_variables_one_a_line() -> None:
     answer = Answer({}, env={"A": "1", "B": "2"}, names=("x", "y"))
     said.answer(answer)
     other.answer(answer)
-    assert (said.out, other.out) == ("x\ny\n", "A='1'\nB='2'\n")
+    assert (said.out, other.out) == ("x\ny\n", "A=1\nB=2\n")
 
 
 def test_the_error_block_says_what_why_log_next_and_code_in_this_order() -> None:
@@ -424,3 +424,39 @@ def test_sizes_for_people(size: float, text: str) -> None:
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert human_seconds(seconds) == text
+
+
+# --- narrow terminals and colours
+
+STATES = Table(
+    ("service", "state", "memory", "note"),
+    (("postgres", "+ ready", "120 MB", "a rather long note"), ("redis", "x failed", "3 MB", "")),
+    keep=(0, 1),
+    drop=(3, 2),
+    styles={"+ ready": "good", "x failed": "bad"},
+)
+
+
+def test_columns_are_dropped_before_words_are_cut() -> None:
+    assert STATES.narrowed(80) == STATES
+    assert STATES.narrowed(30).lines(30)[1] == "postgres  + ready   120 MB"
+    assert STATES.narrowed(20).lines(20)[1] == "postgres  + ready"
+
+
+def test_a_narrow_terminal_says_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    made = console(tty=True, environ={"NO_COLOR": "1"})
+    made.answer(Answer({}, STATES))
+    assert all(len(line) <= 30 for line in made.out.splitlines()[:-1])
+    assert "everything: -o json" in made.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"), [({"FORCE_COLOR": "1"}, True), ({}, False), ({"NO_COLOR": "1"}, False)]
+)
+def test_states_are_coloured_where_colours_are_wanted(environ: dict[str, str], coloured: bool) -> None:
+    made = console(environ=environ)
+    made.answer(Answer({}, STATES))
+    assert ("\x1b[32m+ ready\x1b[0m" in made.out) == coloured
+    assert ("\x1b[31mx failed\x1b[0m" in made.out) == coloured
+    assert ("\x1b" in made.out) == coloured

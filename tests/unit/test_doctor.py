@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,3 +107,19 @@ def test_people_are_those_who_can_log_in(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("psutil.users", list)
     monkeypatch.setenv("SUDO_USER", "eve")
     assert doctor.other_people() == ["alice"]
+
+
+def test_packages_older_than_the_checkout_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("requirements", ".venv"):
+        (tmp_path / folder).mkdir()
+    locked = tmp_path / "requirements" / "platform.txt"
+    locked.write_text("one==1\n")
+    assert doctor.packages(tmp_path) == [], "another environment has its own ways"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert doctor.packages(tmp_path) == [], "nor was it made by our script"
+    stamp = {"platform": hashlib.sha256(locked.read_bytes()).hexdigest()}
+    (tmp_path / ".venv" / ".platform-stamp.json").write_text(json.dumps(stamp))
+    assert [c.status for c in doctor.packages(tmp_path)] == ["ok"]
+    locked.write_text("one==2\n")
+    (check,) = doctor.packages(tmp_path)
+    assert (check.status, "start-infra" in check.remedy) == ("warn", True)

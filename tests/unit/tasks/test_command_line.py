@@ -22,6 +22,7 @@ from infra.tasks import collection, command, shorthand
 VERBS = ("doctor", "down", "env", "logs", "reset", "restart", "status", "up", "version", "wait")
 GOLDEN = {
     *VERBS,
+    *("completion", "list", "poweroff"),
     *(f"native.{verb}" for verb in VERBS),
     *(f"train.{name}" for name in ("attach", "cancel", "diff", "list", "logs", "rerun", "run", "show")),
 }
@@ -59,7 +60,7 @@ LIST_LOADS = {
         f"infra.tasks.{name}"
         for name in ("train", "train_order", "train_records", "train_show", "train_watch", "trash", "verbs")
     ),
-    "infra.tasks.shorthand",
+    *("infra.tasks.completion", "infra.tasks.shorthand", "infra.tasks.stacks"),
 }
 """What `--list` may load besides Invoke: the tasks' names and texts, no settings, no catalogue, no tier."""
 
@@ -363,3 +364,8 @@ def test_other_words_run_the_task(results: Results) -> None:
 def test_each_namespace_has_its_own_line_of_help() -> None:
     for name, inner in COLLECTION.collections.items():
         assert inner.__doc__, name
+
+
+def test_the_envelope_names_the_task_as_users_type_it(results: Results) -> None:
+    assert json.loads(results["status"].stdout)["command"] == "status"
+    assert json.loads(results["down"].stdout)["command"] == "native.down"

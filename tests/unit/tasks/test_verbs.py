@@ -148,6 +148,19 @@ def test_up_says_where_everything_is_and_a_second_one_that_nothing_was_to_do(tie
     assert "already runs" in said()[1]
 
 
+def test_up_that_is_interrupted_says_what_goes_on_and_how_to_stop_it(
+    tier: Tier, said: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(tier), "start", interrupted)
+    assert call("up", json=True) == 130
+    error = error_of(said)
+    assert "keep running" in error["message"]
+    assert any("invoke down" in action["command"] for action in error["actions"])
+
+
 def test_up_of_an_unknown_service(tier: Tier, said: Captured) -> None:
     assert call("up", service=["postgrs"], json=True) == 2
     assert error_of(said)["actions"][0]["command"] == "did you mean postgres?"

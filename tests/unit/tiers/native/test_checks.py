@@ -47,7 +47,7 @@ def test_a_port_taken_by_this_very_stack_is_not_called_another_one() -> None:
 def test_a_holder_that_the_system_does_not_tell() -> None:
     text, remedy = port(Holder())
     assert "a process this user cannot see" in text
-    assert remedy == "set REDIS_PORT to another port"
+    assert remedy == "set REDIS_PORT to another port, or use invoke up --auto-ports"
 
 
 def test_a_port_that_is_not_allowed() -> None:
