@@ -55,10 +55,10 @@ LIST_LOADS = {
     "infra.tasks.db_restore",
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "secrets")),
-    "infra.tasks.snapshot",
+    *("infra.tasks.snapshot", "infra.tasks.train_watch", "infra.tasks.trash", "infra.tasks.verbs"),
     *(
         f"infra.tasks.{name}"
-        for name in ("train", "train_order", "train_records", "train_show", "train_watch", "trash", "verbs")
+        for name in ("train", "train_order", "train_records", "train_show", "train_sweep", "train_trials")
     ),
     *("infra.tasks.completion", "infra.tasks.shorthand", "infra.tasks.stacks"),
 }
