@@ -24,7 +24,7 @@ GOLDEN = {
     *VERBS,
     *("completion", "list", "poweroff"),
     *(f"native.{verb}" for verb in VERBS),
-    *(f"train.{name}" for name in ("attach", "cancel", "diff", "list", "logs", "rerun", "run", "show")),
+    *(f"train.{name}" for name in ("attach", "cancel", "diff", "list", "logs", "rerun", "run", "show", "sweep")),
 }
 """The tasks at the root and of the namespaces that are as old as this list."""
 
