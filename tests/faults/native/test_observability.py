@@ -35,7 +35,8 @@ def running(victim: Victim) -> dict[str, int]:
 def observed() -> Iterator[Victim]:
     """A platform with MLflow."""
     with stage(TIER) as made:
-        if made.invoke("up", "--obs").returncode and not mlflow_env.ready(ROOT):
+        made.invoke("up", check=True)
+        if made.invoke("up", "-s", "mlflow").returncode and not mlflow_env.ready(ROOT):
             pytest.skip("MLflow cannot be installed here")
         yield Victim(made)
 
@@ -109,7 +110,7 @@ with engine.begin() as connection:
 
 
 @pytest.fixture
-def earlier(observed: Victim) -> Victim:
+def earlier(observed: Victim) -> Iterator[Victim]:
     """A platform that ran an MLflow of 2024, with an experiment; MLflow does not run."""
     observed.invoke("up", "--no-obs", check=True)
     ask(observed, f"drop schema if exists {catalog.MLFLOW_SCHEMA} cascade; create schema {catalog.MLFLOW_SCHEMA}")
@@ -120,7 +121,9 @@ def earlier(observed: Victim) -> Victim:
     columns = "experiment_id, name, artifact_location, lifecycle_stage"
     ask(observed, f"insert into mlflow.experiments ({columns}) values (7, 'digits of 2024', 's3://x/7', 'active')")
     stack.remember(Stack("", observed.stack_home), mlflow="an earlier version")
-    return observed
+    yield observed
+    observed.invoke("up", "--no-obs", check=True)
+    ask(observed, f"drop schema {catalog.MLFLOW_SCHEMA} cascade")
 
 
 def ask(victim: Victim, query: str) -> list[tuple[object, ...]]:
