@@ -151,6 +151,19 @@ def bench(session: nox.Session) -> None:
     _python(session, "tests.bench.run")
 
 
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure how much of infra/ unit and drift tests reach, in lines and branches; writes coverage.json."""
+    data = RESULTS / "coverage"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    measured = [sys.executable, "-m", "coverage"]
+    session.run(*measured, "run", "-m", "pytest", *SIDE_BY_SIDE, "tests/unit", "tests/drift", success_codes=[0, 1])
+    session.run(*measured, "combine", "--quiet")
+    session.run(*measured, "json", "--quiet", "-o", str(RESULTS / "coverage.json"))
+    session.run(*measured, "report", "--skip-covered", "--sort=cover", *session.posargs)
+
+
 @nox.session(name="update-pins")
 def update_pins(session: nox.Session) -> None:
     """Lock requirements/*.in again, with hashes, for every system; --upgrade takes new versions."""

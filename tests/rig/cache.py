@@ -97,10 +97,12 @@ def clear_scratch() -> None:
 
 def unmount_below(place: Path) -> None:
     """Undo the mounts that a killed program left below a directory, deepest first."""
+    import sh  # POSIX only, as these mounts
+
     lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
     points = [line.split()[1] for line in lines]
     for point in sorted((p for p in points if p.startswith(f"{place}{os.sep}")), reverse=True):
-        subprocess.run(["umount", "--lazy", point], check=False)
+        sh.umount("--lazy", point, _ok_code=[*range(256)])
 
 
 @contextmanager

@@ -69,19 +69,21 @@ def fetch(root: Path) -> None:
     """Download Debian's packages and unpack them below `root`, once; the system's own packages are left alone.
 
     Raises:
-        subprocess.CalledProcessError: apt-get cannot have them (it must have run `update` once, and needs root).
+        sh.ErrorReturnCode: apt-get cannot have them (it must have run `update` once, and needs root).
     """
+    import sh  # POSIX only, as these packages
+
     if root.is_dir():
         return
     packages = root.with_name(f"{root.name}-packages")
     (packages / "partial").mkdir(parents=True, exist_ok=True)
     where = ["-o", f"Dir::Cache::archives={packages}", "-o", "APT::Sandbox::User=root"]
     only = ["--download-only", "--no-install-recommends"]
-    subprocess.run(["apt-get", "install", "-y", "-qq", *only, *where, *PACKAGES], check=True)
+    sh.apt_get("install", "-y", "-qq", *only, *where, *PACKAGES, _fg=True)
     part = root.with_name(f"{root.name}-part")
     shutil.rmtree(part, ignore_errors=True)
     for package in sorted(packages.glob("*.deb")):
-        subprocess.run(["dpkg", "-x", str(package), str(part)], check=True)
+        sh.dpkg("-x", package, part)
     part.rename(root)
     shutil.rmtree(packages)
 

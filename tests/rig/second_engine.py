@@ -15,12 +15,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from tests.rig import cache, engine
 
 STOP_SECONDS = 30
+ANY_CODE = [*range(256)]
 _HOLDER = """
 import fcntl, signal, socket, struct
 IFF_UP, SIOCSIFFLAGS = 1, 0x8914
@@ -63,13 +65,13 @@ class SecondEngine:
         Raises:
             RigProblem: it failed and `check` is set.
         """
-        argv = ["docker", "--host", self.url, *arguments]
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if check and done.returncode:
-            raise cache.RigProblem(
-                f"docker {' '.join(arguments)} ended with {done.returncode}: {done.stdout}", self.log
-            )
-        return done.stdout.strip()
+        import sh  # POSIX only, as this engine
+
+        options: dict[str, Any] = {"_ok_code": ANY_CODE, "_err_to_out": True, "_tty_out": False}
+        done = sh.docker("--host", self.url, *arguments, _return_cmd=True, **options)
+        if check and done.exit_code:
+            raise cache.RigProblem(f"docker {' '.join(arguments)} ended with {done.exit_code}: {done}", self.log)
+        return str(done).strip()
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -121,11 +123,14 @@ class SecondEngine:
         Raises:
             RigProblem: one is missing there, or there is no room here.
         """
-        argv = ["docker", "--host", self.url, "load", "--quiet"]
-        with subprocess.Popen(["docker", "save", *references], stdout=subprocess.PIPE) as save:
-            done = subprocess.run(argv, stdin=save.stdout, capture_output=True, text=True)
-        if save.returncode or done.returncode:
-            raise cache.RigProblem(f"images cannot be brought over: {done.stderr.strip()}", self.log)
+        import sh
+
+        try:
+            saved = sh.docker("save", *references, _piped=True, _bg_exc=False, _tty_out=False, _return_cmd=True)
+            sh.docker("--host", self.url, "load", "--quiet", _in=saved)
+            saved.wait()
+        except sh.ErrorReturnCode as error:
+            raise cache.RigProblem(f"images cannot be brought over: {error}", self.log) from error
 
 
 def _lives(pid: int) -> bool:
@@ -150,7 +155,9 @@ def second_engine(size: str = "") -> Iterator[SecondEngine]:
         undo.callback(cache.unmount_below, home)
         (home / "root").mkdir()
         if size:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home / "root")], check=True)
+            import sh
+
+            sh.mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", home / "root")
         sockets = Path(tempfile.mkdtemp(prefix="rig-", dir="/run"))
         undo.callback(shutil.rmtree, sockets, ignore_errors=True)
         undo.callback(cache.unmount_below, sockets)
