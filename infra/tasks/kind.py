@@ -133,6 +133,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     """
     from infra import status_report
     from infra.tasks import show
+    from infra.tiers.kind.cluster import HALF_MADE
 
     choice = verbs.choose(context, quiet=True)
     cluster = the_tier(context).cluster
@@ -152,7 +153,9 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     shown = ", ".join(f"{n.name} ({n.state}, {n.image.partition('@')[0]})" for n in nodes)
     none = "there is no cluster. Next: invoke kind.up"
     lines: tuple[str, ...] = ()
-    lines += (f"cluster {about['name']}: {state}; {shown}",) if nodes else (none,)
+    lines += (
+        (f"cluster {about['name']}: {'incomplete' if state == HALF_MADE else state}; {shown}",) if nodes else (none,)
+    )
     lines += ("kind/cluster.yaml has changed since; the changes need a new cluster",) if about["changed"] else ()
     body = {**answer.data, "cluster": about} if isinstance(answer.data, dict) else answer.data
     return replace(answer, data=body, lines=(*(() if why else lines), *answer.lines))

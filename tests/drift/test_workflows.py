@@ -128,3 +128,13 @@ def test_the_nightly_has_everything() -> None:
     assert ".venv/bin/invoke images.pull --obs --clearml" in lines
     assert ".venv/bin/invoke compose.up --obs" in lines
     assert ".venv/bin/invoke obs.check" in lines
+
+
+def test_an_earlier_version_is_in_the_history_of_sessions_that_start_one() -> None:
+    for path in WORKFLOWS:
+        for name, job in jobs(path).items():
+            run = " ".join(s.get("run", "") for s in job["steps"])
+            depth = [
+                s.get("with", {}).get("fetch-depth") for s in job["steps"] if "actions/checkout" in s.get("uses", "")
+            ]
+            assert "faults-native" not in run or depth == [0], f"{path}: {name}"

@@ -25,7 +25,8 @@ TIER = "kind"
 NAME = "platform"
 MARK = "/kind/platform"
 """In the nodes: a directory of this stack's state. It shows whose cluster it is, even of an incomplete one."""
-ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "incomplete"
+ABSENT, STOPPED, RUNNING, HALF_MADE = "absent", "stopped", "running", "half made"
+"""States of a cluster; in JSON since the first version."""
 
 
 KEPT_CLASS = "platform-kept"
@@ -81,7 +82,7 @@ class KindCluster(Target):
         return [n for n in found if self.is_ours(n)]
 
     def state(self, nodes: Sequence[Node] | None = None) -> str:
-        """Return absent, stopped, running or incomplete, from the containers and the record; the API is not asked."""
+        """Return one of the states, from the containers and the record; the API is not asked."""
         found = self.nodes() if nodes is None else nodes
         if not found:
             return ABSENT

@@ -6,67 +6,27 @@ history, so a shallow clone skips these tests.
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from infra.settings import ROOT
-from tests.drift.repo import present_files
+from tests.faults import earlier
 from tests.faults.conftest import TIER, WORKER, Victim
+from tests.faults.earlier import Checkout
 from tests.faults.native.tools import Deposit
 from tests.smoke.stage import stage
 
-EARLIER = "6adb00a2e28552cfb124d66c8b76659ccc52648a"
 OLD_SUPERVISOR, SUPERVISOR = "infra.tiers.supervisor", "infra.supervision.supervisor"
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A directory in which the one version takes the place of the other, as `git pull` does it."""
-
-    root: Path
-
-    def earlier(self) -> None:
-        """The files of the earlier version; skips the test where the history does not have them."""
-        argv = ["git", "-C", str(ROOT), "archive", "--format=tar", EARLIER]
-        try:
-            done = subprocess.run(argv, capture_output=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no git on this machine")
-        if done.returncode:
-            pytest.skip(f"the history does not reach back to {EARLIER[:7]} (a shallow clone?)")
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(self.root, filter="data")
-
-    def today(self) -> None:
-        """The files of this version in their place; the directory stays, since processes may work in it."""
-        for entry in self.root.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for name in present_files():
-            target = self.root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
 
 
 @pytest.fixture
 def checkout() -> Iterator[Checkout]:
-    """A checkout that PostgreSQL's user can reach."""
-    made = Checkout(Path(tempfile.mkdtemp(prefix="platform-checkout-")).resolve())
-    made.root.chmod(0o755)
-    try:
-        made.earlier()
+    """A checkout with the files of the earlier version."""
+    with earlier.checkout() as made:
         yield made
-    finally:
-        shutil.rmtree(made.root, ignore_errors=True)
 
 
 @pytest.fixture
