@@ -1,7 +1,7 @@
 """Pods that are processes of this machine: what Kubernetes does with a Job, behind an API server of our own.
 
-So the whole way of a training as a Job runs for real (Temporal, worker, database, stores, trainer) where no cluster
-can be had. What Kubernetes itself does is tested on the tier kind.
+So the whole way of a training as a Job runs for real (Temporal, worker, database, stores, trainer) where there is
+no cluster. What Kubernetes itself does is tested on the tier kind.
 """
 
 from __future__ import annotations

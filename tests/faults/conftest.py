@@ -43,7 +43,7 @@ class Victim:
 
     @property
     def contract(self) -> dict[str, str]:
-        """The `.env` contract, asked for anew each time."""
+        """The `.env` contract, asked for each time."""
         found: dict[str, str] = self.stage.data("env")
         return found
 

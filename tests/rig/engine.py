@@ -121,7 +121,7 @@ def install_compose(log: Path) -> None:
     """Put Debian's current Compose plugin where `docker` finds it, unless one is there.
 
     Raises:
-        RigProblem: it cannot be had.
+        RigProblem: it is not available.
     """
     if compose_version():
         return

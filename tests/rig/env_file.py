@@ -21,7 +21,7 @@ def values() -> dict[str, str]:
 
 
 def write() -> Path:
-    """Write the file anew; its path."""
+    """Write the file again; its path."""
     path = cache.folder() / "rig.env"
     unfinished = path.with_suffix(f".{os.getpid()}")
     unfinished.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in values().items()), encoding="utf-8")

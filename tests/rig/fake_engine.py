@@ -1,4 +1,4 @@
-"""A Docker engine that only says what it is: for engines too old, or too odd, to be had on a test machine."""
+"""A Docker engine that only says what it is: for engines that are too old, or too odd, for a test machine."""
 
 from __future__ import annotations
 

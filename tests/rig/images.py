@@ -38,7 +38,7 @@ def build(recipe: Recipe, log: Path) -> None:
     """Make the parts and the image.
 
     Raises:
-        RigProblem: a part cannot be had, or the build failed.
+        RigProblem: a part is not available, or the build failed.
     """
     made = {"root.tar": base.archive(log)} if not recipe.base else {}
     made |= {part.name: parts.ready(part, recipe.name, log) for part in recipe.parts}

@@ -46,7 +46,7 @@ class Spoiled:
 
 @dataclass
 class Proxy:
-    """The proxy: what was asked so far, and what shall happen to a request."""
+    """The proxy: what was asked so far, and what is to happen to a request."""
 
     login: StoreLogin
     asked: list[Asked] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""PLATFORM_S3_ENGINE=external: an S3 service that is not ours, with a region, keys and a bucket of somebody else."""
+"""PLATFORM_S3_ENGINE=external: an external S3 service, with a region, keys and a bucket of somebody else."""
 
 from __future__ import annotations
 

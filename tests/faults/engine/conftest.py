@@ -59,7 +59,7 @@ def _made() -> dict[str, str]:
 
 
 def lacking() -> str:
-    """Why an engine of its own cannot be had here; '' when it can."""
+    """Why an engine of its own is not available here; '' when it can."""
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("dockerd"):
         return "an engine of its own needs root on Linux, and dockerd"
     try:

@@ -1,4 +1,4 @@
-"""Commands on our cluster that take something away, and the ways back; the two majors of Helm; plain manifests."""
+"""Commands on our cluster that take something away, and those that undo it; the two majors of Helm; plain manifests."""
 
 from __future__ import annotations
 

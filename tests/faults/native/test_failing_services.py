@@ -43,7 +43,7 @@ def test_a_damaged_append_only_file_is_reported_with_the_last_words_of_redis(run
     assert "redis is failed" in running.invoke("status", "--why").stdout
     assert running.invoke("wait").returncode == 7
     deposit.check(redis_too=False)
-    # Once it is mended, the old failure is not taken for the outcome of the new try.
+    # Once it is fixed, the old failure is not taken for the outcome of the new try.
     file.write_bytes(good)
     running.up()
     deposit.check()

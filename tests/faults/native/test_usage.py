@@ -1,4 +1,4 @@
-"""What nobody knows: tasks, options, services, settings. Exit 2, the nearest name, and nothing done."""
+"""Unknown words: tasks, options, services, settings. Exit 2, the nearest name, and nothing done."""
 
 from __future__ import annotations
 

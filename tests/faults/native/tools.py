@@ -237,7 +237,7 @@ def data_directories(victim: Victim) -> dict[str, Path]:
 
 @workflow.defn
 class Blocked:
-    """Waits until it is told how to end."""
+    """Waits until a word says how to end."""
 
     def __init__(self) -> None:
         self.word = ""

@@ -1,4 +1,4 @@
-"""Whoever reaches Temporal, the database or a store cannot make the worker run anything that the user did not order."""
+"""One who reaches Temporal, the database or a store cannot make the worker run anything that the user did not order."""
 
 from __future__ import annotations
 

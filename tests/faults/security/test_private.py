@@ -98,7 +98,7 @@ def test_rotation_tells_no_login_before_it_works(filled: Victim) -> None:
 
 @dataclass
 class Client:
-    """A program that asks all services again and again, each time with the logins that it is told then."""
+    """A program that asks all services again and again, each time with the logins of that moment."""
 
     contract: Mapping[str, str]
     file: Path

@@ -114,7 +114,7 @@ def build(log: Path) -> None:
     """Have the node image in the engine: from the archive of an earlier run, else made (about half a minute).
 
     Raises:
-        RigProblem: a part cannot be had, or a step failed.
+        RigProblem: a part is not available, or a step failed.
     """
     kept = cache.folder("parts") / f"kind-node-{key()}"
     if not kept.exists():
@@ -167,7 +167,7 @@ def _one(names: list[str], part: str) -> str:
 
 
 def _stand_in(name: str) -> PodImage:
-    """The image of ours that takes a name of kubeadm's."""
+    """Our own image that takes a name of kubeadm's."""
     return {"coredns": COREDNS, "pause": PAUSE}.get(name.rpartition("/")[2].partition(":")[0], SYSTEM)
 
 
@@ -214,5 +214,5 @@ def _running(reference: str, log: Path) -> Iterator[str]:
 
 
 def forget() -> None:
-    """Remove the archive, so that the next run makes the image anew."""
+    """Remove the archive, so that the next run makes the image again."""
     shutil.rmtree(cache.folder("parts") / f"kind-node-{key()}", ignore_errors=True)

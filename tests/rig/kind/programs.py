@@ -31,7 +31,7 @@ KUBERNETES_VALUES = (
 
 @dataclass(frozen=True)
 class Program(GoProgram):
-    """A Go program with values for its linker, or with a main package of ours, `source/<sources>`."""
+    """A Go program with values for its linker, or with our own main package, `source/<sources>`."""
 
     values: tuple[str, ...] = ()
     sources: str = ""

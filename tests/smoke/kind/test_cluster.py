@@ -94,7 +94,7 @@ def test_stop_and_start(cluster: TheCluster) -> None:
 
 
 def restarts_of_temporal(cluster: TheCluster) -> int:
-    """How often the containers of its server began anew."""
+    """How often the containers of its server began again."""
     pods = cluster.items("/api/v1/namespaces/temporal/pods", labelSelector="app.kubernetes.io/component=server")
     states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
     assert states

@@ -1,4 +1,4 @@
-"""Building the images: the packages and how failures are told. The builds themselves are in tests/apps."""
+"""Building the images: the packages and how failures are reported. The builds themselves are in tests/apps."""
 
 from __future__ import annotations
 

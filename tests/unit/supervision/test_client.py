@@ -37,7 +37,7 @@ from tests.unit.tiers.services import (
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="kill -9 and sessions of POSIX"),
-    # The supervisor is meant to outlive whoever starts it.
+    # The supervisor is meant to outlive the process that starts it.
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 

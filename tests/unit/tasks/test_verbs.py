@@ -457,7 +457,7 @@ def test_a_negative_number_of_lines(tier: Tier, said: Captured) -> None:
 def test_doctor_codes(
     tier: Tier, said: Captured, monkeypatch: pytest.MonkeyPatch, status: str, strict: bool, code: int
 ) -> None:
-    monkeypatch.setattr("infra.doctor.other_people", list)  # whoever has an account on this machine
+    monkeypatch.setattr("infra.doctor.other_people", list)  # those who have an account on this machine
     tier.checks = [Check("disk", status, "the finding", "the remedy")]
     assert call("doctor", strict=strict) == code
     out = said()[0]

@@ -276,7 +276,7 @@ def test_an_installed_package_is_found_without_importing_it(tmp_path: Path, monk
     assert providers.package_dir("surely_not_installed_2") is None
 
 
-# --- what is told of them
+# --- what is said of them
 
 
 @pytest.mark.parametrize(

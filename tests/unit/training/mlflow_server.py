@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Tracking:
-    """What the server was told."""
+    """What the server received."""
 
     def __init__(self) -> None:
         self.experiments: dict[str, str] = {}

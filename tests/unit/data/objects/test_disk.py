@@ -148,7 +148,7 @@ def test_a_broken_manifest_is_never_the_latest(tmp_path: Path, text: str) -> Non
 
 
 def foreign(backup: store.Backup, **facts: object) -> None:
-    """Facts that no run of ours has written, below a checksum that fits."""
+    """Facts that none of our runs has written, below a checksum that fits."""
     path = backup.path / store.MANIFEST
     body = json.loads(path.read_text())
     body["facts"] |= facts

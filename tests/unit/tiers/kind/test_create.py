@@ -1,4 +1,4 @@
-"""What kind is told, and how its failures are told on."""
+"""The configuration for kind, and how its failures are reported."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Stage:
 
     @property
     def said(self) -> str:
-        """What the user was told."""
+        """What the user read."""
         assert isinstance(self.cluster.context.console, Said)
         return self.cluster.context.console.err
 

@@ -1,4 +1,4 @@
-"""The report about a cluster: what cannot be had is said, and no password is in it."""
+"""The report about a cluster: what is not available is named, and no password is in it."""
 
 from __future__ import annotations
 

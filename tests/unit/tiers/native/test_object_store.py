@@ -54,7 +54,7 @@ LABELS = "http://127.0.0.1:8888"
 
 @pytest.mark.parametrize("engine", ["minio", "silo", "rustfs"])
 def test_only_the_console_and_named_pages_may_call_a_store(engine: str) -> None:
-    """Where these engines are told no origin, every page of the web may."""
+    """Without an origin for these engines, every page of the web may."""
     own, named = built(engine), built(engine, plan(origins=(LABELS, "https://labels.example")))
     name = "RUSTFS_CORS_ALLOWED_ORIGINS" if engine == "rustfs" else "MINIO_API_CORS_ALLOW_ORIGIN"
     assert own.env[name] == "http://127.0.0.1:9001,http://localhost:9001"

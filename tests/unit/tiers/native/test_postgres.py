@@ -265,7 +265,7 @@ def test_data_of_the_same_version_and_no_data_are_let_in(tmp_path: Path) -> None
 
 
 def test_a_copy_that_is_not_made_yet_is_no_obstacle(tmp_path: Path) -> None:
-    """After the Python environment was made anew, the copy for the other user has a new name."""
+    """After the Python environment was made again, the copy for the other user has a new name."""
     binaries = says(tmp_path / "bin", "postgres (PostgreSQL) 18.6")
     postgres.check_version(place_of(tmp_path / "copy", data_of(tmp_path, "18")), found_in(binaries))
 
