@@ -81,7 +81,7 @@ class Ledger:
             except psycopg.Error as error:
                 self.errors.append(" ".join(str(error).split())[:200])
                 time.sleep(0.3)
-                number += CONNECTIONS  # whether that one is there nobody knows: it is not in the ledger
+                number += CONNECTIONS  # it is unknown whether that one is there: it is not in the ledger
 
     def _rows(self, connection: psycopg.Connection, number: int) -> int:
         while not self._end.is_set():
