@@ -61,6 +61,6 @@ def manifests(name: str, log: Path) -> Path:
     """The directory with the manifests of an operator.
 
     Raises:
-        RigProblem: the module cannot be had.
+        RigProblem: the module is not available.
     """
     return parts.ready(MANIFESTS[name], name, log)
