@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ LIMIT = 1800
 _PRUNED = ("numpy", "scipy", "sklearn")
 # What a wheel may ask of the C library of Debian 12 and newer (peps.python.org/pep-0600).
 _GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
-_QUESTION = 'import platform, sys; print("%d.%d" % sys.version_info[:2], platform.machine())'
+_QUESTION = "import platform; print(platform.python_version(), platform.machine())"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class AppImage:
 
 @dataclass(frozen=True)
 class Base:
-    """The image to build on: its Python, e.g. 3.12, and its processor, e.g. x86_64."""
+    """The image to build on: its Python, e.g. 3.12.1, and its processor, e.g. x86_64."""
 
     reference: str
     python: str
@@ -133,12 +134,38 @@ def packages(root: Path, base: Base, console: Console) -> Path:
         return target
     console.say(f"  fetching packages for Python {base.python} on {base.machine} (once; takes about half a minute)")
     shutil.rmtree(target, ignore_errors=True)
-    shell.run(_installer(root / REQUIREMENTS, target, base), limit=LIMIT)
+    with tempfile.TemporaryDirectory() as passage:
+        wanted_here = Path(passage) / REQUIREMENTS.name
+        wanted_here.write_text(for_base((root / REQUIREMENTS).read_text(encoding="utf-8"), base), encoding="utf-8")
+        shell.run(_installer(wanted_here, target, base), limit=LIMIT)
     for name in _PRUNED:
         for tests in list((target / name).rglob("tests")):
             shutil.rmtree(tests, ignore_errors=True)
     write_atomic(target / "stamp", wanted)
     return target
+
+
+def for_base(lock: str, base: Base) -> str:
+    """Return a lock file without what the base image does not want, and without markers.
+
+    pip evaluates them for the Python that runs it, whichever it installs for.
+    """
+    from packaging.markers import Marker
+
+    there = {
+        **{"python_full_version": base.python, "python_version": ".".join(base.python.split(".")[:2])},
+        **{"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"},
+        **{"implementation_name": "cpython", "platform_python_implementation": "CPython"},
+        **{"implementation_version": base.python, "platform_machine": base.machine},
+    }
+    lines, wanted = [], True
+    for line in lock.splitlines():
+        named = line[:1].isalnum()
+        requirement, _, marker = line.rstrip("\\ ").partition(" ; ") if named else (line, "", "")
+        wanted = (not marker or Marker(marker).evaluate(there)) if named else wanted
+        if wanted:
+            lines.append(f"{requirement} \\" if marker and line.endswith("\\") else requirement if marker else line)
+    return "\n".join(lines) + "\n"
 
 
 def _stamp(root: Path, base: Base) -> str:
@@ -153,7 +180,7 @@ def _noted(target: Path) -> str:
 
 
 def _installer(requirements: Path, target: Path, base: Base) -> list[str]:
-    same = ["--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(requirements)]
+    same = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(requirements)]
     uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else [shell.find("uv") or ""]
     if uv[0]:
         platform = f"{base.machine}-manylinux_{_GLIBC[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import shell
+from infra import settings, shell
 from infra.app import images
 from infra.app.images import Base
 from infra.errors import PlatformError
@@ -52,6 +53,18 @@ def test_packages_are_fetched_once_for_one_base(root: Path, calls: list[list[str
     (root / images.REQUIREMENTS).write_text("numpy==2 --hash=sha256:0\n")
     images.packages(root, Base("base:1", "3.13", "x86_64"), said)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(("python", "wanted"), [("3.11.2", True), ("3.11.3", False), ("3.13.0", False)])
+def test_markers_are_those_of_the_image_not_of_the_installer(python: str, wanted: bool) -> None:
+    lock = (settings.ROOT / images.REQUIREMENTS).read_text(encoding="utf-8")
+    found = images.for_base(lock, Base("base:1", python, "x86_64"))
+    lines = [line for line in found.splitlines() if line[:1].isalnum()]
+    assert any(line.startswith("async-timeout==") for line in lines) is wanted
+    assert any(line.startswith("psycopg-binary==") for line in lines)
+    assert not [line for line in lines if line.startswith("tzdata==") or ";" in line]
+    assert not re.search(r"^\S[^\\]*\n    --hash", found, re.MULTILINE), "a requirement and its hashes are one line"
+    assert found.count("--hash=") > len(lines)
 
 
 def test_half_fetched_packages_are_fetched_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
