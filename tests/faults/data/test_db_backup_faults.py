@@ -86,7 +86,16 @@ def test_2_kill_9_of_pg_dump_ends_with_10_and_what_it_said(site: Site) -> None:
 
 
 def _dumps(pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(pid).children(recursive=True) if _name(p) == "pg_dump"]
+    """The dumps under way; not the program that is only asked for its version."""
+    family = psutil.Process(pid).children(recursive=True)
+    return [p for p in family if _name(p) == "pg_dump" and "--version" not in _words(p)]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # it is just ending
+        return ["--version"]
 
 
 def _name(process: psutil.Process) -> str:

@@ -343,7 +343,7 @@ def _asleep(site: Site) -> int:
 
 _BETWEEN = """
 import os, signal, sys, threading
-from infra.data.postgres import restore as place
+from infra.data.postgres import swap as place
 real = place.swap_text
 def slow(*given):
     parts = real(*given).split(";\\n")
