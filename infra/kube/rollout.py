@@ -182,6 +182,7 @@ class Rollout:
         if progress.restarts is None and not waits:
             old = [p for p in mine.pods if _made(p) < self.began - 2]
             progress.restarts = verdict.restarts_of(old)
+            self._try_now([pod for pod in old if not snapshot.outdated(pod, mine)])
         seen = verdict.judge(mine, progress.restarts)
         self.waited |= seen.state != READY
         if seen.state != FAILED:
@@ -196,10 +197,23 @@ class Rollout:
             about = metadata(pod)
             alone = Snapshot((), (), (), [pod], (), mine.events)
             broken = snapshot.outdated(pod, mine) and verdict.judge(alone).state == FAILED
-            if broken and self.kubectl is not None and about["uid"] not in self._replaced:
-                self._replaced.add(about["uid"])
-                self.console.say(f"  {about['name']} belongs to an earlier version and is broken; recreating it")
-                self.start(self.kubectl.delete([f"pod/{about['name']}"], about["namespace"]))
+            if broken and about["uid"] not in self._replaced:
+                self._recreate(pod, "belongs to an earlier version and is broken")
+
+    def _try_now(self, pods: Sequence[Object]) -> None:
+        """Delete pods that wait minutes after crashes: the cause may be fixed by now, or shows in seconds."""
+        for pod in pods:
+            crashes = verdict.crashes_of(pod)
+            if crashes and metadata(pod).get("ownerReferences"):
+                self._recreate(pod, f"has crashed {crashes} times")
+
+    def _recreate(self, pod: Object, why: str) -> None:
+        about = metadata(pod)
+        if self.kubectl is None:
+            return
+        self._replaced.add(about["uid"])
+        self.console.say(f"  {about['name']} {why}; recreating it")
+        self.start(self.kubectl.delete([f"pod/{about['name']}"], about["namespace"]))
 
     def _blame(self, progress: _Progress, seen: Verdict, mine: Snapshot) -> Verdict:
         describe(self.api, seen, mine, self._note(progress.wanted.name))

@@ -18,6 +18,7 @@ IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName
 CONFIG_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 PASSING = "failed to sync"
 """In what a kubelet says while its copies of Secrets and ConfigMaps are on their way (pkg/kubelet/util/manager)."""
+CRASH_LOOP = "CrashLoopBackOff"
 CRASHES = 3
 """Restarts after which a crashing container counts as failed."""
 REPEATS = 3
@@ -113,6 +114,12 @@ def restarts_of(pods: Sequence[Object]) -> dict[tuple[str, str], int]:
     return {(uid, state["name"]): int(state.get("restartCount", 0)) for uid, state in known}
 
 
+def crashes_of(pod: Object) -> int:
+    """Return how often a container has crashed that is not tried again for a while; 0 where none has often enough."""
+    found = [s for s in containers(pod) if ((s.get("state") or {}).get("waiting") or {}).get("reason") == CRASH_LOOP]
+    return max((n for s in found if (n := int(s.get("restartCount", 0))) >= CRASHES), default=0)
+
+
 def _hopeless_pods(pods: Sequence[Object], found: Snapshot, restarts: Restarts) -> Iterator[Verdict]:
     for pod in pods:
         status, about = pod.get("status") or {}, metadata(pod)
@@ -137,7 +144,7 @@ def _hopeless_container(pod: Object, state: Mapping[str, Any], before: int) -> I
     elif ended.get("reason") == "OOMKilled" and not state.get("ready") and (ended is now or restarted > before):
         limit = _memory_limit(pod, state["name"])
         yield Verdict(FAILED, f"{state['name']} was killed: out of memory{limit}", *where, previous=True)
-    elif reason == "CrashLoopBackOff" and restarted - before >= CRASHES:
+    elif reason == CRASH_LOOP and restarted - before >= CRASHES:
         why = f"{state['name']} crashed {restarted - before} times, last with exit code "
         yield Verdict(FAILED, why + str(ended.get("exitCode", "?")), *where, previous=True)
 

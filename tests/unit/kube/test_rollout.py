@@ -283,6 +283,39 @@ def test_a_broken_pod_that_a_stateful_set_waits_for_is_made_anew(tmp_path: Path)
     assert [run.argv[-1] for run in s.runs] == ["pod/redis-0"], "once"
 
 
+OLD: dict[str, Any] = {
+    "creationTimestamp": "2020-01-01T00:00:00Z",
+    "ownerReferences": [{"kind": "ReplicaSet", "name": "r", "uid": "set"}],
+}
+
+
+def test_a_pod_that_waits_after_crashes_of_before_is_tried_at_once(tmp_path: Path) -> None:
+    there = {"redis": Deployed("redis", "platform", 1, "deployed", "new", 1)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.rollout.kubectl = Kubectl("kubectl", tmp_path / "kubeconfig")
+    s.api.has(o.workload(ready=0), pods=[o.pod(container=o.waiting("CrashLoopBackOff", restarts=6), about=OLD)])
+    assert [s.states()["redis"] for _ in range(3)] == ["starting"] * 3
+    assert [run.argv[-1] for run in s.runs] == ["pod/redis-0"], "once"
+    fresh = {**OLD, "creationTimestamp": "2030-01-01T00:00:00Z", "uid": "another"}
+    s.api.has(o.workload(ready=0), pods=[o.pod(container=o.waiting("CrashLoopBackOff", restarts=3), about=fresh)])
+    assert s.states()["redis"] == "failed"
+
+
+@pytest.mark.parametrize(("restarts", "owned"), [(2, True), (6, False)])
+def test_a_pod_that_mends_or_that_nobody_would_make_again_is_left_alone(
+    tmp_path: Path, restarts: int, owned: bool
+) -> None:
+    there = {"redis": Deployed("redis", "platform", 1, "deployed", "new", 1)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.rollout.kubectl = Kubectl("kubectl", tmp_path / "kubeconfig")
+    about = OLD if owned else {"creationTimestamp": OLD["creationTimestamp"]}
+    crashing = o.waiting("CrashLoopBackOff", restarts=restarts)
+    s.api.has(o.workload(ready=0), pods=[o.pod(container=crashing, about=about)])
+    s.poll()
+    s.poll()
+    assert s.runs == []
+
+
 def test_a_release_whose_images_are_on_their_way_is_held_back_and_nobody_else(tmp_path: Path) -> None:
     made = stage(tmp_path, wanted("redis"), wanted("minio"))
     reasons = {"minio": "its images are being loaded"}
