@@ -89,7 +89,8 @@ class Supply:
         absent = [r for r in references if not ids[r] and full(r) not in there]
         ids |= self._pull(absent)
         loaded = self._loaded()
-        needed = [r for r in references if ids[r] and (full(r) not in there or loaded.get(r, ids[r]) != ids[r])]
+        # Of one that somebody else has loaded under that name it is not known which image it is.
+        needed = [r for r in references if ids[r] and (full(r) not in there or loaded.get(r) != ids[r])]
         if needed:
             self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
         known = loaded | {r: ids[r] for r in references if ids[r]}
@@ -98,6 +99,10 @@ class Supply:
     def keep(self, loaded: Mapping[str, str]) -> None:
         """Remember what these nodes have now: image ids by reference."""
         self._remember(nodes=self._node_ids(), loaded=dict(loaded))
+
+    def note(self, loaded: Mapping[str, str]) -> None:
+        """Remember what has just been loaded, beside the rest: what comes afterwards may fail."""
+        self.keep({**self._loaded(), **loaded})
 
     def load(self, references: Sequence[str], streams: Streams) -> None:
         """Load images into every running node; kind loads what our own way cannot, since it knows more engines."""
@@ -153,6 +158,8 @@ class Load:
         some = [r for r in self.missing if r in wanted]
         if some:
             self.way.load(some, self.streams)
+            if not self.streams.ended:
+                self.way.note({r: self.known[r] for r in some if self.known.get(r)})
 
     def done(self) -> None:
         """Remember that everything is there."""

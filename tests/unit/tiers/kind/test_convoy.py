@@ -22,6 +22,7 @@ class Way:
     def __init__(self, error: PlatformError | None = None) -> None:
         self.loaded: list[list[str]] = []
         self.kept: dict[str, str] = {}
+        self.noted: dict[str, str] = {}
         self.go = threading.Event()
         self.error = error
 
@@ -31,6 +32,9 @@ class Way:
             if self.error:
                 raise self.error
         self.loaded.append(list(references))
+
+    def note(self, loaded: dict[str, str]) -> None:
+        self.noted |= loaded
 
     def keep(self, loaded: dict[str, str]) -> None:
         self.kept = dict(loaded)

@@ -223,6 +223,21 @@ def test_an_image_that_is_another_one_by_now_is_loaded_again(tmp_path: Path) -> 
     assert way.plan(["a:1", "b:1"]).missing == ["b:1"]
 
 
+def test_an_image_that_nobody_noted_is_not_believed_to_be_the_one_that_is_wanted(tmp_path: Path) -> None:
+    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1", "docker.io/library/b:1"))
+    way.note({"b:1": way.docker.image_ids()["b:1"]})
+    assert way.plan(["a:1", "b:1"]).missing == ["a:1"]
+
+
+def test_what_was_loaded_is_known_though_the_run_fails_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1"))
+    monkeypatch.setattr(Supply, "load", lambda *_: None)
+    way.plan(["a:1"]).carry(["a:1"])
+    assert way.plan(["a:1"]).missing == []
+
+
 def test_an_image_that_cannot_be_had_is_told_with_its_own_setting(tmp_path: Path) -> None:
     engine = Pulling()
     engine.trouble = "manifest unknown"
