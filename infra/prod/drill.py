@@ -44,8 +44,8 @@ def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float =
     before = content.at_restore_point(server, point)
     postgres.archived(server)
     say(f"restoring {source} to {point} into {SCRATCH}")
-    live = server.live()
-    cluster.apply([postgres.recovered(SCRATCH, live, source, {"targetName": point}, labels={MARK: "true"})])
+    target = {"targetName": point, "backupID": _backup(server)}  # by a name alone the operator finds no backup
+    cluster.apply([postgres.recovered(SCRATCH, server.live(), source, target, labels={MARK: "true"})])
     try:
         postgres.until(f"the recovery into {SCRATCH}", lambda: recovering(scratch), budget)
         wrong = content.differences(before, content.now(scratch))
@@ -57,6 +57,19 @@ def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float =
     done = Outcome(point, len(before), sum(digest.rows for digest in before.values()))
     _note(cluster, done)
     return done
+
+
+def _backup(server: Server) -> str:
+    """Return the archive's name of the newest complete backup. Raises PlatformError BACKUP_FAILED."""
+    words = ("get", "backups.postgresql.cnpg.io", "-n", NAMESPACE, "-o", "json")
+    items = json.loads(server.cluster.run(*words).out)["items"]
+    mine = [item.get("status") or {} for item in items if item["spec"]["cluster"]["name"] == server.name]
+    done = [(str(s.get("stoppedAt", "")), str(s["backupId"])) for s in mine if s.get("phase") == "completed"]
+    if not done:
+        raise PlatformError(
+            "BACKUP_FAILED", f"the Cluster {server.name} has no backup", steps=("invoke prod.backup SITE",)
+        )
+    return max(done)[1]
 
 
 def recovering(server: Server) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,9 @@ def url(stage: Stage, cluster: str = "postgresql", port: int = PORT) -> str:
     about = {"name": f"{SERVICE}-{port}", "namespace": "platform"}
     spec = {"type": "NodePort", "selector": selector, "ports": ports}
     stage.cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": spec})
-    return f"postgresql://platform:{quote(password(stage), safe='')}@{address(stage)}:{port}/platform?sslmode=require"
+    host = address(stage)
+    until("the Service answers", lambda: socket.create_connection((host, port), 2).close() is None, 60)
+    return f"postgresql://platform:{quote(password(stage), safe='')}@{host}:{port}/platform?sslmode=require"
 
 
 def password(stage: Stage) -> str:
