@@ -23,8 +23,13 @@ def url(stage: Stage, cluster: str = "postgresql", port: int = PORT) -> str:
     spec = {"type": "NodePort", "selector": selector, "ports": ports}
     stage.cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": spec})
     host = address(stage)
-    until("the Service answers", lambda: socket.create_connection((host, port), 2).close() is None, 60)
+    until("the Service answers", lambda: _accepts(host, port), 60)
     return f"postgresql://platform:{quote(password(stage), safe='')}@{host}:{port}/platform?sslmode=require"
+
+
+def _accepts(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), 2):
+        return True
 
 
 def password(stage: Stage) -> str:
