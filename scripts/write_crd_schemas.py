@@ -39,6 +39,7 @@ SOURCES = (
         frozenset({"Cluster", "Database", "DatabaseRole", "ScheduledBackup", "Backup"}),
     ),
     Source("github.com/cloudnative-pg/plugin-barman-cloud", "v0.13.0", "config/crd/bases", frozenset({"ObjectStore"})),
+    Source("sigs.k8s.io/jobset", "v0.12.0", "config/components/crd/bases", frozenset({"JobSet"})),
     Source("sigs.k8s.io/gateway-api", "v1.5.1", "config/crd/standard", frozenset({"HTTPRoute"})),
     Source(
         "github.com/prometheus-operator/prometheus-operator",

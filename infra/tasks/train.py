@@ -36,6 +36,8 @@ CANCEL_BUDGET = 60.0
         "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
         "image": "image for the Job, containing your own program (default: the backend's)",
         "gpus": "number of GPUs, of each worker",
+        "queue": "the cluster's queue (a LocalQueue of Kueue) that the Job waits in",
+        "priority": "low, normal or high: who goes first in the queue",
         "workers": "number of processes of the program that train together, with torchrun's and JAX's variables",
     },
 )
@@ -51,6 +53,8 @@ def run(
     image: str = "",
     gpus: int = 0,
     workers: int = 1,
+    queue: str = "",
+    priority: str = "",
 ) -> Answer:
     """Train the digits classifier, or run your own program, end to end.
 
@@ -60,12 +64,14 @@ def run(
     from infra.training.request import JOB
 
     given = train_order.variables(env, env_file, os.environ)
-    wanted = runners.How(as_, image, gpus, workers)
+    wanted = runners.How(as_, image, gpus, workers, queue, priority)
     order = train_order.order(epochs, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
     order = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
     if order.runner == JOB:  # neither this machine nor its packages have a part in it
         order = replace(order, record={"git": order.record.get("git", {}), "image": order.image})
+    if absent := runners.lacking(active.jobs_kubeconfig, order):
+        raise absent
     return _ordered(active, contract, order, detach)
 
 

@@ -40,10 +40,10 @@ class View:
 class TrainingOutput:
     """The output of a training, as it comes: by its log on this machine, else by its pods."""
 
-    def __init__(self, log: Path, kubeconfig: Path | None, job: str, from_start: bool) -> None:
+    def __init__(self, log: Path, kubeconfig: Path | None, job: str, from_start: bool, rank: int = 0) -> None:
         from infra.loglines import Follower
 
-        self._log, self._kubeconfig, self._job = log, kubeconfig, job
+        self._log, self._kubeconfig, self._job, self._rank = log, kubeconfig, job, rank
         self._follower = Follower(log, 0 if from_start else None)
         self._pods: Callable[[], list[str]] | None = None
 
@@ -59,7 +59,7 @@ class TrainingOutput:
         from infra.training import runners
 
         if self._pods is None and self._kubeconfig is not None and not self._log.exists():
-            self._pods = runners.pod_log(self._kubeconfig, self._job)
+            self._pods = runners.pod_log(self._kubeconfig, self._job, self._rank)
         return self._log.exists() or self._pods is not None
 
 
@@ -72,7 +72,7 @@ def log_path(context: Context, job: str, rank: int = 0) -> Path:
 
 def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> TrainingOutput:
     """Return the output of a training; of several workers, that of one."""
-    return TrainingOutput(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start)
+    return TrainingOutput(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start, rank)
 
 
 def watch(active: Tier, contract: Contract, job: str, output: TrainingOutput) -> None:

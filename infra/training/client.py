@@ -48,6 +48,8 @@ class Order:
     image: str = ""
     gpus: int = 0
     workers: int = 1
+    queue: str = ""
+    priority: str = ""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -178,6 +180,7 @@ def trials(contract: Contract, sweep: Job) -> list[Trial]:
 
 def _request(job: str, order: Order) -> Request:
     how = {"runner": order.runner, "image": order.image, "gpus": order.gpus, "workers": order.workers}
+    how |= {"queue": order.queue, "priority": order.priority}
     if order.command:
         return Request(job, command=list(order.command), cwd=order.cwd, **how)  # type: ignore[arg-type]
     return Request(job, order.config.epochs, order.config.dataset, **how)  # type: ignore[arg-type]

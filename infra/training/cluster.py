@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,22 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Directory of a pod's token (kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
 
 Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind that trainings are: its API, its plural, and the label by which its pods name it."""
+
+    api: str
+    plural: str
+    label: str
+
+
+JOBS = Kind("/apis/batch/v1", "jobs", "job-name")
+JOB_SETS = Kind("/apis/jobset.x-k8s.io/v1alpha2", "jobsets", "jobset.sigs.k8s.io/jobset-name")
+"""Source: the API of JobSet 0.12, https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/."""
+WORKLOADS = Kind("/apis/kueue.x-k8s.io/v1beta2", "workloads", "")
+"""Source: the API of Kueue 0.19, https://kueue.sigs.k8s.io/docs/reference/kueue.v1beta2/."""
 
 
 class Away(Exception):
@@ -84,25 +101,35 @@ class JobCluster:
     def __init__(self, access: Access, namespace: str) -> None:
         self._access, self.namespace = access, namespace
 
-    def job(self, name: str) -> Object | None:
-        """Return a Job, or None."""
-        return self._found("GET", f"{self._jobs}/{quote(name)}")
+    def knows(self, kind: Kind) -> bool:
+        """Return whether the cluster has that kind."""
+        found = self._found("GET", kind.api) or {}
+        return any(entry.get("name") == kind.plural for entry in found.get("resources", []))
 
-    def create(self, manifest: Mapping[str, Any]) -> None:
+    def job(self, name: str, kind: Kind = JOBS) -> Object | None:
+        """Return a Job, or None."""
+        return self._found("GET", f"{self._all(kind)}/{quote(name)}")
+
+    def workload(self, uid: str) -> Object | None:
+        """Return what Kueue knows of a Job, by the Job's uid; None where it does not manage it."""
+        found = self._found("GET", self._all(WORKLOADS), labelSelector=f"kueue.x-k8s.io/job-uid={uid}") or {}
+        return next(iter(found.get("items", [])), None)
+
+    def create(self, manifest: Mapping[str, Any], kind: Kind = JOBS) -> None:
         """Create a Job; one of that name that is there already stays."""
         try:
-            self._ask("POST", self._jobs, body=json.dumps(manifest))
+            self._ask("POST", self._all(kind), body=json.dumps(manifest))
         except Refused as error:
             if error.status != 409:
                 raise
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, kind: Kind = JOBS) -> None:
         """Delete a Job and its pods; nothing happens when there is none."""
-        self._found("DELETE", f"{self._jobs}/{quote(name)}", propagationPolicy="Background")
+        self._found("DELETE", f"{self._all(kind)}/{quote(name)}", propagationPolicy="Background")
 
-    def pods(self, job: str) -> list[Object]:
+    def pods(self, job: str, kind: Kind = JOBS) -> list[Object]:
         """Return the pods of a Job, oldest first."""
-        found = json.loads(self._ask("GET", self._pods, labelSelector=f"job-name={job}"))["items"]
+        found = json.loads(self._ask("GET", self._pods, labelSelector=f"{kind.label}={job}"))["items"]
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
     def log(self, pod: str, since: str) -> str:
@@ -126,9 +153,8 @@ class JobCluster:
         value = (found.get("data") or {}).get(key)
         return base64.b64decode(value) if value is not None else None
 
-    @property
-    def _jobs(self) -> str:
-        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
+    def _all(self, kind: Kind) -> str:
+        return f"{kind.api}/namespaces/{self.namespace}/{kind.plural}"
 
     @property
     def _pods(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from infra import catalog
 from infra.errors import PlatformError
+from infra.training import gang
 from infra.training.orders import VALID
 from infra.training.request import Request
 
@@ -26,6 +28,17 @@ NODE_PATIENCE = 30
 GPU = "nvidia.com/gpu"
 PINNED = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
 """Annotations that keep those who tidy up nodes away from a training: its work since the last checkpoint is lost."""
+QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+"""Labels by which Kueue takes a Job; priorities are the WorkloadPriorityClasses `training-low` and so on."""
+INDEX = "batch.kubernetes.io/job-completion-index"
+"""Annotation and label of a pod with the number of the worker that it is."""
+PORT = 29500
+"""Port of the first worker: torchrun's default, in a network of each pod's own."""
+RESTARTS = 6
+"""Times that all workers begin again because one has failed; a disruption does not count."""
+_SET = "w"
+"""Short, since names of pods are hosts' names: at most 63 characters with the training's."""
+_LONGEST = 49
 _RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
@@ -93,13 +106,21 @@ def shape(environ: Mapping[str, str]) -> Shape:
     )
 
 
+def worker(pods: Sequence[dict[str, Any]], rank: int) -> list[dict[str, Any]]:
+    """Return the pods of one worker; a pod without a number is the only one."""
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(INDEX, str(rank)) == str(rank)]
+
+
 def name(job: str) -> str:
     """Return the Job's name, derived from the training's id: a worker that takes over finds the same Job."""
-    return f"training-{job}"
+    whole = f"training-{job}"
+    if len(whole) <= _LONGEST:
+        return whole
+    return f"{whole[: _LONGEST - 9].rstrip('-')}-{hashlib.sha256(job.encode()).hexdigest()[:8]}"
 
 
 def manifest(request: Request, shape: Shape, attempt: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the Job of a training.
+    """Return the Job of a training, of several workers the JobSet.
 
     Args:
         request: the training.
@@ -113,24 +134,49 @@ def manifest(request: Request, shape: Shape, attempt: int, env: Mapping[str, str
         "app.kubernetes.io/component": "training",
         "app.kubernetes.io/managed-by": "training-worker",
     }
-    meta = {"name": name(request.job), "namespace": shape.namespace, "labels": labels}
+    queued = {QUEUE: request.queue} if request.queue else {}
+    queued |= {PRIORITY: f"training-{request.priority}"} if request.priority else {}
+    about = {"name": name(request.job), "namespace": shape.namespace, "labels": {**labels, **queued}}
+    meta = {**about, "annotations": {ATTEMPT: str(attempt)}}
+    pod = {
+        "metadata": {"labels": labels, "annotations": dict(PINNED)},
+        "spec": _pod(request, shape, attempt, env or {}),
+    }
+    if request.workers > 1:
+        return _gang(request.workers, meta, pod)
+    # A drained node, an eviction or a preemption is no failure of the training's.
+    spec = {"backoffLimit": BACKOFF_LIMIT, "podFailurePolicy": _on_disruption("Ignore"), "template": pod}
+    whole = {**spec, "ttlSecondsAfterFinished": KEPT}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": whole}
+
+
+def _gang(workers: int, meta: dict[str, Any], pod: dict[str, Any]) -> dict[str, Any]:
+    """Return a JobSet whose workers begin again together: a Job alone would replace one, and the rest would wait."""
+    spec = {
+        "completionMode": "Indexed",
+        "parallelism": workers,
+        "completions": workers,
+        "backoffLimit": 0,
+        "podFailurePolicy": _on_disruption("FailJob"),
+        "template": pod,
+    }
+    disrupted = {"name": "disrupted", "action": "RestartJobSetAndIgnoreMaxRestarts"}
+    rule = {**disrupted, "onJobFailureReasons": ["PodFailurePolicy"]}
     return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {**meta, "annotations": {ATTEMPT: str(attempt)}},
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": meta,
         "spec": {
-            "backoffLimit": BACKOFF_LIMIT,
-            # A drained node, an eviction or a preemption is no failure of the training's.
-            "podFailurePolicy": {
-                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-            },
+            "replicatedJobs": [{"name": _SET, "replicas": 1, "template": {"spec": spec}}],
+            "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+            "failurePolicy": {"maxRestarts": RESTARTS, "rules": [rule]},
             "ttlSecondsAfterFinished": KEPT,
-            "template": {
-                "metadata": {"labels": labels, "annotations": dict(PINNED)},
-                "spec": _pod(request, shape, attempt, env or {}),
-            },
         },
     }
+
+
+def _on_disruption(action: str) -> dict[str, Any]:
+    return {"rules": [{"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
 
 
 def _pod(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -> dict[str, Any]:
@@ -183,7 +229,7 @@ def _container(request: Request, shape: Shape, attempt: int, env: Mapping[str, s
         "imagePullPolicy": "IfNotPresent",
         "command": list(request.command) or _built_in(request),
         "envFrom": [{"configMapRef": {"name": shape.config_map}}, {"secretRef": {"name": shape.secret}}],
-        "env": [{"name": name, "value": value} for name, value in own.items()],
+        "env": [*_rank(request, shape), *({"name": name, "value": value} for name, value in own.items())],
         "resources": _resources(request.gpus or shape.gpus, shape.resources, shape.pod.gpu_resource),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -194,10 +240,23 @@ def _container(request: Request, shape: Shape, attempt: int, env: Mapping[str, s
     }
 
 
+def _rank(request: Request, shape: Shape) -> list[dict[str, Any]]:
+    """Return the variables by which a worker finds the others; of the number itself, Kubernetes fills in the value."""
+    if request.workers == 1:
+        return []
+    whole = name(request.job)
+    host = f"{whole}-{_SET}-0-0.{whole}"
+    found = gang.rendezvous("$(RANK)", request.workers, host, PORT, request.gpus or shape.gpus)
+    place = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+    first = {"name": "RANK", "valueFrom": place}
+    return [first, *({"name": key, "value": value} for key, value in found.items() if key != "RANK")]
+
+
 def _built_in(request: Request) -> list[str]:
     options = {"job": request.job, "dataset": request.dataset, "epochs": request.epochs}
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    return ["python3", "-u", "-m", "infra.training.trainer", *words]
+    program = "trainer" if request.workers == 1 else "parallel"
+    return ["python3", "-u", "-m", f"infra.training.{program}", *words]
 
 
 def _resources(gpus: int, base: Mapping[str, Any], resource: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from infra import private
 from infra.stack import read_json, write_atomic
-from infra.training import job_manifest, job_verdict
-from infra.training.cluster import MOST_LOG, Away, JobCluster, Object, Refused
+from infra.training import job_manifest, job_queue, job_verdict
+from infra.training.cluster import JOB_SETS, JOBS, MOST_LOG, Away, JobCluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
 from infra.training.job_verdict import RUNNING, JobVerdict
 from infra.training.request import Request
@@ -51,19 +51,20 @@ class JobRunner:
     def __init__(self, cluster: JobCluster, shape: Shape, request: Request, beat: Callable[[], None]) -> None:
         self._cluster, self._shape, self._request, self._beat = cluster, shape, request, beat
         self.job, self.name = request.job, job_manifest.name(request.job)
+        self._kind = JOBS if request.workers == 1 else JOB_SETS
 
     def adopted(self) -> int | None:
         """Return the number of the attempt that an existing Job was made for; None when there is no Job."""
-        found = self._patiently(lambda: self._cluster.job(self.name))
+        found = self._patiently(lambda: self._cluster.job(self.name, self._kind))
         while found is not None and found["metadata"].get("deletionTimestamp"):
             self._pause(POLL)
-            found = self._patiently(lambda: self._cluster.job(self.name))
+            found = self._patiently(lambda: self._cluster.job(self.name, self._kind))
         return int(found["metadata"].get("annotations", {}).get(ATTEMPT, "0")) if found is not None else None
 
     def create(self, attempt: int, env: Mapping[str, str] | None = None) -> None:
         """Make the Job, with further variables for its program."""
         manifest = job_manifest.manifest(self._request, self._shape, attempt, env)
-        self._patiently(lambda: self._cluster.create(manifest))
+        self._patiently(lambda: self._cluster.create(manifest, self._kind))
 
     def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> JobVerdict:
         """Follow the Job to its end, which is returned; each line that it prints goes to the log and to `on_line`.
@@ -84,11 +85,20 @@ class JobRunner:
             self._pause(POLL)
 
     def _look(self) -> tuple[JobVerdict, list[Object]]:
-        found = self._cluster.job(self.name)
+        found = self._cluster.job(self.name, self._kind)
         if found is None or found["metadata"].get("deletionTimestamp"):
             raise Vanished(f"the Job {self.name} was deleted")
-        pods = self._cluster.pods(self.name)
-        return job_verdict.judge(found, pods, self._shape.memory), pods
+        pods = self._cluster.pods(self.name, self._kind)
+        queue = self._queue(found) if found.get("spec", {}).get("suspend") else ""
+        verdict = job_verdict.judge(found, pods, self._shape.memory, workers=self._request.workers, queue=queue)
+        return verdict, job_manifest.worker(pods, 0)
+
+    def _queue(self, job: Object) -> str:
+        """Return what Kueue says of a suspended Job; a worker without the right to ask says as much."""
+        try:
+            return job_queue.note(self._cluster.workload(str(job["metadata"].get("uid", ""))))
+        except Refused as error:
+            return f"queued: Kueue cannot be asked: {error}"
 
     def remove(self) -> bool:
         """Delete the Job and its pods; whether all were gone in time (a node that is away keeps its pod)."""
@@ -96,7 +106,7 @@ class JobRunner:
         self._cluster_deletes(end)
         while time.monotonic() < end:
             with contextlib.suppress(Away):
-                if self._cluster.job(self.name) is None and not self._cluster.pods(self.name):
+                if self._cluster.job(self.name, self._kind) is None and not self._cluster.pods(self.name, self._kind):
                     return True
             self._rest(BEAT)
         return False
@@ -104,7 +114,7 @@ class JobRunner:
     def _cluster_deletes(self, end: float) -> None:
         while True:
             try:
-                self._cluster.delete(self.name)
+                self._cluster.delete(self.name, self._kind)
                 return
             except Away:
                 if time.monotonic() > end:

@@ -31,26 +31,48 @@ class JobVerdict:
     note: str = ""
 
 
-def judge(job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None) -> JobVerdict:
-    """Return the verdict on a Job and its pods, oldest first; `memory` is their limit, for the reason."""
+def judge(
+    job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None, *, workers: int = 1, queue: str = ""
+) -> JobVerdict:
+    """Return the verdict on a Job (or JobSet) and its pods, oldest first.
+
+    Args:
+        memory: limit of a pod, for the reason.
+        queue: what Kueue says of it, while it is suspended.
+    """
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
-    if "Complete" in conditions:
+    if "Complete" in conditions or "Completed" in conditions:  # of a Job, of a JobSet
         return JobVerdict(SUCCEEDED)
-    reason = next((text for pod in pods if (text := _hopeless(pod, memory, now or datetime.now(UTC)))), "")
+    if job.get("spec", {}).get("suspend") and "Failed" not in conditions:
+        return JobVerdict(RUNNING, note=queue)
+    alone, at = workers == 1, now or datetime.now(UTC)
+    reason = next((text for pod in pods if (text := _hopeless(pod, memory, at, alone))), "")
     if reason:
         return JobVerdict(FAILED, reason)
     if "Failed" in conditions:
         return JobVerdict(FAILED, _given_up(conditions["Failed"], pods))
-    return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if pods else "waiting for its pod")
+    if not pods:
+        return JobVerdict(RUNNING, note="waiting for its pod")
+    return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if alone else _missing(pods, workers))
 
 
-def _hopeless(pod: Object, memory: str, now: datetime) -> str:
-    """Tell why no further pod would do better; '' when one may."""
+def _missing(pods: Sequence[Object], workers: int) -> str:
+    """Return how many workers run, and what keeps one of the others; '' when all run."""
+    waiting = next((text for pod in pods if (text := _obstacle(pod))), "")
+    count = sum(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
+    return "" if count >= workers else f"running {count}/{workers}: {waiting}".removesuffix(": ")
+
+
+def _hopeless(pod: Object, memory: str, now: datetime, alone: bool) -> str:
+    """Return why no further pod would do better; '' when one may.
+
+    Of several workers, one that fails may do so for want of another: all begin again.
+    """
     for state in _states(pod):
         ended, waiting = state.get("terminated"), state.get("waiting", {})
         if ended and ended.get("reason") == "OOMKilled":
             return f"the training was killed: out of memory, over its limit ({memory})"
-        if ended and _by_itself(ended) and not _disrupted(pod):
+        if alone and ended and _by_itself(ended) and not _disrupted(pod):
             return _ending(ended)
         if waiting.get("reason") in _AT_ONCE or (waiting.get("reason") in _STUCK and _age(pod, now) > PULL_PATIENCE):
             return f"the pod cannot start: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")

@@ -39,7 +39,7 @@ _PURPOSE = b"training order 1\n"
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _KEY_BYTES = 32
 # Signed only where they are not the default: orders of earlier versions, which lack them, stay valid.
-_ADDED: Mapping[str, object] = {"workers": 1}
+_ADDED: Mapping[str, object] = {"workers": 1, "queue": "", "priority": ""}
 _KEY_PATIENCE = 2.0
 
 

@@ -14,8 +14,9 @@ class Request:
     """A training: the built-in one on a dataset, or (with a command) the user's own program in its directory.
 
     `image` is a Job's ('': the worker's choice). `workers` is the number of processes that train together, `gpus` how
-    many each of them gets (0: a Job none, a program of the worker its share of those of the machine). `issued` (seconds
-    since 1970) and `signature` make it an order that a worker accepts.
+    many each of them gets (0: a Job none, a program of the worker its share of those of the machine). `queue` and
+    `priority` are those of Kueue, for Jobs. `issued` (seconds since 1970) and `signature` make it an order that a
+    worker accepts.
     """
 
     job: str
@@ -27,6 +28,8 @@ class Request:
     image: str = ""
     gpus: int = 0
     workers: int = 1
+    queue: str = ""
+    priority: str = ""
     issued: int = 0
     signature: str = ""
 

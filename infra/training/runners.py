@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_GPUS = 64
 MOST_WORKERS = 64
+PRIORITIES = ("low", "normal", "high")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class How:
     image: str = ""
     gpus: int = 0
     workers: int = 1
+    queue: str = ""
+    priority: str = ""
 
 
 def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
@@ -88,7 +92,7 @@ def _cluster(kubeconfig: Path, shape: Shape) -> JobCluster:
     return cluster.JobCluster(cluster.from_kubeconfig(kubeconfig), shape.namespace)
 
 
-def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:
+def pod_log(kubeconfig: Path, job: str, rank: int = 0) -> Callable[[], list[str]] | None:
     """Return what asks for the new lines of a Job's pods; None where it has none, or none any longer."""
     import tempfile
 
@@ -100,11 +104,14 @@ def pod_log(kubeconfig: Path, job: str) -> Callable[[], list[str]] | None:
 
     def news() -> list[str]:
         with contextlib.suppress(cluster.Away, cluster.Refused):
-            return log.news(found, found.pods(name))
+            return log.news(found, pods())
         return []
 
+    def pods() -> list[cluster.Object]:
+        return job_manifest.worker(found.pods(name) or found.pods(name, cluster.JOB_SETS), rank)
+
     with contextlib.suppress(cluster.Away, cluster.Refused):
-        return news if found.pods(name) else None
+        return news if pods() else None
     return None
 
 
@@ -126,9 +133,25 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
     elif order.env:
         steps = ("put them into the Secret of the trainings (TRAINING_SECRET)", "or omit --as job")
         raise PlatformError("USAGE", "--env does not reach a Kubernetes Job so far", steps=steps)
-    elif how.workers > 1:
-        raise PlatformError("USAGE", "--workers is for programs of this machine so far", steps=("omit --as job",))
-    return replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)
+    made = replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)
+    return replace(made, queue=how.queue, priority=how.priority)
+
+
+def lacking(kubeconfig: Path | None, order: Order) -> PlatformError | None:
+    """Return what the cluster lacks for an order: JobSet for several workers, Kueue for a queue; None where nothing."""
+    from infra.training import cluster, job_manifest
+
+    wanted = {"JobSet, by which several workers run together,": cluster.JOB_SETS} if order.workers > 1 else {}
+    wanted |= {"Kueue, which has the queues,": cluster.WORKLOADS} if order.queue else {}
+    if order.runner != JOB or kubeconfig is None or not wanted:
+        return None
+    try:
+        found = _cluster(kubeconfig, job_manifest.Shape())
+        absent = [what for what, kind in wanted.items() if not found.knows(kind)]
+    except (cluster.Away, cluster.Refused) as error:
+        return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
+    steps = ("omit --queue and --workers", "or --as subprocess: several workers run on this machine")
+    return PlatformError("TIER_UNAVAILABLE", f"{absent[0]} is not in the cluster", steps=steps) if absent else None
 
 
 def _parallel(order: Order, how: How) -> Order:
@@ -149,8 +172,8 @@ def _check_here(order: Order, how: How) -> None:
     Raises:
         PlatformError: USAGE.
     """
-    if how.image:
-        raise PlatformError("USAGE", "--image is for Jobs", steps=("add --as job",))
+    if how.image or how.queue or how.priority:
+        raise PlatformError("USAGE", "--image, --queue and --priority are for Jobs", steps=("add --as job",))
     gang.environments(order.env or os.environ, how.workers, how.gpus, port=0)
 
 
@@ -161,6 +184,12 @@ def _check(how: How) -> None:
         raise PlatformError("USAGE", f"--gpus {how.gpus} is not between 0 and {MOST_GPUS}")
     if not 1 <= how.workers <= MOST_WORKERS:
         raise PlatformError("USAGE", f"--workers {how.workers} is not between 1 and {MOST_WORKERS}")
+    if how.priority not in ("", *PRIORITIES):
+        raise PlatformError("USAGE", f"--priority {how.priority} is not one of {', '.join(PRIORITIES)}")
+    if how.queue and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", how.queue):
+        raise PlatformError("USAGE", f"--queue {how.queue!r} is not a name of a LocalQueue")
+    if how.priority and not how.queue:
+        raise PlatformError("USAGE", "--priority is for a queue", steps=("add --queue NAME",))
     if how.image.split() != [how.image] * bool(how.image):
         raise PlatformError("USAGE", f"--image {how.image!r} is not an image reference")
 

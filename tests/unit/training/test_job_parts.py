@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from infra import tier_choice
 from infra.errors import PlatformError
-from infra.training import cluster, job_manifest, runners
+from infra.prod import check
+from infra.training import cluster, job_manifest, job_queue, runners
 from infra.training.client import Order
 from infra.training.job_manifest import Pod, Shape, manifest
 from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
@@ -31,6 +33,84 @@ USERS = Request("mine-1", command=["python", "train.py", "--rate", "0.1"], runne
 @pytest.mark.parametrize("request_", [BUILT_IN, USERS])
 def test_the_manifest_is_what_kubernetes_wants(request_: Request) -> None:
     kubernetes_validate.validate(manifest(request_, Shape(), 1), "1.34", strict=True)
+
+
+GANG = Request(
+    "mine-2",
+    command=["torchrun", "train.py"],
+    runner=JOB,
+    image="me/train:1",
+    gpus=2,
+    workers=3,
+    queue="team",
+    priority="high",
+)
+
+
+def test_several_workers_are_a_jobset_that_begins_again_as_a_whole() -> None:
+    found = manifest(GANG, Shape(), 1)
+    assert found["kind"] == "JobSet"
+    assert [finding.text for finding in check.schemas([found], "1.34")] == []
+    labels = found["metadata"]["labels"]
+    assert (labels[job_manifest.QUEUE], labels[job_manifest.PRIORITY]) == ("team", "training-high")
+    job = found["spec"]["replicatedJobs"][0]["template"]
+    kubernetes_validate.validate(
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **job}, "1.34", strict=True
+    )
+    assert (job["spec"]["completions"], job["spec"]["completionMode"], job["spec"]["backoffLimit"]) == (3, "Indexed", 0)
+    env = {entry["name"]: entry.get("value", "") for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert next(iter(env)) == "RANK", "the others refer to it, so it comes first"
+    assert (env["PET_NODE_RANK"], env["JAX_PROCESS_ID"], env["PET_NPROC_PER_NODE"]) == ("$(RANK)", "$(RANK)", "2")
+    assert env["MASTER_ADDR"] == "training-mine-2-w-0-0.training-mine-2"
+
+
+def test_a_queue_is_a_label_of_a_single_job_too() -> None:
+    found = manifest(dataclasses.replace(USERS, queue="team"), Shape(), 1)
+    assert found["metadata"]["labels"][job_manifest.QUEUE] == "team"
+    kubernetes_validate.validate(found, "1.34", strict=True)
+
+
+@pytest.mark.parametrize("job", ["a", "x" * 24 + "-20261123-1a2b3c", "x" * 24 + "-20261123-1a2b3c-001", "y" * 100])
+def test_the_name_of_a_pod_of_several_workers_is_a_hosts_name(job: str) -> None:
+    assert len(f"{job_manifest.name(job)}-w-0-63-abcde") <= 63
+    assert job_manifest.name(job) != job_manifest.name(job + "1")
+
+
+def condition(kind: str, status: str, reason: str = "", message: str = "") -> dict[str, str]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "note"),
+    [
+        ([condition("QuotaReserved", "False", "Pending", "300m more needed")], "queued: 300m more needed"),
+        ([condition("QuotaReserved", "True"), condition("Admitted", "True")], "admitted"),
+        (
+            [
+                condition("QuotaReserved", "False", "Pending", "no room"),
+                condition("Evicted", "True", "Preempted", "by x"),
+            ],
+            "preempted: no room",
+        ),
+    ],
+)
+def test_what_kueue_says_of_a_training(conditions: list[dict[str, str]], note: str) -> None:
+    assert job_queue.note({"status": {"conditions": conditions}}) == note
+
+
+def test_a_suspended_job_is_no_failure() -> None:
+    verdict = judge({"spec": {"suspend": True}}, [], "1Gi", NOW, queue="queued: no room")
+    assert (verdict.state, verdict.note) == (RUNNING, "queued: no room")
+
+
+def test_of_several_workers_it_is_said_how_many_run_and_one_that_fails_is_not_the_end() -> None:
+    runs: dict[str, Any] = {"metadata": {}, "status": {"phase": "Running"}}
+    ended = [{"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]
+    fails: dict[str, Any] = {"metadata": {}, "status": {"phase": "Failed", "containerStatuses": ended}}
+    assert judge({}, [runs, runs], "1Gi", NOW, workers=2).note == ""
+    assert judge({}, [runs], "1Gi", NOW, workers=3).note == "running 1/3"
+    assert judge({}, [runs, fails], "1Gi", NOW, workers=2).state == RUNNING
+    assert judge({}, [fails], "1Gi", NOW).state == FAILED
 
 
 def test_the_built_in_training_claims_its_own_try() -> None:
