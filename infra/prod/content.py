@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.prod.postgres import Server
+from infra.prod.postgres import SiteServer
 
 BUDGET = 1800.0
 """Seconds that the digests may take."""
@@ -52,12 +52,12 @@ Digests = Mapping[str, Digest]
 """By database, schema and name."""
 
 
-def now(server: Server) -> Digests:
+def now(server: SiteServer) -> Digests:
     """Digest every table as it is; for a server that nobody writes to. Raises PlatformError SQL_FAILED."""
     return _together(server, dict.fromkeys(server.databases(), f"begin isolation level repeatable read;{_DIGESTS}"))
 
 
-def at_restore_point(server: Server, point: str) -> Digests:
+def at_restore_point(server: SiteServer, point: str) -> Digests:
     """Digest every table at one moment, and give that moment a name in the WAL.
 
     Raises:
@@ -110,7 +110,7 @@ def _wait(name: str, test: str, others: Sequence[str] = ()) -> str:
     return text
 
 
-def _together(server: Server, scripts: Mapping[str, str]) -> Digests:
+def _together(server: SiteServer, scripts: Mapping[str, str]) -> Digests:
     """Run a script in each database at the same time; the tables that they print."""
     pod = server.primary()
     running = {name: shell.spawn(server.argv(name, pod), stdin=text) for name, text in scripts.items()}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from infra.errors import PlatformError
 from infra.prod import content, postgres
 from infra.prod.cluster import Cluster, Object
-from infra.prod.postgres import NAMESPACE, RESOURCE, Server
+from infra.prod.postgres import NAMESPACE, RESOURCE, SiteServer
 
 SCRATCH, RESULT = "postgresql-drill", "platform-drill"
 """The scratch Cluster, and the ConfigMap of the last drill that went well, whose age kube-state-metrics gives."""
@@ -20,7 +20,7 @@ BUDGET = 3600.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DrillOutcome:
     """A drill that went well: the restore point, tables and rows that were compared."""
 
     point: str
@@ -28,13 +28,13 @@ class Outcome:
     rows: int
 
 
-def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float = BUDGET) -> Outcome:
+def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float = BUDGET) -> DrillOutcome:
     """Restore into a scratch Cluster, compare, remove it again.
 
     Raises:
         PlatformError: RESTORE_DIFFERS; WAIT_TIMEOUT or SERVICE_FAILED where the archive cannot be restored.
     """
-    server, scratch = Server(cluster, name), Server(cluster, SCRATCH)
+    server, scratch = SiteServer(cluster, name), SiteServer(cluster, SCRATCH)
     source = server.server_name()
     if not source:
         raise PlatformError("BACKUP_FAILED", f"the Cluster {name} archives nothing: there is nothing to restore")
@@ -54,12 +54,12 @@ def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float =
     if wrong:
         what = f"what was restored differs from the original in {len(wrong)} tables"
         raise PlatformError("RESTORE_DIFFERS", what, details={"tables": wrong})
-    done = Outcome(point, len(before), sum(digest.rows for digest in before.values()))
+    done = DrillOutcome(point, len(before), sum(digest.rows for digest in before.values()))
     _note(cluster, done)
     return done
 
 
-def _backup(server: Server) -> str:
+def _backup(server: SiteServer) -> str:
     """Return the archive's name of the newest complete backup. Raises PlatformError BACKUP_FAILED."""
     words = ("get", "backups.postgresql.cnpg.io", "-n", NAMESPACE, "-o", "json")
     items = json.loads(server.cluster.run(*words).out)["items"]
@@ -72,7 +72,7 @@ def _backup(server: Server) -> str:
     return max(done)[1]
 
 
-def recovering(server: Server) -> str:
+def recovering(server: SiteServer) -> str:
     """Say what a recovery lacks; '' once its primary answers. Raises PlatformError SERVICE_FAILED."""
     live = server.live()
     status = live.get("status") or {}
@@ -84,7 +84,7 @@ def recovering(server: Server) -> str:
     return str(status.get("phase") or "no word of the operator yet")
 
 
-def _failed_job(server: Server) -> str:
+def _failed_job(server: SiteServer) -> str:
     """Read why the Job of a recovery failed, from its last pod; '' while it may still succeed."""
     words = ("get", "jobs", "-n", NAMESPACE, "-l", f"cnpg.io/cluster={server.name}", "-o", "json")
     jobs = json.loads(server.cluster.run(*words).out)["items"]
@@ -105,7 +105,7 @@ def _remove(cluster: Cluster) -> None:
     cluster.run(*words, limit=180)
 
 
-def _note(cluster: Cluster, done: Outcome) -> None:
+def _note(cluster: Cluster, done: DrillOutcome) -> None:
     """Make the result again: the age of the last drill is the age of this object."""
     about = {"name": RESULT, "namespace": NAMESPACE}
     data = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "point": done.point, "tables": str(done.tables)}

@@ -17,7 +17,7 @@ OPERATORS = ("postgresql.cnpg.io/v1", "barmancloud.cnpg.io/v1")
 
 
 @dataclass(frozen=True)
-class Found:
+class ClusterFacts:
     """Features of a cluster; names are empty where it has none."""
 
     uid: str
@@ -31,7 +31,7 @@ class Found:
     external_secrets: bool
 
 
-def look(cluster: Cluster) -> Found:
+def look(cluster: Cluster) -> ClusterFacts:
     """Ask a cluster what it has; nothing is changed.
 
     Raises:
@@ -44,7 +44,7 @@ def look(cluster: Cluster) -> Found:
     ingresses = _items(cluster, "/apis/networking.k8s.io/v1/ingressclasses")
     zones = {(n["metadata"].get("labels") or {}).get("topology.kubernetes.io/zone") for n in nodes} - {None}
     capacity = {name for n in nodes for name in (n.get("status") or {}).get("capacity") or {}}
-    return Found(
+    return ClusterFacts(
         uid,
         f"{version.get('major', '1')}.{str(version.get('minor', '34')).rstrip('+')}",
         _preferred(classes),
@@ -77,7 +77,7 @@ def _preferred(classes: list[dict[str, Any]]) -> str:
     return next((str(c["metadata"]["name"]) for c in (*marked, *classes)), "")
 
 
-def text(name: str, context: str, found: Found) -> str:
+def text(name: str, context: str, found: ClusterFacts) -> str:
     """Write the site file; what only its owner knows stands there as `CHANGE-ME`."""
     import yaml
 
@@ -87,7 +87,7 @@ def text(name: str, context: str, found: Found) -> str:
     return f"{head}\n{body}\n"
 
 
-def _parts(name: str, context: str, found: Found) -> Iterator[tuple[str, Any]]:
+def _parts(name: str, context: str, found: ClusterFacts) -> Iterator[tuple[str, Any]]:
     yield "site", name
     yield "cluster", {"context": context, "uid": found.uid, "version": found.version}
     yield "size", "small"
@@ -111,7 +111,7 @@ def _parts(name: str, context: str, found: Found) -> Iterator[tuple[str, Any]]:
         yield "training", {"class": {"resource": found.gpu, "count": 1}}
 
 
-def _route(found: Found) -> Mapping[str, Any]:
+def _route(found: ClusterFacts) -> Mapping[str, Any]:
     if found.gateway:
         about = {"kind": "gateway", "parent": found.gateway, "from": found.gateway.partition("/")[0]}
         return {**about, "host": "CHANGE-ME", "login": {"gateway": True}}

@@ -21,7 +21,7 @@ PART = "platform/data"
 
 
 @dataclass(frozen=True)
-class Server:
+class SiteServer:
     """A Cluster of CloudNativePG by its name."""
 
     cluster: Cluster
@@ -94,7 +94,7 @@ def until(
         left = look()
 
 
-def archived(server: Server, budget: float = 300.0) -> None:
+def archived(server: SiteServer, budget: float = 300.0) -> None:
     """Switch to a new WAL file, and wait until everything before it is in the archive.
 
     Raises:

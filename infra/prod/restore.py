@@ -11,7 +11,7 @@ from typing import Any
 from infra.errors import PlatformError
 from infra.prod import drill, postgres, trust
 from infra.prod.cluster import Cluster, Object
-from infra.prod.postgres import NAMESPACE, RESOURCE, Server
+from infra.prod.postgres import NAMESPACE, RESOURCE, SiteServer
 from infra.prod.site import POSTGRESQL, Site
 
 FENCE = "cnpg.io/fencedInstances"
@@ -23,7 +23,7 @@ SETTLE = 90.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class RestorePlan:
     """A restore: from which Cluster and archive, to which time, into which new Cluster."""
 
     cluster: str
@@ -47,7 +47,7 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> Plan:
+def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> RestorePlan:
     """Say what a restore would do; nothing is changed.
 
     Raises:
@@ -55,7 +55,7 @@ def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> 
     """
     if site.engine("postgres") != "cloudnativepg":
         raise PlatformError("USAGE", "PostgreSQL of this site is restored by who runs it: it is external")
-    server, moment = Server(cluster, site.postgresql), now or datetime.now(UTC)
+    server, moment = SiteServer(cluster, site.postgresql), now or datetime.now(UTC)
     wanted, source = _time(to), server.server_name()
     first = _first_backup(server)
     if not source or not first:
@@ -64,7 +64,7 @@ def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> 
     if not _time(first) <= wanted <= moment:
         why = f"the archive reaches from {first} to now ({stamp(moment)})"
         raise PlatformError("USAGE", f"{to} cannot be restored", why=why, steps=("name a time between the two",))
-    return Plan(server.name, source, first, wanted, f"{POSTGRESQL}-{moment:%Y%m%d%H%M%S}")
+    return RestorePlan(server.name, source, first, wanted, f"{POSTGRESQL}-{moment:%Y%m%d%H%M%S}")
 
 
 def _time(text: str) -> datetime:
@@ -78,7 +78,7 @@ def _time(text: str) -> datetime:
     return found
 
 
-def _first_backup(server: Server) -> str:
+def _first_backup(server: SiteServer) -> str:
     """Return the time at which the oldest complete backup ended; '' without any."""
     words = ("get", "backups.postgresql.cnpg.io", "-n", NAMESPACE, "-o", "json")
     items = json.loads(server.cluster.run(*words).out)["items"]
@@ -89,7 +89,7 @@ def _first_backup(server: Server) -> str:
 def run(
     site: Site,
     cluster: Cluster,
-    due: Plan,
+    due: RestorePlan,
     render: Callable[[Site], list[Object]],
     say: Callable[[str], None],
     sleep: Callable[[float], None],
@@ -102,7 +102,7 @@ def run(
     Raises:
         PlatformError: SERVICE_FAILED or WAIT_TIMEOUT before the old Cluster was touched.
     """
-    old, new = Server(cluster, due.cluster), Server(cluster, due.new)
+    old, new = SiteServer(cluster, due.cluster), SiteServer(cluster, due.new)
     say(f"the archive of {due.source} is brought up to date")
     postgres.archived(old)
     objects = render(due.site(site))
@@ -126,12 +126,12 @@ def without_service(thing: Object) -> Object:
     return {**thing, "spec": {**thing["spec"], "managed": managed}}
 
 
-def _fence(server: Server, stop: bool) -> None:
+def _fence(server: SiteServer, stop: bool) -> None:
     value = f'{FENCE}=["*"]' if stop else f"{FENCE}-"
     server.cluster.run("annotate", RESOURCE, server.name, "-n", NAMESPACE, "--overwrite", value)
 
 
-def _release(server: Server) -> None:
+def _release(server: SiteServer) -> None:
     """Have the operator remove the Service of a Cluster, and wait for that."""
     body = json.dumps({"spec": {"managed": {"services": {"additional": None}}}})
     server.cluster.run("patch", RESOURCE, server.name, "-n", NAMESPACE, "--type", "merge", "-p", body)

@@ -19,7 +19,7 @@ _TURNS = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedStack:
     """A stack and what its own checkout says about it; state is `unknown` where it says nothing."""
 
     name: str
@@ -39,7 +39,7 @@ def list_(_: Context) -> Answer:
     return listed(_all())
 
 
-def listed(found: Sequence[Found]) -> Answer:
+def listed(found: Sequence[ListedStack]) -> Answer:
     """Return the list of stacks."""
     rows = tuple((f.name, f.state, f.tier, _ports(f.ports), f.root) for f in found)
     lines = () if found else ("no stack was started on this machine yet. Next: invoke up",)
@@ -72,7 +72,7 @@ def stop_all(context: Context) -> Answer:
     return Answer({"stopped": stopped}, lines=lines, names=tuple(stopped))
 
 
-def _all() -> list[Found]:
+def _all() -> list[ListedStack]:
     from concurrent.futures import ThreadPoolExecutor
 
     from infra import machine
@@ -82,11 +82,11 @@ def _all() -> list[Found]:
         return list(pool.map(_found, known))
 
 
-def _found(stack: dict[str, str]) -> Found:
+def _found(stack: dict[str, str]) -> ListedStack:
     data, tier = _asked(stack, ("status",), _LIMIT)
     ports = sorted({port for s in data.get("services", []) for port in _ports_of(s["urls"])}) if data else []
     state = str(data.get("state", "unknown"))
-    return Found(stack["name"], stack["root"], stack["home"], tier or stack["tier"], state, tuple(ports))
+    return ListedStack(stack["name"], stack["root"], stack["home"], tier or stack["tier"], state, tuple(ports))
 
 
 def _asked(stack: dict[str, str], words: Sequence[str], limit: float) -> tuple[dict[str, Any], str]:
@@ -109,7 +109,7 @@ def _ports(ports: Sequence[int]) -> str:
     return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else "".join(map(str, ports))
 
 
-def _stopped(context: Context, found: Found) -> bool:
+def _stopped(context: Context, found: ListedStack) -> bool:
     """Stop a stack on each tier that it runs on; returns whether nothing runs any more."""
     from infra import machine
 

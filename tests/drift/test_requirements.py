@@ -109,6 +109,7 @@ USED_OTHERWISE = {
     "ruff": "nox -s lint",
     "uv": "scripts/make_env.py calls it",
     "coverage": "nox -s coverage",
+    "asyncpg": "SQLAlchemy's driver in tests/smoke/test_examples.py",
     "kubernetes-validate": "its schemas are read: infra/prod/check.py",
 }
 """A package that nothing imports -> what uses it. Types for others need none."""
