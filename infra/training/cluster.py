@@ -30,7 +30,7 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Resource:
+class ApiResource:
     """A kind that trainings are: its API, its plural, and the label by which its pods name it."""
 
     api: str
@@ -38,10 +38,10 @@ class Resource:
     label: str
 
 
-JOBS = Resource("/apis/batch/v1", "jobs", "job-name")
-JOB_SETS = Resource("/apis/jobset.x-k8s.io/v1alpha2", "jobsets", "jobset.sigs.k8s.io/jobset-name")
+JOBS = ApiResource("/apis/batch/v1", "jobs", "job-name")
+JOB_SETS = ApiResource("/apis/jobset.x-k8s.io/v1alpha2", "jobsets", "jobset.sigs.k8s.io/jobset-name")
 """Source: the API of JobSet 0.12, https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/."""
-WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads", "")
+WORKLOADS = ApiResource("/apis/kueue.x-k8s.io/v1beta2", "workloads", "")
 """Source: the API of Kueue 0.19, https://kueue.sigs.k8s.io/docs/reference/kueue.v1beta2/."""
 
 
@@ -101,12 +101,12 @@ class JobCluster:
     def __init__(self, access: Access, namespace: str) -> None:
         self._access, self.namespace = access, namespace
 
-    def knows(self, kind: Resource) -> bool:
+    def knows(self, kind: ApiResource) -> bool:
         """Return whether the cluster has that kind."""
         found = self._found("GET", kind.api) or {}
         return any(entry.get("name") == kind.plural for entry in found.get("resources", []))
 
-    def job(self, name: str, kind: Resource = JOBS) -> Object | None:
+    def job(self, name: str, kind: ApiResource = JOBS) -> Object | None:
         """Return a Job, or None."""
         return self._found("GET", f"{self._all(kind)}/{quote(name)}")
 
@@ -115,7 +115,7 @@ class JobCluster:
         found = self._found("GET", self._all(WORKLOADS), labelSelector=f"kueue.x-k8s.io/job-uid={uid}") or {}
         return next(iter(found.get("items", [])), None)
 
-    def create(self, manifest: Mapping[str, Any], kind: Resource = JOBS) -> None:
+    def create(self, manifest: Mapping[str, Any], kind: ApiResource = JOBS) -> None:
         """Create a Job; one of that name that is there already stays."""
         try:
             self._ask("POST", self._all(kind), body=json.dumps(manifest))
@@ -123,11 +123,11 @@ class JobCluster:
             if error.status != 409:
                 raise
 
-    def delete(self, name: str, kind: Resource = JOBS) -> None:
+    def delete(self, name: str, kind: ApiResource = JOBS) -> None:
         """Delete a Job and its pods; nothing happens when there is none."""
         self._found("DELETE", f"{self._all(kind)}/{quote(name)}", propagationPolicy="Background")
 
-    def pods(self, job: str, kind: Resource = JOBS) -> list[Object]:
+    def pods(self, job: str, kind: ApiResource = JOBS) -> list[Object]:
         """Return the pods of a Job, oldest first."""
         found = json.loads(self._ask("GET", self._pods, labelSelector=f"{kind.label}={job}"))["items"]
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
@@ -153,7 +153,7 @@ class JobCluster:
         value = (found.get("data") or {}).get(key)
         return base64.b64decode(value) if value is not None else None
 
-    def _all(self, kind: Resource) -> str:
+    def _all(self, kind: ApiResource) -> str:
         return f"{kind.api}/namespaces/{self.namespace}/{kind.plural}"
 
     @property
