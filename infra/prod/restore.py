@@ -23,7 +23,7 @@ SETTLE = 90.0
 
 
 @dataclass(frozen=True)
-class RestorePlan:
+class PointRestore:
     """A restore: from which Cluster and archive, to which time, into which new Cluster."""
 
     cluster: str
@@ -47,7 +47,7 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> RestorePlan:
+def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> PointRestore:
     """Say what a restore would do; nothing is changed.
 
     Raises:
@@ -64,7 +64,7 @@ def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> 
     if not _time(first) <= wanted <= moment:
         why = f"the archive reaches from {first} to now ({stamp(moment)})"
         raise PlatformError("USAGE", f"{to} cannot be restored", why=why, steps=("name a time between the two",))
-    return RestorePlan(server.name, source, first, wanted, f"{POSTGRESQL}-{moment:%Y%m%d%H%M%S}")
+    return PointRestore(server.name, source, first, wanted, f"{POSTGRESQL}-{moment:%Y%m%d%H%M%S}")
 
 
 def _time(text: str) -> datetime:
@@ -89,7 +89,7 @@ def _first_backup(server: SiteServer) -> str:
 def run(
     site: Site,
     cluster: Cluster,
-    due: RestorePlan,
+    due: PointRestore,
     render: Callable[[Site], list[Object]],
     say: Callable[[str], None],
     sleep: Callable[[float], None],
