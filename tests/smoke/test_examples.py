@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,9 @@ TEMPORAL = """
 
     async def main():
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], namespace=os.environ["TEMPORAL_NAMESPACE"])
-        print(client.namespace)
+        async for _ in client.list_workflows(page_size=1):
+            break
+        print("answered")
 
     asyncio.run(main())
 """
@@ -122,7 +125,7 @@ PROGRAMS = {
     "libpq": (LIBPQ, ("psycopg",), "platform"),
     "labeler": (LABELER, ("psycopg",), "labeler"),
     "redis-py": (REDIS, ("redis",), "kept"),
-    "temporalio": (TEMPORAL, ("temporalio",), "default"),
+    "temporalio": (TEMPORAL, ("temporalio",), "answered"),
     "sqlalchemy": (SQLALCHEMY, ("sqlalchemy", "greenlet", "asyncpg"), "platform"),
     "django": (DJANGO, ("django",), "users"),
 }
@@ -138,7 +141,9 @@ def surroundings(platform: Platform, **more: str) -> dict[str, str]:
 def printed(argv: list[str], cwd: Path, env: dict[str, str]) -> str:
     """What a program prints."""
     done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, encoding="utf-8", check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    # A thread of Temporal's client may outlast the interpreter, which then aborts after the program has done its work.
+    aborted = done.returncode == -signal.SIGABRT and "Python runtime state: finalizing" in done.stderr
+    assert done.returncode == 0 or aborted, done.stderr
     return done.stdout.strip()
 
 
