@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from infra import catalog, korean
 from infra.endpoints import HOST
 from infra.errors import CODES, EXIT_MEANING
 from infra.rows import Gap, Port, Service, Setting
+
+if TYPE_CHECKING:
+    from infra.prod.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,22 @@ def rules_table() -> str:
     from infra.prod.rules import RULES
 
     return markdown_table(("rule", "demand"), ((f"`{rule.name}`", rule.demand) for rule in RULES))
+
+
+def cost_table(costs: Mapping[str, Cost]) -> str:
+    """Make the table of what a site needs in each size."""
+    heading = ("size", "pods", "CPU requested", "memory requested", "memory at most", "largest pod")
+    return markdown_table(heading, (_cost_row(size, cost) for size, cost in costs.items()))
+
+
+def _cost_row(size: str, cost: Cost) -> tuple[str, ...]:
+    largest = f"{cost.largest.cpu:.2f} cores, {_gib(cost.largest.memory)}"
+    room = (f"{cost.cpu:.2f} cores", _gib(cost.memory), _gib(cost.most), largest)
+    return (f"`{size}`", str(len(cost.shares)), *room)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 1024**3:.1f} GiB"
 
 
 def compose_variables(text: str) -> dict[str, str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+from pathlib import Path
 
 from infra import documents
+from infra.kube.helm_cli import Helm
+from infra.prod import cost, render, site, sizes
 from infra.settings import ROOT
 
 
@@ -14,11 +19,33 @@ def originals() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
+def costs(helm: str) -> str:
+    """Return the table of what the example needs in each size, with Redis in the cluster as well.
+
+    Raises:
+        PlatformError: SITE_INVALID when a chart cannot be rendered.
+    """
+    found, program = site.load("example", ROOT), Helm(helm, 4, Path(os.devnull))
+    here = site.Site(found.path, {**found.says, "redis": {"engine": "single"}})
+    return documents.cost_table(
+        cost.by_size(here, list(sizes.SIZES), lambda one: render.render(one, ROOT, program).objects)
+    )
+
+
+def helm() -> str | None:
+    """Return Helm's path, None when it is nowhere: in PLATFORM_KIND_BIN, else on PATH."""
+    places = [os.environ.get("PLATFORM_KIND_BIN", ""), os.environ.get("PATH", "")]
+    return shutil.which("helm", path=os.pathsep.join(place for place in places if place))
+
+
 def main() -> int:
-    """Write the files that differ and name them."""
+    """Write the files that differ and name them; what charts say is left as it is where there is no Helm."""
     readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.PAGES}
     compose = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(documents.COMPOSE_FILES))]
-    for name, text in documents.rendered(readmes, compose, originals()).items():
+    texts = documents.rendered(readmes, compose, originals())
+    if program := helm():
+        texts[documents.PRODUCTION] = documents.with_section(texts[documents.PRODUCTION], "cost", costs(program))
+    for name, text in texts.items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from infra import documents
 from infra.errors import PlatformError
 from infra.kube.helm_cli import Helm
-from infra.prod import check, images, network, secrets, values
+from infra.prod import check, images, logins, network, secrets, values
 from infra.prod import render as renders
 from infra.prod import site as sites
 from infra.prod.logins import recipes
@@ -18,7 +19,9 @@ from infra.prod.rules import base
 from infra.settings import ROOT
 from infra.training import job_manifest
 from infra.training.request import Request
+from scripts import write_docs
 from tests.drift import manifests as m
+from tests.drift.repo import read
 
 SITES = ("example", "rehearsal")
 DIGEST = "sha256:" + "0" * 64
@@ -105,3 +108,20 @@ def test_a_folder_of_somebody_else_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="is not empty"):
         renders.write(rendered("rehearsal"), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_costs_of_the_page_are_those_of_the_charts() -> None:
+    page, helm = read(documents.PRODUCTION), _helm()
+    assert page == documents.with_section(page, "cost", write_docs.costs(helm.program)), "nox -s update-docs"
+
+
+def test_secrets_of_the_rotation_runbook_are_those_of_the_recipes() -> None:
+    rows = [line for line in read(documents.PRODUCTION).splitlines() if line.startswith("| `")]
+    for role in logins.ROLES:
+        said = next(row.split("|")[2] for row in rows if row.startswith(f"| `{role}` |"))
+        holding = {
+            where
+            for where, recipe in recipes(sites.load("rehearsal", ROOT)).items()
+            if any(f"{{password:{role}}}" in text for text in recipe.values.values())
+        }
+        assert {tuple(name.strip(" `").split("/")) for name in said.split(",")} == holding, role
