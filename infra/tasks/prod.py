@@ -82,21 +82,28 @@ def render(context: Context, site: str, to: str, charts: str = "") -> Answer:
     return Answer(data, table, said, names=tuple(files))
 
 
-@command(log=False, help={"site": SITE, "charts": CHARTS})
-def check(context: Context, site: str, charts: str = "") -> Answer:
-    """Check a site without its cluster: schemas and rules; exit 4 when something is wrong.
+@command(log=False, help={"site": SITE, "live": "also ask its cluster; nothing is changed there", "charts": CHARTS})
+def check(context: Context, site: str, live: bool = False, charts: str = "") -> Answer:
+    """Check a site, with schemas and rules or also against its cluster; exit 4 when something is wrong.
 
-    Example: invoke prod.check example
+    Example: invoke prod.check example --live
     """
     from infra.prod.check import check as checked
 
     made = rendered(context, site, charts)
     found, unknown = checked(made)
-    for kind in unknown:
-        context.console.warn(f"not checked against a schema: {kind}")
+    notes = [f"not checked against a schema: {kind}" for kind in unknown]
+    if live:
+        from infra.prod.live import check as asked
+
+        more, said_of_cluster = asked(made, cluster(context, made.site))
+        found, notes = [*found, *more], [*notes, *said_of_cluster]
+    for note in notes:
+        context.console.warn(note)
     rows = tuple((f.rule, f.object, f.text) for f in found)
-    said = f"{len(found)} findings" if found else f"{len(made.objects)} objects fit every schema and rule"
-    data = {"site": made.site.name, "findings": [vars(f) for f in found], "unchecked": unknown}
+    fine = f"{len(made.objects)} objects fit every schema and rule{', and the cluster' if live else ''}"
+    said = f"{len(found)} findings" if found else fine
+    data = {"site": made.site.name, "findings": [vars(f) for f in found], "unchecked": unknown, "notes": notes}
     exit_code = int(ExitCode.PREFLIGHT) if found else 0
     return Answer(data, Table(("rule", "object", "what is wrong"), rows), (said,), exit=exit_code)
 
