@@ -61,7 +61,7 @@ def read(stack: Stack) -> Logins:
         found = json.loads(path.read_text(encoding="utf-8"))
         coming = None if found["next"] is None else _words(found["next"])
         return Logins(_words(found["now"]), coming, found["older"], tuple(found["tiers"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is refused where the state directory is made
         return Logins()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         steps = (f"bring {path} back from a copy", "or move it away: the stack is then as one that is not private")

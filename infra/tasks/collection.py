@@ -159,7 +159,7 @@ def _usage(text: str, error: Any, contexts: list[ParserContext], words: list[str
 def _former(current: Any, word: str) -> tuple[str, ...]:
     """Return the option that a letter stood for in version 0.1."""
     name = "" if word.startswith("--") else former(current, word[1:2])
-    return (f"use --{name}: -{word[1]} is not short for it any more",) if name else ()
+    return (f"use --{name.replace('_', '-')}: -{word[1]} is not short for it any more",) if name else ()
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,8 +42,8 @@ def worker_log(stack: Stack) -> Path:
 def ensure_worker(stack: Stack, contract_env: Mapping[str, str], jobs: Mapping[str, str]) -> None:
     """Keep a worker running for the platform of that contract; returns at once.
 
-    `jobs` is what `runners.environment` says. A worker of another contract (another port, a backend more) is restarted;
-    its trainings go on from their last checkpoint.
+    `jobs` is what `runners.environment` says. A worker of another contract (another port, a backend more) or of another
+    version of the code is restarted; its trainings go on from their last checkpoint.
 
     Raises:
         PlatformError: STATE_UNWRITABLE.
@@ -61,7 +63,7 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
     from infra.supervision.client import Spec
 
     where = {"TRAINING_LOG_DIR": str(job_logs(stack)), orders.DIRECTORY: str(orders_directory(stack))}
-    own = {**where, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    own = {**where, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TRAINING_CODE": code()}
     return Spec(
         name=WORKER,
         argv=[sys.executable, "-m", "infra.training.worker"],
@@ -72,6 +74,14 @@ def _spec(stack: Stack, work: Path, contract_env: Mapping[str, str]) -> supervis
         grace=STOP_GRACE,
         umask=-1,  # what trainings write in the directories of the user is the user's to share
     )
+
+
+def code() -> str:
+    """Return a digest of the code that a worker runs: one of an earlier version of the checkout is restarted."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "infra").rglob("*.py")):
+        digest.update(os.fsencode(path.relative_to(ROOT)) + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def open_orders(stack: Stack) -> orders.Orders:

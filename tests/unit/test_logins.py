@@ -104,3 +104,8 @@ def test_a_damaged_file_is_no_empty_one(home: Stack) -> None:
     with pytest.raises(PlatformError) as raised:
         logins.read(home)
     assert raised.value.code == "DATA_INCOMPATIBLE"
+
+
+def test_a_file_in_place_of_the_state_directory_is_no_damaged_login(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert logins.read(Stack("odd", tmp_path / "file")) == logins.Logins()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -28,8 +29,11 @@ def _half(path: Path) -> None:
 
 
 def _directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+    for _ in range(100):  # a supervisor may have written the file again in between
+        with contextlib.suppress(FileExistsError):
+            path.unlink()
+            path.mkdir()
+            break
     (path / "inside").write_text("x")
 
 

@@ -115,7 +115,7 @@ def test_ctrl_c_in_a_first_up_once_or_twice_ends_it_cleanly(unused: Victim) -> N
         tools.until(moment, partial(_reached, unused, moment, process, seen))
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)
-        tools.refused(tools.ended(process), 130, "interrupted", "run the same command again")
+        tools.refused(tools.ended(process), 130, "interrupted", "invoke up goes on from there", "invoke down stops it")
         _assert_data_directory_whole_or_absent(unused)
     unused.up()
     tools.assert_runs_once(unused)
@@ -129,7 +129,7 @@ def test_ctrl_c_in_a_later_up_ends_it_cleanly(running: Victim, times: int) -> No
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.01)
     done = tools.ended(process)
-    tools.refused(done, 130, "interrupted", "run the same command again")
+    tools.refused(done, 130, "interrupted", "invoke up goes on from there")
     assert "KeyboardInterrupt" not in done.stderr
     tools.assert_runs_once(running)
 
