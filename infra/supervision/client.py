@@ -25,6 +25,8 @@ from infra.stack import make_way, read_json, unwritable, write_atomic
 from infra.supervision import process
 
 DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
+UMASKS = "umasks"
+"""Beside the services in the file: a supervisor of an earlier version takes no service with a field that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,11 @@ def desired(home: Path) -> list[Spec]:
 
 def wish(home: Path) -> list[Spec] | None:
     """Return the same, but None where nothing was asked for yet or the file is damaged."""
+    found = read_json(home / DESIRED) or {}
     try:
-        return [Spec(**entry) for entry in (read_json(home / DESIRED) or {})["services"]]
-    except (KeyError, TypeError):
+        umasks = {str(name): {"umask": int(umask)} for name, umask in dict(found.get(UMASKS, {})).items()}
+        return [Spec(**{**entry, **umasks.get(str(entry["name"]), {})}) for entry in found["services"]]
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -207,7 +211,9 @@ def _still_running(home: Path, timeout: float) -> PlatformError:
 
 
 def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
-    text = json.dumps({"shutdown": shutdown, "services": [asdict(s) for s in specs]}, indent=1)
+    services = [{k: v for k, v in asdict(s).items() if k != "umask"} for s in specs]
+    umasks = {s.name: s.umask for s in specs if s.umask != Spec.umask}
+    text = json.dumps({"shutdown": shutdown, "services": services, UMASKS: umasks}, indent=1)
     make_way(home / DESIRED)
     write_atomic(home / DESIRED, text, mode=0o600)
 

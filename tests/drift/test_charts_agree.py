@@ -149,6 +149,8 @@ def test_rights_of_the_training_worker_are_the_least() -> None:
     rights = {(r, tuple(rule["verbs"])) for rule in role["rules"] for r in rule["resources"]}
     assert rights == {
         ("jobs", ("create", "get", "list", "watch", "delete")),
+        ("jobsets", ("create", "get", "list", "watch", "delete")),
+        ("workloads", ("get", "list", "watch")),
         ("pods", ("get", "list", "watch")),
         ("pods/log", ("get",)),
     }
