@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
@@ -25,8 +27,10 @@ from infra.stack import make_way, read_json, unwritable, write_atomic
 from infra.supervision import process
 
 DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
-UMASKS = "umasks"
-"""Beside the services in the file: a supervisor of an earlier version takes no service with a field that it lacks."""
+FORMAT = 2
+"""Which specifications and probes a supervisor understands; it writes the number into its state."""
+_RETIRED = 10.0
+"""Seconds that a killed supervisor has to be gone."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,9 @@ def desired(home: Path) -> list[Spec]:
 
 def wish(home: Path) -> list[Spec] | None:
     """Return the same, but None where nothing was asked for yet or the file is damaged."""
-    found = read_json(home / DESIRED) or {}
     try:
-        umasks = {str(name): {"umask": int(umask)} for name, umask in dict(found.get(UMASKS, {})).items()}
-        return [Spec(**{**entry, **umasks.get(str(entry["name"]), {})}) for entry in found["services"]]
-    except (KeyError, TypeError, ValueError):
+        return [Spec(**entry) for entry in (read_json(home / DESIRED) or {})["services"]]
+    except (KeyError, TypeError):
         return None
 
 
@@ -132,12 +134,25 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
         OSError: the directory cannot be written.
     """
     private.directory(home)
+    _retire(home)
     generations = {spec.name: spec.generation for spec in desired(home)}
     # A new generation, so that nobody takes the old failure for the outcome of this try.
     failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
     wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs]
     _write(home, wanted, shutdown=False)
     start_supervisor(home)
+
+
+def _retire(home: Path) -> None:
+    """End a supervisor of a version that would not understand the wish; its services run on, and are adopted."""
+    identity = supervisor_identity(home)
+    entry = (read_json(home / STATE) or {}).get("supervisor") or {}
+    if identity is None or entry.get("format") == FORMAT or not running(home):
+        return
+    with contextlib.suppress(psutil.Error):
+        if found := identity.process():
+            found.kill()
+            found.wait(_RETIRED)
 
 
 def restart(home: Path, names: Sequence[str]) -> None:
@@ -211,9 +226,7 @@ def _still_running(home: Path, timeout: float) -> PlatformError:
 
 
 def _write(home: Path, specs: Sequence[Spec], *, shutdown: bool) -> None:
-    services = [{k: v for k, v in asdict(s).items() if k != "umask"} for s in specs]
-    umasks = {s.name: s.umask for s in specs if s.umask != Spec.umask}
-    text = json.dumps({"shutdown": shutdown, "services": services, UMASKS: umasks}, indent=1)
+    text = json.dumps({"shutdown": shutdown, "services": [asdict(s) for s in specs]}, indent=1)
     make_way(home / DESIRED)
     write_atomic(home / DESIRED, text, mode=0o600)
 

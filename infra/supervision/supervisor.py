@@ -27,7 +27,7 @@ from infra import private, probes
 from infra.locks import try_lock
 from infra.stack import make_way, read_json, write_atomic
 from infra.supervision import client, process
-from infra.supervision.client import DESIRED, LOCK, STATE, Spec, State, desired
+from infra.supervision.client import DESIRED, FORMAT, LOCK, STATE, Spec, State, desired
 from infra.supervision.process import Identity
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 8.0
@@ -75,7 +75,7 @@ class Board:
     def save(self) -> None:
         """Write the state file; a full disk must not stop the supervision, so failure only shows in the log."""
         me = process.identify(os.getpid())
-        supervisor = {"pid": os.getpid(), "create_time": me.create_time if me else 0.0}
+        supervisor = {"pid": os.getpid(), "create_time": me.create_time if me else 0.0, "format": FORMAT}
         try:
             text = json.dumps({"supervisor": supervisor, "services": self.entries}, indent=1)
             make_way(self.home / STATE)

@@ -470,10 +470,15 @@ def test_the_process_with_that_very_start_time_is_ours(home: Path, stranger: sub
     assert stranger.wait() != 0
 
 
-def test_a_supervisor_of_an_earlier_version_can_read_the_wish(home: Path) -> None:
-    """It makes its own `Spec` of each service, and takes none with a field that it does not know."""
-    known = {"name", "argv", "cwd", "log", "env", "probe", "needs", "stop_signal", "grace", "budget", "user"}
-    with up(home, [replace(spec(home, "a"), umask=-1), spec(home, "b")]):
-        written = json.loads((home / client.DESIRED).read_text(encoding="utf-8"))
-        assert [set(service) - known for service in written["services"]] == [{"stop_argv", "generation"}] * 2
-        assert {s.name: s.umask for s in client.desired(home)} == {"a": -1, "b": 0o077}
+def test_a_supervisor_of_another_version_makes_way_and_its_services_run_on(home: Path) -> None:
+    specs = [spec(home, "a"), spec(home, "b")]
+    with up(home, specs):
+        before, old = pids(home), supervisor_pid(home)
+        found = json.loads((home / client.STATE).read_text(encoding="utf-8"))
+        os.kill(old, signal.SIGSTOP)  # else it writes the file again
+        found["supervisor"]["format"] = client.FORMAT - 1
+        (home / client.STATE).write_text(json.dumps(found), encoding="utf-8")
+        client.ensure(home, specs)
+        eventually(lambda: supervisor_pid(home) != old)
+        reach(home, "ready", "a", "b")
+        assert pids(home) == before
