@@ -12,6 +12,8 @@ from textwrap import dedent
 
 import pytest
 
+from infra.settings import ROOT
+from infra.tiers.native import mlflow_env
 from tests.smoke.platform import Platform
 
 BOTO3 = """
@@ -104,6 +106,17 @@ DJANGO = """
         cursor.execute("select current_database()")
         print(cursor.fetchone()[0])
 """
+MLFLOW = """
+    import mlflow, uuid
+    experiment = mlflow.set_experiment(f"example-{uuid.uuid4()}")  # the client reads MLFLOW_TRACKING_URI and its login
+    with mlflow.start_run() as run:
+        mlflow.log_metric("accuracy", 0.5, step=1)
+        mlflow.log_text("hello", "note.txt")
+    found = mlflow.get_run(run.info.run_id)
+    note = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/note.txt")
+    print(found.info.status, found.data.metrics["accuracy"], note)
+    mlflow.delete_experiment(experiment.experiment_id)
+"""
 NODE = """
     const net = require("node:net");
     const [host, port] = process.env.TEMPORAL_ADDRESS.split(":");
@@ -154,6 +167,16 @@ def test_a_program_finds_the_platform(platform: Platform, tmp_path: Path, name: 
         pytest.importorskip(package, reason=f"{package} is not installed here: requirements/dev.txt")
     argv = [sys.executable, "-c", dedent(program)]
     assert printed(argv, tmp_path, surroundings(platform)) == expected
+
+
+def test_the_client_of_mlflow_finds_the_platform(platform: Platform, tmp_path: Path) -> None:
+    if platform.service("mlflow") is None:
+        pytest.skip("mlflow does not run: start the platform with --obs")
+    if not mlflow_env.ready(ROOT):
+        pytest.skip("MLflow's client is not installed here: .venv-mlflow comes with --obs of the native tier")
+    argv = [str(mlflow_env.python_of(ROOT)), "-c", dedent(MLFLOW)]
+    # Its client also says where to look at the run.
+    assert printed(argv, tmp_path, surroundings(platform)).splitlines()[-1] == "FINISHED 0.5 hello"
 
 
 def test_a_node_program_finds_the_platform(platform: Platform, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from infra import catalog, completion
 from infra.settings import ROOT
-from infra.tasks.completion import installed
+from infra.tasks.completion import STARTS, _profile, installed
 from tests.unit.helpers import script
+
+POWERSHELL = "powershell"
 
 
 def found(words: str, home: Path = Path("/nowhere")) -> list[str]:
@@ -76,7 +78,7 @@ def test_a_defect_prints_nothing_into_the_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "pwsh"])
 def test_a_shell_completes(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell} on this machine")
@@ -85,13 +87,50 @@ def test_a_shell_completes(shell: str, tmp_path: Path) -> None:
         "bash": "COMP_WORDS=(platform logs te); COMP_CWORD=2; _platform_complete; printf '%s\\n' \"${COMPREPLY[@]}\"",
         "zsh": "compadd() { print -l ${(P)2} }; words=(platform logs te); CURRENT=3; _platform",
         "fish": "complete -C 'platform logs te'",
+        "pwsh": "(TabExpansion2 'platform logs te' 16).CompletionMatches.CompletionText",
     }[shell]
     env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PLATFORM_HOME": str(ROOT)}
-    text = f"{completion.SCRIPTS[shell]}\n{ask}\n"
+    text = f"{completion.SCRIPTS[POWERSHELL if shell == 'pwsh' else shell]}\n{ask}\n"
     done = subprocess.run(
         [shell, "-c", text], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8", check=False
     )
     assert done.stdout.split() == ["temporal"], done.stderr
+
+
+CALLS = {
+    "bash": 'command "${COMP_WORDS[0]}" --complete-words "${words[@]}" 2>/dev/null',
+    "zsh": 'command platform --complete-words "${(@)words[2,CURRENT-1]}" "+${words[CURRENT]}" 2>/dev/null',
+    "fish": 'command platform --complete-words $before[2..-1] "+"(commandline -ct) 2>/dev/null',
+    POWERSHELL: 'platform --complete-words @before "+$word" 2>$null',
+}
+"""Shell -> how it asks: each word an argument of its own, the typed one never empty, errors not into the line."""
+REGISTERED = {
+    "bash": "complete -o default -F _platform_complete platform",
+    "zsh": "compdef _platform platform",
+    "fish": "complete -c platform -a '(__platform_words)'",
+    POWERSHELL: "Register-ArgumentCompleter -Native -CommandName platform",
+}
+
+
+@pytest.mark.parametrize("shell", completion.SCRIPTS)
+def test_the_text_of_a_script(shell: str) -> None:
+    text = completion.SCRIPTS[shell]
+    assert CALLS[shell] in text
+    assert REGISTERED[shell] in text
+    assert text.endswith("\n"), "it becomes a part of a profile"
+    assert not {"eval", "iex", "Invoke-Expression"} & set(text.split()), "what is typed is never run"
+    assert all(text.count(one) == text.count(other) for one, other in ("()", "[]", "{}"))
+
+
+@pytest.mark.parametrize(("shell", "start"), STARTS.items())
+def test_a_script_is_added_where_its_shell_reads_it(
+    shell: str, start: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    profile = _profile(shell)
+    assert (profile.name, profile.is_relative_to(tmp_path)) == (start[-1], True)
+    assert installed(profile, completion.SCRIPTS[shell])
+    assert completion.SCRIPTS[shell] in profile.read_text(encoding="utf-8")
 
 
 def test_a_profile_keeps_everything_else_and_gets_the_script_once(tmp_path: Path) -> None:
