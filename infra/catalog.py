@@ -407,6 +407,13 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
     Setting("PLATFORM_PROMETHEUS", "", "program", "prometheus to use; default: the one on PATH"),
     Setting("PLATFORM_PASS_ENV", "", "text", "variables of the shell that servers and the worker get too, e.g. A,B"),
     Setting(
+        "PLATFORM_NOTIFY",
+        "",
+        "secret",
+        "called when a training ends: a program with arguments, or the address of a webhook",
+        check=("command or webhook",),
+    ),
+    Setting(
         "PLATFORM_PRIVATE",
         "",
         "choice",

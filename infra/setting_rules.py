@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -114,6 +116,10 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         lambda text: "," in text,
         "contains a comma, which rclone treats as the end of the key",
     ),
+    "command or webhook": (
+        lambda text: bool(text) and not (is_webhook(text) or _is_command(text)),
+        "is neither the address of a webhook (http:// or https://, a host) nor a program with its arguments",
+    ),
 }
 """Rules for a value that a row of the catalogue may name (`Setting.check`): when it is broken, and how that is said."""
 
@@ -126,6 +132,24 @@ def _is_address(text: str) -> bool:
         return False
     plain = not parts.query and not parts.fragment and "@" not in parts.netloc and parts.path in ("", "/")
     return parts.scheme in ("http", "https") and bool(parts.hostname) and port and plain
+
+
+def is_webhook(text: str) -> bool:
+    """Return whether a text is an http or https address with a host, whatever its path and query."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port and not _BAD_IN_URL & set(text)
+
+
+def _is_command(text: str) -> bool:
+    try:
+        found = shlex.split(text, posix=sys.platform != "win32")
+    except ValueError:
+        return False
+    return bool(found and found[0]) and "://" not in found[0]
 
 
 def _unknown_home(text: str) -> bool:

@@ -23,10 +23,10 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from infra import ports, private
 from infra.errors import PlatformError
-from infra.training import gang, program, tracked, workflow
+from infra.training import gang, notify, program, tracked, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
-from infra.training.jobs import Jobs
+from infra.training.jobs import Job, Jobs
 from infra.training.mlflow_client import MLflowError, silence
 from infra.training.orders import OrderRefused, Orders
 from infra.training.patience import BUDGET, EXIT_TEMPORARY
@@ -102,6 +102,7 @@ class Activities:
         self._orders.close(ending.job)
         self._end_of_run(ending.job)
         Progress(self._contract, ending.job).publish(state=ending.state)
+        self._notify(ending.job)
 
     @activity.defn(name=workflow.BEGIN_SWEEP)
     def begin_sweep(self, job: str) -> None:
@@ -120,6 +121,7 @@ class Activities:
                 self._orders.close(trial.id)
             jobs.finish(ending.job, ending.state, ending.error)
         Progress(self._contract, ending.job).publish(state=ending.state)
+        self._notify(ending.job)
 
     def _accept(self, request: Request) -> None:
         try:
@@ -176,6 +178,16 @@ class Activities:
                 within(OPENING, lambda: tracked.end(self._contract, found))
         except (MLflowError, TimeoutError) as error:
             _note(self._logs / f"{job}.log", f"warning: MLflow does not know of the end: {error}")
+
+    def _notify(self, job: str) -> None:
+        """Notify of an end, where that is wanted; a failure is said in the log."""
+        target = os.environ.get(notify.NOTIFY, "")
+        if not target:
+            return
+        with _session(self._contract) as jobs:
+            found = jobs.get(job)
+        if found is not None:
+            deliver(target, found, self._logs)
 
     def _steps(self, request: Request, attempt: int) -> list[Step]:
         """Return the training: one program, or each of its workers."""
@@ -250,6 +262,15 @@ def within(limit: float, work: Callable[[], T]) -> T:
         return found.result(limit)
     except FutureTimeout as error:
         raise TimeoutError(f"it took longer than {limit:.0f} s") from error
+
+
+def deliver(target: str, job: Job, logs: Path) -> None:
+    """Notify of the end of a job; what goes wrong is a warning in its log, and nothing takes longer than its limit."""
+    try:
+        within(notify.LIMIT + 1, lambda: notify.send(target, notify.body(job), logs))
+    except Exception as error:  # the end of a training never fails for want of a message
+        reason = error if isinstance(error, notify.NotifyError | TimeoutError) else type(error).__name__
+        _note(logs / f"{job.id}.log", f"warning: the notification of the end failed: {reason}")
 
 
 def refusal(job: str, reason: OrderRefused) -> ApplicationError:

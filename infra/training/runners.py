@@ -15,7 +15,7 @@ from infra import catalog
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.stack import Stack
-from infra.training import gang, orders
+from infra.training import gang, notify, orders
 from infra.training.request import JOB, RUNNERS, SUBPROCESS
 
 if TYPE_CHECKING:
@@ -198,11 +198,13 @@ def environment(settings: Settings, kubeconfig: Path | None) -> dict[str, str]:
     """Return the worker's variables beside the contract: for Jobs where there are any, and those that settings name."""
     from infra.supervision import client as supervise
 
+    target = settings.text(notify.NOTIFY)
+    own = {**supervise.passed(settings), **({notify.NOTIFY: target} if target else {})}
     if kubeconfig is None:
-        return supervise.passed(settings)
+        return own
     image = settings.text("TRAINING_IMAGE") or settings.text("BACKEND_IMAGE") or catalog.BACKEND_IMAGE
     cluster = {"TRAINING_KUBECONFIG": str(kubeconfig), "TRAINING_KUBECONFIG_DIGEST": _digest(kubeconfig)}
-    return {**supervise.passed(settings), "TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
+    return {**own, "TRAINING_RUNNER": ",".join(RUNNERS), "TRAINING_IMAGE": image, **cluster}
 
 
 def _digest(kubeconfig: Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from infra import catalog
 from infra.settings import ROOT
+from infra.training import notify
 from tests.drift import repo
 from tests.drift.repo import DOCS, GUIDES, READMES, read
 
@@ -173,6 +174,7 @@ def test_every_setting_and_contract_name_that_is_shown_exists() -> None:
         "GPUS",
     )
     others = {f"TRAINING_{name}" for name in (*worker, "JOB_ID", "ATTEMPT")}
+    others |= set(notify.VARIABLES)
     others.add("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # MLflow's own
     others |= {"PLATFORM_HOME", "PLATFORM_PYTHON", "PLATFORM_RIG_CACHE", "SERVICES", "JOB", "NAME", "KEY"}
     others |= {f"MLFLOW_{name}" for name in ("HTTP_REQUEST_MAX_RETRIES", "RUN_ID", "EXPERIMENT_NAME")}  # MLflow's own
