@@ -30,6 +30,7 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
     found = [
         _python(),
         *packages(tier.context.settings.root),
+        *outdated(tier.context),
         *_settings(tier.context),
         *_variables(),
         *_private(tier.context),
@@ -41,7 +42,7 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
         found.append(Check(error.code.lower(), "fail", error.what, "; ".join(error.steps), error.code))
         return found
     if tier.running():
-        found += _answers(tier)
+        found += [*_moved(tier), *_answers(tier)]
     return found
 
 
@@ -64,6 +65,22 @@ def packages(root: Path) -> list[Check]:
         return [Check("packages", "ok", ".venv has the packages of this checkout")]
     script = root / "scripts" / ("start-infra.ps1" if sys.platform == "win32" else "start-infra.sh")
     return [Check("packages", "warn", ".venv is older than this checkout", f"{script} brings it up to date")]
+
+
+def outdated(context: Context) -> list[Check]:
+    """Name what runs our own code and was started before that changed, e.g. by `git pull`; [] where nothing."""
+    from infra.supervision import age
+
+    found = age.outdated(context.stack.home, context.settings.root)
+    remedy = "invoke down, then invoke up: data stays, interrupted trainings continue"
+    text = f"started by an earlier version of this checkout: {', '.join(found)}"
+    return [Check("outdated", "warn", text, remedy)] if found else []
+
+
+def _moved(tier: Tier) -> list[Check]:
+    names = tier.outdated()
+    text = f"started by an earlier version or with other settings: {', '.join(names)}"
+    return [Check("moved", "warn", text, "invoke up applies the current ones")] if names else []
 
 
 def _settings(context: Context) -> list[Check]:

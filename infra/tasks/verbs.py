@@ -67,10 +67,10 @@ def with_logins(context: Context, private: bool, no_private: bool) -> Context:
     return context.with_values({"PLATFORM_PRIVATE": wish}, "the command line") if wish else context
 
 
-def _warn_of_old_packages(context: Context) -> None:
-    from infra.doctor import packages
+def _warn_of_what_is_old(context: Context) -> None:
+    from infra.doctor import outdated, packages
 
-    for check in packages(context.settings.root):
+    for check in (*packages(context.settings.root), *outdated(context)):
         if check.status == "warn":
             context.console.warn(f"{check.text}; next: {check.remedy}")
 
@@ -100,7 +100,7 @@ def started(context: Context, names: tuple[str, ...], obs: bool | None, auto_por
 
     choice = choose(context)
     tier_choice.known_services(names, choice.tier)
-    _warn_of_old_packages(context)
+    _warn_of_what_is_old(context)
     for turn in (1, 2, 3):
         try:
             return show.started(lifecycle.up(choice, obs, timeout or None, names))

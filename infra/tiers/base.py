@@ -135,6 +135,10 @@ class Tier(ABC):
         """State of this tier."""
         return self.context.stack.tier_home(self.name)
 
+    def outdated(self) -> tuple[str, ...]:
+        """Return the running services that `up` would start again: by an earlier version, or with other settings."""
+        return ()
+
     @abstractmethod
     def available(self) -> Availability:
         """Tell whether this machine can run the tier."""

@@ -35,7 +35,7 @@ LAYERS = (
 """Modules and packages of `infra` from the bottom to the top; each may import from those before it."""
 
 ROOMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "supervision": (("process",), ("client",), ("supervisor",)),
+    "supervision": (("process",), ("client",), ("age", "supervisor")),
     "tiers": (
         ("base", "providers", "answering", "temporal_login", "port_checks"),
         ("native", "compose", "cluster"),

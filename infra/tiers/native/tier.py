@@ -72,6 +72,15 @@ class Native(Tier):
             supervise.repair_wish(home, self.builder.core())
         return home
 
+    def outdated(self) -> tuple[str, ...]:
+        """Return the core services that run by another specification than that of this checkout."""
+        asked = {spec.name: spec for spec in supervise.desired(self.home)}
+        alive = {state.name for state in supervise.survivors(self.home)}
+        pairs = [(spec, asked[spec.name]) for spec in self.builder.core() if spec.name in alive & set(asked)]
+        return tuple(
+            new.name for new, old in pairs if replace(new, generation=old.generation).fingerprint != old.fingerprint
+        )
+
     def endpoints(self) -> Endpoints:
         """Return 127.0.0.1 and the ports of the settings, for the services that are wanted, or core if none is."""
         wanted = tuple(s.name for s in supervise.desired(self.home))

@@ -110,6 +110,16 @@ def test_a_service_that_moves_to_a_taken_port_is_found_before_it_is_stopped(
     assert pids(running[0]) == before
 
 
+def test_a_service_of_another_specification_is_named(
+    context: Context, running: tuple[Path, Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, wanted = running
+    tier = Native(context)
+    assert tier.outdated() == ("redis",)
+    monkeypatch.setattr(supervise, "desired", lambda _: [replace(wanted, generation=3)])
+    assert tier.outdated() == (), "a restart by hand is no difference"
+
+
 # --- the states that a wait and a status see
 
 
