@@ -37,7 +37,7 @@ def _started(home: Path) -> Iterator[tuple[str, float, str]]:
 
 
 def package(argv: list[str]) -> str:
-    """Return the package of ours that `python -m` runs; '' for any other program."""
+    """Return our package that `python -m` runs; '' for any other program."""
     module = argv[argv.index("-m") + 1] if "-m" in argv[:-1] else ""
     return module.removesuffix(".worker") if module.startswith(("infra.", "apps.")) else ""
 

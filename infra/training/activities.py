@@ -180,7 +180,7 @@ class Activities:
             _note(self._logs / f"{job}.log", f"warning: MLflow does not know of the end: {error}")
 
     def _notify(self, job: str) -> None:
-        """Notify of an end, where that is wanted; a failure is said in the log."""
+        """Report an end to PLATFORM_NOTIFY, where it is set; a failure is a line in the log."""
         target = os.environ.get(notify.NOTIFY, "")
         if not target:
             return
@@ -265,7 +265,7 @@ def within(limit: float, work: Callable[[], T]) -> T:
 
 
 def deliver(target: str, job: Job, logs: Path) -> None:
-    """Notify of the end of a job; what goes wrong is a warning in its log, and nothing takes longer than its limit."""
+    """Send the notification of an end, within its limit; what goes wrong is a warning in the log of the job."""
     try:
         within(notify.LIMIT + 1, lambda: notify.send(target, notify.body(job), logs))
     except Exception as error:  # the end of a training never fails for want of a message

@@ -36,7 +36,7 @@ class NotifyError(Exception):
 
 
 def body(job: Job) -> dict[str, Any]:
-    """Return what is told of a training that has ended; times are ISO 8601, `seconds` from its start."""
+    """Return the message about a training that has ended; times are ISO 8601, `seconds` from its start."""
     took = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else None
     return {
         **{"job": job.id, "state": job.state, "experiment": job.experiment, "command": job.command or ""},
@@ -49,7 +49,7 @@ def body(job: Job) -> dict[str, Any]:
 
 
 def send(target: str, told: Mapping[str, Any], cwd: Path) -> None:
-    """Deliver a notification; a program runs in `cwd`.
+    """Send a notification; a program runs in `cwd`.
 
     Raises:
         NotifyError: it was refused, failed, or took too long.
