@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from infra import ports, private
 from infra.errors import PlatformError
-from infra.training import gang, notify, program, tracked, workflow
+from infra.training import gang, gpus, notify, program, tracked, workflow
 from infra.training.contract import Contract
 from infra.training.environment import own_environment
 from infra.training.jobs import Job, Jobs
@@ -85,7 +85,8 @@ class Activities:
         attempt = self._claim(request.job)
         with Recorder(self._contract, request, attempt) as recorder:
             recorder.beat()
-            self._run(request, self._steps(request, attempt), recorder, recorder.line)
+            with self._gpus(request, recorder) as held:
+                self._run(request, self._steps(request, attempt, held), recorder, recorder.line)
 
     @activity.defn(name=workflow.EVALUATE, no_thread_cancel_exception=True)
     def evaluate(self, request: Request) -> None:
@@ -189,7 +190,40 @@ class Activities:
         if found is not None:
             deliver(target, found, self._logs)
 
-    def _steps(self, request: Request, attempt: int) -> list[Step]:
+    @contextmanager
+    def _gpus(self, request: Request, heart: Heart) -> Iterator[list[str]]:
+        """Hold the GPUs that a training asks for, after others that have them; none where it asks for none.
+
+        Raises:
+            ApplicationError: this machine has too few; final.
+        """
+        if not request.gpus:
+            yield []
+            return
+        found, wanted = self._shared_out(request), request.gpus * request.workers
+        log = self._logs / f"{request.job}.log"
+        said: list[int] = []
+
+        def waits() -> None:
+            if not said:
+                said.append(_note(log, f"waiting for {wanted} of {len(found)} GPUs: other trainings have them"))
+            try:
+                heart.beat()
+            except Stop as reason:
+                raise _stopped(str(reason)) from reason
+
+        with gpus.held(found, wanted, self._logs.parent / "gpus", waits) as mine:
+            yield mine
+
+    def _shared_out(self, request: Request) -> list[str]:
+        found = gang.devices(self._environment(request))
+        try:
+            gang.shares(found, request.workers, request.gpus)
+        except PlatformError as error:
+            raise ApplicationError(error.what, [], non_retryable=True) from error
+        return found
+
+    def _steps(self, request: Request, attempt: int, held: Sequence[str] = ()) -> list[Step]:
         """Return the training: one program, or each of its workers."""
         given = self._environment(request)
         own = {
@@ -199,7 +233,7 @@ class Activities:
         }
         argv, count = _training(request, attempt), request.workers
         try:
-            found = gang.environments(given, count, request.gpus, gang.free_port())
+            found = gang.environments(given, count, request.gpus, gang.free_port(), held)
         except PlatformError as error:
             raise ApplicationError(error.what, [], non_retryable=True) from error
         names = ["training"] if count == 1 else [f"worker {rank} of {count}" for rank in range(count)]

@@ -71,15 +71,19 @@ def shares(found: Sequence[str], workers: int, gpus: int) -> list[list[str]]:
     return [list(found[rank * each : (rank + 1) * each]) for rank in range(workers)]
 
 
-def environments(environ: Mapping[str, str], workers: int, gpus: int, port: int) -> list[dict[str, str]]:
+def environments(
+    environ: Mapping[str, str], workers: int, gpus: int, port: int, held: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """Return the variables of each worker of this machine, beside those that all have.
+
+    `held` are the GPUs that the training has for itself; without them all of the machine are shared out.
 
     Raises:
         PlatformError: USAGE where there are not enough GPUs.
     """
     if workers == 1 and not gpus:
         return [{}]
-    split = shares(devices(environ), workers, gpus)
+    split = shares(held or devices(environ), workers, gpus)
     mine = [{DEVICES: ",".join(share)} if share else {} for share in split]
     if workers == 1:
         return mine
