@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from infra.console import Answer, Table, env_lines
 from infra.context import Context
 from infra.errors import ExitCode
-from infra.tasks import show
 from infra.tasks.command import command
 from infra.tasks.prod_site import SITE, cluster
 
@@ -78,6 +77,8 @@ def _answer(context: Context, target: Path, env: Mapping[str, str], forwards: li
 @contextlib.contextmanager
 def _files(context: Context, texts: Mapping[Path, str], yes: bool) -> Iterator[None]:
     """Write files that only the user can read, and remove them at the end: their addresses lead nowhere then."""
+    from infra.tasks import show
+
     made: list[Path] = []
     try:
         for path, text in texts.items():

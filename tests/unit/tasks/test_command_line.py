@@ -54,7 +54,11 @@ LIST_LOADS = {
     *("infra.tasks", "infra.tasks.collection", "infra.tasks.command", "infra.tasks.events", "infra.tasks.objects"),
     "infra.tasks.db_restore",
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
-    *(f"infra.tasks.{name}" for name in ("minio", "minio_backups", "native", "obs", "prod", "root", "secrets")),
+    *(
+        f"infra.tasks.{name}"
+        for name in ("minio", "minio_backups", "native", "obs", "prod", "prod_connect", "prod_site")
+    ),
+    *("infra.tasks.root", "infra.tasks.secrets"),
     *("infra.tasks.snapshot", "infra.tasks.train_watch", "infra.tasks.trash", "infra.tasks.verbs"),
     *(
         f"infra.tasks.{name}"
