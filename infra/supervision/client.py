@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from infra import private
 from infra.errors import PlatformError
 from infra.locks import try_lock
@@ -28,7 +26,7 @@ from infra.supervision import process
 
 DESIRED, STATE, LOCK, LOG = "desired.json", "state.json", "supervisor.lock", "supervisor.log"
 FORMAT = 2
-"""Which specifications and probes a supervisor understands; it writes the number into its state."""
+"""Version of the specifications and probes that a supervisor understands; it writes it into its state."""
 _RETIRED = 10.0
 """Seconds that a killed supervisor has to be gone."""
 
@@ -145,6 +143,8 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
 
 def _retire(home: Path) -> None:
     """End a supervisor of a version that would not understand the wish; its services run on, and are adopted."""
+    import psutil
+
     identity = supervisor_identity(home)
     entry = (read_json(home / STATE) or {}).get("supervisor") or {}
     if identity is None or entry.get("format") == FORMAT or not running(home):
