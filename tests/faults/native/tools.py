@@ -280,7 +280,7 @@ class Deposit:
         with self.redis() as client:
             client.mset({f"{self.mark}:{n}": f"value {n}" for n in range(KEYS)})
         for bucket in catalog.BUCKETS:
-            reply = self.store(bucket).request("PUT", f"/{bucket.name}/{self.mark}", self._body(bucket))
+            reply = self.store(bucket).request("PUT", f"/{bucket.name}/{self.mark}", self._body(bucket), limit=60.0)
             assert reply.status == 200, reply
         asyncio.run(self._start())
         return self
