@@ -555,10 +555,18 @@ CONTRACT_NAMES: tuple[str, ...] = tuple(variable.name for variable in variables(
 MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """Names of MLflow's own clients, in the contract only where its server wants a login."""
 
+MLFLOW_THROUGH_SERVER: Mapping[str, str] = {
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+}
+"""Settings of MLflow's client. Else its server (3.17) signs addresses of the object store as it knows that itself: from
+outside the containers they lead nowhere, and a download hangs for minutes."""
+
 FAMILIAR_NAMES: tuple[str, ...] = (
     *("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"),
     *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"),
     *("LABELER_DATABASE_URL", "TEMPORAL_ADDRESS"),
+    *MLFLOW_THROUGH_SERVER,
     *(f"BUCKET_{bucket.name.upper().replace('-', '_')}" for bucket in BUCKETS),
 )
 """Names that `invoke env` gives besides the contract, which SDKs, libpq and Temporal's tools read by themselves."""
@@ -567,6 +575,8 @@ OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
     s.name: tuple(v.name for v in s.contract) for s in SERVICES if s.name in OBSERVABILITY and s.contract
 }
 """The names of the contract that are there only where an observability service runs, by service."""
+
+NO_DOUBLE_SLASH, SHORT_PARTS = "write keys with single slashes", "keep each part of a key below 256 bytes"
 
 GAPS: tuple[Gap, ...] = (
     Gap("native", "loki", "Loki has no package that runs without a container", "invoke logs"),
@@ -582,18 +592,35 @@ GAPS: tuple[Gap, ...] = (
     Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
     Gap("rclone", "s3-key-file-and-prefix", "rclone cannot store both a key and keys below it, such as a and a/b"),
     Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
-    Gap("rclone", "s3-key-double-slash", "rclone refuses a key with // in it, as in a//b"),
-    Gap("rclone", "s3-key-long-segment", "rclone refuses a key with more than 255 bytes between two slashes"),
+    Gap("rclone", "s3-key-double-slash", "rclone refuses a key with // in it, as in a//b", NO_DOUBLE_SLASH),
+    Gap(
+        "rclone",
+        "s3-key-long-segment",
+        "rclone refuses a key with more than 255 bytes between two slashes",
+        SHORT_PARTS,
+    ),
     Gap(
         "versitygw", "s3-key-file-and-prefix", "versitygw cannot store both a key and keys below it, such as a and a/b"
     ),
     Gap("weed", "s3-console", "SeaweedFS has no console for buckets", "invoke minio.ls, and any S3 client"),
-    Gap("weed", "s3-key-double-slash", "SeaweedFS lists a key with // in it, as in a//b, with one slash"),
-    Gap("weed", "s3-key-long-segment", "SeaweedFS refuses a key with more than 255 bytes between two slashes"),
-    Gap("silo", "s3-key-double-slash", "Silo refuses a key with // in it, as in a//b"),
-    Gap("silo", "s3-key-long-segment", "Silo refuses a key with more than 255 bytes between two slashes"),
-    Gap("minio", "s3-key-double-slash", "MinIO refuses a key with // in it, as in a//b"),
-    Gap("minio", "s3-key-long-segment", "MinIO refuses a key with more than 255 bytes between two slashes"),
+    Gap(
+        "weed",
+        "s3-key-double-slash",
+        "SeaweedFS lists a key with // in it, as in a//b, with one slash",
+        NO_DOUBLE_SLASH,
+    ),
+    Gap(
+        "weed",
+        "s3-key-long-segment",
+        "SeaweedFS refuses a key with more than 255 bytes between two slashes",
+        SHORT_PARTS,
+    ),
+    Gap("silo", "s3-key-double-slash", "Silo refuses a key with // in it, as in a//b", NO_DOUBLE_SLASH),
+    Gap("silo", "s3-key-long-segment", "Silo refuses a key with more than 255 bytes between two slashes", SHORT_PARTS),
+    Gap("minio", "s3-key-double-slash", "MinIO refuses a key with // in it, as in a//b", NO_DOUBLE_SLASH),
+    Gap(
+        "minio", "s3-key-long-segment", "MinIO refuses a key with more than 255 bytes between two slashes", SHORT_PARTS
+    ),
 )
 
 

@@ -253,6 +253,7 @@ def familiar(endpoints: Endpoints, store: str = "datasets") -> dict[str, str]:
         "PGDATABASE": "platform",
         "LABELER_DATABASE_URL": endpoints.database_url("labeler", host),
         "TEMPORAL_ADDRESS": f"{host}:{endpoints.port('temporal')}",
+        **catalog.MLFLOW_THROUGH_SERVER,
     }
     return values | {f"BUCKET_{b.name.upper().replace('-', '_')}": b.name for b in catalog.BUCKETS}
 

@@ -63,6 +63,8 @@ TEXTS: Mapping[str, str] = {
     ),
     # What to use instead
     "`--private`": "`--private`",
+    "write keys with single slashes": "키에 슬래시를 하나씩만 사용",
+    "keep each part of a key below 256 bytes": "키의 각 부분을 256바이트 미만으로 유지",
     "ask the operator of that service": "해당 서비스 운영자에게 문의",
     "invoke logs": "invoke logs",
     "MLflow, invoke status": "MLflow, invoke status",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from infra.catalog import MLFLOW_THROUGH_SERVER
 from infra.training.mlflow_client import MLflow, Run
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _params(job: Job, record: Mapping[str, object]) -> dict[str, object]:
 
 def variables(job: Job, run: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Return what leads MLflow's client to a run; what the program's environment says already stays."""
-    wanted = {RUN: run, EXPERIMENT: job.experiment, SYSTEM: "true"}
+    wanted = {RUN: run, EXPERIMENT: job.experiment, SYSTEM: "true", **MLFLOW_THROUGH_SERVER}
     return {name: value for name, value in wanted.items() if name not in environment}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra import catalog
 from infra.console import human_bytes
+from infra.tiers import providers
 from infra.tiers.base import Check
 from infra.tiers.native.services import Programs
 from infra.tiers.providers import Program
@@ -26,7 +27,7 @@ def programs(found: Programs) -> list[Check]:
         for name, program in found.found.items()
     ]
     for gap in catalog.gaps(found.store.engine):
-        checks.append(Check(f"engine.{gap.feature}", "warn", gap.reason, gap.instead or _BETTER_STORE))
+        checks.append(Check(f"engine.{gap.feature}", "warn", gap.reason, gap.instead or _better_store(gap.feature)))
     return checks
 
 
@@ -35,7 +36,11 @@ def _origin(name: str, program: Program) -> str:
     return f"{program.engine}, {program.origin}" if name == "object store" else program.origin
 
 
-_BETTER_STORE = "put silo, minio, rustfs or versitygw on PATH, or set PLATFORM_S3_SERVER"
+def _better_store(feature: str) -> str:
+    """Name the engines that lack nothing of the kind."""
+    lacking = {gap.where for gap in catalog.GAPS if gap.feature == feature}
+    *others, last = [engine for engine in providers.S3_ENGINES if engine not in lacking]
+    return f"use {', '.join(others)} or {last}: invoke minio.engine --to moves the data"
 
 
 def disk(home: Path) -> Check:

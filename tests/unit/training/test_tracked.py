@@ -50,6 +50,8 @@ def test_the_variables_lead_to_the_run_and_those_of_the_program_stay() -> None:
         "MLFLOW_RUN_ID": "r1",
         "MLFLOW_EXPERIMENT_NAME": "mine",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
     }
     own: dict[str, Any] = {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
     assert "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" not in tracked.variables(mine, "r1", own)
