@@ -132,12 +132,17 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
         OSError: the directory cannot be written.
     """
     private.directory(home)
-    _retire(home)
     generations = {spec.name: spec.generation for spec in desired(home)}
     # A new generation, so that nobody takes the old failure for the outcome of this try.
     failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
     wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs]
-    _write(home, wanted, shutdown=False)
+    _ask(home, wanted)
+
+
+def _ask(home: Path, specs: Sequence[Spec]) -> None:
+    """Write the wish for a supervisor that understands it, and start one where none runs."""
+    _retire(home)
+    _write(home, specs, shutdown=False)
     start_supervisor(home)
 
 
@@ -157,9 +162,7 @@ def _retire(home: Path) -> None:
 
 def restart(home: Path, names: Sequence[str]) -> None:
     """Ask for a restart of services that run."""
-    specs = [replace(s, generation=s.generation + (s.name in names)) for s in desired(home)]
-    _write(home, specs, shutdown=False)
-    start_supervisor(home)
+    _ask(home, [replace(s, generation=s.generation + (s.name in names)) for s in desired(home)])
 
 
 def renew(home: Path, values: Mapping[str, str], names: Collection[str]) -> None:
@@ -169,8 +172,7 @@ def renew(home: Path, values: Mapping[str, str], names: Collection[str]) -> None
     fresh = {s.name: {**{k: v for k, v in s.env.items() if k not in names}, **values} for s in specs}
     changed = [replace(s, env=fresh[s.name]) if s.name in users else s for s in specs]
     if changed != specs:
-        _write(home, changed, shutdown=False)
-        start_supervisor(home)
+        _ask(home, changed)
 
 
 def stop(home: Path, timeout: float = 60.0) -> bool:

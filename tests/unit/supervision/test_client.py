@@ -470,15 +470,31 @@ def test_the_process_with_that_very_start_time_is_ours(home: Path, stranger: sub
     assert stranger.wait() != 0
 
 
+def of_another_version(home: Path) -> int:
+    """The pid of the supervisor, which says now that it is of an earlier version."""
+    pid = supervisor_pid(home)
+    found = json.loads((home / client.STATE).read_text(encoding="utf-8"))
+    os.kill(pid, signal.SIGSTOP)  # else it writes the file again
+    found["supervisor"]["format"] = client.FORMAT - 1
+    (home / client.STATE).write_text(json.dumps(found), encoding="utf-8")
+    return pid
+
+
 def test_a_supervisor_of_another_version_makes_way_and_its_services_run_on(home: Path) -> None:
     specs = [spec(home, "a"), spec(home, "b")]
     with up(home, specs):
-        before, old = pids(home), supervisor_pid(home)
-        found = json.loads((home / client.STATE).read_text(encoding="utf-8"))
-        os.kill(old, signal.SIGSTOP)  # else it writes the file again
-        found["supervisor"]["format"] = client.FORMAT - 1
-        (home / client.STATE).write_text(json.dumps(found), encoding="utf-8")
+        before, old = pids(home), of_another_version(home)
         client.ensure(home, specs)
         eventually(lambda: supervisor_pid(home) != old)
         reach(home, "ready", "a", "b")
         assert pids(home) == before
+
+
+def test_a_supervisor_of_another_version_makes_way_for_a_restart_too(home: Path) -> None:
+    with up(home, [spec(home, "a"), spec(home, "b")]):
+        before, old = pids(home), of_another_version(home)
+        client.restart(home, ["a"])
+        eventually(lambda: supervisor_pid(home) != old)
+        eventually(lambda: pids(home).get("a") not in (None, before["a"]))
+        reach(home, "ready", "a", "b")
+        assert pids(home)["b"] == before["b"]
