@@ -123,7 +123,8 @@ def _place(stack: Mapping[str, str]) -> tuple[Path, str]:
 
 
 def _directory(text: str, cwd: Path, origin: str, stacks: Sequence[Mapping[str, str]] = ()) -> Path:
-    found = around((cwd / Path(text).expanduser()).resolve())
+    place = (cwd / Path(text).expanduser()).resolve()
+    found = around(place) if place.is_dir() else None  # a mistyped name must not mean the checkout around it
     if found is None:
         names = f"the stacks are: {', '.join(s['name'] for s in stacks)}" if stacks else "name a checkout's directory"
         raise NoCheckout(f"{origin}: {text} is no checkout of the platform and no stack", names)

@@ -140,6 +140,8 @@ def test_the_option_and_the_variable_name_one(tmp_path: Path, monkeypatch: pytes
     assert platform_launcher.choose("test-000000", ROOT, named) == (two, home)
     with pytest.raises(platform_launcher.NoCheckout, match="no checkout"):
         platform_launcher.choose("three", tmp_path, named)
+    with pytest.raises(platform_launcher.NoCheckout, match="no checkout"):
+        platform_launcher.choose("three", one, named)  # and does not mean the checkout around it
 
 
 def test_a_stack_whose_directory_has_gone_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
