@@ -127,17 +127,27 @@ def unpacked(order: LoadOrder, database: str, meanwhile: Callable[[], None]) -> 
         shutil.rmtree(target, ignore_errors=True)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Watched:
-    """A sink that takes no more once the run has been stopped, or the disk is almost full."""
+    """A sink that takes no more once the run has been stopped."""
 
     sink: Sink
     children: Children
+
+    def write(self, chunk: bytes) -> int:
+        self.children.require()
+        return self.sink.write(chunk)
+
+
+@dataclass
+class _Sparing:
+    """A file on a disk of which RESERVE bytes stay free."""
+
+    sink: Sink
     directory: Path
     fresh: int = 0
 
     def write(self, chunk: bytes) -> int:
-        self.children.require()
         self.fresh += len(chunk)
         if self.fresh > STEP:
             self.fresh = 0
@@ -156,7 +166,7 @@ def unpack(order: LoadOrder, file: store.File, target: Path) -> None:
     target = target.with_name(packing.plain_name(target.name))
     try:
         with os.fdopen(private.new_file(target), "wb") as raw:
-            read_into(order, file, raw, packed)
+            read_into(order, file, _Sparing(raw, order.room.directory), packed)
     except OSError as error:
         raise store.no_space_or_access(target.parent, error, file.size) from error
 
@@ -164,7 +174,7 @@ def unpack(order: LoadOrder, file: store.File, target: Path) -> None:
 def read_into(order: LoadOrder, file: store.File, sink: Sink, packed: bool) -> None:
     """Give a sink what a file of the backup holds. Raises PlatformError BACKUP_DAMAGED naming the file."""
     try:
-        packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children, order.room.directory), packed)
+        packing.copy(store.open_file(order.backup, file), _Watched(sink, order.children), packed)
     except ValueError as error:
         raise store.damaged(order.backup, file.path, f"cannot be unpacked: {error}") from error
 
