@@ -109,14 +109,19 @@ def change(settings: Settings, stack: Stack, tier: str, rotate: Iterable[str] = 
 
 
 def _wanted(settings: Settings, stack: Stack, known: Logins, rotate: set[str]) -> dict[str, str]:
-    ours, wish = remembered_origin(file(stack)), settings.text(WISH) == "yes"
-    if known.next is not None and settings.origin(WISH) in ("default", ours):
+    wish = settings.text(WISH) == "yes"
+    if known.next is not None and settings.origin(WISH) in ("default", remembered_origin(file(stack))):
         wish = bool(known.next)  # a run that was cut off is finished
     if not wish:
         return {}
-    free = [n for n in NAMES if settings.origin(n) in ("default", ours)]
     kept = {**known.now, **(known.next or {})}
-    return {n: secrets.token_urlsafe(_BYTES) if n in rotate or n not in kept else kept[n] for n in free}
+    ours = free(settings, stack)
+    return {n: secrets.token_urlsafe(_BYTES) if n in rotate or n not in kept else kept[n] for n in ours}
+
+
+def free(settings: Settings, stack: Stack) -> list[str]:
+    """Return the settings whose values are ours to choose: the user has set none."""
+    return [n for n in NAMES if settings.origin(n) in ("default", remembered_origin(file(stack)))]
 
 
 def _without(settings: Settings, stack: Stack) -> Settings:

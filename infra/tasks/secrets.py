@@ -21,7 +21,7 @@ def rotate(context: Context, service: list[str], timeout: float = 0.0) -> Answer
 
     Example: invoke secrets.rotate -s postgres
     """
-    from infra import catalog, lifecycle, tier_choice
+    from infra import catalog, lifecycle, logins, tier_choice
     from infra.tasks import verbs
 
     if context.settings.text("PLATFORM_PRIVATE") != "yes":
@@ -34,9 +34,11 @@ def rotate(context: Context, service: list[str], timeout: float = 0.0) -> Answer
     tier_choice.known_services(words(service), choice.tier)
     running = tier_choice.require_running(choice).endpoints().services
     names = words(service) or running
-    settings = tuple(dict.fromkeys(n for name in names for n in catalog.service(name).generated))
+    ours = logins.free(context.settings, context.stack)
+    settings = tuple(dict.fromkeys(n for name in names for n in catalog.service(name).generated if n in ours))
     lifecycle.up(choice, None, timeout or None, rotate=settings)
-    lines = (f"changed: {', '.join(settings)}", "Next: invoke env, for programs of your own")
+    done = f"changed: {', '.join(settings)}" if settings else "nothing to change: these passwords are your own, or none"
+    lines = (done, "Next: invoke env, for programs of your own")
     return Answer({"rotated": list(settings)}, lines=lines, names=settings)
 
 
