@@ -74,24 +74,21 @@ def list_(context: Context, limit: int = 20, sort: str = "", experiment: str = "
 
 CANDIDATES = 1000
 """Trainings, the newest ones, among which the best are searched."""
-_SMALLER = ("loss", "error", "perplexity", "mse", "mae", "wer", "cer")
-"""Parts of the names of metrics that are better when they are smaller."""
 Best = tuple[str, float] | tuple[()]
-
-
-def smaller_is_better(metric: str) -> bool:
-    """Return whether the least value of a metric is its best."""
-    return any(part in metric.lower() for part in _SMALLER)
 
 
 def best(metrics: Extremes, wanted: str = "") -> Best:
     """Return a metric and its best value: the one that is asked for, else an accuracy, else the first; () for none."""
+    from infra.training.sweep import smaller_is_better
+
     names = [wanted] if wanted else sorted(metrics, key=lambda n: ("acc" not in n, smaller_is_better(n), n))
     name = next((n for n in names if n in metrics), None)
     return () if name is None else (name, metrics[name][0 if smaller_is_better(name) else 1])
 
 
 def _rank(found: Best) -> float:
+    from infra.training.sweep import smaller_is_better
+
     return (found[1] if smaller_is_better(found[0]) else -found[1]) if found else 0.0
 
 

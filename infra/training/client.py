@@ -152,7 +152,7 @@ def start_sweep(contract: Contract, sweep: SweepOrder, orders: Orders) -> str:
                 "values": dict(trial.values),
             }
             about |= {"workers": trial.order.workers} if trial.order.workers > 1 else {}
-            jobs.add(job, sweep.experiment, trial.order.shown, about, None)
+            jobs.add(job, sweep.experiment, trial.order.shown, about, None, trial.order.record)
         try:
             temporal_client.start_sweep(contract, Sweep(name, requests, sweep.parallel))
         except (Unavailable, PlatformError) as error:

@@ -93,7 +93,16 @@ def goal(metric: str, wanted: str) -> Goal:
     """
     if wanted not in ("", "min", "max"):
         raise _unusable(f"--goal {wanted} is neither min nor max", "--goal min")
-    return Goal(metric, wanted == "min" if wanted else metric.lower().endswith(("loss", "error")))
+    return Goal(metric, wanted == "min" if wanted else smaller_is_better(metric))
+
+
+SMALLER = ("loss", "error", "perplexity", "mse", "mae", "wer", "cer")
+"""Parts of the names of metrics that are better when they are smaller."""
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Return whether the least value of a metric is its best."""
+    return any(part in metric.lower() for part in SMALLER)
 
 
 def ranked(trials: Sequence[Trial], wanted: Goal) -> list[Trial]:
