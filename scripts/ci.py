@@ -130,6 +130,11 @@ class Queue:
         self._pending, self._rig, self._plain = list(chosen), rig, dict(os.environ)
         self._taking = threading.Lock()
 
+    def end(self) -> None:
+        """Let no lane take another session."""
+        with self._taking:
+            self._pending.clear()
+
     def lane(self, order: Sequence[str]) -> list[run_tests.Outcome]:
         """Run those of some sessions that no other lane has taken, one after the other."""
         outcomes = []
@@ -152,12 +157,13 @@ def run(chosen: Sequence[str]) -> list[run_tests.Outcome]:
     """Run sessions in two lanes, side by side: all in their order, and those that need the rig from the last one on."""
     rig = Rig(needs(chosen))
     queue = Queue(chosen, rig)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            others = pool.submit(queue.lane, [name for name in reversed(chosen) if name in NEEDS])
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(queue.lane, [name for name in reversed(chosen) if name in NEEDS])
+        try:
             outcomes = [*queue.lane(chosen), *others.result()]
-    finally:
-        rig.stop()
+        finally:  # before the pool waits for the other lane
+            queue.end()
+            rig.stop()
     return sorted(outcomes, key=lambda outcome: chosen.index(outcome.session))
 
 
