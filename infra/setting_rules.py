@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from infra.rows import Setting
 
@@ -124,24 +124,26 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
 """Rules for a value that a row of the catalogue may name (`Setting.check`): when it is broken, and how that is said."""
 
 
-def _is_address(text: str) -> bool:
+def _http(text: str) -> SplitResult | None:
+    """Split an http or https address with a host; None for anything else."""
     try:
         parts = urlsplit(text)
-        port = parts.port != 0
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
+        return None
+    return parts if whole else None
+
+
+def _is_address(text: str) -> bool:
+    parts = _http(text)
+    if parts is None or parts.query or parts.fragment:
         return False
-    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and parts.path in ("", "/")
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and port and plain
+    return "@" not in parts.netloc and parts.path in ("", "/")
 
 
 def is_webhook(text: str) -> bool:
     """Return whether a text is an http or https address with a host, whatever its path and query."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port != 0
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and port and not _BAD_IN_URL & set(text)
+    return _http(text) is not None and not _BAD_IN_URL & set(text)
 
 
 def _is_command(text: str) -> bool:

@@ -198,7 +198,7 @@ def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool 
 
     Example: invoke helm.uninstall --name mlflow --yes
     """
-    from infra import shell, stack
+    from infra import stack
 
     active = the_tier(context)
     if bool(words(name)) == bool(namespace):
@@ -209,10 +209,8 @@ def uninstall(context: Context, name: list[str], namespace: str = "", yes: bool 
             return Answer({"removed": []}, lines=(f"there is no release in {namespace}",))
         plan = ["This removes from the cluster (volumes and passwords are kept):"]
         confirm(context, [*plan, *(f"  {r.namespace:<14} {r.name}" for r in chosen)], yes)
-        helm = active.helm
         for release in reversed(chosen):
-            shell.run(helm.uninstall(release.name, release.namespace), limit=300)
-        active.deployed.forget([r.name for r in chosen])
+            active.uninstall(release.name, release.namespace)
     names = tuple(r.name for r in chosen)
     lines = (f"removed: {', '.join(names)}", f"Next: invoke helm.deploy --only {','.join(names)}")
     return Answer({"removed": list(names)}, lines=lines, names=names)

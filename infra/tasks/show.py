@@ -104,7 +104,8 @@ def _after(outcome: Started, engines: Mapping[str, str]) -> tuple[str, ...]:
     store = stores[0] if stores else ""
     if catalog.gaps(store) and not outcome.endpoints.elsewhere:
         lines += [f"The object stores run on {store}; `invoke doctor` lists what it cannot do.", ""]
-    lines += [outcome.tier.advice, ""] if outcome.tier.advice else []
+    advice = outcome.tier.advice
+    lines += [advice, ""] if advice else []
     return (*lines, "Next:", *(f"  {line}" for line in (*_activation(), *NEXT)))
 
 

@@ -159,10 +159,14 @@ class Kind(Tier):
         for chart in reversed(catalog.CHARTS):
             running = [n for n in releases.services_of(chart.release) if n in there]
             if running and set(running) <= set(names):
-                shell.run(self.helm.uninstall(chart.release, chart.namespace), limit=300)
-                self.deployed.forget([chart.release])
+                self.uninstall(chart.release, chart.namespace)
                 gone += running
         return tuple(n for n in there if n in gone)
+
+    def uninstall(self, release: str, namespace: str) -> None:
+        """Uninstall a release; volumes and passwords are kept."""
+        shell.run(self.helm.uninstall(release, namespace), limit=300)
+        self.deployed.forget([release])
 
     def restart(self, services: Sequence[str]) -> None:
         """Replace the pods of the services and wait."""

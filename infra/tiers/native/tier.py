@@ -96,10 +96,14 @@ class Native(Tier):
     def advice(self) -> str:
         """Name the way to SeaweedFS, where a stack of an earlier version still has its objects in rclone."""
         settings, used = self.context.settings, self.builder.programs.store.engine
-        better = used if settings.text("PLATFORM_S3_SERVER") else providers.s3_server(settings).engine
-        if used != "rclone" or better == used:
+        if used != "rclone" or settings.text("PLATFORM_S3_SERVER"):
             return ""
-        return f"The object stores still use {used}; to move them: invoke minio.engine --to {better}"
+        better = providers.s3_server(settings).engine
+        return (
+            ""
+            if better == used
+            else f"The object stores still use {used}; to move them: invoke minio.engine --to {better}"
+        )
 
     def programs(self) -> dict[str, str]:
         """Return the servers: which program, its version, and where it was found."""
