@@ -42,6 +42,7 @@ def test_a_private_stack_works_from_end_to_end(filled: Platform) -> None:
     done(filled, "doctor")
     done(filled, "secrets.rotate")
     rotated = contract(filled)
+    assert rotated != hidden
     logins.works(rotated)
     logins.refused(hidden, rotated)
     done(filled, "train.run", "--command", f"{PYTHON} -c pass")

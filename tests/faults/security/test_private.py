@@ -91,6 +91,7 @@ def test_rotation_tells_no_login_before_it_works(filled: Victim) -> None:
         filled.invoke("secrets.rotate", check=True)
         assert open_session.execute("select n from kept").fetchone() == (7,)
     after = filled.contract
+    assert after != before
     works(after)
     refused(before, after)
     filled.invoke("train.run", "--command", f"{PYTHON} -c pass", check=True)
