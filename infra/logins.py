@@ -120,7 +120,7 @@ def _wanted(settings: Settings, stack: Stack, known: Logins, rotate: set[str]) -
 
 
 def free(settings: Settings, stack: Stack) -> list[str]:
-    """Return the settings whose values are ours to choose: the user has set none."""
+    """Return the settings whose values the platform chooses: the user has set none."""
     return [n for n in NAMES if settings.origin(n) in ("default", remembered_origin(file(stack)))]
 
 
