@@ -58,15 +58,14 @@ def up(
 
     Example: invoke kind.up --obs
     """
-    from infra import lifecycle, stack, tier_choice
+    from infra import stack
     from infra.tasks import helm_upgrade, show
 
-    choice = verbs.choose(verbs.with_logins(context, private, no_private))
-    tier_choice.known_services(words(service), choice.tier)
-    started = lifecycle.up(choice, verbs.observability(obs, no_obs), timeout or None, words(service))
+    context = verbs.with_logins(context, private, no_private)
+    started = verbs.brought_up(context, words(service), verbs.observability(obs, no_obs), timeout)
     answer = show.started(started)
     if apps:
-        with stack.lock(context.stack, "kind.up"):
+        with verbs.interruptible("invoke kind.up --apps"), stack.lock(context.stack, "kind.up"):
             helm_upgrade.roll_out(the_tier(started.tier.context), ("platform",), timeout or None)
     return answer
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from infra.tasks.command import ANY, command, confirm, words
 if TYPE_CHECKING:
     import re
 
+    from infra.lifecycle import Started
     from infra.tier_choice import Choice
     from infra.tiers.base import Removal, Tier
 
@@ -75,10 +77,15 @@ def _warn_of_what_is_old(context: Context) -> None:
             context.console.warn(f"{check.text}; next: {check.remedy}")
 
 
-def _left_starting() -> PlatformError:
-    steps = ("invoke status shows how far it is", "invoke up goes on from there", "invoke down stops it")
-    what = "interrupted; the services that were started keep running"
-    return PlatformError("INTERRUPTED", what, steps=steps)
+@contextlib.contextmanager
+def interruptible(again: str = "invoke up") -> Iterator[None]:
+    """Say after Ctrl-C what goes on; `again` is the command that continues. Raises PlatformError INTERRUPTED."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        steps = ("invoke status shows how far it is", f"{again} goes on from there", "invoke down stops it")
+        what = "interrupted; the services that were started keep running"
+        raise PlatformError("INTERRUPTED", what, steps=steps) from None
 
 
 def observability(obs: bool, no_obs: bool) -> bool | None:
@@ -94,25 +101,35 @@ def observability(obs: bool, no_obs: bool) -> bool | None:
 
 def started(context: Context, names: tuple[str, ...], obs: bool | None, auto_ports: bool, timeout: float) -> Answer:
     """Start, and show what runs; with `auto_ports` taken ports are moved first."""
+    from infra.tasks import show
+
+    return show.started(brought_up(context, names, obs, timeout, auto_ports))
+
+
+def brought_up(
+    context: Context, names: tuple[str, ...], obs: bool | None, timeout: float, auto_ports: bool = False
+) -> Started:
+    """Start on the tier of this run, after a warning of what is older than the checkout.
+
+    Raises:
+        PlatformError: INTERRUPTED after Ctrl-C, and what `lifecycle.up` raises.
+    """
     from infra import auto_ports as moving
     from infra import lifecycle, tier_choice
-    from infra.tasks import show
 
     choice = choose(context)
     tier_choice.known_services(names, choice.tier)
     _warn_of_what_is_old(context)
     for turn in (1, 2, 3):
         try:
-            return show.started(lifecycle.up(choice, obs, timeout or None, names))
-        except KeyboardInterrupt:
-            raise _left_starting() from None
+            with interruptible():
+                return lifecycle.up(choice, obs, timeout or None, names)
         except PlatformError as error:
             if not auto_ports or error.code != "PORT_TAKEN" or turn == 3:
                 raise
             settings, moved = moving.move(context.settings, context.stack, error)
-            context.console.say(
-                f"  ports changed: {', '.join(f'{n}={p}' for n, p in moved.items())}; remembered", "warn"
-            )
+            ports = ", ".join(f"{n}={p}" for n, p in moved.items())
+            context.console.say(f"  ports changed: {ports}; remembered", "warn")
             choice = choose(replace(context, settings=settings), quiet=True)
     raise AssertionError  # the third turn has returned or raised
 
