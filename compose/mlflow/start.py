@@ -8,6 +8,7 @@ Its metrics are at /metrics, where its image has the package for that, as -full 
 import os
 import subprocess
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,10 +50,9 @@ def bring_up_to_date(there: str) -> None:
 
 def main() -> None:
     """Idempotent: runs at every start of the container."""
-    with psycopg2.connect("") as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect("")) as opened, opened as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         there = version(cursor)
-    connection.close()
     if there:
         bring_up_to_date(there)
     os.environ["MLFLOW_BACKEND_STORE_URI"] = URI

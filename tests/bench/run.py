@@ -23,10 +23,11 @@ from pathlib import Path
 from infra.console import Table
 from infra.settings import ROOT
 from infra.supervision import client as supervise
-from tests.bench import containers, stores
+from tests.bench import containers, memory, stores
 from tests.bench.figures import Figure, invoke
 from tests.smoke.stage import free_ports
 
+SUPERVISOR = "supervisor"
 RESULTS = ROOT / ".platform-tests" / "bench.json"
 
 
@@ -79,33 +80,30 @@ def of_a_running_stack(rounds: int, work: Path) -> list[Figure]:
     invoke(env, "up")
     try:
         status = statistics.median(invoke(env, "status") for _ in range(rounds))
-        services, supervisor = memory(home / "native")
+        of = held(home / "native")
     finally:
         invoke(env, "down")
     return [
         Figure("status of a running stack", status, "s", "", 0.5),
-        Figure("memory of the core services and their supervisor", services + supervisor, "MB", "", 400.0),
-        Figure("memory of the supervisor", supervisor, "MB", "", 30.0),
+        Figure("memory of the core services and their supervisor", sum(of.values()), "MB", _shares(of), 400.0),
+        Figure("memory of the supervisor", of[SUPERVISOR], "MB", "", 30.0),
     ]
 
 
-def memory(home: Path) -> tuple[float, float]:
-    """PSS in MB of all services with their children, and of the supervisor (Linux; elsewhere USS)."""
+def _shares(of: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {size:.0f}" for name, size in sorted(of.items(), key=lambda found: -found[1]))
+
+
+def held(home: Path) -> dict[str, float]:
+    """Memory in MB (PSS) of each service with its children, and of the supervisor."""
     from infra.supervision import process
 
-    total = 0.0
-    for state in supervise.states(home).values():
+    found = {}
+    for name, state in supervise.states(home).items():
         live = state.identity.process() if state.identity else None
-        total += sum(_pss(p.pid) for p in process.tree(live)) if live else 0.0
+        found[name] = sum(memory.pss(p.pid) for p in process.tree(live)) / 1e6 if live else 0.0
     own = supervise.supervisor_identity(home)
-    return total, _pss(own.pid) if own else 0.0
-
-
-def _pss(pid: int) -> float:
-    import psutil
-
-    info = psutil.Process(pid).memory_full_info()
-    return float(getattr(info, "pss", info.uss)) / 1e6
+    return found | {SUPERVISOR: memory.pss(own.pid) / 1e6 if own else 0.0}
 
 
 def list_against_empty(rounds: int, work: Path) -> list[Figure]:

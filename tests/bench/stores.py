@@ -15,8 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from infra import ports
+from tests.bench import memory
 from tests.bench.figures import Figure, printed
 from tests.rig import engines
 
@@ -84,12 +84,10 @@ class _Nowhere(BytesIO):
 
 def _memory(port: int) -> float:
     """Return the PSS of the process that listens on a port, in bytes (Linux; elsewhere USS)."""
-    for connection in psutil.net_connections("tcp"):
-        here = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-        if here and connection.pid:
-            info = psutil.Process(connection.pid).memory_full_info()
-            return float(getattr(info, "pss", info.uss))
-    raise RuntimeError(f"nobody listens on {port}")
+    holder = ports.listeners().get(port)
+    if holder is None or holder.pid is None:
+        raise RuntimeError(f"nobody listens on {port}")
+    return memory.pss(holder.pid)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def refuse_newer(known, there):
     try:
         known.get_revision(there)
     except CommandError:
-        print(f"the tables have version {there}, which this MLflow does not know: it is too old", file=sys.stderr)
+        sys.stderr.write(f"MLflow's tables have version {there}, which this MLflow does not know: it is too old\n")
         sys.exit(NEWER)
 
 

@@ -25,20 +25,27 @@ def bring_up_to_date(uri: str) -> None:
     """Bring tables of an earlier MLflow to this one's version; refuse those of a newer one, to which nothing leads."""
     import sqlalchemy
     from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
     from mlflow.store.db import utils
 
     engine = sqlalchemy.create_engine(uri)
-    there = utils._get_schema_version(engine)
-    if there is None or there == utils._get_latest_schema_revision():
-        return
     try:
-        ScriptDirectory.from_config(utils._get_alembic_config(db_url="")).get_revision(there)
+        there = utils._get_schema_version(engine)
+        if there in (None, utils._get_latest_schema_revision()):
+            return
+        _refuse_unknown(ScriptDirectory.from_config(utils._get_alembic_config(db_url="")), there)
+        utils._upgrade_db(engine)
+    finally:
+        engine.dispose()
+
+
+def _refuse_unknown(known: Any, there: str) -> None:
+    from alembic.util import CommandError
+
+    try:
+        known.get_revision(there)
     except CommandError:
         sys.stderr.write(f"MLflow's tables have version {there}, which this MLflow does not know: it is too old\n")
         sys.exit(NEWER)
-    utils._upgrade_db(engine)
-    engine.dispose()
 
 
 def main() -> None:
