@@ -53,6 +53,7 @@ class Rollout:
         deployed: what Helm has in the cluster now; a release with the same hash is only watched.
         busy: whether another run of Helm works on the cluster.
         held: why a release must not start yet, '' when it may.
+        earlier: the image of which a pod runs an earlier build, '' when its node has no other under that name.
     """
 
     api: Api
@@ -64,6 +65,7 @@ class Rollout:
     busy: Callable[[], bool] = lambda: False
     kubectl: Kubectl | None = None
     held: Callable[[str], str] = lambda _: ""
+    earlier: Callable[[Object], str] = lambda _: ""
     start: Start = shell.spawn
     clock: Callable[[], float] = time.time
     began: float = field(default_factory=time.time)
@@ -73,6 +75,7 @@ class Rollout:
     _known: dict[str, _Progress] = field(default_factory=dict)
     _silent: float | None = None
     _replaced: set[str] = field(default_factory=set)
+    _renewed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._known = {w.name: _Progress(w) for w in self.wanted}
@@ -182,7 +185,11 @@ class Rollout:
         if progress.restarts is None and not waits:
             old = [p for p in mine.pods if _made(p) < self.began - 2]
             progress.restarts = verdict.restarts_of(old)
-            self._try_now([pod for pod in old if not snapshot.outdated(pod, mine)])
+            current = [pod for pod in old if not snapshot.outdated(pod, mine)]
+            self._try_now(current)
+            self._take_present_build(progress.wanted.name, current)
+        if going := [metadata(p)["name"] for p in mine.pods if metadata(p)["uid"] in self._renewed]:
+            return Verdict(STARTING, f"{', '.join(going)} is being replaced")
         seen = verdict.judge(mine, progress.restarts)
         self.waited |= seen.state != READY
         if seen.state != FAILED:
@@ -206,6 +213,16 @@ class Rollout:
             crashes = verdict.crashes_of(pod)
             if crashes and metadata(pod).get("ownerReferences"):
                 self._recreate(pod, f"has crashed {crashes} times")
+
+    def _take_present_build(self, release: str, pods: Sequence[Object]) -> None:
+        """Delete pods of an earlier build of their image: for Kubernetes nothing has changed."""
+        for pod in pods:
+            image = self.earlier(pod) if self.kubectl else ""
+            if image:
+                self._recreate(pod, f"runs an earlier build of {image}")
+                self._renewed.add(metadata(pod)["uid"])
+                self.waited = True
+                self.changed += [] if release in self.changed else [release]
 
     def _recreate(self, pod: Object, why: str) -> None:
         about = metadata(pod)

@@ -130,4 +130,4 @@ def watch(active: Kind, name: str, timeout: float | None) -> None:
     from infra.tiers.cluster import deploy as cluster_deploy
 
     cluster = active.require()
-    cluster_deploy.watch(cluster, active.kubectl, active.helm, releases.chart(name), timeout)
+    cluster_deploy.watch(cluster, active.kubectl, active.helm, [releases.chart(name)], timeout)

@@ -166,7 +166,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     help={"image": "image in the host's Docker (repeatable, or comma-separated); default: all that the releases need"},
 )
 def load(context: Context, image: list[str]) -> Answer:
-    """Load images into the cluster: pulled once by the host, loaded where missing or changed.
+    """Load images into the cluster where missing or changed, and replace the pods that run an earlier build.
 
     Example: invoke kind.load --image platform-backend:dev
     """
@@ -183,9 +183,12 @@ def load(context: Context, image: list[str]) -> Answer:
         charts = releases.of_services(there)
         names = words(image) or way.needed(cluster_deploy.wanted(cluster, charts, there), active.helm)
         loaded = way.bring(names)
+        renewed = active.take_present_builds()
     others = [name for name in names if name not in loaded]
-    lines = (f"loaded: {', '.join(loaded) or 'nothing'}", f"already in the cluster: {', '.join(others) or 'none'}")
-    return Answer({"loaded": loaded, "there": others}, lines=lines, names=tuple(loaded))
+    rest = f"already in the cluster: {', '.join(others) or 'none'}"
+    more = (f"pods replaced: {', '.join(renewed)}",) if renewed else ()
+    lines = (f"loaded: {', '.join(loaded) or 'nothing'}", rest, *more)
+    return Answer({"loaded": loaded, "there": others, "renewed": renewed}, lines=lines, names=tuple(loaded))
 
 
 @command(tier="kind", help={"to": "directory to write to; default: <state>/kind/report-<time>"})

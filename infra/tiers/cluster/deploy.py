@@ -10,8 +10,8 @@ from pathlib import Path
 
 from infra import catalog, rows, shell
 from infra.errors import PlatformError
-from infra.kube import releases
-from infra.kube.api import Api
+from infra.kube import releases, snapshot
+from infra.kube.api import Api, Object
 from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
@@ -71,11 +71,15 @@ class DeployOutcome:
 class Hooks:
     """Steps of one kind of cluster around a deployment; none where nodes pull their images by themselves."""
 
-    def before(self, wanted: Sequence[Wanted], stale: bool) -> None:
-        """Prepare for the deployment, before anything is changed; `stale` is whether a release will be."""
+    def before(self, wanted: Sequence[Wanted]) -> None:
+        """Prepare for the deployment, before anything is changed."""
 
     def held(self, _release: str) -> str:
         """Tell why a release cannot start yet, or '' when it can."""
+        return ""
+
+    def outdated(self, _pod: Object) -> str:
+        """Name the image of which a pod runs an earlier build, or ''."""
         return ""
 
     def after(self, api: Api) -> None:
@@ -102,7 +106,7 @@ def deploy(
     try:
         with cluster.connected() as api:
             there = _untouched(cluster, deployed(api))
-            hooks.before(wanted, not all(_same(w, there.get(w.name)) for w in wanted))
+            hooks.before(wanted)
             rollout = Rollout(
                 api,
                 helm,
@@ -113,6 +117,7 @@ def deploy(
                 busy=_busy(cluster),
                 kubectl=kubectl,
                 held=hooks.held,
+                earlier=hooks.outdated,
             )
             _follow(cluster, rollout, timeout)
             if rollout.changed:
@@ -135,22 +140,36 @@ def _note_revisions(cluster: Target, api: Api, names: Sequence[str]) -> None:
     cluster.remember(revisions={**known, **{n: there[n].revision for n in names if n in there}})
 
 
-def watch(cluster: Target, kubectl: Kubectl, helm: Helm, chart: rows.Chart, timeout: float | None) -> None:
-    """Wait for a release as it is in the cluster, whatever it was made from. Raises as `deploy`."""
+def watch(
+    cluster: Target,
+    kubectl: Kubectl,
+    helm: Helm,
+    charts: Sequence[rows.Chart],
+    timeout: float | None,
+    hooks: Hooks | None = None,
+) -> None:
+    """Wait for releases as they are in the cluster, whatever they were made from. Raises as `deploy`."""
+    hooks = hooks or Hooks()
     with cluster.connected() as api:
         there = deployed(api)
         as_they_are = [
             releases.Wanted(w.chart, w.deploy, w.stdin, there[w.name].fingerprint)
-            for w in wanted(cluster, [chart], ())
+            for w in wanted(cluster, charts, ())
             if w.name in there
         ]
         console, notes = cluster.context.console, cluster.home / "trouble"
-        _follow(cluster, Rollout(api, helm, as_they_are, there, console, notes, kubectl=kubectl), timeout)
-        _note_revisions(cluster, api, [chart.release])
+        rollout = Rollout(api, helm, as_they_are, there, console, notes, kubectl=kubectl, earlier=hooks.outdated)
+        _follow(cluster, rollout, timeout)
+        _note_revisions(cluster, api, [w.name for w in as_they_are])
 
 
-def _same(wanted: Wanted, known: Deployed | None) -> bool:
-    return known is not None and known.status == "deployed" and known.fingerprint == wanted.fingerprint
+def with_earlier_builds(cluster: Target, hooks: Hooks) -> list[rows.Chart]:
+    """Return the sound releases of which a pod runs an earlier build of its image than its node has by now."""
+    with cluster.connected() as api:
+        found, there = snapshot.take(api, events=False), deployed(api)
+    good = {name for name, release in there.items() if release.status == "deployed"}
+    every = [c for c in (*catalog.UPSTREAM_CHARTS, *catalog.CHARTS) if c.release in good]
+    return [c for c in every if any(map(hooks.outdated, found.of_release(c.release, c.namespace).pods))]
 
 
 def _busy(cluster: Target) -> Callable[[], bool]:

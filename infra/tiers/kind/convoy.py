@@ -44,12 +44,11 @@ class Convoy:
         return HELD if under_way and release not in self.first else ""
 
     def finish(self) -> None:
-        """Wait for the rest, and remember what is there now. Raises what the loading has raised."""
+        """Wait for the rest. Raises what the loading has raised."""
         if self._thread is not None:
             self._thread.join()
         if self._errors:
             raise self._errors[0]
-        self.load.done()
 
     def stop(self) -> None:
         """End what is still under way: nobody waits for it any more."""

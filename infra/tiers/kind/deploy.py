@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.kube import snapshot
-from infra.kube.api import Api, NoAnswer
+from infra.kube.api import Api, NoAnswer, Object
 from infra.kube.helm_cli import Helm
 from infra.kube.releases import Wanted
 from infra.tiers.cluster.deploy import Hooks
@@ -14,9 +14,6 @@ from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.convoy import Convoy
 from infra.tiers.kind.tools import Tools
 
-MARKS = 40
-"""Number of release states to remember whose images are in the nodes."""
-
 
 class Nodes(Hooks):
     """The nodes of a cluster during a deployment: they pull nothing, the host brings them what releases need."""
@@ -24,25 +21,26 @@ class Nodes(Hooks):
     def __init__(self, cluster: KindCluster, tools: Tools, helm: Helm, shown: Sequence[Wanted] = ()) -> None:
         """Begin with nothing under way; `shown` is rendered, to learn which images are needed, in place of `wanted`."""
         self.cluster, self.tools, self.helm, self.shown = cluster, tools, helm, shown
+        self._supply = images.supply(cluster, tools)
         self._convoy: Convoy | None = None
-        self._marks: list[str] = []
 
-    def before(self, wanted: Sequence[Wanted], stale: bool) -> None:
+    def before(self, wanted: Sequence[Wanted]) -> None:
         """Bring the images of what starts first, and those of the rest in the background."""
-        self._marks = sorted(w.fingerprint for w in wanted)
-        if stale or not set(self._marks) <= set(self._known()):
-            self._convoy = self._load(self.shown or wanted)
-            self._convoy.begin()
+        self._convoy = self._load(self.shown or wanted)
+        self._convoy.begin()
 
     def held(self, release: str) -> str:
         """Tell why a release cannot start yet."""
         return self._convoy.held(release) if self._convoy else ""
 
+    def outdated(self, pod: Object) -> str:
+        """Name the image of which a pod runs an earlier build: Kubernetes sees no difference in one name."""
+        return self._supply.content.earlier(pod)
+
     def after(self, api: Api) -> None:
-        """Remember whose images are there, and which volumes."""
+        """Remember which volumes there are."""
         if self._convoy:
             self._convoy.finish()
-            self.cluster.remember(imagesFor=[*self._known(), *self._marks][-MARKS:])
         self._note_volumes(api)
 
     def stop(self) -> None:
@@ -50,15 +48,11 @@ class Nodes(Hooks):
         if self._convoy:
             self._convoy.stop()
 
-    def _known(self) -> list[str]:
-        return list(self.cluster.record.get("imagesFor") or [])
-
     def _load(self, wanted: Sequence[Wanted]) -> Convoy:
         """Start to load the images of releases, first those that need no other release."""
-        way = images.supply(self.cluster, self.tools)
-        of = way.needed_by(wanted, self.helm)
+        of = self._supply.needed_by(wanted, self.helm)
         every = list(dict.fromkeys(image for found in of.values() for image in found))
-        return Convoy(way.plan(every), of, [w.name for w in wanted if not set(w.chart.needs) & set(of)])
+        return Convoy(self._supply.plan(every), of, [w.name for w in wanted if not set(w.chart.needs) & set(of)])
 
     def _note_volumes(self, api: Api) -> None:
         try:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from infra.references import full, short
 from infra.tiers.kind import cli, loading
 from infra.tiers.kind.cluster import KindCluster
 from infra.tiers.kind.loading import Streams
+from infra.tiers.kind.node_images import Listed, NodeImages
 from infra.tiers.kind.nodes import Docker, Node
 from infra.tiers.kind.tools import Tools
+
+RENDERED = 60
+"""Number of release states to remember the images of."""
 
 
 def named_in(rendered: str) -> list[str]:
@@ -55,6 +60,11 @@ class Supply:
     mirrors: Sequence[str] = ()
     client: Callable[[], Any] = clients
 
+    @cached_property
+    def content(self) -> NodeImages:
+        """The images in the nodes."""
+        return NodeImages(self.docker)
+
     def needed(self, wanted: Sequence[Wanted], helm: Helm) -> list[str]:
         """Return the images of releases, each once."""
         return list(dict.fromkeys(image for images in self.needed_by(wanted, helm).values() for image in images))
@@ -67,7 +77,7 @@ class Supply:
             texts = list(pool.map(lambda w: rendered(w, helm), fresh))
         known |= {w.fingerprint: named_in(text) for w, text in zip(fresh, texts, strict=True)}
         if fresh:
-            self._remember(needed={w.fingerprint: known[w.fingerprint] for w in wanted})
+            self._remember(needed=dict(list(known.items())[-RENDERED:]))
         return {w.name: known[w.fingerprint] for w in wanted}
 
     def bring(self, references: Sequence[str]) -> list[str]:
@@ -78,7 +88,6 @@ class Supply:
         """
         load = self.plan(references)
         load.carry(load.missing)
-        load.done()
         return list(load.missing)
 
     def plan(self, references: Sequence[str]) -> Load:
@@ -86,23 +95,23 @@ class Supply:
         here, there = self.docker.image_ids(), self._there()
         ids = {r: here.get(r) or here.get(short(r)) or "" for r in references}
         ids |= {r: self.docker.image_id(r) for r, found in ids.items() if not found}
-        absent = [r for r in references if not ids[r] and full(r) not in there]
-        ids |= self._pull(absent)
-        loaded = self._loaded()
-        # Of one that somebody else has loaded under that name it is not known which image it is.
-        needed = [r for r in references if ids[r] and (full(r) not in there or loaded.get(r) != ids[r])]
+        ids |= self._pull([r for r in references if not ids[r] and not self._everywhere(r, there)])
+        noted = self._noted()
+        needed = [r for r in references if ids[r] and not self._same(r, ids[r], there, noted)]
         if needed:
             self.console.say(f"  loading {len(needed)} image{'s' if len(needed) > 1 else ''} into the cluster")
-        known = loaded | {r: ids[r] for r in references if ids[r]}
-        return Load(self, needed, known if needed or set(ids) - set(loaded) else {})
-
-    def keep(self, loaded: Mapping[str, str]) -> None:
-        """Remember what these nodes have now: image ids by reference."""
-        self._remember(nodes=self._node_ids(), loaded=dict(loaded))
+        return Load(self, needed, ids)
 
     def note(self, loaded: Mapping[str, str]) -> None:
-        """Remember what has just been loaded, beside the rest: what comes afterwards may fail."""
-        self.keep({**self._loaded(), **loaded})
+        """Remember as what the nodes know images that have just been loaded: image ids of the host by reference.
+
+        Nodes know an image by other digests than some engines do; what comes afterwards may fail.
+        """
+        self.content.forget()
+        there = self._there()
+        seen = {r: sorted(frozenset.intersection(*(n.get(full(r), frozenset()) for n in there))) for r in loaded}
+        fresh = {r: {"host": loaded[r], "nodes": digests} for r, digests in seen.items() if digests}
+        self._remember(nodes=self._node_ids(), loaded={**self._noted(), **fresh})
 
     def load(self, references: Sequence[str], streams: Streams) -> None:
         """Load images into every running node; kind loads what our own way cannot, since it knows more engines."""
@@ -113,23 +122,27 @@ class Supply:
             argv = cli.load(self.tools.kind.path, self.cluster, rest)
             shell.run(argv, env=self.tools.kind_environment(self.kubeconfig), limit=900)
 
-    def _there(self) -> set[str]:
-        """Return the full names of the images that every node has."""
-        found = [self._in_node(node.name) for node in self.nodes if node.running]
-        return set.intersection(*found) if found else set()
+    def _there(self) -> list[Listed]:
+        """Return the images of each node that runs."""
+        return [self.content.of(node.name) for node in self.nodes if node.running]
 
-    def _in_node(self, node: str) -> set[str]:
-        done = self.docker.execute(node, "ctr", "--namespace", "k8s.io", "images", "ls", "-q", check=False)
-        return set(done.out.split())
+    def _everywhere(self, reference: str, there: Sequence[Listed]) -> bool:
+        return bool(there) and all(full(reference) in node for node in there)
+
+    def _same(self, reference: str, image: str, there: Sequence[Listed], noted: Mapping[str, Any]) -> bool:
+        """Tell whether every node has that image of the host, by its id or by what was seen after it was loaded."""
+        note = noted.get(reference) or {}
+        known = {image, *(note.get("nodes", ()) if note.get("host") == image else ())}
+        return bool(there) and all(known & node.get(full(reference), frozenset()) for node in there)
 
     def _node_ids(self) -> list[str]:
         return sorted(node.id for node in self.nodes)
 
-    def _loaded(self) -> dict[str, str]:
-        """Return the image ids that were loaded into exactly these nodes."""
+    def _noted(self) -> dict[str, Any]:
+        """Return what was noted of images that were loaded into exactly these nodes."""
         memory = stack.read_json(self.memory) or {}
         found = memory.get("loaded") if memory.get("nodes") == self._node_ids() else None
-        return dict(found) if isinstance(found, dict) else {}
+        return {r: note for r, note in found.items() if isinstance(note, dict)} if isinstance(found, dict) else {}
 
     def _remember(self, **facts: object) -> None:
         known = (stack.read_json(self.memory) or {}) | facts
@@ -145,11 +158,11 @@ class Supply:
 
 @dataclass(frozen=True)
 class Load:
-    """Images on their way into the nodes: those that are missing there, and what will be known of all afterwards."""
+    """Images on their way into the nodes: those that are missing there, and the host's ids of all."""
 
     way: Supply
     missing: Sequence[str]
-    known: Mapping[str, str]
+    ids: Mapping[str, str]
     streams: Streams = field(default_factory=Streams)
 
     def carry(self, references: Iterable[str]) -> None:
@@ -159,12 +172,7 @@ class Load:
         if some:
             self.way.load(some, self.streams)
             if not self.streams.ended:
-                self.way.note({r: self.known[r] for r in some if self.known.get(r)})
-
-    def done(self) -> None:
-        """Remember that everything is there."""
-        if self.known:
-            self.way.keep(self.known)
+                self.way.note({r: self.ids[r] for r in some if self.ids.get(r)})
 
 
 def rendered(wanted: Wanted, helm: Helm) -> str:

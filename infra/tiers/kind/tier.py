@@ -148,6 +148,18 @@ class Kind(Tier):
         nodes = Nodes(self.cluster, self.tools, self.helm, shown)
         return cluster_deploy.deploy(self.cluster, self.kubectl, self.helm, wanted, timeout, nodes)
 
+    def take_present_builds(self) -> list[str]:
+        """Replace pods that run an earlier build of an image than their node has; the releases, ready again.
+
+        Raises:
+            PlatformError: as `cluster.deploy`.
+        """
+        nodes = Nodes(self.cluster, self.tools, self.helm)
+        charts = cluster_deploy.with_earlier_builds(self.cluster, nodes)
+        if charts:
+            cluster_deploy.watch(self.cluster, self.kubectl, self.helm, charts, None, nodes)
+        return [chart.release for chart in charts]
+
     def stop(self) -> bool:
         """Stop the cluster's nodes; everything in it stays, and `up` brings it back."""
         cluster = self.cluster

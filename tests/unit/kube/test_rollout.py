@@ -316,6 +316,19 @@ def test_a_pod_that_mends_or_that_nobody_would_make_again_is_left_alone(
     assert s.runs == []
 
 
+def test_a_pod_of_an_earlier_build_is_replaced_and_waited_for(tmp_path: Path) -> None:
+    there = {"redis": Deployed("redis", "platform", 1, "deployed", "new", 1)}
+    s = stage(tmp_path, wanted("redis"), deployed=there)
+    s.rollout.kubectl = Kubectl("kubectl", tmp_path / "kubeconfig")
+    s.rollout.earlier = lambda pod: "backend:dev" if pod["metadata"]["uid"] == "uid-redis-0" else ""
+    s.api.has(o.workload(), pods=[o.pod(about=OLD)])
+    assert [s.states()["redis"] for _ in range(3)] == ["starting"] * 3, "ready is what the old pod still says"
+    assert [run.argv[-1] for run in s.runs] == ["pod/redis-0"], "once"
+    s.api.has(o.workload(), pods=[o.pod(about={**OLD, "creationTimestamp": "2030-01-01T00:00:00Z", "uid": "another"})])
+    assert s.states()["redis"] == "ready"
+    assert (s.rollout.changed, s.rollout.waited) == (["redis"], True)
+
+
 def test_a_release_whose_images_are_on_their_way_is_held_back_and_nobody_else(tmp_path: Path) -> None:
     made = stage(tmp_path, wanted("redis"), wanted("minio"))
     reasons = {"minio": "its images are being loaded"}

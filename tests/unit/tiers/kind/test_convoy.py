@@ -21,7 +21,6 @@ class Way:
 
     def __init__(self, error: PlatformError | None = None) -> None:
         self.loaded: list[list[str]] = []
-        self.kept: dict[str, str] = {}
         self.noted: dict[str, str] = {}
         self.go = threading.Event()
         self.error = error
@@ -35,9 +34,6 @@ class Way:
 
     def note(self, loaded: dict[str, str]) -> None:
         self.noted |= loaded
-
-    def keep(self, loaded: dict[str, str]) -> None:
-        self.kept = dict(loaded)
 
 
 def convoy(way: Way, *missing: str) -> Convoy:
@@ -55,7 +51,7 @@ def test_what_starts_first_is_there_while_the_rest_is_under_way() -> None:
     made.finish()
     assert made.held("temporal") == ""
     assert way.loaded[1:] == [["temporal:1"]], "what is there already is not loaded twice"
-    assert set(way.kept) == {"pg:1", "redis:1", "temporal:1"}
+    assert set(way.noted) == {"pg:1", "redis:1", "temporal:1"}
 
 
 def test_nothing_is_held_when_only_the_first_miss_something() -> None:
@@ -72,7 +68,7 @@ def test_nothing_is_loaded_or_written_when_all_is_there() -> None:
     made = convoy(way)
     made.begin()
     made.finish()
-    assert (way.loaded, way.kept) == ([], {})
+    assert (way.loaded, way.noted) == ([], {})
 
 
 def test_what_goes_wrong_in_the_background_ends_the_wait() -> None:
@@ -84,7 +80,7 @@ def test_what_goes_wrong_in_the_background_ends_the_wait() -> None:
         with pytest.raises(PlatformError) as caught:
             look()
         assert caught.value.code == "PROGRAM_FAILED"
-    assert way.kept == {}
+    assert set(way.noted) == {"pg:1"}, "what did not get there is not noted"
 
 
 def test_what_nobody_waits_for_is_ended() -> None:

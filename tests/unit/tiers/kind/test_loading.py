@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,21 @@ def test_a_stream_that_cannot_begin_ends_the_others(monkeypatch: pytest.MonkeyPa
 # --- what has to be loaded
 
 
-class Pulling(Engine):
-    """An engine whose registry has everything, and nodes with some images."""
+def table(images: Mapping[str, str]) -> str:
+    """What `ctr images ls` prints of images: digests of their manifests by name."""
+    rows = [
+        f"{name} application/vnd.oci.image.manifest.v1+json {digest} 9.1 MiB linux/amd64 -"
+        for name, digest in images.items()
+    ]
+    return "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *rows])
 
-    def __init__(self, *in_node: str) -> None:
-        self.in_node, self.pulled, self.trouble = in_node, list[str](), ""
+
+class Pulling(Engine):
+    """An engine whose registry has everything, and a node with some images: digests by name."""
+
+    def __init__(self, **in_node: str) -> None:
+        self.in_node = {f"docker.io/library/{name}:1": digest for name, digest in in_node.items()}
+        self.pulled, self.trouble = list[str](), ""
 
     def image_id(self, reference: str) -> str:
         return f"sha256:{reference}" if reference in self.pulled else ""
@@ -202,7 +212,7 @@ class Pulling(Engine):
         yield {"error": self.trouble} if self.trouble else {"status": "Pull complete"}
 
     def execute(self, node: str, *words: str, limit: float = 60.0, check: bool = True) -> Result:
-        return Result(0, "\n".join(self.in_node), "")
+        return Result(0, table(self.in_node), "")
 
 
 def test_an_image_of_the_default_registry_is_found_by_its_short_name(tmp_path: Path) -> None:
@@ -212,30 +222,72 @@ def test_an_image_of_the_default_registry_is_found_by_its_short_name(tmp_path: P
 
 
 def test_what_the_host_lacks_is_pulled_unless_the_nodes_have_it(tmp_path: Path) -> None:
-    engine = Pulling("docker.io/library/there:1")
+    engine = Pulling(there="sha256:of somebody")
     load = replace(supply(tmp_path), docker=engine, client=lambda: engine).plan(["there:1", "new:1"])
     assert (load.missing, engine.pulled) == (["new:1"], ["new:1"])
 
 
 def test_an_image_that_is_another_one_by_now_is_loaded_again(tmp_path: Path) -> None:
-    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1", "docker.io/library/b:1"))
-    way.keep({"a:1": "sha256:1", "b:1": "sha256:of yesterday"})
+    way = replace(supply(tmp_path), docker=Pulling(a="sha256:1", b="sha256:of yesterday"))
     assert way.plan(["a:1", "b:1"]).missing == ["b:1"]
 
 
-def test_an_image_that_nobody_noted_is_not_believed_to_be_the_one_that_is_wanted(tmp_path: Path) -> None:
-    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1", "docker.io/library/b:1"))
-    way.note({"b:1": way.docker.image_ids()["b:1"]})
-    assert way.plan(["a:1", "b:1"]).missing == ["a:1"]
+def test_an_image_is_the_same_by_the_digest_of_its_configuration(tmp_path: Path) -> None:
+    engine = Pulling(a="sha256:manifest")
+    engine.in_node["sha256:1"] = "sha256:manifest"
+    assert replace(supply(tmp_path), docker=engine).plan(["a:1"]).missing == []
+
+
+def test_what_was_noted_is_believed_only_as_long_as_the_node_says_the_same(tmp_path: Path) -> None:
+    engine = Pulling(a="sha256:manifest", b="sha256:another")
+    way = replace(supply(tmp_path), docker=engine)
+    assert way.plan(["a:1"]).missing == ["a:1"], "nobody knows which image that is"
+    way.note({"a:1": "sha256:1"})
+    assert way.plan(["a:1"]).missing == []
+    way.content.forget()
+    engine.in_node["docker.io/library/a:1"] = "sha256:of somebody"
+    assert way.plan(["a:1"]).missing == ["a:1"]
+
+
+def test_a_note_is_of_one_image_of_the_host(tmp_path: Path) -> None:
+    way = replace(supply(tmp_path), docker=Pulling(a="sha256:manifest"))
+    way.note({"a:1": "sha256:of yesterday"})
+    assert way.plan(["a:1"]).missing == ["a:1"]
+
+
+def test_a_node_that_does_not_say_what_it_has_gets_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = replace(supply(tmp_path), docker=Pulling(a="sha256:1"))
+    monkeypatch.setattr(
+        Pulling, "execute", lambda *_, **__: Result(1, table({"docker.io/library/a:1": "sha256:1"}), "")
+    )
+    assert way.plan(["a:1"]).missing == ["a:1"]
 
 
 def test_what_was_loaded_is_known_though_the_run_fails_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way = replace(supply(tmp_path), docker=Pulling("docker.io/library/a:1"))
-    monkeypatch.setattr(Supply, "load", lambda *_: None)
+    engine = Pulling()
+    way = replace(supply(tmp_path), docker=engine)
+    loaded = {"docker.io/library/a:1": "sha256:manifest"}
+    monkeypatch.setattr(Supply, "load", lambda *_: engine.in_node.update(loaded))
     way.plan(["a:1"]).carry(["a:1"])
-    assert way.plan(["a:1"]).missing == []
+    assert replace(supply(tmp_path), docker=engine).plan(["a:1"]).missing == []
+
+
+def test_charts_that_were_rendered_are_known_whatever_else_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, seen = supply(tmp_path), list[str]()
+
+    def run(argv: Sequence[str], **_: Any) -> Result:
+        seen.append(argv[2])
+        return Result(0, "image: a:1\n", "")
+
+    monkeypatch.setattr(shell, "run", run)
+    one, other = (releases.wanted(releases.chart(n), settings_of(ROOT), profile=PROFILE) for n in ("redis", "minio"))
+    for wanted in (one, other, one):
+        assert way.needed([wanted], Helm("helm", 4, tmp_path)) == ["a:1"]
+    assert seen == ["redis", "minio"]
 
 
 def test_an_image_that_cannot_be_had_is_told_with_its_own_setting(tmp_path: Path) -> None:
