@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
@@ -68,3 +69,30 @@ def test_login_is_scram(platform: Platform) -> None:
         ).fetchall()
     assert stored == ("SCRAM-SHA-256$",)
     assert rules == [("scram-sha-256",)]
+
+
+def test_vectors_are_searched_by_their_distance(platform: Platform) -> None:
+    """With pgvector, which every tier has; the extension goes with the transaction."""
+    with psycopg.connect(platform.contract["DATABASE_URL"]) as connection:
+        connection.execute("create extension if not exists vector")
+        connection.execute("create temporary table embeddings (name text, at vector(3))")
+        connection.execute("insert into embeddings values ('near', '[1,0,0]'), ('far', '[9,9,9]'), ('here', '[0,0,0]')")
+        connection.execute("create index on embeddings using hnsw (at vector_l2_ops)")
+        found = connection.execute("select name from embeddings order by at <-> '[0,0,0]'").fetchall()
+        connection.rollback()
+    assert [name for (name,) in found] == ["here", "near", "far"]
+
+
+def test_the_server_takes_as_many_connections_as_the_setting_says(platform: Platform) -> None:
+    wanted = os.environ.get("POSTGRES_MAX_CONNECTIONS") or catalog.SETTINGS["POSTGRES_MAX_CONNECTIONS"].default
+    with psycopg.connect(platform.contract["DATABASE_URL"]) as connection:
+        assert connection.execute("show max_connections").fetchone() == (wanted,)
+
+
+def test_variables_of_libpq_lead_the_tasks_to_no_other_server(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGHOSTADDR": "127.0.0.2", "PGPORT": "1", "PGUSER": "x", "PGOPTIONS": "-c x=y"}.items():
+        monkeypatch.setenv(name, value)
+    assert platform.data("db.init")["made"] == []
+    assert platform.data("status")["state"] == "ready"

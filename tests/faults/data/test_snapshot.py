@@ -165,6 +165,21 @@ def test_without_consent_nothing_is_touched(site: Site) -> None:
     refused(site.invoke("snapshot.show", "unasked"), 9, "no snapshot")
 
 
+def test_a_database_that_is_skipped_is_recorded_shown_and_stays_as_it_is(site: Site) -> None:
+    before = site.state()
+    made = site.invoke("snapshot.create", "two-of-them", "--skip-database", "labeler")
+    assert made.returncode == 0, made.stderr
+    assert "without labeler" in made.stdout
+    shown = site.victim.stage.data("snapshot.show", "two-of-them")["parts"]["databases"]
+    assert shown["left_out"] == {"labeler": "left out as asked for"}
+    site.change()
+    changed = site.state()
+    restored = site.invoke("snapshot.restore", "two-of-them", "--yes")
+    assert restored.returncode == 0, restored.stderr
+    assert site.state() == {**before, "labeler": changed["labeler"]}
+    site.drop_kept()
+
+
 def test_a_name_is_taken_once(site: Site) -> None:
     created(site, "mine")
     refused(site.invoke("snapshot.create", "mine"), 2, "mine")
