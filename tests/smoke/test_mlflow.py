@@ -67,6 +67,12 @@ def test_the_catalogue_knows_the_version_of_the_tables(platform: Platform, mlflo
     assert found == (catalog.MLFLOW_TABLES,), "MLflow was updated: see catalog.MLFLOW_TABLES"
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:5000", "host.docker.internal", "host.docker.internal:5000"])
+def test_the_names_of_this_machine_are_accepted(mlflow: str, host: str) -> None:
+    """The third is what containers of Docker call it."""
+    assert requests.get(f"{mlflow}/", headers={"Host": host}, timeout=30).status_code == 200
+
+
 @pytest.mark.parametrize("host", ["10.evil.example", "192.168.evil.example:5000", "evil.example"])
 def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(mlflow: str, host: str) -> None:
     """MLflow's own list of hosts lets the first two through: it has 10.* and 192.168.* for private networks.

@@ -129,5 +129,5 @@ spec:
 {{- $name := include "common.name" . }}
 {{- $space := .Release.Namespace }}
 {{- $hosts := list "localhost" "127.0.0.1" $name (printf "%s.%s" $name $space) (printf "%s.%s.svc" $name $space) (printf "%s.%s.svc.cluster.local" $name $space) }}
-{{- range $hosts }}{{ . }},{{ . }}:*,{{ end }}{{ join "," .Values.allowedHosts }}
+{{- range concat $hosts .Values.allowedHosts }}{{ . }},{{ . }}:*,{{ end }}
 {{- end }}
