@@ -130,11 +130,19 @@ def test_the_nightly_has_everything() -> None:
     assert ".venv/bin/invoke obs.check" in lines
 
 
+STARTS_AN_EARLIER_ONE = {f"faults-{p.parent.name}" for p in (ROOT / "tests/faults").glob("*/test_earlier_version.py")}
+
+
 def test_an_earlier_version_is_in_the_history_of_sessions_that_start_one() -> None:
+    assert {"faults-native", "faults-compose"} <= STARTS_AN_EARLIER_ONE
+    found = set()
     for path in WORKFLOWS:
         for name, job in jobs(path).items():
             run = " ".join(s.get("run", "") for s in job["steps"])
             depth = [
                 s.get("with", {}).get("fetch-depth") for s in job["steps"] if "actions/checkout" in s.get("uses", "")
             ]
-            assert "faults-native" not in run or depth == [0], f"{path}: {name}"
+            named = {session for session in STARTS_AN_EARLIER_ONE if session in run}
+            assert not named or depth == [0], f"{path}: {name}"
+            found |= named
+    assert found >= {"faults-native", "faults-compose"}
