@@ -167,11 +167,13 @@ WEED_PORTS: Mapping[str, int] = {
 }
 """Flags of the internal ports, each with its distance from the first; -admin.ui=false does not keep the admin ports
 closed, and a worker that does not find the second one looks for it every five seconds, with a line in the log."""
-WEED_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "256MiB"}
-"""Without these 734 MB after a suite of S3 tests; with 150 MiB it collected garbage all the time (16 % of a core).
+WEED_MEMORY = {"GOGC": "25", "GOMEMLIMIT": "400MiB"}
+"""Without these 734 MB after a suite of S3 tests. The limit counts all that is reserved, not what is used.
 
-220 MB of its heap are a reserve whose pages it hardly touches. With 400 MiB it needed 15 % less CPU for 2 x 256 MiB,
-and 270 MB instead of 155 afterwards. Most of an upload is MD5 (30 %), which Go computes without vectors, and sockets.
+230 MB of its heap are buffers whose pages it hardly touches (PSS 60 MB), 270 MB with the runtime's share five minutes
+after the start. A limit of 150 or 256 MiB was reached by these alone: an idle store then collected garbage 2.5 times a
+second, for good, with 14 times the CPU. So the limit leaves room, and GOGC keeps the garbage small: 25 % of the heap.
+Most of an upload is MD5 (30 %), which Go computes without vectors, and sockets.
 """
 
 
