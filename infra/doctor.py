@@ -139,7 +139,7 @@ def _accounts() -> set[str]:
 
 def _loose_below(home: Path) -> list[Path]:
     """Return the files and directories with backups or passwords that others can read; the first LOOK_AT each."""
-    secret = [home / "logins.json", *home.glob("*/redis.conf")]
+    secret = [home / "logins.json", *(p for s in catalog.SERVICES if s.password for p in home.glob(f"*/{s.name}.conf"))]
     found = [path for path in secret if path.exists() and _loose(path)]
     for pattern in PRIVATE:
         found += [path for path in itertools.islice(home.glob(pattern), LOOK_AT) if _loose(path)]

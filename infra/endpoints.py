@@ -52,13 +52,14 @@ class StorePlace:
 class Endpoints:
     """Ports (by setting name), logins and the services that are expected to answer.
 
-    `elsewhere` has the external object stores; no server of the platform listens for them.
+    `passwords` has those of servers without users, by service; `elsewhere` the external object stores, for which no
+    server of the platform listens.
     """
 
     ports: Mapping[str, int]
     postgres: Login
     store: Login
-    redis_password: str
+    passwords: Mapping[str, str]
     temporal_namespace: str
     services: tuple[str, ...]
     backends: tuple[str, ...]
@@ -93,10 +94,16 @@ class Endpoints:
         user, password = quote(self.postgres.user, safe=""), quote(self.postgres.password, safe="")
         return f"postgresql://{user}:{password}@{host or self.host}:{self.port('postgres')}/{quote(database, safe='')}"
 
-    def redis_url(self, host: str = "") -> str:
-        """Return the Redis URL of database 0, with the password where there is one."""
-        login = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
-        return f"redis://{login}{host or self.host}:{self.port('redis')}/0"
+    def password(self, service: str) -> str:
+        """Return the password of a server without users; '' where it wants none."""
+        return self.passwords.get(service, "")
+
+    def told(self, service: str, role: str, host: str = "") -> str:
+        """Return the URL of a port as applications get it: with the password where there is one, Redis' database 0."""
+        port, password = catalog.service(service).port(role), self.password(service)
+        login = f":{quote(password, safe='')}@" if password else ""
+        database = "/0" if port.scheme == "redis" else ""
+        return f"{port.scheme}://{login}{host or self.host}:{self.ports[port.setting]}{database}"
 
     def store_url(self, store: str, host: str = "") -> str:
         """Return the S3 endpoint of an object store (`minio-datasets` or `minio-results`)."""
@@ -130,7 +137,7 @@ def build(
         ports={n: settings.port(n) for n, s in catalog.SETTINGS.items() if s.kind == "port"},
         postgres=Login(settings.text("POSTGRES_USER"), settings.text("POSTGRES_PASSWORD")),
         store=Login(settings.text("MINIO_ROOT_USER"), settings.text("MINIO_ROOT_PASSWORD")),
-        redis_password=settings.text("REDIS_PASSWORD"),
+        passwords={s.name: settings.text(s.password) for s in catalog.SERVICES if s.password},
         temporal_namespace=settings.text("TEMPORAL_NAMESPACE"),
         services=services,
         backends=_backends(settings.words("OBSERVABILITY_BACKENDS"), services),
@@ -199,7 +206,6 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
     values = {
         "DATABASE_URL": endpoints.database_url("platform", host),
         "USER_DATABASE_URL": endpoints.database_url("users", host),
-        "REDIS_URL": endpoints.redis_url(host),
         "TEMPORAL_HOST": f"{host}:{endpoints.port('temporal')}",
         "TEMPORAL_NAMESPACE": endpoints.temporal_namespace,
         "EXTERNAL_STORAGE_ENDPOINT": endpoints.store_url("minio-datasets", host),
@@ -211,7 +217,7 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
         "OBSERVABILITY_BACKENDS": ",".join(endpoints.backends),
     }
     values |= {
-        variable.name: f"{s.port(variable.role).scheme}://{host}:{endpoints.port(s.name, variable.role)}"
+        variable.name: endpoints.told(s.name, variable.role, host)
         for s in catalog.SERVICES
         for variable in s.contract
         if variable.role

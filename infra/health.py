@@ -27,7 +27,7 @@ def probe(endpoints: Endpoints, service: str, psql: Path, *, database: str = "pl
     where = {"kind": asked.kind, "host": endpoints.host, "port": endpoints.port(service, asked.role)}
     known: dict[str, dict[str, Any]] = {
         "sql": {**_login(endpoints.postgres, "user", "password"), "database": database, "psql": str(psql)},
-        "redis": {"password": endpoints.redis_password},
+        "redis": {"password": endpoints.password(service)},
         "s3": _login(endpoints.store, "access_key", "secret_key"),
         "http": {"path": asked.path.format(namespace=quote(endpoints.temporal_namespace, safe=""))},
         "tcp": {},

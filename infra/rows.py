@@ -45,7 +45,8 @@ class Part:
 class Variable:
     """A line of the `.env` contract: its name, the port whose URL it is, whether a login is in it.
 
-    Without a `role` `infra.endpoints.contract` knows how to make it.
+    The URL of a server that has a `password` carries it. Without a `role` `infra.endpoints.contract` knows how to make
+    it.
     """
 
     name: str
@@ -57,8 +58,8 @@ class Variable:
 class Service:
     """One service of the platform, on any tier: all that tiers and documents derive from.
 
-    `login` names the settings that hold user and password, `secrets` those that nobody may see, `generated` those of
-    them that are random in a private stack; `needs` the services
+    `login` names the settings that hold user and password, `password` that of a server that knows no users; `secrets`
+    those that nobody may see, `generated` those of them that are random in a private stack; `needs` the services
     that must be ready first; `budget` is the time in seconds that it may take to become ready on the native tier,
     downloads not counted; `program` what runs it there (a key of `infra.tiers.providers.SERVERS`); `release` its Helm
     release, `values` what that gets from the settings, as pairs of a path and a setting.
@@ -69,6 +70,7 @@ class Service:
     overlay: str
     ports: tuple[Port, ...]
     login: tuple[str, str] | None = None
+    password: str = ""
     needs: tuple[str, ...] = ()
     budget: float = 60.0
     question: Question = Question()
@@ -79,6 +81,11 @@ class Service:
     contract: tuple[Variable, ...] = ()
     secrets: tuple[str, ...] = ()
     generated: tuple[str, ...] = ()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps data on the disk: one of its containers has a volume."""
+        return any(part.volume for part in self.parts)
 
     def port(self, role: str) -> Port:
         """Return the port with that role; KeyError when there is none."""

@@ -68,7 +68,7 @@ def connected(ends: Endpoints, db: int = 0) -> Iterator[redis.Redis]:
         host=ends.host,
         port=ends.port("redis"),
         db=db,
-        password=ends.redis_password or None,
+        password=ends.password("redis") or None,
         socket_connect_timeout=CONNECT_LIMIT,
         socket_timeout=SILENCE,
     )
@@ -191,7 +191,7 @@ def _rdb(ends: Endpoints, path: Path) -> str:
         with socket.create_connection((ends.host, ends.port("redis")), CONNECT_LIMIT) as link:
             link.settimeout(SILENCE)
             with link.makefile("rb") as answer:
-                return _synced(link, answer, path, ends.redis_password)
+                return _synced(link, answer, path, ends.password("redis"))
     except OSError as error:
         raise _unreachable(ends, error) from error
 

@@ -160,8 +160,8 @@ def _logins(release: str, settings: Settings, profile: Profile) -> dict[str, Any
 
 def _made(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
     """Make those values of a release that are no setting as it stands."""
-    if any(s.release == release and s.question.kind == "redis" for s in catalog.SERVICES):
-        return {"auth.enabled": bool(settings.text("REDIS_PASSWORD"))}
+    if passwords := [s.password for s in catalog.SERVICES if s.release == release and s.password]:
+        return {"auth.enabled": any(settings.text(name) for name in passwords)}
     if release == "minio":
         return {"corsOrigins": list(settings.origins())}
     if release == "temporal":

@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra import catalog
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
     from infra.tiers.kind.tier import Kind
 
 PROGRAMS = {"postgres": ("psql", "-U", "{user}", "-d", "platform"), "redis": ("valkey-cli",)}
-"""Programs that are opened in a service's pod where it is not a shell."""
+"""By what runs a service (`Service.program`): what is opened in its pod instead of a shell."""
 
 
 def open_shell(active: Kind, service: str) -> int:
@@ -32,7 +33,7 @@ def open_shell(active: Kind, service: str) -> int:
     tier_choice.known_services((service,), active)
     namespace, pod = cluster_running.pod(cluster, service)
     user = active.context.settings.text("POSTGRES_USER")
-    words = [word.format(user=user) for word in PROGRAMS.get(service, ("sh",))]
+    words = [word.format(user=user) for word in PROGRAMS.get(catalog.service(service).program, ("sh",))]
     argv = active.kubectl.shell(namespace, pod, words)
     return subprocess.call(argv)
 

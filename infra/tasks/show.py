@@ -34,8 +34,8 @@ def login(ends: Endpoints, service: str, settings: Any, reveal: bool) -> str:
     """Format the login of a service, `user / password`; a password that is not the documented default is hidden."""
     entry = catalog.service(service)
     names = entry.login
-    if entry.question.kind == "redis" and ends.redis_password:
-        return f"password {ends.redis_password if reveal else MASK}"
+    if ends.password(service):
+        return f"password {ends.password(service) if reveal else MASK}"
     if names is None:
         return "none"
     user, password = (settings.text(name) for name in names)

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from infra import catalog, documents, endpoints, health, korean, probes, rows, settings
+from infra.data.snapshot import create
 from infra.kube import releases
+from infra.prod import values as prod_values
 from infra.rows import Service
 from infra.settings import ROOT
 from infra.tiers import providers
@@ -78,6 +80,29 @@ def questions(service: Service) -> Iterator[str]:
             yield f"infra/endpoints.py: nothing makes {error}"
 
 
+def passwords(service: Service) -> Iterator[str]:
+    """A password of its own reaches who asks it, the applications and the release; no URL is secret without one."""
+    for variable in service.contract:
+        if variable.role and variable.secret and not service.password:
+            yield f"infra/catalog.py: {variable.name} is secret, but {service.name} has no password for its URL"
+    if service.question.kind == "redis" and not service.password:
+        yield f"infra/catalog.py: {service.name} has no password, which a Redis may want"
+    if not service.password or service.password not in catalog.SETTINGS:
+        return
+    told = settings.load(ROOT / "nowhere", environ={service.password: "p-of-its-own"})
+    ends = endpoints.build(told, (service.name,))
+    if service.question.kind in probes.KINDS and "p-of-its-own" not in str(health.probe(ends, service.name, Path("x"))):
+        yield f"infra/health.py: {service.name} is not asked with {service.password}"
+    lines = endpoints.contract(ends)
+    yield from (
+        f"infra/endpoints.py: {variable.name} lacks {service.password}"
+        for variable in service.contract
+        if variable.secret and variable.name in lines and "p-of-its-own" not in lines[variable.name]
+    )
+    if service.release and "p-of-its-own" not in str(releases.values(service.release, told)):
+        yield f"infra/catalog.py: no value of the release {service.release} is {service.password}"
+
+
 def documentation(service: Service) -> Iterator[str]:
     """The generated tables and examples, the Korean title, the written copy of the contract."""
     if service.title not in korean.TEXTS:
@@ -110,10 +135,25 @@ def compose(service: Service) -> Iterator[str]:
     for part, entry in found:
         if part.image not in re.findall(r"\$\{(\w+)", entry["image"]):
             yield f"{path}: {part.name} has not the image {part.image}"
+    yield from _of_containers(service, path, found)
     published = {(v, default) for _, entry in found for _, v, default, _ in compose_files.published(entry)}
     for port in service.ports:
         if (port.setting, str(port.default)) not in published:
             yield f"{path}: {port.setting} is not published"
+
+
+def _of_containers(service: Service, path: str, found: list[tuple[rows.Part, dict[str, Any]]]) -> Iterator[str]:
+    """The volumes that the row speaks of; the settings that its release gets, too."""
+    for part, entry in found:
+        named = [str(volume) for volume in entry.get("volumes", []) if not str(volume).startswith((".", "/", "$"))]
+        if part.volume and not named:
+            yield f"{path}: {part.name} has no volume"
+        if named and part.section is not None and not service.keeps:
+            yield f"{path}: {part.name} has a volume, and infra/catalog.py says that {service.name} keeps nothing"
+    text = " ".join(str(entry) for _, entry in found)
+    for setting in dict.fromkeys(setting for _, setting in service.values):
+        if found and f"${{{setting}" not in text:
+            yield f"{path}: no container of {service.name} gets {setting}"
 
 
 def native_tier(service: Service) -> Iterator[str]:
@@ -130,12 +170,20 @@ def native_tier(service: Service) -> Iterator[str]:
         yield f"infra/tiers/native/services.py: nothing starts {service.program!r} (MAKERS)"
 
 
+def copies(service: Service) -> Iterator[str]:
+    """What copies its data, where it keeps some that nothing else has."""
+    if service.overlay == catalog.OVERLAY_CORE and service.keeps and service.name not in create.COPIED:
+        yield f"infra/data/snapshot/create.py: no part of a snapshot holds the data of {service.name} (COPIED)"
+
+
 def charts(service: Service) -> Iterator[str]:
     """Its chart with images, volumes, values and ports; kind's mapping; the same as plain manifests."""
     if not _offered(service, "kind"):
         return
     folder = f"helm/{service.release or service.name}"
     yield from (f"{folder}/{name}: not there" for name in CHART_FILES if not (ROOT / folder / name).exists())
+    if not list((ROOT / folder / "templates").glob("*.yaml")):
+        yield f"{folder}/templates: not there"
     values = _yaml(f"{folder}/values.yaml")
     paths = [f"{path}.ref" for path in releases.images(service.release)] if service.release else []
     paths += [f"{path}.storageClass" for path in releases.volumes(service.release)]
@@ -152,8 +200,13 @@ def _numbered(port: rows.ClusterPort, folder: str) -> Iterator[str]:
         yield f"{folder}/values-kind.yaml: no NodePort {number}"
     if number not in read("kind/cluster.yaml"):
         yield f"kind/cluster.yaml: no mapping of {number}"
-    if not any(number in path.read_text(encoding="utf-8") for path in (ROOT / "k8s").rglob("*.yaml")):
-        yield f"k8s/{port.namespace}: no Service with the NodePort {number}"
+    files = [path for path in (ROOT / "k8s").rglob("*.yaml") if number in path.read_text(encoding="utf-8")]
+    if not files:
+        yield f"k8s/{port.namespace}/services: no Service with the NodePort {number}"
+    for path in files:
+        index = path.with_name("kustomization.yaml")
+        if not index.exists() or path.name not in index.read_text(encoding="utf-8"):
+            yield f"{index.relative_to(ROOT).as_posix()}: no {path.name}"
 
 
 def _yaml(path: str) -> dict[str, Any]:
@@ -180,6 +233,35 @@ def applications(service: Service) -> Iterator[str]:
             yield f"k8s/platform/configmap-backend.yaml: {variable.name} holds a login"
 
 
+def of_the_platforms_chart(service: Service) -> Iterator[str]:
+    """The release of the applications waits for it and gets its password."""
+    if service.overlay != catalog.OVERLAY_CORE or not service.contract or not _offered(service, "kind"):
+        return
+    chart = releases.chart("platform")
+    if service.release not in chart.needs:
+        yield f"infra/catalog.py: no {service.release} in what the release platform needs"
+    secret = {setting for _, setting in service.values} & _of_kind("secret")
+    lacking = secret - {setting for _, setting in chart.values}
+    yield from (f"infra/catalog.py: no {setting} in the values of the release platform" for setting in sorted(lacking))
+    values = _yaml("helm/platform/values.yaml")
+    paths = [path for path, setting in chart.values if setting in secret]
+    yield from (f"helm/platform/values.yaml: no {path}" for path in paths if not _has(values, path.split(".")))
+
+
+def production(service: Service) -> Iterator[str]:
+    """Its release has a wave, those who may connect are named, its logins are made."""
+    if not service.release:
+        return
+    if service.release not in {name for wave in prod_values.OWN for name in wave.releases}:
+        yield f"infra/prod/values.py: no {service.release} in a wave (OWN)"
+    if f'"{service.release}"' not in read("infra/prod/network.py"):
+        yield f"infra/prod/network.py: nobody may connect to {service.release}"
+    makers = read("infra/prod/logins.py")
+    for variable in service.contract:
+        if variable.secret and variable.name not in makers and "_STORAGE_" not in variable.name:
+            yield f"infra/prod/logins.py: nothing makes {variable.name}"
+
+
 def tests(service: Service) -> Iterator[str]:
     """Its stand-in image, and a test against a running platform."""
     known = {name for recipe in recipes.RECIPES for name in recipe.settings} | set(recipes.WITHOUT)
@@ -191,5 +273,6 @@ def tests(service: Service) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[Service], Iterator[str]], ...] = (
-    *(catalogue, questions, documentation, compose, native_tier, charts, applications, tests),
+    *(catalogue, questions, passwords, documentation, compose, native_tier, copies),
+    *(charts, applications, of_the_platforms_chart, production, tests),
 )

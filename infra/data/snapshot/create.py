@@ -14,11 +14,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from infra import catalog
 from infra.context import Context
 from infra.data import redis_dump, store, temporal_file
 from infra.data.objects import backup as objects_backup
@@ -39,7 +40,14 @@ from infra.stack import Stack
 from infra.tiers.base import TemporalStorage, Tier
 
 KIND = "snapshot"
-PARTS = ("databases", "objects", "redis", "temporal")
+COPIED: Mapping[str, str] = {
+    "postgres": "databases",
+    **dict.fromkeys(catalog.EXTERNAL_STORES, "objects"),
+    "redis": "redis",
+    "temporal": "temporal",
+}
+"""Service of the catalogue -> the part of a snapshot that holds its data."""
+PARTS = tuple(dict.fromkeys(COPIED.values()))
 CONTENT, SEALED = "content", "content.tar.age"
 REFERENCES = "references.json"
 TEMPORAL_DATABASES = ("temporal", "temporal_visibility")

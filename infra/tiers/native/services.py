@@ -109,20 +109,28 @@ class Builder:
         )
 
     def redis(self, service: str = "redis") -> Spec:
-        """Specify Valkey with an append-only file; the password goes through a private file, not the command line."""
+        """Specify Valkey, with an append-only file where it keeps data; its password is in a private file."""
         data = self.data(service)  # also its working directory: it changes there by itself
         flags = ["--port", str(self.endpoints.port(service)), "--bind", self.endpoints.host, "--dir", str(data)]
-        durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
-        secret = [str(self.redis_config)] if self.endpoints.redis_password else []
+        durable = REDIS_KEEPS if catalog.service(service).keeps else REDIS_FORGETS
+        secret = [str(self.config(service))] if self.endpoints.password(service) else []
         argv = [str(self.programs.found["redis"].path), *secret, *flags, *durable]
         # The password is not on the command line: this makes a new one a reason to restart all the same.
-        mark = hashlib.sha256(self.endpoints.redis_password.encode()).hexdigest()[:8]
+        mark = hashlib.sha256(self.endpoints.password(service).encode()).hexdigest()[:8]
         return self._spec(service, argv, data, env={"REDIS_PASSWORD_MARK": mark})
 
-    @property
-    def redis_config(self) -> Path:
-        """The private file that holds the password of Redis."""
-        return self.home / "redis.conf"
+    def config(self, service: str) -> Path:
+        """Return the private file that holds the password of a server without users."""
+        return self.home / f"{service}.conf"
+
+    def configs(self) -> dict[Path, str]:
+        """Return what has to be in these files: one for each Redis that wants a password."""
+        quoted = {
+            name: password.replace("\\", "\\\\").replace('"', '\\"')
+            for name, password in self.endpoints.passwords.items()
+            if password and catalog.service(name).program == "redis"
+        }
+        return {self.config(name): f'requirepass "{password}"\n' for name, password in quoted.items()}
 
     def temporal(self, service: str = "temporal") -> Spec:
         """Return the development server with a database file, synchronous=2 (every commit reaches the disk)."""
@@ -261,6 +269,9 @@ class Builder:
             return tuple(p for p in ports if p.role != "console")
         return ports
 
+
+REDIS_KEEPS = ("--appendonly", "yes", "--appendfsync", "everysec")
+REDIS_FORGETS = ("--appendonly", "no", "--save", "")
 
 MAKERS: Mapping[str, Callable[[Builder, str], Spec]] = {
     "postgres": Builder.postgres,

@@ -195,9 +195,8 @@ class Native(Tier):
             private.directory(builder.home / "data", private.way())
             for directory in (d for name in names for d in builder.directories(name)):
                 private.directory(directory)
-            if builder.endpoints.redis_password:
-                password = builder.endpoints.redis_password.replace("\\", "\\\\").replace('"', '\\"')
-                stack.write_atomic(builder.redis_config, f'requirepass "{password}"\n', mode=0o600)
+            for path, text in builder.configs().items():
+                stack.write_atomic(path, text, mode=0o600)
             object_store.record(builder.home, builder.programs.store.engine)
             object_store.ensure_signing_key(builder.home)
         except OSError as error:

@@ -64,7 +64,7 @@ def put(site: Site) -> None:
 
 
 def cache(site: Site, db: int = 0) -> redis.Redis:
-    return redis.Redis(port=site.ends.port("redis"), db=db, password=site.ends.redis_password or None)
+    return redis.Redis(port=site.ends.port("redis"), db=db, password=site.ends.password("redis") or None)
 
 
 def store(site: Site) -> Client:

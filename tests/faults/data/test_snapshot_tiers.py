@@ -34,7 +34,7 @@ def _on(made: Stage, tier: str, *words: str) -> Any:
 
 
 def _keys(site: Site) -> dict[bytes, bytes | None]:
-    with redis.Redis(port=site.ends.port("redis"), password=site.ends.redis_password or None) as client:
+    with redis.Redis(port=site.ends.port("redis"), password=site.ends.password("redis") or None) as client:
         return {name: client.get(name) for name in sorted(client.scan_iter())}
 
 
@@ -42,7 +42,7 @@ def test_a_finished_training_crosses_to_compose_and_back(made: Stage, tmp_path: 
     site = Site(Victim(made), tmp_path)
     made.invoke("up", "--tier", "native", check=True)
     job = _on(made, "native", "train.run", "--epochs", "2")["job"]
-    with redis.Redis(port=site.ends.port("redis"), password=site.ends.redis_password or None) as client:
+    with redis.Redis(port=site.ends.port("redis"), password=site.ends.password("redis") or None) as client:
         client.mset({"a": b"\x00\xff", "b": "2"})
     before = (_on(made, "native", "train.show", job)["artifacts"], _keys(site))
     made.invoke("snapshot.create", "here", "--tier", "native", check=True)

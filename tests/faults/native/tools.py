@@ -301,7 +301,7 @@ class Deposit:
 
     def redis(self, **login: Any) -> redis.Redis:
         """A client of Redis; `password` may be another than the one of the settings."""
-        asked: dict[str, Any] = {"password": self.ends.redis_password or None, **login}
+        asked: dict[str, Any] = {"password": self.ends.password("redis") or None, **login}
         asked |= {"decode_responses": True, "retry": Retry(NoBackoff(), 0)}  # a refusal is an answer too
         return redis.Redis(host=self.ends.host, port=self.ends.port("redis"), **asked)
 

@@ -43,7 +43,7 @@ def specs(made: Builder) -> dict[str, Spec]:
 
 def test_the_core_is_the_core_of_the_catalogue(tmp_path: Path) -> None:
     assert [s.name for s in builder(tmp_path).core()] == list(CORE)
-    assert CORE == ("postgres", "redis", "temporal", "minio-datasets", "minio-results")
+    assert tuple(s.name for s in catalog.SERVICES if s.overlay == catalog.OVERLAY_CORE) == CORE
 
 
 def test_no_password_is_an_argument_and_all_fit_into_json(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_durability(tmp_path: Path) -> None:
 
 
 def test_redis_reads_its_password_from_a_file_only_where_there_is_one(tmp_path: Path) -> None:
-    config = str(builder(tmp_path).redis_config)
+    config = str(builder(tmp_path).config("redis"))
     assert config not in specs(builder(tmp_path))["redis"].argv
     assert specs(builder(tmp_path, REDIS_PASSWORD="x"))["redis"].argv[1] == config
 

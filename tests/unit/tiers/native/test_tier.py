@@ -294,8 +294,8 @@ def test_the_password_of_redis_goes_into_a_private_file(tmp_path: Path, context:
     tier = Native(changed)
     made = tier.builder
     tier._prepare(made, CORE)
-    assert made.redis_config.read_text() == 'requirepass "a\\"b\\\\c d"\n'
-    assert made.redis_config.stat().st_mode & 0o777 == 0o600
+    assert made.config("redis").read_text() == 'requirepass "a\\"b\\\\c d"\n'
+    assert made.config("redis").stat().st_mode & 0o777 == 0o600
     assert all(d.is_dir() for name in CORE for d in made.directories(name))
 
 
