@@ -81,14 +81,7 @@ def rerun(context: Context, job: str, detach: bool = False) -> Answer:
 
     Example: invoke train.rerun latest
     """
-    from infra.training import client
-
-    active, contract = train_show.running(context)
-    found = client.find(contract, job)
-    order = train_records.again(found)
-    for line in train_records.changes(client.record_of(contract, found.id), order):
-        context.console.warn(line)
-    return _ordered(active, contract, order, detach)
+    return again(context, job, detach)
 
 
 @command(tier=ANY, help={"job": "id of the training, its beginning, or latest"})
@@ -102,7 +95,7 @@ def attach(context: Context, job: str) -> Answer:
     active, contract = train_show.running(context)
     found = client.find(contract, job)
     context.console.say(f"job {found.id}, log {train_watch.log_path(context, found.id)}")
-    _ensure_worker(active, contract)
+    train_watch.ensure_worker(active, contract)
     return _followed(active, contract, found.id, train_watch.source(active, found.id, from_start=False))
 
 
@@ -120,15 +113,29 @@ def cancel(context: Context, job: str) -> Answer:
         what = f"{found.id} has already {train_watch.ended(found.state)}: nothing to cancel"
         return Answer(described(found), lines=(what,))
     # Without a worker nobody would take the cancellation up.
-    _ensure_worker(active, contract)
+    train_watch.ensure_worker(active, contract)
     client.cancel(contract, found.id)
     _await_end(context, contract, found.id)
     found = client.find(contract, found.id)
     return Answer(described(found), lines=(f"{found.id} has {train_watch.ended(found.state)}",), names=(found.id,))
 
 
+def again(context: Context, job: str, detach: bool) -> Answer:
+    """Order a training as one that has run."""
+    from infra.training import client, runners
+    from infra.training.request import SUBPROCESS
+
+    active, contract = train_show.running(context)
+    found = client.find(contract, job)
+    order = train_records.again(found)
+    order = runners.applied(order, runners.How(SUBPROCESS, workers=order.workers), None)
+    for line in train_records.changes(client.record_of(contract, found.id), order):
+        context.console.warn(line)
+    return _ordered(active, contract, order, detach)
+
+
 def _ordered(active: Tier, contract: Contract, order: Order, detach: bool) -> Answer:
-    _ensure_worker(active, contract)
+    train_watch.ensure_worker(active, contract)
     job = _start(active, contract, order)
     if detach:
         lines = (job, f"next: invoke train.attach {job}", f"      invoke train.cancel {job}")
@@ -137,20 +144,9 @@ def _ordered(active: Tier, contract: Contract, order: Order, detach: bool) -> An
 
 
 def _followed(active: Tier, contract: Contract, job: str, output: train_watch.TrainingOutput) -> Answer:
-    try:
+    with train_watch.left_running(job):
         train_watch.watch(active, contract, job, output)
-    except KeyboardInterrupt:
-        raise train_watch.left("INTERRUPTED", job) from None
-    except PlatformError as error:
-        raise (train_watch.left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
     return train_watch.outcome(active, contract, job)
-
-
-def _ensure_worker(active: Tier, contract: Contract) -> None:
-    from infra.training import runners, service
-
-    jobs = runners.environment(active.context.settings, active.jobs_kubeconfig)
-    service.ensure_worker(active.context.stack, contract.values, jobs)
 
 
 def _start(active: Tier, contract: Contract, order: Order) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ def sweep(
 
     Example: invoke train.sweep --command "python train.py --lr {lr}" --grid lr=0.1,0.01 --parallel 2
     """
-    from infra.training import client, runners, service, sweep
+    from infra.training import client, runners, sweep
 
     points = _points(grid, random, trials, seed)
     wanted = sweep.goal(metric, goal)
@@ -79,7 +78,7 @@ def sweep(
         for point in points
     ]
     active, contract = train_show.running(context)
-    service.ensure_worker(context.stack, contract.values, runners.environment(context.settings, active.jobs_kubeconfig))
+    train_watch.ensure_worker(active, contract)
     order = client.SweepOrder(experiment, command, found, parallel, wanted)
     return _started(active, contract, order, detach)
 
@@ -101,30 +100,21 @@ def _started(active: Tier, contract: Contract, order: SweepOrder, detach: bool) 
         lines = (job, f"next: invoke train.show {job}", f"      invoke train.cancel {job}")
         return Answer({"job": job, "state": "queued", "trainings": len(order.trials)}, lines=lines, names=(job,))
     active.context.console.say(f"sweep {job}: {len(order.trials)} trainings, {order.parallel} at a time")
-    with _left_running(job):
+    with train_watch.left_running(job):
         _watch(active, contract, job)
     return _outcome(contract, job)
 
 
-@contextlib.contextmanager
-def _left_running(job: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise train_watch.left("INTERRUPTED", job) from None
-    except PlatformError as error:
-        raise (train_watch.left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
-
-
 def _watch(active: Tier, contract: Contract, job: str) -> None:
     from infra.training import client, service
+    from infra.training.jobs import FINAL
 
     told: set[str] = set()
     found = client.find(contract, job)
     for _ in client.follow(contract, job):
         service.check_worker(active.context.stack)
         for trial in client.trials(contract, found):
-            if trial.state in ("succeeded", "failed", "cancelled") and trial.job not in told:
+            if trial.state in FINAL and trial.job not in told:
                 told.add(trial.job)
                 said = (trial.job, trial.state, *train_trials.values(trial), train_trials.number(trial))
                 active.context.console.say("  ".join(said).rstrip())

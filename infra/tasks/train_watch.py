@@ -161,6 +161,33 @@ def _numbers(glimpse: Glimpse) -> str:
     return "  ".join(shown)
 
 
+def ensure_worker(active: Tier, contract: Contract) -> None:
+    """Keep a worker of the platform running; returns at once.
+
+    Raises:
+        PlatformError: STATE_UNWRITABLE.
+    """
+    from infra.training import runners, service
+
+    jobs = runners.environment(active.context.settings, active.jobs_kubeconfig)
+    service.ensure_worker(active.context.stack, contract.values, jobs)
+
+
+@contextlib.contextmanager
+def left_running(job: str) -> Iterator[None]:
+    """Turn the end of a watch into an error that says how to go on: what is watched continues.
+
+    Raises:
+        PlatformError: INTERRUPTED, TERMINATED.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise left("INTERRUPTED", job) from None
+    except PlatformError as error:
+        raise (left("TERMINATED", job) if error.code == "TERMINATED" else error) from None
+
+
 def left(code: str, job: str) -> PlatformError:
     """Return the error that ends a run which no longer watches a training."""
     steps = (f"invoke train.attach {job}", f"invoke train.cancel {job}")

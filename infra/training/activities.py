@@ -100,10 +100,12 @@ class Activities:
         self._check_workflow(ending.job)
         with _session(self._contract) as jobs:
             jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
+            found = jobs.get(ending.job)
         self._orders.close(ending.job)
-        self._end_of_run(ending.job)
+        if found is not None:
+            self._end_of_run(found)
         Progress(self._contract, ending.job).publish(state=ending.state)
-        self._notify(ending.job)
+        self._notify(found)
 
     @activity.defn(name=workflow.BEGIN_SWEEP)
     def begin_sweep(self, job: str) -> None:
@@ -121,8 +123,9 @@ class Activities:
                     jobs.finish(trial.id, "cancelled", "its sweep has ended")
                 self._orders.close(trial.id)
             jobs.finish(ending.job, ending.state, ending.error)
+            found = jobs.get(ending.job)
         Progress(self._contract, ending.job).publish(state=ending.state)
-        self._notify(ending.job)
+        self._notify(found)
 
     def _accept(self, request: Request) -> None:
         try:
@@ -170,25 +173,18 @@ class Activities:
             jobs.set_result(job, attempt, tracking={"mlflow": run})
         return tracked.variables(found, run["run"], environment)
 
-    def _end_of_run(self, job: str) -> None:
+    def _end_of_run(self, job: Job) -> None:
         """Set the status of the run in MLflow, if there is one; a failure is said in the log."""
-        with _session(self._contract) as jobs:
-            found = jobs.get(job)
         try:
-            if found is not None:
-                within(OPENING, lambda: tracked.end(self._contract, found))
+            within(OPENING, lambda: tracked.end(self._contract, job))
         except (MLflowError, TimeoutError) as error:
-            _note(self._logs / f"{job}.log", f"warning: MLflow does not know of the end: {error}")
+            _note(self._logs / f"{job.id}.log", f"warning: MLflow does not know of the end: {error}")
 
-    def _notify(self, job: str) -> None:
+    def _notify(self, job: Job | None) -> None:
         """Report an end to PLATFORM_NOTIFY, where it is set; a failure is a line in the log."""
         target = os.environ.get(notify.NOTIFY, "")
-        if not target:
-            return
-        with _session(self._contract) as jobs:
-            found = jobs.get(job)
-        if found is not None:
-            deliver(target, found, self._logs)
+        if target and job is not None:
+            deliver(target, job, self._logs)
 
     @contextmanager
     def _gpus(self, request: Request, heart: Heart) -> Iterator[list[str]]:

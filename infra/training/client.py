@@ -113,14 +113,12 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
         PlatformError: UNREACHABLE, LOGIN_REFUSED, DATA_INCOMPATIBLE, USAGE.
         OSError: the order cannot be kept.
     """
-    job, built_in = new_id(order.experiment), not order.command
-    config = order.config.as_dict() if built_in else {"argv": list(order.command), "cwd": order.cwd}
-    config |= {"workers": order.workers} if order.workers > 1 else {}
+    job = new_id(order.experiment)
     request = orders.place(_request(job, order), order.env)
-    epochs = order.config.epochs if built_in else None
+    epochs = None if order.command else order.config.epochs
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
-        jobs.add(job, order.experiment, order.shown or None, config, epochs, order.record)
+        jobs.add(job, order.experiment, order.shown or None, _config(order), epochs, order.record)
         try:
             temporal_client.start(contract, request)
         except (Unavailable, PlatformError) as error:
@@ -145,13 +143,7 @@ def start_sweep(contract: Contract, sweep: SweepOrder, orders: Orders) -> str:
         jobs.migrate()
         jobs.add(name, sweep.experiment, sweep.shown, told, None)
         for job, trial in trials:
-            about: dict[str, object] = {
-                "argv": list(trial.order.command),
-                "cwd": trial.order.cwd,
-                "sweep": name,
-                "values": dict(trial.values),
-            }
-            about |= {"workers": trial.order.workers} if trial.order.workers > 1 else {}
+            about = {**_config(trial.order), "sweep": name, "values": dict(trial.values)}
             jobs.add(job, sweep.experiment, trial.order.shown, about, None, trial.order.record)
         try:
             temporal_client.start_sweep(contract, Sweep(name, requests, sweep.parallel))
@@ -176,6 +168,12 @@ def trials(contract: Contract, sweep: Job) -> list[Trial]:
         values = jobs.last_values(sweep.id, wanted.metric)
         found = jobs.trials(sweep.id)
     return ranked([Trial(j.id, j.config["values"], j.state, values.get(j.id)) for j in found], wanted)
+
+
+def _config(order: Order) -> dict[str, Any]:
+    """Return what the row of a training says of how it is trained."""
+    found = {"argv": list(order.command), "cwd": order.cwd} if order.command else order.config.as_dict()
+    return found | ({"workers": order.workers} if order.workers > 1 else {})
 
 
 def _request(job: str, order: Order) -> Request:

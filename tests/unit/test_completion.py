@@ -53,6 +53,7 @@ def test_values_that_lie_in_the_state_directory(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "snapshots" / "before").mkdir(parents=True)
     assert {"digits-1", "latest", "mine-2"} <= set(found("train.logs ", tmp_path))
+    assert "digits-1.rank1" not in found("train.logs ", tmp_path)
     assert found("train.diff digits-1 mi", tmp_path) == ["mine-2"]
     assert found("snapshot.show be", tmp_path) == ["before"]
 

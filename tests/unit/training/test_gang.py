@@ -45,6 +45,11 @@ def test_one_worker_gets_no_variables_of_many() -> None:
     assert gang.environments({gang.DEVICES: "3,4"}, 1, 1, 1) == [{gang.DEVICES: "3"}]
 
 
+def test_the_coordinator_of_jax_listens_on_this_machine_alone() -> None:
+    found = [env["JAX_COORDINATOR_BIND_ADDRESS"] for env in gang.environments({}, 2, 0, 2950)]
+    assert found == ["127.0.0.1:2950"] * 2
+
+
 @pytest.mark.parametrize(
     ("found", "workers", "gpus", "wanted"),
     [

@@ -51,6 +51,20 @@ def test_what_does_not_suffice_is_not_kept_from_others(tmp_path: Path) -> None:
             assert third == ["1/2"]
 
 
+def test_one_that_waits_keeps_nothing_that_another_could_use(tmp_path: Path) -> None:
+    found: list[list[str]] = []
+
+    def another() -> None:
+        """While the first one waits for two, another one gets the only free device."""
+        with gpus.held(DEVICES, 1, tmp_path, refuse) as mine:
+            found.append(mine)
+        raise Busy
+
+    with gpus.held(DEVICES, 2, tmp_path, refuse), pytest.raises(Busy), gpus.held(DEVICES, 2, tmp_path, another):
+        pass
+    assert found == [["1/2"]]
+
+
 def test_one_that_waits_goes_on_when_another_ends(tmp_path: Path) -> None:
     asked = threading.Event()
     got: list[str] = []
@@ -118,6 +132,14 @@ def test_too_few_devices_are_a_final_refusal(work: Activities) -> None:
     with pytest.raises(ApplicationError, match="this machine has 1") as caught, work._gpus(request, Heart()):
         pass
     assert caught.value.non_retryable
+
+
+def test_a_program_sees_only_the_devices_that_its_training_holds(
+    work: Activities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_environment", lambda _: {gang.DEVICES: "6,7"})
+    steps = work._steps(Request("mine-1", command=["x"], gpus=1), 1, ["7"])
+    assert [step.env[gang.DEVICES] for step in steps] == ["7"]
 
 
 def test_a_training_that_asks_for_none_locks_none(work: Activities, tmp_path: Path) -> None:

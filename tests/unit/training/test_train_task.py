@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from infra.console import Console
+from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import train, train_order, train_watch
+from infra.tasks import train, train_order, train_show, train_watch
+from infra.training import client, parallel
 from infra.training.client import Glimpse
 from infra.training.described import described
 from infra.training.jobs import Job
@@ -219,3 +221,23 @@ class Printing(train_watch.TrainingOutput):
 
     def news(self) -> list[str]:
         return self.batches.pop(0)
+
+
+def test_a_built_in_training_of_several_workers_runs_again_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(parallel, "check", asked.append)
+    ordered = again(job(config={"workers": 2}, epochs=7), monkeypatch)
+    assert (ordered.workers, ordered.config.epochs) == (2, 7)
+    assert ordered.config.hidden_units == parallel.CONFIG.hidden_units
+    assert asked == [2]
+
+
+def again(before: Job, monkeypatch: pytest.MonkeyPatch) -> client.Order:
+    """The order that train.rerun places, of a training of that row."""
+    ordered: list[client.Order] = []
+    monkeypatch.setattr(train_show, "running", lambda _: (None, None))
+    monkeypatch.setattr(client, "find", lambda *_: before)
+    monkeypatch.setattr(client, "record_of", lambda *_: {})
+    monkeypatch.setattr(train, "_ordered", lambda *given: ordered.append(given[2]))
+    train.again(Context(None, None, Console(environ={})), before.id, detach=False)  # type: ignore[arg-type]
+    return ordered[0]
