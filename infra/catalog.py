@@ -15,6 +15,7 @@ TIERS = ("native", "compose", "kind")
 OVERLAY_CORE = "core"
 OVERLAY_OBS = "obs"
 OVERLAY_APPS = "apps"
+OVERLAY_QUEUE = "queue"
 
 
 STORE_LOGIN = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
@@ -337,6 +338,25 @@ UPSTREAM_CHARTS: tuple[Chart, ...] = (
         # renovate: datasource=helm depName=plugin-barman-cloud registryUrl=https://cloudnative-pg.github.io/charts
         version="0.8.1",
     ),
+    Chart(
+        "jobset",
+        "jobset-system",
+        OVERLAY_QUEUE,
+        source="oci://registry.k8s.io/jobset/charts/jobset",
+        # renovate: datasource=docker depName=registry.k8s.io/jobset/charts/jobset
+        version="0.12.0",
+        image=("image", "JOBSET_IMAGE"),
+    ),
+    Chart(
+        "kueue",
+        "kueue-system",
+        OVERLAY_QUEUE,
+        needs=("jobset",),
+        source="oci://registry.k8s.io/kueue/charts/kueue",
+        # renovate: datasource=docker depName=registry.k8s.io/kueue/charts/kueue
+        version="0.19.2",
+        image=("controllerManager.manager.image", "KUEUE_IMAGE"),
+    ),
 )
 
 BACKEND_IMAGE, FRONTEND_IMAGE = "platform-backend:dev", "platform-frontend:dev"
@@ -456,6 +476,12 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "registries to try when Docker Hub rate-limits pulls; empty: none",
         empty=True,
     ),
+    Setting(
+        "PLATFORM_CHARTS",
+        "",
+        "path",
+        "folder with upstream charts as <release>-<version>.tgz, to use no registry",
+    ),
     Setting("PLATFORM_KIND_BIN", "", "path", "directory with kind, kubectl and helm, searched before PATH"),
     Setting("KIND_NODE_IMAGE", "", "text", "node image for kind; default: the one in kind/cluster.yaml"),
     Setting("PLATFORM_CA_BUNDLE", "", "path", "additional CA certificates (PEM) that the kind nodes trust"),
@@ -472,6 +498,9 @@ APP_PORTS = {
     "frontend": Port("frontend", "FRONTEND_PORT", 8001, "http"),
 }
 """Ports of the reference application on the host."""
+
+PRIORITIES: Mapping[str, int] = {"low": -100, "normal": 0, "high": 100}
+"""Priorities of trainings in a queue; what names none counts as 0."""
 
 TEMPORAL_METRICS_PORT = Port("metrics", "TEMPORAL_METRICS_PORT", 8234, "http")
 
@@ -529,6 +558,8 @@ IMAGES: Mapping[str, str] = {
     "ELASTICSEARCH_IMAGE": "Elasticsearch, for ClearML",
     "MONGO_IMAGE": "MongoDB, for ClearML",
     "CLEARML_REDIS_IMAGE": "Redis, for ClearML",
+    "JOBSET_IMAGE": "JobSet's controller, for kind.up --queue",
+    "KUEUE_IMAGE": "Kueue's controller, for kind.up --queue",
     "BACKEND_IMAGE": "the backend and of training Jobs",
     "FRONTEND_IMAGE": "the frontend",
     "TRAINING_IMAGE": "training Jobs; default: the backend's image",

@@ -185,3 +185,5 @@ class Chart:
     version: str = ""
     values: tuple[tuple[str, str], ...] = ()
     """Values from the settings of a release that runs no service of the catalogue, as `Service.values`."""
+    image: tuple[str, str] = ("", "")
+    """Of an upstream chart: where its values name repository and tag, and the setting that replaces the image."""

@@ -25,7 +25,7 @@ from infra.locks import try_lock
 from infra.settings import Settings
 from infra.stack import write_atomic
 
-REQUIREMENTS = Path("requirements") / "backend.txt"
+REQUIREMENTS, JAX = Path("requirements") / "backend.txt", Path("requirements") / "jax.txt"
 PACKAGES = Path(".apps-packages")
 LOCK = ".apps-packages.lock"
 LOOK = 0.5
@@ -65,8 +65,13 @@ def references(settings: Settings) -> dict[str, str]:
     }
 
 
-def build(settings: Settings, console: Console) -> list[AppImage]:
+def build(settings: Settings, console: Console, jax: bool = False) -> list[AppImage]:
     """Build both images.
+
+    Args:
+        settings: the names of the images, and the base.
+        console: shows the steps.
+        jax: also with JAX, with which the built-in training runs as several workers.
 
     Raises:
         PlatformError: no engine; no base image (IMAGE_UNAVAILABLE, REGISTRY_UNREACHABLE); no packages
@@ -76,7 +81,7 @@ def build(settings: Settings, console: Console) -> list[AppImage]:
     client = docker_engine.client(engine, LIMIT)
     with alone(settings.root, console):
         base = _base(client, settings.text("PYTHON_IMAGE") or catalog.PYTHON_IMAGE, settings, console)
-        packages(settings.root, base, console)
+        packages(settings.root, base, console, jax)
         return [_built(client, settings.root, name, tag, base, console) for name, tag in references(settings).items()]
 
 
@@ -123,26 +128,41 @@ def _said(client: Any, reference: str, command: list[str]) -> str:
     return str(said)
 
 
-def packages(root: Path, base: Base, console: Console) -> Path:
+def packages(root: Path, base: Base, console: Console, jax: bool = False) -> Path:
     """Return the packages of the backend for the base image, installed unless they are there already.
 
     Raises:
         PlatformError: PROGRAM_FAILED with what the installer said; PROGRAM_MISSING without uv and pip.
     """
-    target, wanted = root / PACKAGES, _stamp(root, base)
+    lock = (root / REQUIREMENTS).read_text(encoding="utf-8")
+    lock = merged(lock, (root / JAX).read_text(encoding="utf-8")) if jax else lock
+    target, wanted = root / PACKAGES, _stamp(lock, base)
     if _noted(target) == wanted:
         return target
     console.say(f"  fetching packages for Python {base.python} on {base.machine} (once; takes about half a minute)")
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as passage:
         wanted_here = Path(passage) / REQUIREMENTS.name
-        wanted_here.write_text(for_base((root / REQUIREMENTS).read_text(encoding="utf-8"), base), encoding="utf-8")
+        wanted_here.write_text(for_base(lock, base), encoding="utf-8")
         shell.run(_installer(wanted_here, target, base), limit=LIMIT)
     for name in _PRUNED:
         for tests in list((target / name).rglob("tests")):
             shutil.rmtree(tests, ignore_errors=True)
     write_atomic(target / "stamp", wanted)
     return target
+
+
+def merged(lock: str, other: str) -> str:
+    """Return a lock file with what another one has besides; both are locked to the same versions."""
+    there, lines, wanted = {_package(line) for line in lock.splitlines()}, lock.splitlines(), True
+    for line in other.splitlines():
+        wanted = _package(line) not in there if line[:1].isalnum() else wanted
+        lines += [line] if wanted else []
+    return "\n".join(lines) + "\n"
+
+
+def _package(line: str) -> str:
+    return line.partition("==")[0].partition("[")[0] if line[:1].isalnum() else ""
 
 
 def for_base(lock: str, base: Base) -> str:
@@ -168,8 +188,8 @@ def for_base(lock: str, base: Base) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stamp(root: Path, base: Base) -> str:
-    return hashlib.sha256((root / REQUIREMENTS).read_bytes() + f"{base.python} {base.machine}".encode()).hexdigest()
+def _stamp(lock: str, base: Base) -> str:
+    return hashlib.sha256(f"{lock}{base.python} {base.machine}".encode()).hexdigest()
 
 
 def _noted(target: Path) -> str:

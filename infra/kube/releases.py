@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, rows
+from infra import catalog, references, rows
 from infra.errors import PlatformError, nearest
 from infra.kube import helm_cli
 from infra.kube.helm_cli import Deploy
@@ -122,6 +122,7 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), profi
     for path, setting in images(release).items():
         if settings.text(setting):
             _put(found, f"{path}.ref", settings.text(setting))
+    found |= _upstream_image(release, settings)
     for path, value in (
         *_logins(release, settings, profile).items(),
         *_parts(release, set(services), left_out(settings)).items(),
@@ -130,6 +131,16 @@ def values(release: str, settings: Settings, services: Iterable[str] = (), profi
         _put(found, path, value)
     for path in volumes(release) if profile.storage_class else ():
         _put(found, f"{path}.storageClass", profile.storage_class)
+    return found
+
+
+def _upstream_image(release: str, settings: Settings) -> dict[str, Any]:
+    """Return the image of an upstream chart where a setting replaces it; a digest takes the place of the tag."""
+    path, setting = next((c.image for c in catalog.UPSTREAM_CHARTS if c.release == release), ("", ""))
+    found: dict[str, Any] = {}
+    if setting and settings.text(setting):
+        name, _, tag = references.full(settings.text(setting)).rpartition(":")
+        _put(found, path, {"repository": name, "tag": tag})
     return found
 
 
@@ -198,16 +209,30 @@ def wanted(
     files = (*([folder / "values.yaml"] if upstream else []), folder / f"values-{profile.name}.yaml")
     stdin = json.dumps(values(chart.release, settings, services, profile), sort_keys=True)
     mark = fingerprint(folder, stdin, (*sets, chart.version))
+    charts = settings.text("PLATFORM_CHARTS")
+    where = located(chart, Path(charts).expanduser() if charts else None) if upstream else str(folder)
     deploy = Deploy(
         release=chart.release,
-        chart=str(folder) if not upstream else reference(chart),
+        chart=where,
         namespace=chart.namespace,
-        version=chart.version,
+        version=chart.version if is_address(where) else "",
         values=(*(str(f) for f in files if f.exists()), helm_cli.STDIN),
         sets=tuple(sets),
         labels={FINGERPRINT: mark},
     )
     return Wanted(chart, deploy, stdin, mark)
+
+
+def located(chart: rows.Chart, charts: Path | None) -> str:
+    """Return where an upstream chart is: a file of the folder `charts`, else its address."""
+    names = [f"{chart.release}-{version}.tgz" for version in (chart.version, chart.version.removeprefix("v"))]
+    found = [charts / name for name in names if (charts / name).is_file()] if charts else []
+    return str(found[0]) if found else reference(chart)
+
+
+def is_address(where: str) -> bool:
+    """Return whether a chart is in a registry or repository, where its version has to be named."""
+    return where.startswith(("oci://", "https://"))
 
 
 def reference(chart: rows.Chart) -> str:

@@ -25,7 +25,8 @@ def objects(site: Site) -> list[Object]:
 def namespaces(site: Site) -> tuple[str, ...]:
     """Return the namespaces of a site's releases."""
     unused = () if site.engine("observability") != "none" else ("observability",)
-    operators = [c.namespace for c in catalog.UPSTREAM_CHARTS] if site.says.get("operators") == "install" else []
+    upstream = [c.namespace for c in catalog.UPSTREAM_CHARTS if c.overlay != catalog.OVERLAY_QUEUE]
+    operators = upstream if site.says.get("operators") == "install" else []
     names = dict.fromkeys((*catalog.NAMESPACES, TRAINING, *operators))
     return tuple(name for name in names if name not in unused)
 

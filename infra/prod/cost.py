@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.kube.quantity import quantity
 from infra.prod.rules.base import of_kind
 from infra.prod.site import Site
 
 Object = Mapping[str, Any]
 PERMANENT = ("Deployment", "StatefulSet")
 """Kinds whose pods stay; Jobs come and go, and a DaemonSet has as many as there are nodes."""
-UNITS: Mapping[str, float] = {
-    **{"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
-    **{f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)},
-}
-"""Suffixes of quantities (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/)."""
-_QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)")
 
 
 @dataclass(frozen=True)
@@ -55,14 +49,6 @@ class Cost:
     def largest(self) -> Share:
         """The pod that needs most of a node."""
         return max(self.shares, key=lambda share: (share.memory, share.cpu))
-
-
-def quantity(text: object) -> float:
-    """Read a quantity of Kubernetes, e.g. 500m or 4Gi. Raises ValueError."""
-    found = _QUANTITY.fullmatch(str(text))
-    if found is None or found[2] not in UNITS:
-        raise ValueError(f"no quantity: {text}")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def of(objects: Sequence[Object]) -> Cost:

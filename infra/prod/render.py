@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra import rows, shell
+from infra import shell
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.helm_cli import STDIN, Deploy, Helm
@@ -131,12 +131,12 @@ def _release(site: Site, root: Path, helm: Helm, release: str, charts: Path | No
     folder = root / "helm" / release
     files = [folder / "values.yaml", folder / "values-production.yaml"] if chart.source else []
     files = files or [folder / "values-production.yaml"]
-    where = _upstream(chart, charts) if chart.source else str(folder)
+    where = releases.located(chart, charts) if chart.source else str(folder)
     deploy = Deploy(
         release=release,
         chart=where,
         namespace=chart.namespace,
-        version=chart.version if where.startswith(("oci://", "https://")) else "",
+        version=chart.version if releases.is_address(where) else "",
         values=(*(str(f) for f in files if f.exists()), STDIN),
         kubernetes=f"{site.kubernetes}.0",
         crds=bool(chart.source),
@@ -147,13 +147,6 @@ def _release(site: Site, root: Path, helm: Helm, release: str, charts: Path | No
     for thing in yaml.safe_load_all(done.out):
         if thing and not _is_test(thing):
             yield _placed(thing, chart.namespace)
-
-
-def _upstream(chart: rows.Chart, charts: Path | None) -> str:
-    """Return where an upstream chart is: a file of the folder, else its address."""
-    names = [f"{chart.release}-{version}.tgz" for version in (chart.version, chart.version.removeprefix("v"))]
-    found = [charts / name for name in names if (charts / name).is_file()] if charts else []
-    return str(found[0]) if found else releases.reference(chart)
 
 
 _NO_ANSWER = ("dial tcp", "no such host", "connection refused", "timeout", "failed to fetch")

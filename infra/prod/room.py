@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from infra.kube.quantity import quantity
 from infra.prod import base, cost
 from infra.prod.cluster import Cluster
 from infra.prod.cost import Share
@@ -56,7 +57,7 @@ def _accelerators(rendered: Rendered, nodes: Sequence[Object]) -> Iterator[str]:
     said = rendered.site.part("training").get("class") or {}
     wanted, resource = said.get("nodeSelector") or {}, said.get("resource", "")
     fitting = [n for n in nodes if wanted.items() <= (n["metadata"].get("labels") or {}).items()]
-    most = max((cost.quantity(n["status"]["allocatable"].get(resource, 0)) for n in fitting), default=0)
+    most = max((quantity(n["status"]["allocatable"].get(resource, 0)) for n in fitting), default=0)
     if said.get("count", 0) > most:
         yield f"no node has {said['count']} {resource} for a training now; right where nodes are added when needed"
 
@@ -72,9 +73,7 @@ def _room(node: Object, pods: Sequence[Object]) -> tuple[float, float]:
     here = [p for p in pods if p["spec"].get("nodeName") == node["metadata"]["name"] and _alive(p)]
     asked = [(c.get("resources") or {}).get("requests") or {} for p in here for c in p["spec"]["containers"]]
     given = node["status"]["allocatable"]
-    cores, memory = (
-        cost.quantity(given[name]) - sum(cost.quantity(a.get(name, 0)) for a in asked) for name in ("cpu", "memory")
-    )
+    cores, memory = (quantity(given[name]) - sum(quantity(a.get(name, 0)) for a in asked) for name in ("cpu", "memory"))
     return cores, memory
 
 

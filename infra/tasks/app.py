@@ -60,15 +60,15 @@ def stop(context: Context) -> Answer:
     return Answer({"stopped": stopped}, lines=("stopped" if stopped else "nothing was running",))
 
 
-@command()
-def build(context: Context) -> Answer:
+@command(help={"jax": "also with JAX, with which the built-in training runs as several workers"})
+def build(context: Context, jax: bool = False) -> Answer:
     """Build the images of backend and frontend, on PYTHON_IMAGE, as BACKEND_IMAGE and FRONTEND_IMAGE.
 
     Example: invoke app.build
     """
     from infra.app import images
 
-    built = images.build(context.settings, context.console)
+    built = images.build(context.settings, context.console, jax)
     rows = tuple((image.name, image.reference, human_bytes(image.size)) for image in built)
     data = {"images": [vars(image) for image in built]}
     return Answer(data, Table(("", "image", "size"), rows), names=tuple(image.reference for image in built))

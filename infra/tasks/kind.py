@@ -41,6 +41,8 @@ def the_tier(context: Context) -> Kind:
         "private": verbs.PRIVATE,
         "no_private": verbs.NO_PRIVATE,
         "apps": "also deploy the backend and the frontend",
+        "queue": "also JobSet and Kueue, with a queue of trainings; remembered",
+        "no_queue": "remove the queue, and start without it from now on",
         "timeout": "total time limit in seconds; 0: each service's own limit",
     },
 )
@@ -52,6 +54,8 @@ def up(
     apps: bool = False,
     private: bool = False,
     no_private: bool = False,
+    queue: bool = False,
+    no_queue: bool = False,
     timeout: float = 0.0,
 ) -> Answer:
     """Create or repair the cluster, deploy all releases and wait until everything works; idempotent.
@@ -59,14 +63,17 @@ def up(
     Example: invoke kind.up --obs
     """
     from infra import stack
-    from infra.tasks import helm_upgrade, show
+    from infra.tasks import helm_upgrade, kind_queue, show
 
     context = verbs.with_logins(context, private, no_private)
+    kind_queue.wish(the_tier(context), queue, no_queue)
     started = verbs.brought_up(context, words(service), verbs.observability(obs, no_obs), timeout)
     answer = show.started(started)
     if apps:
+        active = the_tier(started.tier.context)
         with verbs.interruptible("invoke kind.up --apps"), stack.lock(context.stack, "kind.up"):
-            helm_upgrade.roll_out(the_tier(started.tier.context), ("platform",), timeout or None)
+            helm_upgrade.roll_out(active, ("platform",), timeout or None)
+            kind_queue.fit(active, timeout or None)
     return answer
 
 
@@ -131,7 +138,7 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
     Example: invoke kind.status
     """
     from infra import status_report
-    from infra.tasks import show
+    from infra.tasks import kind_queue, show
     from infra.tiers.kind.cluster import HALF_MADE
 
     choice = verbs.choose(context, quiet=True)
@@ -156,6 +163,9 @@ def status(context: Context, why: bool = False, show_secrets: bool = False) -> A
         (f"cluster {about['name']}: {'incomplete' if state == HALF_MADE else state}; {shown}",) if nodes else (none,)
     )
     lines += ("kind/cluster.yaml has changed since; the changes need a new cluster",) if about["changed"] else ()
+    queued = kind_queue.line(the_tier(context))
+    lines += (queued,) if queued else ()
+    about["queue"] = queued
     body = {**answer.data, "cluster": about} if isinstance(answer.data, dict) else answer.data
     return replace(answer, data=body, lines=(*(() if why else lines), *answer.lines))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infra.console import Answer
@@ -67,12 +66,7 @@ def run(
     wanted = runners.How(as_, image, gpus, workers, queue, priority)
     order = train_order.order(epochs, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
-    order = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
-    if order.runner == JOB:  # neither this machine nor its packages have a part in it
-        order = replace(order, record={"git": order.record.get("git", {}), "image": order.image})
-    if absent := runners.lacking(active.jobs_kubeconfig, order):
-        raise absent
-    return _ordered(active, contract, order, detach)
+    return _ordered(active, contract, train_order.placed(active, order, wanted), detach)
 
 
 @command(tier=ANY, help={"job": train_records.ID, "detach": "return immediately; the training continues"})
@@ -121,7 +115,7 @@ def cancel(context: Context, job: str) -> Answer:
 
 
 def again(context: Context, job: str, detach: bool) -> Answer:
-    """Order a training as one that has run."""
+    """Start a training as one that has run."""
     from infra.training import client, runners
     from infra.training.request import SUBPROCESS
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import PlatformError
 
 if TYPE_CHECKING:
+    from infra.tiers.base import Tier
     from infra.training.client import Order
+    from infra.training.runners import How
 
 
 def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], *, located: bool) -> Order:
@@ -45,6 +48,23 @@ def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], 
         env = dict(given)
     made = record.taken(words, Path.cwd(), env) if located else {"git": record.state_of(Path.cwd())}
     return Order(experiment or "command", command=tuple(words), cwd=os.getcwd(), shown=command, env=env, record=made)
+
+
+def placed(active: Tier, order: Order, wanted: How) -> Order:
+    """Return an order with the way that it runs: as a program of the worker, or as a Job of the tier's cluster.
+
+    Raises:
+        PlatformError: USAGE for what does not go together; TIER_UNAVAILABLE for what the tier or its cluster lacks.
+    """
+    from infra.training import runners
+    from infra.training.request import JOB
+
+    made = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
+    if made.runner == JOB:  # neither this machine nor its packages have a part in it
+        made = replace(made, record={"git": made.record.get("git", {}), "image": made.image})
+    if absent := runners.lacking(active.jobs_kubeconfig, made):
+        raise absent
+    return made
 
 
 def variables(entries: Sequence[str], files: Sequence[str], shell: Mapping[str, str]) -> dict[str, str]:

@@ -95,7 +95,15 @@ def _rank(found: Best) -> float:
 def _row(job: Job, found: Best) -> tuple[str, ...]:
     held_out, made = train_watch.percent(job.heldout_accuracy), train_watch.when(job)
     shown = f"{found[0]} {found[1]:.4g}" if found else ""
-    return job.id, job.state, train_watch.epochs_of(job), held_out, shown, made, train_watch.duration(job)
+    return (
+        job.id,
+        train_watch.state_of(job),
+        train_watch.epochs_of(job),
+        held_out,
+        shown,
+        made,
+        train_watch.duration(job),
+    )
 
 
 @command(tier=ANY, log=False, help={"job": "id of the training, its beginning, or latest"})

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         "experiment": "name to group trainings by (default: sweep)",
         "workers": "number of processes of each training",
         "gpus": "number of GPUs, of each worker",
+        "as": "how they run: subprocess (on this machine; the default) or job (of Kubernetes)",
+        "image": "image for the Jobs, containing your own program (default: the backend's)",
+        "queue": "the cluster's queue (a LocalQueue of Kueue) that the Jobs wait in",
+        "priority": "low, normal or high: who goes first in the queue",
         "env": "variable for the program: NAME takes the shell's value, NAME=VALUE this one; may be repeated",
         "env_file": "file with further variables, as in .env",
         "detach": "return immediately; the sweep continues",
@@ -54,6 +58,10 @@ def sweep(
     experiment: str = "sweep",
     workers: int = 1,
     gpus: int = 0,
+    as_: str = "",
+    image: str = "",
+    queue: str = "",
+    priority: str = "",
     detach: bool = False,
 ) -> Answer:
     """Train one command with several values of its parameters, and list the best.
@@ -61,6 +69,7 @@ def sweep(
     Example: invoke train.sweep --command "python train.py --lr {lr}" --grid lr=0.1,0.01 --parallel 2
     """
     from infra.training import client, runners, sweep
+    from infra.training.request import JOB
 
     points = _points(grid, random, trials, seed)
     wanted = sweep.goal(metric, goal)
@@ -68,8 +77,10 @@ def sweep(
         raise PlatformError(
             "USAGE", "a sweep wants --command, and --parallel of at least 1", steps=("invoke --help train.sweep",)
         )
-    one = train_order.order(1, experiment, command, train_order.variables(env, env_file, os.environ), located=True)
-    one = runners.applied(one, runners.How("subprocess", gpus=gpus, workers=workers), None)
+    given = train_order.variables(env, env_file, os.environ)
+    one = train_order.order(1, experiment, command, given, located=as_ != JOB)
+    active, contract = train_show.running(context)
+    one = train_order.placed(active, one, runners.How(as_, image, gpus, workers, queue, priority))
     found = [
         client.TrialOrder(
             replace(one, command=tuple(sweep.applied(one.command, point)), shown=sweep.applied([command], point)[0]),
@@ -77,7 +88,6 @@ def sweep(
         )
         for point in points
     ]
-    active, contract = train_show.running(context)
     train_watch.ensure_worker(active, contract)
     order = client.SweepOrder(experiment, command, found, parallel, wanted)
     return _started(active, contract, order, detach)
@@ -93,9 +103,12 @@ def _points(grid: Sequence[str], random: Sequence[str], trials: int, seed: int) 
 
 
 def _started(active: Tier, contract: Contract, order: SweepOrder, detach: bool) -> Answer:
-    from infra.training import client, service
+    from infra.training import client, runners
+    from infra.training.request import JOB
 
-    job = client.start_sweep(contract, order, service.open_orders(active.context.stack))
+    in_cluster = any(trial.order.runner == JOB for trial in order.trials)
+    orders = runners.orders_of(active.context.stack, active.jobs_kubeconfig if in_cluster else None)
+    job = client.start_sweep(contract, order, orders)
     if detach:
         lines = (job, f"next: invoke train.show {job}", f"      invoke train.cancel {job}")
         return Answer({"job": job, "state": "queued", "trainings": len(order.trials)}, lines=lines, names=(job,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -244,6 +245,7 @@ def rows(job: Job) -> list[tuple[str, str]]:
     found = [
         ("job", job.id),
         ("state", job.state),
+        ("waits for", "" if job.final else job.note or ""),
         ("experiment", job.experiment),
         ("command", job.command or ""),
         ("epochs", epochs_of(job)),
@@ -258,6 +260,15 @@ def rows(job: Job) -> list[tuple[str, str]]:
         ("error", (job.error or "") if job.state == "failed" else ""),
     ]
     return [row for row in found if row[1]]
+
+
+_SHARE = re.compile(r"(\d+) of (\d+)\b")
+
+
+def state_of(job: Job) -> str:
+    """Return the state for a table: with the position in a queue, or how many workers run, where that is known."""
+    found = _SHARE.match(job.note or "")
+    return f"{job.state} {found[1]}/{found[2]}" if found and not job.final else job.state
 
 
 def epochs_of(job: Job) -> str:

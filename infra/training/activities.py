@@ -67,7 +67,7 @@ class Activities:
     def set_preparing(self, request: Request) -> None:
         """Set the job to preparing."""
         self._accept(request)
-        with _session(self._contract) as jobs:
+        with jobs_session(self._contract) as jobs:
             if not jobs.prepare(request.job):
                 raise ApplicationError(f"job {request.job} had already ended", non_retryable=True)
         Progress(self._contract, request.job).publish(state="preparing")
@@ -98,7 +98,7 @@ class Activities:
     def finish(self, ending: Ending) -> None:
         """Mark the final state, and end the order."""
         self._check_workflow(ending.job)
-        with _session(self._contract) as jobs:
+        with jobs_session(self._contract) as jobs:
             jobs.finish(ending.job, ending.state, ending.error, "\n".join(ending.lines))
             found = jobs.get(ending.job)
         self._orders.close(ending.job)
@@ -109,21 +109,26 @@ class Activities:
 
     @activity.defn(name=workflow.BEGIN_SWEEP)
     def begin_sweep(self, job: str) -> None:
-        """Set a sweep to running."""
+        """Set a sweep to running, and make its run in MLflow before its trainings look for it."""
         self._check_workflow(job)
-        self._claim(job)
+        attempt = self._claim(job)
+        uri = self._contract.values.get("MLFLOW_TRACKING_URI", "")
+        if uri and "mlflow" in self._contract.backends and not silence(uri):
+            self._tracked(job, attempt, self._contract.values)
 
     @activity.defn(name=workflow.FINISH_SWEEP)
     def finish_sweep(self, ending: Ending) -> None:
         """Mark the final state of a sweep; its trainings that have not begun are cancelled, and their orders end."""
         self._check_workflow(ending.job)
-        with _session(self._contract) as jobs:
+        with jobs_session(self._contract) as jobs:
             for trial in jobs.trials(ending.job):
                 if not trial.final:
                     jobs.finish(trial.id, "cancelled", "its sweep has ended")
                 self._orders.close(trial.id)
             jobs.finish(ending.job, ending.state, ending.error)
             found = jobs.get(ending.job)
+        if found is not None:
+            self._end_of_run(found)
         Progress(self._contract, ending.job).publish(state=ending.state)
         self._notify(found)
 
@@ -139,7 +144,7 @@ class Activities:
 
     def _claim(self, job: str) -> int:
         # No longer than a heartbeat may be late.
-        with _session(self._contract, budget=5) as jobs:
+        with jobs_session(self._contract, budget=5) as jobs:
             attempt = jobs.claim(job)
         if attempt is None:
             raise ApplicationError(f"job {job} had already ended", non_retryable=True)
@@ -161,7 +166,7 @@ class Activities:
         """Give a program the platform's run, unless it has another one or the server is too slow."""
         if tracked.is_own(environment, self._contract):
             return {}
-        with _session(self._contract, budget=5) as jobs:
+        with jobs_session(self._contract, budget=5) as jobs:
             found, record = jobs.get(job), jobs.record_of(job)
             if found is None:
                 return {}
@@ -389,7 +394,7 @@ def judge(what: str, code: int, lines: Sequence[str]) -> None:
 
 
 @contextmanager
-def _session(contract: Contract, budget: float = BUDGET) -> Iterator[Jobs]:
+def jobs_session(contract: Contract, budget: float = BUDGET) -> Iterator[Jobs]:
     """Open the statements of one activity; their connection is closed at the end."""
     jobs = Jobs(contract, budget)
     try:

@@ -115,6 +115,10 @@ class JobCluster:
         found = self._found("GET", self._all(WORKLOADS), labelSelector=f"kueue.x-k8s.io/job-uid={uid}") or {}
         return next(iter(found.get("items", [])), None)
 
+    def workloads(self) -> list[Object]:
+        """Return what Kueue knows of all trainings; [] where it is not there."""
+        return list((self._found("GET", self._all(WORKLOADS)) or {}).get("items", []))
+
     def create(self, manifest: Mapping[str, Any], kind: ApiResource = JOBS) -> None:
         """Create a Job; one of that name that is there already stays."""
         try:

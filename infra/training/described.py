@@ -13,6 +13,7 @@ def described(job: Job) -> dict[str, object]:
     return {
         "job": job.id,
         "state": job.state,
+        "note": job.note,
         "experiment": job.experiment,
         "command": job.command,
         "epoch": job.epoch,

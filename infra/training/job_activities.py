@@ -7,14 +7,15 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
+from infra import database
 from infra.errors import PlatformError
 from infra.training import program, temporal_client, workflow
-from infra.training.activities import Activities, refusal, section
+from infra.training.activities import Activities, jobs_session, refusal, section
 from infra.training.cluster import Away, JobCluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
 from infra.training.job_runner import JobLog, JobRunner, Vanished
-from infra.training.job_verdict import SUCCEEDED
+from infra.training.job_verdict import SUCCEEDED, JobVerdict
 from infra.training.orders import OrderRefused, Orders, of_cluster
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
@@ -63,9 +64,31 @@ class JobActivities(Activities):
             runner.create(attempt, self._tracking(request, attempt, self._contract.values))
         recorder.attempt = attempt
         progress = Progress(self._contract, request.job)
-        verdict = runner.follow(JobLog(path), recorder.line, lambda note: progress.publish(note=note))
+        verdict = runner.follow(JobLog(path), recorder.line, lambda found: self._told(progress, request.job, found))
         if verdict.state != SUCCEEDED:
+            self._release(request, runner, verdict)
             raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
+
+    def _told(self, progress: Progress, job: str, found: JobVerdict) -> bool:
+        """Tell the database and those who watch where a training stands; False while the database is away."""
+        try:
+            with jobs_session(self._contract, budget=3) as jobs:
+                jobs.set_standing(job, found.standing, found.note)
+        except Exception as error:
+            if isinstance(error, Unavailable) or database.is_failure(error):
+                return False
+            raise
+        progress.publish(state=found.standing)
+        progress.publish(note=found.note)
+        return True
+
+    def _release(self, request: Request, runner: JobRunner, verdict: JobVerdict) -> None:
+        """Remove what would go on in the cluster: other workers wait for one that never comes, or hold their quota."""
+        if not verdict.ended and (request.workers > 1 or request.queue):
+            try:
+                runner.remove()
+            except (Away, Refused) as error:
+                raise ApplicationError(f"the Job {runner.name} could not be deleted: {error}") from error
 
     def _accept(self, request: Request) -> None:
         """Accept an order by the key of the cluster, which a worker outside reads from its Secret."""

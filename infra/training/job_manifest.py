@@ -11,6 +11,7 @@ from typing import Any
 from infra import catalog
 from infra.errors import PlatformError
 from infra.training import gang
+from infra.training.job_verdict import GANG_PATIENCE
 from infra.training.orders import VALID
 from infra.training.request import Request
 
@@ -73,6 +74,7 @@ class Shape:
     gpus: int = 0
     pod: Pod = field(default_factory=lambda: Pod())
     user: int = 1000
+    patience: float = GANG_PATIENCE
 
     @property
     def memory(self) -> str:
@@ -84,15 +86,17 @@ def shape(environ: Mapping[str, str]) -> Shape:
     """Read it from the worker's environment: TRAINING_NAMESPACE, TRAINING_IMAGE and so on; all have defaults.
 
     Raises:
-        PlatformError: USAGE when TRAINING_RESOURCES or TRAINING_POD is no fitting JSON, or TRAINING_GPUS no number.
+        PlatformError: USAGE when TRAINING_RESOURCES or TRAINING_POD is no fitting JSON, or TRAINING_GPUS or
+            TRAINING_PATIENCE (seconds) no number.
     """
     plain = Shape()
     try:
         resources = json.loads(environ.get("TRAINING_RESOURCES") or "{}")
         gpus = int(environ.get("TRAINING_GPUS") or "0")
+        patience = float(environ.get("TRAINING_PATIENCE") or plain.patience)
         pod = Pod(**json.loads(environ.get("TRAINING_POD") or "{}"))
     except (ValueError, TypeError) as error:
-        what = "TRAINING_RESOURCES, TRAINING_POD or TRAINING_GPUS cannot be used"
+        what = "TRAINING_RESOURCES, TRAINING_POD, TRAINING_GPUS or TRAINING_PATIENCE cannot be used"
         raise PlatformError("USAGE", what, why=str(error)) from error
     return Shape(
         namespace=environ.get("TRAINING_NAMESPACE") or plain.namespace,
@@ -103,6 +107,7 @@ def shape(environ: Mapping[str, str]) -> Shape:
         resources=resources or plain.resources,
         gpus=gpus,
         pod=pod,
+        patience=patience,
     )
 
 

@@ -16,6 +16,7 @@ from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_queue, job_verdict
 from infra.training.cluster import JOB_SETS, JOBS, MOST_LOG, Away, JobCluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
+from infra.training.job_queue import Standing
 from infra.training.job_verdict import RUNNING, JobVerdict
 from infra.training.request import Request
 
@@ -66,22 +67,28 @@ class JobRunner:
         manifest = job_manifest.manifest(self._request, self._shape, attempt, env)
         self._patiently(lambda: self._cluster.create(manifest, self._kind))
 
-    def follow(self, log: JobLog, on_line: Callable[[str], object], on_note: Callable[[str], object]) -> JobVerdict:
+    def follow(
+        self, log: JobLog, on_line: Callable[[str], object], on_change: Callable[[JobVerdict], bool]
+    ) -> JobVerdict:
         """Follow the Job to its end, which is returned; each line that it prints goes to the log and to `on_line`.
+
+        Args:
+            log: where the lines go.
+            on_line: gets each line.
+            on_change: gets a verdict that differs from the last; where it returns False, it gets it again.
 
         Raises:
             Vanished: it was deleted meanwhile.
         """
-        note = None
+        told = None
         while True:
             verdict, pods = self._patiently(self._look)
             for line in self._patiently(lambda pods=pods: log.news(self._cluster, pods)):  # type: ignore[misc]
                 on_line(line)
             if verdict.state != RUNNING:
                 return verdict
-            if verdict.note != note:
-                note = verdict.note
-                on_note(note)
+            if verdict != told and on_change(verdict):
+                told = verdict
             self._pause(POLL)
 
     def _look(self) -> tuple[JobVerdict, list[Object]]:
@@ -89,16 +96,23 @@ class JobRunner:
         if found is None or found["metadata"].get("deletionTimestamp"):
             raise Vanished(f"the Job {self.name} was deleted")
         pods = self._cluster.pods(self.name, self._kind)
-        queue = self._queue(found) if found.get("spec", {}).get("suspend") else ""
-        verdict = job_verdict.judge(found, pods, self._shape.memory, workers=self._request.workers, queue=queue)
+        shape, workers = self._shape, self._request.workers
+        verdict = job_verdict.judge(
+            found, pods, shape.memory, workers=workers, queue=self._standing(found), patience=shape.patience
+        )
         return verdict, job_manifest.worker(pods, 0)
 
-    def _queue(self, job: Object) -> str:
-        """Return what Kueue says of a suspended Job; a worker without the right to ask says as much."""
+    def _standing(self, job: Object) -> Standing | None:
+        """Return where a Job with a queue stands in it; a worker without the right to ask says as much."""
+        if not self._request.queue:
+            return None
+        if not job.get("spec", {}).get("suspend"):
+            return Standing(job_queue.ADMITTED)
         try:
-            return job_queue.note(self._cluster.workload(str(job["metadata"].get("uid", ""))))
+            own = self._cluster.workload(str(job["metadata"].get("uid", "")))
+            return job_queue.standing(own, self._cluster.workloads() if own else ())
         except Refused as error:
-            return f"queued: Kueue cannot be asked: {error}"
+            return Standing(job_queue.QUEUED, f"Kueue cannot be asked: {error}")
 
     def remove(self) -> bool:
         """Delete the Job and its pods; whether all were gone in time (a node that is away keeps its pod)."""

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from infra.training import job_queue
+from infra.training.job_queue import Standing
 from infra.training.patience import EXIT_TEMPORARY
 
 RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
+GANG_PATIENCE = 600.0
+"""Seconds for the last of several workers to get a node, since the others wait for it: time for a new node to come."""
 PULL_PATIENCE = 15.0
 """Seconds for an image, once its first pull has failed."""
 _AT_ONCE = ("InvalidImageName", "ErrImageNeverPull")
@@ -24,43 +28,76 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class JobVerdict:
-    """running, succeeded or failed; why it failed, or (`note`) what it waits for."""
+    """running, succeeded or failed; why it failed, or (`note`) what it waits for.
+
+    `standing` is the state of one that has not ended, `ended` whether its Job has: else it goes on.
+    """
 
     state: str
     reason: str = ""
     note: str = ""
+    standing: str = job_queue.RUNNING
+    ended: bool = False
 
 
 def judge(
-    job: Object, pods: Sequence[Object], memory: str, now: datetime | None = None, *, workers: int = 1, queue: str = ""
+    job: Object,
+    pods: Sequence[Object],
+    memory: str,
+    now: datetime | None = None,
+    *,
+    workers: int = 1,
+    queue: Standing | None = None,
+    patience: float = GANG_PATIENCE,
 ) -> JobVerdict:
     """Return the verdict on a Job (or JobSet) and its pods, oldest first.
 
     Args:
         memory: limit of a pod, for the reason.
-        queue: what Kueue says of it, while it is suspended.
+        workers: how many pods it has.
+        queue: where it stands in its queue; None for one that waits in none.
+        patience: seconds for each of several workers to get a node.
     """
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
     if "Complete" in conditions or "Completed" in conditions:  # of a Job, of a JobSet
-        return JobVerdict(SUCCEEDED)
+        return JobVerdict(SUCCEEDED, ended=True)
     if job.get("spec", {}).get("suspend") and "Failed" not in conditions:
-        return JobVerdict(RUNNING, note=queue)
+        found = queue or Standing(job_queue.QUEUED, "it is suspended")
+        return JobVerdict(RUNNING, note=found.note, standing=found.state)
     alone, at = workers == 1, now or datetime.now(UTC)
     reason = next((text for pod in pods if (text := _hopeless(pod, memory, at, alone))), "")
+    reason = reason or ("" if alone else _unplaced(pods, workers, at, patience))
     if reason:
-        return JobVerdict(FAILED, reason)
+        return JobVerdict(FAILED, reason, ended="Failed" in conditions)
     if "Failed" in conditions:
-        return JobVerdict(FAILED, _given_up(conditions["Failed"], pods))
+        return JobVerdict(FAILED, _given_up(conditions["Failed"], pods), ended=True)
+    count = sum(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
+    begun = job_queue.RUNNING if count or queue is None else job_queue.ADMITTED
     if not pods:
-        return JobVerdict(RUNNING, note="waiting for its pod")
-    return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if alone else _missing(pods, workers))
+        return JobVerdict(RUNNING, note="waiting for its pod", standing=begun)
+    return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if alone else _missing(pods, count, workers), standing=begun)
 
 
-def _missing(pods: Sequence[Object], workers: int) -> str:
+def _missing(pods: Sequence[Object], count: int, workers: int) -> str:
     """Return how many workers run, and what keeps one of the others; '' when all run."""
     waiting = next((text for pod in pods if (text := _obstacle(pod))), "")
-    count = sum(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
-    return "" if count >= workers else f"running {count}/{workers}: {waiting}".removesuffix(": ")
+    return "" if count >= workers else f"{count} of {workers} workers run: {waiting}".removesuffix(": ")
+
+
+def _unplaced(pods: Sequence[Object], workers: int, now: datetime, patience: float) -> str:
+    """Return which worker has waited too long for a node, and why there is none; '' for none."""
+    for pod in pods:
+        about, condition = pod.get("metadata", {}), _unscheduled(pod)
+        if condition and _age(pod, now) > patience:
+            which = f"{about.get('name', 'a pod')}, one of {workers} workers,"
+            said = condition.get("message", "")
+            return f"{which} could not be placed within {patience:.0f} s: {said}".removesuffix(": ")
+    return ""
+
+
+def _unscheduled(pod: Object) -> Object:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), {})
 
 
 def _hopeless(pod: Object, memory: str, now: datetime, alone: bool) -> str:
@@ -118,9 +155,8 @@ def _given_up(condition: Object, pods: Sequence[Object]) -> str:
 def _obstacle(pod: Object) -> str:
     """Tell what keeps the newest pod from running; '' when it runs."""
     status = pod.get("status", {})
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"waiting for a node: {condition.get('message', '')}".strip(": ")
+    if condition := _unscheduled(pod):
+        return f"waiting for a node: {condition.get('message', '')}".strip(": ")
     waiting: Object = next((s["waiting"] for s in _states(pod) if "waiting" in s), {})
     if waiting:
         return f"its pod is starting: {waiting.get('reason', '')} {waiting.get('message', '')}".strip(": ")

@@ -23,7 +23,7 @@ FINAL = ("succeeded", "failed", "cancelled")
 _COLUMNS = """
     j.id, e.name, j.state, j.command, j.config, j.attempt, j.epochs, j.error, j.last_lines, j.val_accuracy,
     j.heldout_accuracy, j.weights, j.report, j.tracking, j.created_at, j.started_at, j.finished_at,
-    (SELECT max(m.epoch) FROM metrics m WHERE m.job_id = j.id)
+    (SELECT max(m.epoch) FROM metrics m WHERE m.job_id = j.id), to_jsonb(j) ->> 'note'
 """
 _SELECT = f"SELECT {_COLUMNS} FROM jobs j JOIN experiments e ON e.id = j.experiment_id"
 
@@ -39,7 +39,7 @@ ON CONFLICT (id) DO NOTHING
 # The lock on the job's row makes a write and a newer try exclude each other.
 _RECORD = """
 WITH mine AS (
-    SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR SHARE
+    SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND NOT state = ANY(%(final)s) FOR SHARE
 ), given AS (
     SELECT * FROM unnest(%(epochs)s::int[], %(names)s::text[], %(values)s::float8[]) AS t (epoch, name, value)
 ), written AS (
@@ -61,7 +61,10 @@ class Superseded(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A training as the database knows it; times are UTC; `epoch` is the last one with metrics."""
+    """A training as the database knows it; times are UTC; `epoch` is the last one with metrics.
+
+    `note` is what one in a cluster waits for.
+    """
 
     id: str
     experiment: str
@@ -81,6 +84,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     epoch: int | None
+    note: str | None = None
 
     @property
     def final(self) -> bool:
@@ -231,7 +235,7 @@ class Jobs:
         """Write (or overwrite) metrics of several epochs, each name of an epoch once. Raises as `record`."""
         columns: Any = list(zip(*((r.epoch, r.name, r.value) for r in rows), strict=True)) or [(), (), ()]
         values = dict(zip(("epochs", "names", "values"), map(list, columns), strict=True))
-        if not self._run(_RECORD, {"id": job, "attempt": attempt, **values}):
+        if not self._run(_RECORD, {"id": job, "attempt": attempt, "final": list(FINAL), **values}):
             raise Superseded(f"job {job} is no longer at attempt {attempt}")
 
     def set_epochs(self, job: str, attempt: int, epochs: int) -> None:
@@ -248,9 +252,20 @@ class Jobs:
         columns = {k: json.dumps(v) if k == "tracking" else v for k, v in columns.items()}
         known = ("val_accuracy", "weights", "report", "tracking")
         sets = ", ".join(f"{name} = %({name})s" for name in known if name in columns)
-        sql = f"UPDATE jobs SET {sets} WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id"
-        if not self._run(sql, {"id": job, "attempt": attempt, **columns}):
+        sql = f"""
+            UPDATE jobs SET {sets}
+            WHERE id = %(id)s AND attempt = %(attempt)s AND NOT state = ANY(%(final)s) RETURNING id
+        """
+        if not self._run(sql, {"id": job, "attempt": attempt, "final": list(FINAL), **columns}):
             raise Superseded(f"job {job} is no longer at attempt {attempt}")
+
+    def set_standing(self, job: str, state: str, note: str) -> None:
+        """Note where a training in a cluster stands and what it waits for; one that has ended keeps its state."""
+        sql = """
+            UPDATE jobs SET state = %(state)s, note = nullif(%(note)s, '')
+            WHERE id = %(id)s AND NOT state = ANY(%(final)s)
+        """
+        self._run(sql, {"id": job, "state": state, "note": note.replace("\0", ""), "final": list(FINAL)})
 
     def set_heldout(self, job: str, accuracy: float) -> None:
         """Note the accuracy on held-out images, 0 to 1."""
@@ -260,7 +275,7 @@ class Jobs:
         """Set the final state; a job that has one keeps it."""
         sql = """
             UPDATE jobs SET state = %(state)s, error = nullif(%(error)s, ''), last_lines = nullif(%(lines)s, ''),
-                            finished_at = now()
+                            finished_at = now(), note = NULL
             WHERE id = %(id)s AND NOT state = ANY(%(final)s)
         """
         # PostgreSQL's text cannot hold the null character, which a program's output can.

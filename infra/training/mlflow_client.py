@@ -24,6 +24,8 @@ PROBE = (1.5, 4.0)
 NEXT = "next step: invoke up --obs"
 
 JOB_TAG = "training.job"
+PARENT_TAG = "mlflow.parentRunId"
+"""By which MLflow shows a run below another (mlflow/utils/mlflow_tags.py)."""
 # The server takes at most 1,000 metrics in one log-batch.
 _BATCH = 1000
 
@@ -78,16 +80,17 @@ class MLflow:
         self._uri, self._login = uri.rstrip("/"), login
         self._session: requests.Session | None = None
 
-    def run_for(self, experiment: str, job: str, start: int) -> Run:
+    def run_for(self, experiment: str, job: str, start: int, parent: str = "") -> Run:
         """Return the run of a job, made unless there is one.
 
         Args:
             experiment: its name; made unless there is one.
             job: kept in the tag `training.job`, by which a resumed training finds its run again.
             start: milliseconds since 1970.
+            parent: id of the run that it belongs to.
         """
         number = self._experiment(experiment)
-        return self._find(number, job) or self._create(number, job, start)
+        return self._find(number, job) or self._create(number, job, start, parent)
 
     def reopen(self, run: Run) -> None:
         """Set a run to RUNNING."""
@@ -150,8 +153,9 @@ class MLflow:
         answer = self._post("runs/search", {"experiment_ids": [experiment], "filter": wanted, "max_results": 1})
         return next((_run(entry) for entry in answer.get("runs", [])), None)
 
-    def _create(self, experiment: str, job: str, start: int) -> Run:
+    def _create(self, experiment: str, job: str, start: int, parent: str) -> Run:
         tags = [{"key": JOB_TAG, "value": job}, {"key": "mlflow.runName", "value": job}]
+        tags += [{"key": PARENT_TAG, "value": parent}] if parent else []
         wanted = {"experiment_id": experiment, "run_name": job, "start_time": start, "tags": tags}
         return _run(self._post("runs/create", wanted)["run"])
 

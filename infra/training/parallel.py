@@ -25,6 +25,7 @@ MEETING = 120
 LOST = 20
 """Seconds without a sign of life after which a worker counts as lost."""
 INSTALL = f"{sys.executable} -m pip install --no-deps --require-hashes -r requirements/jax.txt"
+"""Here; an image of a Job gets it by invoke app.build --jax."""
 
 
 def check(workers: int) -> None:
@@ -33,12 +34,21 @@ def check(workers: int) -> None:
     Raises:
         PlatformError: USAGE, PROGRAM_MISSING.
     """
-    if workers < 1 or SHARDS % workers:
-        what = f"{workers} workers cannot share the {SHARDS} shards of the built-in training evenly"
-        raise PlatformError("USAGE", what, steps=("--workers 2, 4 or 8",))
+    check_number(workers)
     if importlib.util.find_spec("jax") is None:
         what = "the package jax, with which the built-in training runs as several workers, is not installed"
         raise PlatformError("PROGRAM_MISSING", what, steps=(INSTALL,))
+
+
+def check_number(workers: int) -> None:
+    """Check whether so many workers can share the reference network's images.
+
+    Raises:
+        PlatformError: USAGE.
+    """
+    if workers < 1 or SHARDS % workers:
+        what = f"{workers} workers cannot share the {SHARDS} shards of the built-in training evenly"
+        raise PlatformError("USAGE", what, steps=("--workers 2, 4 or 8",))
 
 
 def place(environ: Mapping[str, str]) -> tuple[int, int]:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MOST_GPUS = 64
 MOST_WORKERS = 64
-PRIORITIES = ("low", "normal", "high")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
     runner = how.runner or (SUBPROCESS if order.command or obstacle else JOB)
     if runner == JOB and obstacle:
         raise obstacle
-    order = order if order.command or how.workers == 1 else _parallel(order, how)
+    order = order if order.command or how.workers == 1 else _parallel(order, how.workers, runner)
     if runner != JOB:
         _check_here(order, how)
     elif order.env:
@@ -150,19 +149,22 @@ def lacking(kubeconfig: Path | None, order: Order) -> PlatformError | None:
         absent = [what for what, kind in wanted.items() if not found.knows(kind)]
     except (cluster.Away, cluster.Refused) as error:
         return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
-    steps = ("omit --queue and --workers", "or --as subprocess: several workers run on this machine")
+    steps = ("invoke kind.up --queue installs both", "or --as subprocess: several workers run on this machine")
     return PlatformError("TIER_UNAVAILABLE", f"{absent[0]} is not in the cluster", steps=steps) if absent else None
 
 
-def _parallel(order: Order, how: How) -> Order:
+def _parallel(order: Order, workers: int, runner: str) -> Order:
     """Return the order of the built-in training for several workers.
 
     Raises:
-        PlatformError: USAGE, PROGRAM_MISSING.
+        PlatformError: USAGE; PROGRAM_MISSING without JAX on this machine, where they run here.
     """
     from infra.training import parallel
 
-    parallel.check(how.workers)
+    if runner == JOB:
+        parallel.check_number(workers)
+    else:
+        parallel.check(workers)
     return replace(order, config=replace(parallel.CONFIG, epochs=order.config.epochs))
 
 
@@ -184,8 +186,8 @@ def _check(how: How) -> None:
         raise PlatformError("USAGE", f"--gpus {how.gpus} is not between 0 and {MOST_GPUS}")
     if not 1 <= how.workers <= MOST_WORKERS:
         raise PlatformError("USAGE", f"--workers {how.workers} is not between 1 and {MOST_WORKERS}")
-    if how.priority not in ("", *PRIORITIES):
-        raise PlatformError("USAGE", f"--priority {how.priority} is not one of {', '.join(PRIORITIES)}")
+    if how.priority not in ("", *catalog.PRIORITIES):
+        raise PlatformError("USAGE", f"--priority {how.priority} is not one of {', '.join(catalog.PRIORITIES)}")
     if how.queue and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", how.queue):
         raise PlatformError("USAGE", f"--queue {how.queue!r} is not a name of a LocalQueue")
     if how.priority and not how.queue:

@@ -27,14 +27,16 @@ def is_own(environment: Mapping[str, str], contract: Contract) -> bool:
 
 
 def begun(contract: Contract, job: Job, record: Mapping[str, object]) -> dict[str, str]:
-    """Find or make the run of a job and open it; returns its id and page, `run` and `url`.
+    """Find or make the run of a job, below that of its sweep, and open it; returns its id and page, `run` and `url`.
 
     Raises:
         MLflowError: the server refuses or does not answer.
     """
     server = MLflow(contract["MLFLOW_TRACKING_URI"], contract.mlflow_login)
     try:
-        run = server.run_for(job.experiment, job.id, int(job.created_at.timestamp() * 1000))
+        start = int(job.created_at.timestamp() * 1000)
+        parent = server.run_for(job.experiment, job.sweep, start).id if job.sweep else ""
+        run = server.run_for(job.experiment, job.id, start, parent)
         server.reopen(run)
         server.log_params(run, _params(job, record))
         return {"state": "ok", "run": run.id, "url": server.url(run)}
@@ -46,6 +48,8 @@ def _params(job: Job, record: Mapping[str, object]) -> dict[str, object]:
     git = record.get("git")
     commit = git.get("commit", "") if isinstance(git, Mapping) else ""
     found = {"platform.command": (job.command or "")[:500], "platform.commit": commit}
+    values = job.config.get("values")
+    found |= {str(name): str(value) for name, value in values.items()} if isinstance(values, Mapping) else {}
     return {name: value for name, value in found.items() if value}
 
 

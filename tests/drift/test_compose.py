@@ -67,7 +67,7 @@ def test_image_has_an_exact_tag_and_can_be_replaced(name: str) -> None:
 
 
 def test_every_image_setting_is_used() -> None:
-    elsewhere = {"BACKEND_IMAGE", "FRONTEND_IMAGE", "TRAINING_IMAGE", "PYTHON_IMAGE"}
+    elsewhere = {"BACKEND_IMAGE", "FRONTEND_IMAGE", "TRAINING_IMAGE", "PYTHON_IMAGE", "JOBSET_IMAGE", "KUEUE_IMAGE"}
     assert {n for n in files.variables() if n.endswith("_IMAGE")} == set(catalog.IMAGES) - elsewhere
 
 

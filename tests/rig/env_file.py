@@ -9,7 +9,7 @@ import os
 import shlex
 from pathlib import Path
 
-from tests.rig import cache, images, recipes
+from tests.rig import cache, images, operators, recipes
 from tests.rig.kind import up as kind
 
 
@@ -17,7 +17,11 @@ def values() -> dict[str, str]:
     """References of the images that are there, by setting."""
     made = [recipe for recipe in recipes.RECIPES if images.present(recipe)]
     base = {"PYTHON_IMAGE": recipes.BASE.reference} if images.present(recipes.BASE) else {}
-    return {setting: recipe.reference for recipe in made for setting in recipe.settings} | base | kind.values()
+    return {setting: recipe.reference for recipe in made for setting in recipe.settings} | base | _others()
+
+
+def _others() -> dict[str, str]:
+    return kind.values() | operators.values()
 
 
 def write() -> Path:

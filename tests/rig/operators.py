@@ -6,9 +6,10 @@ Each recipe brings the manifests of its module beside the program, so that both 
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
-from tests.rig import parts
+from tests.rig import cache, images, parts
 from tests.rig.parts import Debs, GoFiles, GoProgram, Wheels
 from tests.rig.recipes import Recipe
 
@@ -43,16 +44,20 @@ OPERATORS = (
             Wheels("platform", _STORE, name="store"),
         ),
     ),
-    Recipe("jobset", "0.12.0", parts=(GoProgram(*JOBSET, ".", "manager"),)),
-    Recipe("kueue", "0.19.2", parts=(GoProgram(*KUEUE, "./cmd/kueue", "manager"),)),
+    Recipe("jobset", "0.12.0", ("JOBSET_IMAGE",), parts=(GoProgram(*JOBSET, ".", "manager"),)),
+    Recipe("kueue", "0.19.2", ("KUEUE_IMAGE",), parts=(GoProgram(*KUEUE, "./cmd/kueue", "manager"),)),
 )
 """In the order in which they are made."""
+
+CHARTS = {
+    "jobset": GoFiles(*JOBSET, ("charts/jobset",), name="chart"),
+    "kueue": GoFiles(*KUEUE, ("charts/kueue",), name="chart"),
+}
+"""Charts of the same modules, by the name of their recipe."""
 
 MANIFESTS = {
     "cnpg-operator": GoFiles(*CNPG, ("releases/cnpg-1.30.0.yaml",), name="manifests"),
     "barman-plugin": GoFiles(*BARMAN, ("manifest.yaml",), name="manifests"),
-    "jobset": GoFiles(*JOBSET, ("config",), name="manifests"),
-    "kueue": GoFiles(*KUEUE, ("config",), name="manifests"),
 }
 """By the name of the recipe that they belong to."""
 
@@ -64,3 +69,37 @@ def manifests(name: str, log: Path) -> Path:
         RigProblem: the module is not available.
     """
     return parts.ready(MANIFESTS[name], name, log)
+
+
+def charts() -> Path:
+    """The folder of the charts, packed as Helm takes them: PLATFORM_CHARTS."""
+    return cache.folder("charts")
+
+
+def packed() -> bool:
+    """Whether all charts are there."""
+    return all(_archive(name).exists() for name in CHARTS)
+
+
+def pack(log: Path) -> None:
+    """Pack the charts.
+
+    Raises:
+        RigProblem: a module is not available.
+    """
+    for name, files in CHARTS.items():
+        target, source = _archive(name), parts.ready(files, name, log) / "charts" / name
+        with tarfile.open(target.with_suffix(".new"), "w:gz") as archive:
+            archive.add(source, name)
+        target.with_suffix(".new").replace(target)
+
+
+def _archive(name: str) -> Path:
+    version = next(recipe.tag for recipe in OPERATORS if recipe.name == name)
+    return charts() / f"{name}-{version}.tgz"
+
+
+def values() -> dict[str, str]:
+    """Settings, where everything for the queue of trainings is there."""
+    made = {s: r.reference for r in OPERATORS for s in r.settings if images.present(r)}
+    return {**made, "PLATFORM_CHARTS": str(charts())} if len(made) == len(CHARTS) and packed() else {}

@@ -3,7 +3,7 @@
 Installs and starts Docker, adds Compose and builds a stand-in for each image that no registry can give. All of it is
 kept by content under PLATFORM_RIG_CACHE (default ~/.cache/platform-infra-rig), so a second run changes nothing.
 With --kind also the node image and the programs of a kind cluster (a quarter of an hour the first time), with
---operators what the rehearsal of production has on it (a quarter of an hour more).
+--operators what the rehearsal of production and the queue of trainings have on it (a quarter of an hour more).
 What tests must know is written to `rig.env` there. Ends with 1 where a step failed; the other steps are done then.
 """
 
@@ -42,6 +42,7 @@ def steps(with_kind: bool = False, with_operators: bool = False) -> list[Step]:
         *(compose_step(version) for version in compose_versions.PROGRAMS),
         *(Step(name, ready, work) for name, ready, work in (kind.pieces() if with_kind else ())),
         *(image_step(recipe) for recipe in (operators.OPERATORS if with_operators else ())),
+        *((Step("charts", operators.packed, operators.pack),) if with_operators else ()),
     ]
 
 

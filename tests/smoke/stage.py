@@ -193,8 +193,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-KIND = ("PLATFORM_KIND_BIN", "KIND_NODE_IMAGE")
-"""Settings that say with which programs and which node a cluster is made."""
+KIND = ("PLATFORM_KIND_BIN", "KIND_NODE_IMAGE", "PLATFORM_CHARTS")
+"""Settings that say with which programs, node and charts a cluster is made."""
 
 
 @contextlib.contextmanager

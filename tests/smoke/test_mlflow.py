@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from infra import catalog
-from tests.smoke.platform import Platform
+from tests.smoke.platform import PYTHON, Platform
 
 
 @pytest.fixture
@@ -81,3 +81,25 @@ def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(mlflow: str, ho
     """
     assert requests.get(f"{mlflow}/", timeout=30).ok
     assert requests.get(f"{mlflow}/", headers={"Host": host}, timeout=30).status_code == 403
+
+
+def test_the_trainings_of_a_sweep_are_below_its_run(platform: Platform, mlflow: str) -> None:
+    command = f"{PYTHON} -c 'import sys; sys.exit(sys.argv[1] == \"9\")' {{lr}}"
+    order = ("--command", command, "--grid", "lr=1,2", "--experiment", f"sweep-{uuid.uuid4()}")
+    sweep = platform.data("train.sweep", *order, timeout=600)
+    runs = {run["tags"]["training.job"]: run for run in _runs(mlflow, sweep["experiment"])}
+    parent = runs.pop(sweep["job"])
+    assert [run["tags"]["mlflow.parentRunId"] for run in runs.values()] == [parent["info"]["run_id"]] * 2
+    assert sorted(run["params"]["lr"] for run in runs.values()) == ["1", "2"]
+    assert {run["info"]["status"] for run in (parent, *runs.values())} == {"FINISHED"}
+
+
+def _runs(mlflow: str, experiment: str) -> list[dict[str, Any]]:
+    where = {"experiment_name": experiment}
+    found = requests.get(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name", params=where, timeout=30).json()
+    runs = call(mlflow, "runs/search", experiment_ids=[found["experiment"]["experiment_id"]])["runs"]
+    return [{**run, **{part: _pairs(run, part) for part in ("tags", "params")}} for run in runs]
+
+
+def _pairs(run: dict[str, Any], part: str) -> dict[str, str]:
+    return {entry["key"]: entry["value"] for entry in run["data"].get(part, [])}

@@ -22,7 +22,7 @@ from infra.tiers.cluster import deploy as cluster_deploy
 from infra.tiers.cluster import running as cluster_running
 from infra.tiers.cluster.deploy import DeployOutcome
 from infra.tiers.cluster.deployed import DeployedServices
-from infra.tiers.kind import checks, data, life, repair, tools
+from infra.tiers.kind import checks, data, life, queue, repair, tools
 from infra.tiers.kind.cluster import TIER, KindCluster
 from infra.tiers.kind.deploy import Nodes
 from infra.tiers.kind.tools import Tools
@@ -130,7 +130,7 @@ class Kind(Tier):
         endpoints.refuse_external(self.context.settings, TIER, instead)
         temporal_login.refuse_unusable(self.context.settings)
         obs = any(n in catalog.OBSERVABILITY for n in names)
-        return [checks.programs(self.tools), *checks.machine(self.cluster, obs)]
+        return [checks.programs(self.tools), *checks.machine(self.cluster, obs), *queue.checks(self)]
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Start cluster, images and releases until all are ready; what is there as wanted is left alone."""
@@ -142,6 +142,8 @@ class Kind(Tier):
         self.deployed.add(names)
         if fresh or done.waited:
             self._until_they_answer(names, answering.AFTER_START if fresh else answering.PATIENCE)
+        if queue.wanted(self):
+            queue.bring(self, timeout)
 
     def deploy(self, wanted: Sequence[Wanted], timeout: float | None, shown: Sequence[Wanted] = ()) -> DeployOutcome:
         """Bring releases to what is wanted; `shown` as for `Nodes`, errors as of `cluster.deploy`."""

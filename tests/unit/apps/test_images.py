@@ -143,3 +143,22 @@ def test_one_build_waits_for_another(root: Path, monkeypatch: pytest.MonkeyPatch
     held.close()
     other.join(30)
     assert order == ["first", "second"]
+
+
+def test_a_lock_file_beside_another_adds_only_what_is_not_there() -> None:
+    lock = "# one\nnumpy==2.4 \\\n    --hash=a\npsycopg[binary]==3 \\\n    --hash=b\n"
+    more = (
+        "# two\njax==1 \\\n    --hash=c\n",
+        "numpy==2.4 \\\n    --hash=a\n    # via jax\n",
+        "scipy==1 \\\n    --hash=d\n",
+    )
+    assert images.merged(lock, "".join(more)) == lock + more[0] + more[2]
+
+
+def test_the_locks_of_the_images_do_not_contradict_each_other() -> None:
+    lock, other = ((settings.ROOT / name).read_text(encoding="utf-8") for name in (images.REQUIREMENTS, images.JAX))
+    pins = [line.rstrip(" \\") for line in images.merged(lock, other).splitlines() if line[:1].isalnum()]
+    names = [pin.partition("==")[0].partition("[")[0] for pin in pins]
+    assert "jaxlib" in names
+    assert len(names) == len(set(names))
+    assert {line.rstrip(" \\") for line in other.splitlines() if line[:1].isalnum()} <= set(pins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from infra.kube.quantity import quantity
 from infra.prod import cost
 from tests.unit.prod import things as t
 
@@ -14,13 +15,13 @@ GIB = 1024**3
     ("text", "value"), [("500m", 0.5), ("2", 2), ("1.5Gi", 1.5 * GIB), ("2560Mi", 2.5 * GIB), ("1e3", 1000), (3, 3)]
 )
 def test_quantities_are_read(text: object, value: float) -> None:
-    assert cost.quantity(text) == value
+    assert quantity(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "5 Gi", "5Q", "-1"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no quantity"):
-        cost.quantity(text)
+        quantity(text)
 
 
 def test_replicas_count_and_jobs_do_not() -> None:

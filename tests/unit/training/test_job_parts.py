@@ -18,6 +18,7 @@ from infra.prod import check
 from infra.training import cluster, job_manifest, job_queue, runners
 from infra.training.client import Order
 from infra.training.job_manifest import Pod, Shape, manifest
+from infra.training.job_queue import Standing
 from infra.training.job_verdict import FAILED, RUNNING, SUCCEEDED, judge
 from infra.training.request import JOB, Request
 from infra.training.runners import How
@@ -83,24 +84,78 @@ def condition(kind: str, status: str, reason: str = "", message: str = "") -> di
 @pytest.mark.parametrize(
     ("conditions", "note"),
     [
-        ([condition("QuotaReserved", "False", "Pending", "300m more needed")], "queued: 300m more needed"),
-        ([condition("QuotaReserved", "True"), condition("Admitted", "True")], "admitted"),
+        ([condition("QuotaReserved", "False", "Pending", "300m more needed")], Standing("queued", "300m more needed")),
+        ([condition("QuotaReserved", "True"), condition("Admitted", "True")], Standing("admitted")),
+        ([condition("Evicted", "True", "PodsReadyTimeout", "too late")], Standing("queued", "too late")),
         (
             [
                 condition("QuotaReserved", "False", "Pending", "no room"),
                 condition("Evicted", "True", "Preempted", "by x"),
             ],
-            "preempted: no room",
+            Standing("preempted", "no room"),
         ),
     ],
 )
-def test_what_kueue_says_of_a_training(conditions: list[dict[str, str]], note: str) -> None:
-    assert job_queue.note({"status": {"conditions": conditions}}) == note
+def test_what_kueue_says_of_a_training(conditions: list[dict[str, str]], note: Standing) -> None:
+    assert job_queue.standing({"status": {"conditions": conditions}}) == note
+
+
+def workload(uid: str, made: str, priority: int = 0, queue: str = "a", *conditions: dict[str, str]) -> dict[str, Any]:
+    about = {"uid": uid, "creationTimestamp": f"2026-11-25T12:00:0{made}Z"}
+    said = [condition("QuotaReserved", "False", "Pending", "no room"), *conditions]
+    return {
+        "metadata": about,
+        "spec": {"queueName": queue, "priority": priority},
+        "status": {"conditions": [*{c["type"]: c for c in said}.values()]},
+    }
+
+
+def test_the_position_in_the_queue_is_by_priority_and_then_by_age() -> None:
+    mine = workload("mine", "5")
+    others = [
+        mine,
+        workload("older", "1"),
+        workload("younger", "9"),
+        workload("younger but higher", "9", 100),
+        workload("admitted", "0", 0, "a", condition("QuotaReserved", "True")),
+        workload("finished", "0", 0, "a", condition("Finished", "True")),
+        workload("another queue", "0", 0, "b"),
+        {**workload("switched off", "0"), "spec": {"queueName": "a", "active": False}},
+    ]
+    assert job_queue.standing(mine, others) == Standing("queued", "3 of 4: no room")
 
 
 def test_a_suspended_job_is_no_failure() -> None:
-    verdict = judge({"spec": {"suspend": True}}, [], "1Gi", NOW, queue="queued: no room")
-    assert (verdict.state, verdict.note) == (RUNNING, "queued: no room")
+    verdict = judge({"spec": {"suspend": True}}, [], "1Gi", NOW, queue=Standing("preempted", "no room"))
+    assert (verdict.state, verdict.standing, verdict.note) == (RUNNING, "preempted", "no room")
+
+
+def test_one_that_is_admitted_runs_with_its_first_pod() -> None:
+    queue, pod = Standing("admitted"), {"metadata": {}, "status": {"phase": "Pending"}}
+    runs: dict[str, Any] = {"metadata": {}, "status": {"phase": "Running"}}
+    assert judge({}, [], "1Gi", NOW, queue=queue).standing == "admitted"
+    assert judge({}, [pod], "1Gi", NOW, queue=queue).standing == "admitted"
+    assert judge({}, [pod], "1Gi", NOW).standing == "running", "of one in no queue nobody has to admit anything"
+    assert judge({}, [runs, pod], "1Gi", NOW, queue=queue, workers=2).standing == "running"
+
+
+def test_several_workers_do_not_wait_for_ever_for_one_that_fits_nowhere() -> None:
+    runs: dict[str, Any] = {"metadata": {}, "status": {"phase": "Running"}}
+    waits = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
+    about = {"name": "training-x-w-0-1-abc", "creationTimestamp": "2026-11-25T11:58:00Z"}
+    pod: dict[str, Any] = {"metadata": about, "status": {"phase": "Pending", "conditions": [waits]}}
+    early = judge({}, [runs, pod], "1Gi", NOW, workers=2, patience=121)
+    assert (early.state, early.note) == (
+        RUNNING,
+        "1 of 2 workers run: waiting for a node: 0/1 nodes are available: 1 Insufficient cpu.",
+    )
+    late = judge({}, [runs, pod], "1Gi", NOW, workers=2, patience=119)
+    assert (late.state, late.ended) == (FAILED, False)
+    assert late.reason == (
+        "training-x-w-0-1-abc, one of 2 workers, could not be placed within 119 s: "
+        "0/1 nodes are available: 1 Insufficient cpu."
+    )
+    assert judge({}, [pod], "1Gi", NOW, patience=1).state == RUNNING, "one that is alone keeps nobody waiting"
 
 
 def test_of_several_workers_it_is_said_how_many_run_and_one_that_fails_is_not_the_end() -> None:
@@ -108,7 +163,7 @@ def test_of_several_workers_it_is_said_how_many_run_and_one_that_fails_is_not_th
     ended = [{"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]
     fails: dict[str, Any] = {"metadata": {}, "status": {"phase": "Failed", "containerStatuses": ended}}
     assert judge({}, [runs, runs], "1Gi", NOW, workers=2).note == ""
-    assert judge({}, [runs], "1Gi", NOW, workers=3).note == "running 1/3"
+    assert judge({}, [runs], "1Gi", NOW, workers=3).note == "1 of 3 workers run"
     assert judge({}, [runs, fails], "1Gi", NOW, workers=2).state == RUNNING
     assert judge({}, [fails], "1Gi", NOW).state == FAILED
 

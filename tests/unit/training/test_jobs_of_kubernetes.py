@@ -22,7 +22,7 @@ from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
 from infra.training.job_manifest import ATTEMPT, KEPT, Shape
 from infra.training.job_runner import JobLog, JobRunner
-from infra.training.job_verdict import SUCCEEDED
+from infra.training.job_verdict import SUCCEEDED, JobVerdict
 from infra.training.orders import VALID, Orders
 from infra.training.request import JOB, Request
 from tests.unit.helpers import eventually
@@ -133,10 +133,13 @@ def test_it_is_followed_to_its_end_with_what_it_waits_for(api: Api, tmp_path: Pa
     notes: list[str] = []
     lines: list[str] = []
 
-    def noted(note: str) -> None:
-        notes.append(note)
+    def noted(found: JobVerdict) -> bool:
+        notes.append(found.note)
+        if len(notes) == 1:
+            return False
         steps = {"waiting for its pod": pending, "waiting for a node: 0/1 nodes are available": finished}
-        steps[note]()
+        steps[found.note]()
+        return True
 
     def pending() -> None:
         message = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
@@ -148,7 +151,8 @@ def test_it_is_followed_to_its_end_with_what_it_waits_for(api: Api, tmp_path: Pa
         state.end(NAME)
 
     assert made.follow(JobLog(tmp_path / "x.log"), lines.append, noted).state == SUCCEEDED
-    assert (notes, lines) == (["waiting for its pod", "waiting for a node: 0/1 nodes are available"], ["done"])
+    assert notes[:2] == ["waiting for its pod"] * 2, "what could not be told is told again"
+    assert (notes[2:], lines) == (["waiting for a node: 0/1 nodes are available"], ["done"])
 
 
 def test_an_api_server_that_is_away_is_waited_for(api: Api, tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_an_api_server_that_is_away_is_waited_for(api: Api, tmp_path: Path) -> N
         beats.append(1)
         state.broken = 0 if len(beats) > 5 else 503
 
-    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, print).state == SUCCEEDED
+    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, bool).state == SUCCEEDED
     assert len(beats) > 5, "it shows that it lives meanwhile"
 
 
@@ -181,7 +185,7 @@ def test_an_api_server_that_does_not_know_our_rights_yet_is_waited_for(
         beats.append(1)
         state.broken = 0 if len(beats) > 5 else 403
 
-    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, print).state == SUCCEEDED
+    assert runner(api, beat=beat).follow(JobLog(tmp_path / "x.log"), print, bool).state == SUCCEEDED
 
 
 def test_an_api_server_that_stays_away_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +244,16 @@ def test_a_failed_job_is_a_failed_training_with_its_last_lines(api: Api, tmp_pat
         temporal().run(activities(api, tmp_path).run, BUILT_IN)
     assert caught.value.non_retryable
     assert caught.value.details[0] == ["first", "cannot read the images"]
+
+
+@pytest.mark.parametrize(("queue", "left"), [("team", set()), ("", {NAME})])
+def test_one_without_hope_gives_its_quota_back(api: Api, tmp_path: Path, queue: str, left: set[str]) -> None:
+    request = ORDERS.place(Request("digits-1", epochs=3, dataset="digits/v1", runner=JOB, queue=queue), {})
+    runner(api, request).create(0)
+    api[0].pod("a", phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": "InvalidImageName"}}}])
+    with pytest.raises(ApplicationError, match="InvalidImageName"):
+        temporal().run(activities(api, tmp_path).run, request)
+    assert set(api[0].jobs) == left
 
 
 def test_a_cancellation_takes_the_job_away(api: Api, tmp_path: Path) -> None:

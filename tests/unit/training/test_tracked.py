@@ -35,6 +35,19 @@ def test_each_attempt_gets_the_same_run(server: Tracking) -> None:
     assert run["params"] == {"platform.command": "python train.py", "platform.commit": "abc"}
 
 
+def test_the_trainings_of_a_sweep_are_children_of_its_run(server: Tracking) -> None:
+    sweep = job(id="sweep-1", command="python train.py --lr {lr}", config={"trainings": 2}, tracking={})
+    parent = tracked.begun(contract(server), sweep, {})
+    for number, rate in enumerate(("0.1", "0.2"), 1):
+        config = {"sweep": "sweep-1", "values": {"lr": rate}}
+        child = job(id=f"sweep-1-00{number}", command=f"python train.py --lr {rate}", config=config, tracking={})
+        made = server.runs[tracked.begun(contract(server), child, {})["run"]]
+        assert made["tags"]["mlflow.parentRunId"] == parent["run"]
+        assert made["params"]["lr"] == rate
+    assert len(server.runs) == 3
+    assert "mlflow.parentRunId" not in server.runs[parent["run"]]["tags"]
+
+
 @pytest.mark.parametrize(
     ("state", "status"), [("succeeded", "FINISHED"), ("failed", "FAILED"), ("cancelled", "KILLED")]
 )
