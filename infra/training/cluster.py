@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,10 @@ from infra.kube.kubeconfig import Access
 
 LIMIT = 4.0
 """Seconds for one answer: shorter than a heartbeat may be late."""
+LISTED = 1.0
+"""Seconds for which a list of what waits in queues is good enough."""
+JOB_UID = "kueue.x-k8s.io/job-uid"
+"""Label of a Workload with the uid of its Job."""
 MOST_LOG = 4_000_000
 """Bytes of a log that are read at once."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -100,6 +106,7 @@ class JobCluster:
 
     def __init__(self, access: Access, namespace: str) -> None:
         self._access, self.namespace = access, namespace
+        self._lock, self._listed, self._workloads = threading.Lock(), 0.0, list[Object]()
 
     def knows(self, kind: ApiResource) -> bool:
         """Return whether the cluster has that kind."""
@@ -110,14 +117,13 @@ class JobCluster:
         """Return a Job, or None."""
         return self._found("GET", f"{self._all(kind)}/{quote(name)}")
 
-    def workload(self, uid: str) -> Object | None:
-        """Return what Kueue knows of a Job, by the Job's uid; None where it does not manage it."""
-        found = self._found("GET", self._all(WORKLOADS), labelSelector=f"kueue.x-k8s.io/job-uid={uid}") or {}
-        return next(iter(found.get("items", [])), None)
-
     def workloads(self) -> list[Object]:
-        """Return what Kueue knows of all trainings; [] where it is not there."""
-        return list((self._found("GET", self._all(WORKLOADS)) or {}).get("items", []))
+        """Return what Kueue knew of all trainings within the last second; [] where it is not there."""
+        with self._lock:  # hundreds of trainings may wait, and each of them wants its position
+            if time.monotonic() > self._listed + LISTED:
+                self._workloads = list((self._found("GET", self._all(WORKLOADS)) or {}).get("items", []))
+                self._listed = time.monotonic()
+            return self._workloads
 
     def create(self, manifest: Mapping[str, Any], kind: ApiResource = JOBS) -> None:
         """Create a Job; one of that name that is there already stays."""

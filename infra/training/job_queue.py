@@ -12,6 +12,7 @@ from typing import Any
 Object = Mapping[str, Any]
 QUEUED, PREEMPTED, ADMITTED, RUNNING = "queued", "preempted", "admitted", "running"
 """States of a training in a cluster, as the database has them."""
+WAITING = (QUEUED, PREEMPTED)
 
 
 @dataclass(frozen=True)

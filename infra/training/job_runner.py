@@ -14,7 +14,7 @@ from typing import TypeVar
 from infra import private
 from infra.stack import read_json, write_atomic
 from infra.training import job_manifest, job_queue, job_verdict
-from infra.training.cluster import JOB_SETS, JOBS, MOST_LOG, Away, JobCluster, Object, Refused
+from infra.training.cluster import JOB_SETS, JOB_UID, JOBS, MOST_LOG, Away, JobCluster, Object, Refused
 from infra.training.job_manifest import ATTEMPT, Shape
 from infra.training.job_queue import Standing
 from infra.training.job_verdict import RUNNING, JobVerdict
@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 POLL = 1.0
 """Seconds between two checks of the Job."""
+QUEUED_POLL = 3.0
+"""The same for one that waits in a queue."""
+RETOLD = 5.0
+"""Seconds between two reports of what a training waits for, such as its position, while its state stays the same."""
 BEAT = 0.25
 """Seconds between two heartbeats."""
 PATIENCE = 600.0
@@ -80,16 +84,17 @@ class JobRunner:
         Raises:
             Vanished: it was deleted meanwhile.
         """
-        told = None
+        told, at = None, 0.0
         while True:
             verdict, pods = self._patiently(self._look)
             for line in self._patiently(lambda pods=pods: log.news(self._cluster, pods)):  # type: ignore[misc]
                 on_line(line)
             if verdict.state != RUNNING:
                 return verdict
-            if verdict != told and on_change(verdict):
-                told = verdict
-            self._pause(POLL)
+            due = told is None or verdict.standing != told.standing or time.monotonic() > at + RETOLD
+            if verdict != told and due and on_change(verdict):
+                told, at = verdict, time.monotonic()
+            self._pause(QUEUED_POLL if verdict.standing in job_queue.WAITING else POLL)
 
     def _look(self) -> tuple[JobVerdict, list[Object]]:
         found = self._cluster.job(self.name, self._kind)
@@ -109,8 +114,9 @@ class JobRunner:
         if not job.get("spec", {}).get("suspend"):
             return Standing(job_queue.ADMITTED)
         try:
-            own = self._cluster.workload(str(job["metadata"].get("uid", "")))
-            return job_queue.standing(own, self._cluster.workloads() if own else ())
+            every, uid = self._cluster.workloads(), job["metadata"].get("uid")
+            own = next((w for w in every if (w["metadata"].get("labels") or {}).get(JOB_UID) == uid), None)
+            return job_queue.standing(own, every)
         except Refused as error:
             return Standing(job_queue.QUEUED, f"Kueue cannot be asked: {error}")
 

@@ -35,8 +35,12 @@ log = logging.getLogger("training.worker")
 
 LONGEST_PAUSE = 5.0
 """Seconds between tries to reach Temporal, at most."""
-AT_ONCE = {SUBPROCESS: max(2, (os.cpu_count() or 2) // 2), JOB: 20}
-"""Trainings at the same time; more wait. Jobs are held up by the cluster where it is full."""
+AT_ONCE = {SUBPROCESS: max(2, (os.cpu_count() or 2) // 2), JOB: 250}
+"""Trainings at the same time; more wait. Jobs are held up by the cluster where it is full.
+
+Of those that wait for a place here the first one is next, whatever its priority in the cluster's queue: so there are
+many.
+"""
 
 
 async def connect(found: Contract) -> Client:

@@ -159,6 +159,17 @@ def of_the_cluster(rounds: int) -> list[Figure]:
     return kind.figures(rounds)
 
 
+def of_the_queue(rounds: int) -> list[Figure]:
+    """Trainings of several workers and the queue, where the rig has their controllers."""
+    from tests.bench import queue
+    from tests.rig import operators
+
+    if not operators.values():
+        print("the queue is left out: python -m tests.rig.up --kind --operators")
+        return []
+    return queue.figures(rounds)
+
+
 def report(figures: list[Figure]) -> None:
     """Write the JSON and print the table."""
     RESULTS.parent.mkdir(exist_ok=True)
@@ -181,6 +192,7 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true", help="also how they grow (ten minutes, 12 GB); writes a plot")
     parser.add_argument("--kind", action="store_true", help="also the kind tier (five minutes); --only-kind: just that")
     parser.add_argument("--only-kind", action="store_true", help="nothing but the kind tier")
+    parser.add_argument("--only-queue", action="store_true", help="nothing but several workers and the queue, on kind")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="platform-bench-"))
     work.chmod(0o755)
@@ -198,6 +210,7 @@ def main() -> int:
     if options.kind or options.only_kind:
         parts = [*([] if options.only_kind else parts), lambda: of_the_cluster(options.rounds)]
     parts = [lambda: containers.figures(options.rounds, work)] if options.containers_only else parts
+    parts = [lambda: of_the_queue(options.rounds)] if options.only_queue else parts
     try:
         report([figure for part in parts for figure in part()])
     finally:
