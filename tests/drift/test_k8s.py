@@ -105,6 +105,7 @@ def test_pods_are_those_of_the_chart(part: str) -> None:
         "SERVICE_LINKS",
         "TRAINING_RESOURCES",
         "TRAINING_GPUS",
+        "TRAINING_PATIENCE",
         "TRAINING_POD",
     }
 

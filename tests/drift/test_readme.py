@@ -172,6 +172,7 @@ def test_every_setting_and_contract_name_that_is_shown_exists() -> None:
         "SECRET",
         "RESOURCES",
         "GPUS",
+        "PATIENCE",
     )
     others = {f"TRAINING_{name}" for name in (*worker, "JOB_ID", "ATTEMPT")}
     others |= set(notify.VARIABLES)

@@ -58,6 +58,7 @@ def wanted(active: QueueHost) -> bool:
 
 def remember(active: QueueHost, wish: bool) -> None:
     """Keep whether the stack has a queue. Raises PlatformError STATE_UNWRITABLE."""
+    stack.ensure_home(active.context.stack)
     stack.remember(active.context.stack, **{FACT: "yes" if wish else "no"})
 
 
@@ -100,7 +101,7 @@ def remove(active: QueueHost) -> tuple[str, ...]:
         waiting = api.items(f"/apis/{queues.API}/workloads") if "kueue" in there else []
     open_ = [w for w in waiting if not _finished(w)]
     if open_:
-        what = f"{len(open_)} trainings are in the queue"
+        what = f"trainings that have not ended are in the queue: {len(open_)}"
         raise PlatformError("USAGE", what, steps=("invoke train.list", "invoke train.cancel JOB for each, or wait"))
     for name in reversed(there):
         active.uninstall(name, releases.chart(name).namespace)
