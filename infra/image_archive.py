@@ -8,11 +8,13 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from infra.errors import PlatformError
 
 CHUNK = 1 << 20
+_LARGEST = 16 << 20
+"""Bytes of a manifest of images, at the most."""
 Progress = Callable[[int], None]
 """Called with the number of bytes done."""
 
@@ -86,12 +88,20 @@ def contents(source: Path) -> list[str]:
     try:
         with tarfile.open(source) as archive:
             manifest = archive.extractfile("manifest.json")
-            entries = json.load(manifest) if manifest else []
+            entries = json.loads(_whole(manifest)) if manifest else []
     except (OSError, tarfile.TarError, KeyError, ValueError, EOFError) as error:
         unreadable = isinstance(error, OSError) and error.strerror
         why = unreadable or "it is not a complete tar file with a manifest.json"
         raise PlatformError("USAGE", f"{source} is not an image archive", why=why, steps=steps) from error
     return [tag for entry in entries for tag in entry.get("RepoTags") or ()]
+
+
+def _whole(file: IO[bytes]) -> bytes:
+    """Return what a small file holds. Raises ValueError for a large one: an archive may be compressed."""
+    found = file.read(_LARGEST + 1)
+    if len(found) > _LARGEST:
+        raise ValueError("larger than any manifest")
+    return found
 
 
 def load(client: Any, source: Path, progress: Progress) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,15 +239,17 @@ def verify(
     found = postgres_backups.find(_target(context, to), from_)
     server = _server(context, postgres_verify.client_needed(found))
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
-        permit = partial(maker.require_trust, context.stack.home, found, trust)
-        done = postgres_verify.verify(server, found, context.stack.scratch, event, permit)
+        trusted = trust or maker.of(context.stack.home, found) == maker.HERE
+        done = postgres_verify.verify(server, found, context.stack.scratch, event, trusted)
         postgres_metrics.write(context, found.path.parent)
         _warn_of_left_over(context, server)
         name = named(found.path, _target(context, ""))
         lines = (str(found.path), _words(done), f"Next: {typed('invoke', 'db.restore', '--from', name)}")
         for database, why in done.failed.items():
             context.console.warn(printable(f"{database} could not be verified: {why}"))
-        code = ExitCode.PARTIAL if done.failed else ExitCode.OK
+        for text in postgres_verify.exceptions(done):
+            context.console.warn(printable(text))
+        code = ExitCode.PARTIAL if done.failed or done.unchecked else ExitCode.OK
         answer = Answer({"path": str(found.path), **vars(done)}, _contents(done.databases), lines, exit=int(code))
         return ended(context, event, answer)
 

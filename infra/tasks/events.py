@@ -14,7 +14,7 @@ from infra.errors import ExitCode, PlatformError
 
 Event = Callable[[str, dict[str, Any]], None]
 
-TRUST_VERIFIED = "also load a backup that was made elsewhere, whose contents can run code here"
+TRUST_VERIFIED = "load a backup that was made elsewhere with all rights of the server, which can run code here"
 TRUST = "restore a backup that was made elsewhere, whose contents can run code here"
 STREAM = "print events as JSON, one per line, instead of the result"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,8 +233,8 @@ def verify(
     with events(context, json_stream) as event, store.locked(found.path.parent, context.console.command):
         try:
             with snapshot_restore.opened(context, found, identity) as content:
-                permit = partial(maker.require_trust, context.stack.home, found, trust)
-                done = snapshot_verify.verify(context, ends, content, found.facts, event, permit)
+                trusted = trust or maker.of(context.stack.home, found) == maker.HERE
+                done = snapshot_verify.verify(context, ends, content, found.facts, event, trusted)
         except PlatformError as error:
             if error.code == "BACKUP_DAMAGED":
                 snapshot_verify.unmark(found)
@@ -243,12 +242,14 @@ def verify(
         failed = done["failed"]
         for database, why in failed.items():
             context.console.warn(printable(f"the database {database} could not be verified: {why}"))
+        for text in done["exceptions"]:
+            context.console.warn(printable(text))
         if failed:
             snapshot_verify.unmark(found)
         else:
             snapshot_verify.mark(found, done)
         lines = (str(found.path), f"verified in {human_seconds(done['seconds'])}")
-        code = ExitCode.PARTIAL if failed else ExitCode.OK
+        code = ExitCode.PARTIAL if failed or done["unchecked"] else ExitCode.OK
         return ended(context, event, Answer({"path": str(found.path), **done}, lines=lines, exit=int(code)))
 
 

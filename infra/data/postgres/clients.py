@@ -27,6 +27,9 @@ _TEXT = "-c timezone=UTC -c bytea_output=hex -c lc_monetary=C -c xmlbinary=base6
 # Triggers on login, which PostgreSQL has from 17 on, may write rows or refuse: our logins are nothing to note.
 _QUIET = " -c event_triggers=off"
 _NO_LIMITS = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0"
+# A function or operator that fits better than the server's own is found in any schema of the path: nothing of a
+# database's owner may run with the rights of this login.
+_OWN_PATH = " -c search_path=pg_catalog"
 LAST_LINES = 20
 
 
@@ -172,7 +175,7 @@ _not_quiet: set[tuple[str, str]] = set()
 
 
 def _opened(url: str, name: str, quiet: str) -> psycopg.Connection[Any]:
-    return database.connect(url, name=name or application(""), options=_NO_LIMITS + quiet)
+    return database.connect(url, name=name or application(""), options=_NO_LIMITS + _OWN_PATH + quiet)
 
 
 def tried(link: psycopg.Connection[Any], statement: sql.Composed | str) -> str:

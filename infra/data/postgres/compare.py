@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra import shell
@@ -12,6 +12,7 @@ from infra.data import store
 from infra.data.postgres import digest, dump, packing
 from infra.data.postgres.digest import Content
 from infra.data.postgres.dump import Archive
+from infra.data.postgres.guest import Guest
 from infra.data.postgres.load import LoadOrder, read_into, unpack
 from infra.data.store import Backup
 from infra.errors import PlatformError
@@ -52,17 +53,39 @@ def compare(order: LoadOrder, database: str) -> Compared:
     Raises:
         PlatformError: RESTORE_DIFFERS with what differs.
     """
-    saved = dump.from_summary(order.entry(database))
-    found = _dumped(order, database, digest.measure)
+    saved = _expected(order, database)
+    found = _dumped(order, database, digest.measure, saved)
     same_version = order.backup.facts["client"]["number"] // 10000 == order.server.clients.number // 10000
     wrong = dump.other_objects(saved, found, same_version)
     labels = dump.different(saved, found)
-    groups = [g for g in _groups(order, database, labels) if (g.content(saved) or ()) == g.content(found)]
+    groups = [g for g in _groups(order, database, labels, saved) if (g.content(saved) or ()) == g.content(found)]
     same = _same_rows(order, database, found, groups) if groups else set()
     wrong += [f"different content: {label}" for label in labels if label not in same]
     if wrong and not order.despite:
         raise _not_the_same(order.backup, database, wrong)
     return Compared(found, tuple(wrong))
+
+
+def _expected(order: LoadOrder, database: str) -> Archive:
+    """Return what the copy must have of what the manifest says: less where a guest has loaded it."""
+    saved = dump.from_summary(order.entry(database))
+    if order.guest is None:
+        return saved
+    objects = order.guest.compared(database, saved.objects)
+    return replace(saved, objects=tuple(label for label in objects if not label.startswith(_PUBLIC)))
+
+
+_PUBLIC = "SCHEMA - public "
+"""Every database has it; a dump only lists it where it belongs to somebody else."""
+
+
+def _named(order: LoadOrder, saved: Archive) -> Callable[[str], str]:
+    """Return what gives an entry of the copy the name that it has in the backup."""
+    guest = order.guest
+    if guest is None:
+        return lambda label: label
+    there = {*saved.objects, *saved.tables}
+    return lambda label: guest.label(label, there)
 
 
 _PARTITIONS = """
@@ -74,14 +97,14 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relisparti
 """
 
 
-def _groups(order: LoadOrder, database: str, labels: Sequence[str]) -> list[Group]:
+def _groups(order: LoadOrder, database: str, labels: Sequence[str], saved: Archive) -> list[Group]:
     """Return the groups that the tables which differ belong to."""
-    tables = [label for label in labels if label.startswith("TABLE DATA ")]
-    with order.children.connected(order.server.endpoints, order.names[database]) as link:
+    tables, named = [label for label in labels if label.startswith("TABLE DATA ")], _named(order, saved)
+    with order.children.connected(order.loader.endpoints, order.names[database]) as link:
         rows = link.execute(_PARTITIONS).fetchall() if tables else []
     trees: dict[int, dict[str, list[str]]] = {}
     for root, label, columns in rows:
-        trees.setdefault(root, {})[dump.in_one_line(label)] = columns
+        trees.setdefault(root, {})[named(dump.in_one_line(label))] = columns
     partitioned = [tree for tree in trees.values() if tree.keys() & set(tables)]
     alone = set(tables) - {label for tree in partitioned for label in tree}
     return [*(Group({label: ()}) for label in sorted(alone)), *(Group(_orders(tree)) for tree in partitioned)]
@@ -95,12 +118,19 @@ def _orders(tree: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
     return {label: tuple(columns.index(name) for name in first) for label, columns in tree.items()}
 
 
-def _dumped(order: LoadOrder, database: str, take: dump.Take) -> Archive:
+def _dumped(order: LoadOrder, database: str, take: dump.Take, saved: Archive) -> Archive:
     raw = order.room.directory / f"{order.entry(database)['directory']}.again"
     try:
-        return dump.dump(order.server, order.children, order.names[database], raw, take)
+        found = dump.dump(order.loader, order.children, order.names[database], raw, take)
     finally:
         shutil.rmtree(raw, ignore_errors=True)
+    return found if order.guest is None else _renamed(order.guest, database, found, _named(order, saved))
+
+
+def _renamed(guest: Guest, database: str, found: Archive, named: Callable[[str], str]) -> Archive:
+    objects = guest.compared(database, (label for label in map(named, found.objects) if not label.startswith(_PUBLIC)))
+    tables = {named(label): content for label, content in found.tables.items()}
+    return Archive(tuple(objects), tables, {named(label): file for label, file in found.files.items()})
 
 
 def _same_rows(order: LoadOrder, database: str, found: Archive, groups: Sequence[Group]) -> set[str]:
@@ -132,7 +162,7 @@ def _sums(order: LoadOrder, database: str, wanted: Mapping[str, tuple[int, ...]]
     def take(path: Path, growing: Callable[[], bool]) -> Content:
         return digest.measure(path, growing, *filter(None, [rows.get(path.name)]))
 
-    _dumped(order, database, take)
+    _dumped(order, database, take, dump.from_summary(order.entry(database)))
     return {name: r.sum for name, r in rows.items()}
 
 
@@ -141,8 +171,8 @@ def _files(order: LoadOrder, database: str) -> dict[str, store.File]:
     directory, files = order.room.directory / f"{order.entry(database)['directory']}.toc", order.files(database)
     directory.mkdir(mode=0o700)
     if dump.TOC in files:
-        unpack(order, files[dump.TOC], directory / dump.TOC)
-    entries = dump.list_entries(order.server, order.children, directory)
+        unpack(order, files[dump.TOC], directory / dump.TOC, order.budget(database))
+    entries = dump.list_entries(order.loader, order.children, directory)
     named = {label: packing.packed_name(f"{number}.dat") for number, label in entries.items()}
     return {label: files[name] for label, name in named.items() if name in files}
 

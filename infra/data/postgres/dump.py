@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.data.postgres import clients, digest, reasons
@@ -25,6 +25,7 @@ TOC = "toc.dat"
 LOCK_WAIT = 30
 """Seconds that pg_dump waits for a table that someone holds exclusively."""
 _ENTRY = re.compile(r"^(\d+); \d+ \d+ (.*)$")
+_NEEDS = re.compile(r"^;\tdepends on:((?: \d+)+)$")
 _LARGE = re.compile(r"^blob_(\d+)\.dat$")
 
 # Settings of the dump itself; large objects are listed in another way by each version, and compared by content.
@@ -121,24 +122,54 @@ def _label(file: str, entries: Mapping[str, str]) -> str:
     return f"LARGE OBJECT {large[1]}" if large else entries[file.removesuffix(".dat")]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An entry of an archive's table of contents, and the numbers of those that it depends on."""
+
+    label: str
+    needs: frozenset[str] = frozenset()
+
+
 def list_entries(server: Server, children: Children, directory: Path) -> dict[str, str]:
     """Return the entries of an archive's table of contents by their number.
 
     Raises:
         PlatformError: BACKUP_DAMAGED when pg_restore cannot read it.
     """
-    argv = [server.clients.program("pg_restore"), "--list", str(directory)]
+    lines = _listed(server, children, directory)
+    return {m[1]: m[2] for m in map(_ENTRY.match, lines) if m}
+
+
+def read_entries(server: Server, children: Children, directory: Path) -> dict[str, Entry]:
+    """Return the same with what each depends on; pg_restore says that only with entries which it does not restore."""
+    found, number = dict[str, Entry](), ""
+    for line in _listed(server, children, directory, "--verbose"):
+        if match := _ENTRY.match(line):
+            number = match[1]
+            found[number] = Entry(match[2])
+        elif number and (needs := _NEEDS.match(line)):
+            found[number] = replace(found[number], needs=frozenset(needs[1].split()))
+    return {number: found[number] for number in list_entries(server, children, directory)}
+
+
+def _listed(server: Server, children: Children, directory: Path, *options: str) -> list[str]:
+    argv = [server.clients.program("pg_restore"), "--list", *options, str(directory)]
     result = children.run(argv, clients.login(server))
     if result.code:
         raise clients.failure("BACKUP_DAMAGED", argv, result, f"{directory} is not a complete archive")
-    matches = [m for line in result.out.splitlines() if (m := _ENTRY.match(line))]
-    return {m[1]: m[2] for m in matches}
+    return result.out.splitlines()
 
 
-def listed_last(server: Server, children: Children, directory: Path, tables: Sequence[str]) -> str:
-    """Return the table of contents of an archive, with the rows of some tables after those of all others."""
-    entries = [f"{number}; 0 0 {label}" for number, label in list_entries(server, children, directory).items()]
-    rows = [e for e in entries if any(" TABLE DATA " in e and f" {table} " in e for table in tables)]
+def listing(labels: Mapping[str, str], last: Sequence[str] = (), left_out: Container[str] = ()) -> str:
+    """Return a table of contents for pg_restore.
+
+    Args:
+        labels: the entries by their number.
+        last: tables whose rows come after those of all others.
+        left_out: numbers of entries that it does not have.
+    """
+    entries = [f"{number}; 0 0 {label}" for number, label in labels.items() if number not in left_out]
+    rows = [e for e in entries if any(" TABLE DATA " in e and f" {table} " in e for table in last)]
     end = max((n for n, e in enumerate(entries) if " TABLE DATA " in e), default=-1) + 1
     order = [*(e for e in entries[:end] if e not in rows), *rows, *entries[end:]]
     return "\n".join(order) + "\n"

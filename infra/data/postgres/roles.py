@@ -285,10 +285,11 @@ def _granted(server: Server, link: psycopg.Connection[Any], grants: Sequence[tup
 
 
 @contextmanager
-def lent(link: psycopg.Connection[Any], roles: Sequence[Role]) -> Iterator[None]:
+def lent(link: psycopg.Connection[Any], roles: Sequence[Role], trusted: bool = True) -> Iterator[None]:
     """Have the roles that a backup names for the block, so that it can be verified on a server that lacks some.
 
-    They cannot log in; those that a run which died has left are swept.
+    They cannot log in, and are superusers as in the backup only where it is trusted; those that a run which died has
+    left are swept.
     """
     from psycopg import sql
 
@@ -296,7 +297,10 @@ def lent(link: psycopg.Connection[Any], roles: Sequence[Role]) -> Iterator[None]
     there = {name for (name,) in link.execute("select rolname from pg_roles")}
     missing = [role for role in roles if role["name"] not in there]
     for role in missing if _may_make(link) else ():
-        name, kind = sql.Identifier(role["name"]), sql.SQL("superuser" if role["superuser"] else "nosuperuser")
+        name, kind = (
+            sql.Identifier(role["name"]),
+            sql.SQL("superuser" if role["superuser"] and trusted else "nosuperuser"),
+        )
         with link.transaction():  # some objects can be owned by superusers only
             link.execute(sql.SQL("create role {} nologin {}").format(name, kind))
             link.execute(sql.SQL("comment on role {} is {}").format(name, sql.Literal(MARK)))

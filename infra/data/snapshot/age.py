@@ -154,8 +154,14 @@ def _pack(content: Path, pipe: IO[bytes]) -> None:
                     tar.addfile(member, file)
 
 
-def unseal(source: IO[bytes], into: Path, keys: Sequence[Any]) -> None:
+def unseal(source: IO[bytes], into: Path, keys: Sequence[Any], size: int) -> None:
     """Bring the files back below a new private directory.
+
+    Args:
+        source: the encrypted file.
+        into: the directory to make.
+        keys: the private keys.
+        size: bytes of the encrypted file; the files in it, which are not compressed, have fewer.
 
     Raises:
         PlatformError: LOGIN_REFUSED when none of the keys fits; BACKUP_DAMAGED.
@@ -165,7 +171,7 @@ def unseal(source: IO[bytes], into: Path, keys: Sequence[Any]) -> None:
 
     into.mkdir(mode=0o700, parents=True)
     try:
-        _piped(lambda pipe: pyrage.decrypt_io(source, pipe, keys), lambda pipe: _unpack(pipe, into))
+        _piped(lambda pipe: pyrage.decrypt_io(source, pipe, keys), lambda pipe: _unpack(pipe, into, size))
     except pyrage.DecryptError as error:
         steps = ("invoke snapshot.show lists the recipients",)
         what = "the identity does not decrypt this snapshot"
@@ -183,16 +189,12 @@ def _damaged(error: Exception) -> PlatformError:
     return PlatformError("BACKUP_DAMAGED", "the encrypted content is damaged", why=str(error), steps=steps)
 
 
-def _unpack(pipe: IO[bytes], into: Path) -> None:
-    """Unpack plain files with plain names only, whatever the archive contains."""
+def _unpack(pipe: IO[bytes], into: Path, left: int) -> None:
+    """Unpack plain files with plain names only, whatever the archive contains; `left` bytes at the most."""
     with tarfile.open(fileobj=pipe, mode="r|") as tar:
         for member in tar:
-            name = PurePosixPath(member.name)
-            if not member.isfile() or name.is_absolute() or ".." in name.parts:
-                raise PlatformError(
-                    "BACKUP_DAMAGED", f"the archive contains {member.name!r}, which is not a regular file"
-                )
-            target = into.joinpath(*name.parts)
+            left -= member.size
+            target = into.joinpath(*_plain(member, left).parts)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = private.new_file(target)
             data = tar.extractfile(member)
@@ -201,3 +203,13 @@ def _unpack(pipe: IO[bytes], into: Path) -> None:
                     file.write(block)
     while pipe.read(1 << 16):
         pass  # what pads the archive; the writer must not meet a closed pipe
+
+
+def _plain(member: tarfile.TarInfo, left: int) -> PurePosixPath:
+    """Return where a member goes. Raises PlatformError BACKUP_DAMAGED for what `seal` never packs."""
+    name = PurePosixPath(member.name)
+    if not member.isfile() or member.issparse() or name.is_absolute() or ".." in name.parts:
+        raise PlatformError("BACKUP_DAMAGED", f"the archive contains {member.name!r}, which is not a regular file")
+    if left < 0:
+        raise PlatformError("BACKUP_DAMAGED", f"the archive unpacks to more than it holds, at {member.name!r}")
+    return name

@@ -168,7 +168,7 @@ def opened(context: Context, backup: Backup, identity: str) -> Iterator[Path]:
         sealed = next(f for f in backup.files if f.path == create.SEALED)
         try:
             with open(store.open_file(backup, sealed), "rb") as source:
-                age.unseal(source, space / create.CONTENT, keys)
+                age.unseal(source, space / create.CONTENT, keys, sealed.size)
         except OSError as error:
             raise store.no_space_or_access(space, error, backup.size) from error
         yield space / create.CONTENT

@@ -57,6 +57,9 @@ def test_a_restored_database_is_the_one_that_was_backed_up(site: Site, schema: g
     if not again:
         _cleared(site, server)
     assert not verify.verify(server, made, target / "space").failed
+    as_guest = verify.verify(server, made, target / "space", trusted=False)
+    assert not as_guest.failed
+    assert as_guest.guest
     done = restore.restore(server, restore_plan.plan(server, made), target / "space")
     assert done.whole
     assert _dumped(server) == before

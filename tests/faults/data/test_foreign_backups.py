@@ -115,14 +115,3 @@ def test_a_name_with_a_line_break_and_a_colour_is_shown_escaped_and_comes_back(s
         site.drop_kept()
         with site.link() as link:
             link.execute('drop database "line\nbreak\x1b[31m"')
-
-
-def test_a_foreign_backup_is_loaded_for_a_verification_only_where_it_is_trusted(site: Site) -> None:
-    """Its SQL would run as superuser, in a scratch database as anywhere else."""
-    path = site.backup("--database", "users")
-    rewritten(path, lambda body: body["facts"].update({"note": "of another machine"}))
-    before = site.databases()
-    refused(site.invoke("db.verify", "--from", str(path)), 3, "TRUST_NEEDED", "made elsewhere")
-    assert site.databases() == before
-    assert not (path / "verified.json").exists()
-    assert site.invoke("db.verify", "--from", str(path), "--trust").returncode == 0

@@ -71,21 +71,48 @@ def test_a_run_that_is_stopped_waits_no_longer(room: Room) -> None:
     assert caught.value.code == "INTERRUPTED"
 
 
-def test_a_file_that_unpacks_to_far_more_than_it_says_leaves_room_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kilobyte of zstd can stand for gigabytes."""
+@pytest.fixture
+def bombed(tmp_path: Path) -> tuple[LoadOrder, store.File, Path]:
+    """A backup with a file that unpacks to 128 MiB, of which its manifest knows nothing, and where it would go."""
     bomb = zstandard.compress(bytes(128 << 20))
     source = tmp_path / "backup"
-    source.mkdir()
-    (source / "bomb.dat.zst").write_bytes(bomb)
-    file = store.File("bomb.dat.zst", len(bomb), "")
+    (source / "d").mkdir(parents=True)
+    (source / "d" / "1.dat.zst").write_bytes(bomb)
     work = tmp_path / "work"
     work.mkdir()
-    backup = store.Backup(source, "db", 1, "", files=(file,))
-    order = LoadOrder(cast(Server, None), backup, {}, Room(work), Children())
+    file = store.File("d/1.dat.zst", len(bomb), "")
+    tables = {"TABLE DATA public t admin": {"rows": 3, "bytes": 12, "digest": ""}}
+    facts = {"databases": {"x": {"directory": "d", "tables": tables}}}
+    backup = store.Backup(source, "db", 1, "", facts, (file,))
+    return LoadOrder(cast(Server, None), backup, {"x": "x"}, Room(work), Children()), file, work
+
+
+def test_a_file_that_unpacks_to_more_than_its_manifest_says_is_refused(
+    bombed: tuple[LoadOrder, store.File, Path],
+) -> None:
+    order, file, work = bombed
+    with pytest.raises(PlatformError) as raised:
+        load.unpack(order, file, work / "1.dat.zst", order.budget("x"))
+    written = [path.stat().st_size for path in work.iterdir()]
+    assert raised.value.code == "BACKUP_DAMAGED"
+    assert "more than the manifest says" in raised.value.what
+    assert sum(written) <= 12 + 2 * load.SLACK
+
+
+def test_many_files_share_what_their_manifest_says(bombed: tuple[LoadOrder, store.File, Path]) -> None:
+    order, file, work = bombed
+    budget = load.Budget(200 << 20)
+    load.unpack(order, file, work / "1.dat.zst", budget)
+    with pytest.raises(PlatformError):
+        load.unpack(order, file, work / "2.dat.zst", budget)
+
+
+def test_what_may_unpack_leaves_room_on_the_disk(
+    bombed: tuple[LoadOrder, store.File, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, file, work = bombed
     monkeypatch.setattr(load, "RESERVE", 1 << 62)
     with pytest.raises(PlatformError) as raised:
-        load.unpack(order, file, work / "bomb.dat.zst")
+        load.unpack(order, file, work / "1.dat.zst", load.Budget(1 << 40))
     assert raised.value.code == "BACKUP_FAILED"
     assert sum(path.stat().st_size for path in work.iterdir()) <= load.STEP + store.CHUNK

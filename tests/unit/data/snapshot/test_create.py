@@ -172,10 +172,10 @@ def test_what_is_sealed_opens_with_its_key_only(tmp_path: Path) -> None:
     age.seal(content, sealed, age.recipients([recipient]))
     assert sealed.stat().st_mode & 0o777 == 0o600
     with open(sealed, "rb") as source:
-        age.unseal(source, tmp_path / "out", age.identities(tmp_path / "key"))
+        age.unseal(source, tmp_path / "out", age.identities(tmp_path / "key"), sealed.stat().st_size)
     assert tree(tmp_path / "out") == tree(content)
     with open(sealed, "rb") as source, pytest.raises(PlatformError) as caught:
-        age.unseal(source, tmp_path / "no", age.identities(tmp_path / "other"))
+        age.unseal(source, tmp_path / "no", age.identities(tmp_path / "other"), sealed.stat().st_size)
     assert code(caught) == "LOGIN_REFUSED"
 
 
@@ -186,7 +186,7 @@ def test_damage_to_what_is_sealed_is_found(tmp_path: Path, where: int) -> None:
     data = bytearray((tmp_path / "sealed").read_bytes())
     data[where] ^= 1
     with pytest.raises(PlatformError) as caught:
-        age.unseal(io.BytesIO(data), tmp_path / "out", age.identities(tmp_path / "key"))
+        age.unseal(io.BytesIO(data), tmp_path / "out", age.identities(tmp_path / "key"), len(data))
     assert code(caught) in ("BACKUP_DAMAGED", "LOGIN_REFUSED")
 
 
@@ -200,8 +200,45 @@ def test_an_archive_writes_nothing_outside(tmp_path: Path, name: str) -> None:
     archive.seek(0)
     (tmp_path / "into").mkdir()
     with pytest.raises(PlatformError):
-        age._unpack(archive, tmp_path / "into")
+        age._unpack(archive, tmp_path / "into", 1 << 20)
     assert list((tmp_path / "into").iterdir()) == []
+
+
+def _sparse(size: int) -> bytes:
+    """A tar of two kilobytes with a file whose holes have `size` bytes."""
+    archive, told = io.BytesIO(), b"1\n0\n1\n".ljust(512, b"\0") + b"x"
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("holes")
+        member.size = len(told)
+        marks = {"major": "1", "minor": "0", "name": "holes", "realsize": str(size)}
+        member.pax_headers = {f"GNU.sparse.{name}": value for name, value in marks.items()}
+        tar.addfile(member, io.BytesIO(told))
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize("size", [100, 1 << 40])
+def test_an_archive_unpacks_to_no_more_than_it_holds(tmp_path: Path, size: int) -> None:
+    data = _sparse(size)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getmembers()[0].size == size
+    (tmp_path / "into").mkdir()
+    with pytest.raises(PlatformError) as caught:
+        age._unpack(io.BytesIO(data), tmp_path / "into", len(data))
+    assert code(caught) == "BACKUP_DAMAGED"
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_the_files_of_an_archive_together_are_no_more_than_it_holds(tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("a", "b"):
+            member = tarfile.TarInfo(name)
+            member.size = 600
+            tar.addfile(member, io.BytesIO(bytes(600)))
+    archive.seek(0)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(PlatformError, match="more than it holds, at 'b'"):
+        age._unpack(archive, tmp_path / "into", 1000)
 
 
 def test_a_key_file_is_never_overwritten_and_no_recipient_is_said(tmp_path: Path) -> None:
