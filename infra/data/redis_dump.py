@@ -235,11 +235,11 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Key]]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(descriptor, encoding="ascii") as file:
+    with os.fdopen(descriptor, "rb") as file:
         for line in file:
             try:
-                yield dict(json.loads(line))
-            except ValueError as error:
+                yield dict(json.loads(line.decode("ascii")))
+            except (ValueError, TypeError, RecursionError) as error:
                 raise _damaged(path, "contains a line that cannot be read") from error
 
 

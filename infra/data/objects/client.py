@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from infra.data.objects.link import LIST_LIMIT, Body, Link, LinkReply, S3Error
 from infra.data.objects.login import home_of
-from infra.data.objects.xml import ListedObject, entries, following, tag, text
+from infra.data.objects.xml import ListedObject, OddAnswer, entries, following, parse, tag, text
 from infra.sigv4 import NAMESPACE, bucket_body
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ class Client(Link):
         more: dict[str, str] = {}
         while True:
             page = self._page(bucket, {**query, **more})
-            yield from entries(page)
+            try:
+                yield from entries(page)
+            except OddAnswer as error:
+                raise self.failed(f"list {bucket}", S3Error(200, "", str(error))) from error
             if text(page, "IsTruncated") != "true":
                 return
             then = following(page, versions)
@@ -146,12 +149,10 @@ class Client(Link):
 
 
 def _parsed(reply: LinkReply) -> Element:
-    from xml.etree import ElementTree
-
     try:
-        return ElementTree.fromstring(reply.body)
-    except ElementTree.ParseError as error:
-        raise S3Error(reply.status, "", f"the response is not XML: {error}") from error
+        return parse(reply.body)
+    except OddAnswer as error:
+        raise S3Error(reply.status, "", str(error)) from error
 
 
 def _md5(body: bytes) -> dict[str, str]:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from infra import private
 from infra.data import page_cache
-from infra.data.objects import keys, link
+from infra.data.objects import keys, link, xml
 from infra.data.objects.client import Client
 from infra.data.objects.link import LinkReply, S3Error
 from infra.data.objects.pool import Pool
@@ -279,11 +279,11 @@ def _recent(headers: Mapping[str, str]) -> bool:
 
 def _tags(client: Client, item: ObjectItem) -> str:
     """Return the tags of an object as a query string, which is also how they are written again."""
-    from xml.etree import ElementTree
-
     reply: LinkReply = client.request("GET", item.bucket, item.key, {"tagging": "", **_query(item)})
-    texts = [e.text or "" for e in ElementTree.fromstring(reply.body).iter() if e.tag.endswith(("Key", "Value"))]
-    pairs = zip(texts[::2], texts[1::2], strict=True)
+    try:
+        pairs = xml.tags(reply.body)
+    except xml.OddAnswer as error:
+        raise S3Error(reply.status, "", str(error)) from error
     return "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in pairs)
 
 

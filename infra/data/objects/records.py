@@ -104,10 +104,10 @@ def reading(backup: store.Backup) -> Iterator[Record]:
     noted = next((f for f in backup.files if f.path == MANIFEST), None)
     if noted is None:
         raise store.damaged(backup, MANIFEST, "is not listed in its manifest")
-    with os.fdopen(store.open_file(backup, noted), encoding="ascii") as file:
+    with os.fdopen(store.open_file(backup, noted), "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _checked(json.loads(line))
+                yield _checked(json.loads(line.decode("ascii")))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise store.damaged(backup, MANIFEST, f"cannot be read in line {number}") from error
 

@@ -123,7 +123,7 @@ def _label(file: str, entries: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """An entry of an archive's table of contents, and the numbers of those that it depends on."""
 
     label: str
@@ -140,13 +140,13 @@ def list_entries(server: Server, children: Children, directory: Path) -> dict[st
     return {m[1]: m[2] for m in map(_ENTRY.match, lines) if m}
 
 
-def read_entries(server: Server, children: Children, directory: Path) -> dict[str, Entry]:
+def read_entries(server: Server, children: Children, directory: Path) -> dict[str, ArchiveEntry]:
     """Return the same with what each depends on; pg_restore says that only with entries which it does not restore."""
-    found, number = dict[str, Entry](), ""
+    found, number = dict[str, ArchiveEntry](), ""
     for line in _listed(server, children, directory, "--verbose"):
         if match := _ENTRY.match(line):
             number = match[1]
-            found[number] = Entry(match[2])
+            found[number] = ArchiveEntry(match[2])
         elif number and (needs := _NEEDS.match(line)):
             found[number] = replace(found[number], needs=frozenset(needs[1].split()))
     return {number: found[number] for number in list_entries(server, children, directory)}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from infra import shell
 from infra.data.postgres import roles
 from infra.data.postgres.clients import Server
-from infra.data.postgres.dump import Entry
+from infra.data.postgres.dump import ArchiveEntry
 from infra.endpoints import Login
 from infra.errors import PlatformError
 
@@ -116,7 +116,7 @@ def failures(result: shell.Result) -> shell.Result:
     return replace(result, out=_PROGRESS.sub("", result.out))
 
 
-def to_leave_out(entries: Mapping[str, Entry]) -> dict[str, str]:
+def to_leave_out(entries: Mapping[str, ArchiveEntry]) -> dict[str, str]:
     """Return the numbers of entries that are not for the guest, with why; and of what depends on them."""
     first = {
         number: "only a superuser can create it"
@@ -126,7 +126,7 @@ def to_leave_out(entries: Mapping[str, Entry]) -> dict[str, str]:
     return _with_dependents(entries, first)
 
 
-def denied(result: shell.Result, entries: Mapping[str, Entry]) -> dict[str, str]:
+def denied(result: shell.Result, entries: Mapping[str, ArchiveEntry]) -> dict[str, str]:
     """Return the entry that pg_restore was not allowed to create, with what depends on it; none for other failures."""
     refusal = _DENIED.search(result.out)
     numbers = _ENTRY.findall(result.out[: refusal.start()]) if refusal else []
@@ -135,7 +135,7 @@ def denied(result: shell.Result, entries: Mapping[str, Entry]) -> dict[str, str]
     return _with_dependents(entries, {numbers[-1]: refusal[1].strip()})
 
 
-def _with_dependents(entries: Mapping[str, Entry], first: Mapping[str, str]) -> dict[str, str]:
+def _with_dependents(entries: Mapping[str, ArchiveEntry], first: Mapping[str, str]) -> dict[str, str]:
     found = dict(first)
     causes = {number: f"needs {entries[number].label}: {why}" for number, why in first.items()}
     fresh = set(first)

@@ -268,7 +268,7 @@ class _Listed:
             self._leave_out(guest.to_leave_out(self.entries))
 
     @functools.cached_property
-    def entries(self) -> Mapping[str, dump.Entry]:
+    def entries(self) -> Mapping[str, dump.ArchiveEntry]:
         return dump.read_entries(self.order.loader, self.order.children, self.directory)
 
     def changed(self, result: shell.Result) -> bool:

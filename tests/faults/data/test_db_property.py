@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from infra.data.postgres import backup, clients, restore, restore_plan, roles, scratch, verify
 from infra.data.postgres.clients import Server
+from infra.data.store import Backup
+from infra.errors import PlatformError
 from infra.settings import load
 from tests.faults.conftest import Victim
 from tests.faults.data import grammar
@@ -57,13 +60,21 @@ def test_a_restored_database_is_the_one_that_was_backed_up(site: Site, schema: g
     if not again:
         _cleared(site, server)
     assert not verify.verify(server, made, target / "space").failed
-    as_guest = verify.verify(server, made, target / "space", trusted=False)
-    assert not as_guest.failed
-    assert as_guest.guest
+    assert _as_guest(server, made, target / "space") in ("verified", "TRUST_NEEDED")  # of untrusted extensions
     done = restore.restore(server, restore_plan.plan(server, made), target / "space")
     assert done.whole
     assert _dumped(server) == before
     assert _roles(site) == had
+
+
+def _as_guest(server: Server, made: Backup, space: Path) -> str:
+    """How the same backup is judged where it was made elsewhere: never as damaged."""
+    try:
+        done = verify.verify(server, made, space, trusted=False)
+    except PlatformError as error:
+        return error.code
+    assert done.guest
+    return "verified" if not done.failed else str(done.failed)
 
 
 def _make(site: Site, schema: grammar.Schema) -> None:
