@@ -44,12 +44,32 @@ def test_each_way_to_others_has_one_owner(way: str) -> None:
 
 
 def heads(name: str) -> Iterator[str]:
-    """Yield the first words of the lists in a module, and the programs that it looks for on PATH."""
-    for node in ast.walk(ast.parse(modules()[name].read_text("utf-8"))):
-        if isinstance(node, ast.List) and len(node.elts) > 1 and isinstance(node.elts[0], ast.Constant):
-            yield str(node.elts[0].value)
+    """Yield the first words of command lines in a module, and the programs that it looks for on PATH."""
+    yield from first_words(modules()[name].read_text("utf-8"))
+
+
+def first_words(source: str) -> Iterator[str]:
+    """Yield the same of a source: of lists, and of tuples behind which options or further words follow."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.List) or (isinstance(node, ast.Tuple) and _is_command(node)):
+            first = node.elts[0] if len(node.elts) > 1 else None
+            yield from [str(first.value)] if isinstance(first, ast.Constant) else []
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("shell.find", "shutil.which"):
             yield from (str(word.value) for word in node.args if isinstance(word, ast.Constant))
+
+
+def _is_command(node: ast.Tuple) -> bool:
+    """Tell whether a tuple is a command line, and not e.g. a row of names: one of its words is an option or spread."""
+    later = [word.value if isinstance(word, ast.Constant) else "" for word in node.elts[1:]]
+    return any(isinstance(w, ast.Starred) for w in node.elts) or any(str(w).startswith("-") for w in later)
+
+
+def test_a_command_line_is_seen_as_list_and_as_tuple() -> None:
+    assert list(first_words("run(['docker', 'ps'])")) == ["docker"]
+    assert list(first_words("run(('docker', 'ps', '--all'))")) == ["docker"]
+    assert list(first_words("argv = ('kubectl', *words)")) == ["kubectl"]
+    assert list(first_words("shutil.which('helm')")) == ["helm"]
+    assert list(first_words("names = ('docker', 'podman')")) == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

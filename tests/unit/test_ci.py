@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -93,6 +94,50 @@ class Ready(ci.Rig):
 
     def wait(self, wanted: frozenset[str]) -> None:
         self.parts |= wanted
+
+    def stop(self) -> None:
+        self.parts.clear()
+
+
+def test_two_lanes_run_side_by_side_and_the_other_one_begins_at_the_end(
+    played: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first lane's session ends only once the other lane has taken two; those are the last, the last one first."""
+    (tmp_path / "results").mkdir()
+    begun: list[str] = []
+    both = threading.Event()
+
+    def run(session: str, python: Path, env: dict[str, str] | None, output: IO[bytes]) -> Outcome:
+        begun.append(session)
+        if session == "lint":
+            assert both.wait(60), f"nothing ran beside it: {begun}"
+        elif len([name for name in begun if name != "lint"]) == 2:
+            both.set()
+        return Outcome(session, passed=1)
+
+    monkeypatch.setattr(run_tests, "run", run)
+    monkeypatch.setattr(ci, "Rig", lambda wanted: Ready(ci.CONTAINERS, ci.KIND))
+    outcomes = ci.run(["lint", "drift", "smoke-compose", "smoke-kind"])
+    assert [name for name in begun if name != "lint"] == ["smoke-kind", "smoke-compose", "drift"]
+    assert [outcome.session for outcome in outcomes] == ["lint", "drift", "smoke-compose", "smoke-kind"]
+
+
+def test_a_session_that_needs_no_rig_never_sees_its_settings(
+    played: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    queue = ci.Queue(["smoke-compose", "lint"], Ready(ci.CONTAINERS))
+    monkeypatch.setenv("RIG_PATH", "/rig/bin")  # as the first session that needs the rig has set it
+    assert [outcome.session for outcome in queue.lane(["smoke-compose", "lint"])] == ["smoke-compose", "lint"]
+    assert played == ["smoke-compose with", "lint without"]
+
+
+def test_an_ended_queue_gives_no_lane_another_session(played: list[str], tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    queue = ci.Queue(["lint", "types"], Ready())
+    queue.end()
+    assert queue.lane(["lint", "types"]) == []
+    assert played == []
 
 
 def test_a_lane_begins_with_what_can_run(played: list[str], tmp_path: Path) -> None:

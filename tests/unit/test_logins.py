@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +101,87 @@ def test_data_of_another_tier_or_of_the_trash_is_given_the_login_first(home: Sta
     assert change(home, tier="compose") is not None
     logins.doubt(home)
     assert change(home) is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+def test_nobody_else_may_read_them_at_any_moment(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    rename = os.replace
+
+    def noted(old: Path, new: Path) -> None:
+        modes.append(stat.S_IMODE(Path(old).stat().st_mode))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", noted)
+    before = os.umask(0)
+    try:
+        changed(home, PLATFORM_PRIVATE="yes")
+    finally:
+        os.umask(before)
+    assert modes == [0o600, 0o600]  # the ones that come, and those in force
+    assert stat.S_IMODE(logins.file(home).stat().st_mode) == 0o600
+
+
+def test_earlier_ones_are_kept_newest_first_but_not_without_end(home: Stack) -> None:
+    used = [changed(home, PLATFORM_PRIVATE="yes")["REDIS_PASSWORD"]]
+    for _ in range(logins._KEPT + 3):
+        coming = change(home, rotate=("REDIS_PASSWORD",))
+        assert coming is not None
+        logins.begin(home, coming)
+        logins.finish(home, coming, "native")
+        used.insert(0, logins.read(home).now["REDIS_PASSWORD"])
+    found = logins.read(home)
+    assert found.now["REDIS_PASSWORD"] == used[0]
+    assert found.older["REDIS_PASSWORD"] == used[1 : logins._KEPT + 1]
+    assert found.candidates("REDIS_PASSWORD") == [*used[: logins._KEPT + 1], ""]
+
+
+def test_what_comes_is_tried_before_what_is_in_force(home: Stack) -> None:
+    now = changed(home, PLATFORM_PRIVATE="yes")
+    coming = change(home, rotate=("POSTGRES_PASSWORD",))
+    assert coming is not None
+    logins.begin(home, coming)
+    tried = logins.read(home).candidates("POSTGRES_PASSWORD")
+    assert tried[:2] == [(coming.logins.next or {})["POSTGRES_PASSWORD"], now["POSTGRES_PASSWORD"]]
+    assert len(set(tried)) == len(tried)
+
+
+def test_a_tier_that_learned_them_is_remembered_and_another_change_makes_all_learn_again(home: Stack) -> None:
+    changed(home, PLATFORM_PRIVATE="yes")
+    other = change(home, tier="compose")
+    assert other is not None
+    assert other.logins.next == logins.read(home).now
+    logins.finish(home, other, "compose")
+    assert logins.read(home).tiers == ("native", "compose")
+    fresh = change(home, rotate=("REDIS_PASSWORD",))
+    assert fresh is not None
+    logins.finish(home, fresh, "native")
+    assert logins.read(home).tiers == ("native",)
+
+
+def test_a_rotation_leaves_the_users_own_alone(home: Stack) -> None:
+    changed(home, PLATFORM_PRIVATE="yes", POSTGRES_PASSWORD="mine")
+    coming = change(home, rotate=("POSTGRES_PASSWORD", "REDIS_PASSWORD"), POSTGRES_PASSWORD="mine")
+    assert coming is not None
+    assert "POSTGRES_PASSWORD" not in (coming.logins.next or {})
+    assert coming.settings.text("POSTGRES_PASSWORD") == "mine"
+    assert logins.free(settings(home, POSTGRES_PASSWORD="mine"), home) == [
+        name for name in logins.NAMES if name != "POSTGRES_PASSWORD"
+    ]
+
+
+def test_doubt_about_a_stack_that_is_not_private_writes_nothing(home: Stack) -> None:
+    logins.doubt(home)
+    assert not logins.file(home).exists()
+
+
+def test_names_that_are_no_logins_are_not_taken_from_the_file(home: Stack) -> None:
+    changed(home, PLATFORM_PRIVATE="yes")
+    found = json.loads(logins.file(home).read_text())
+    found["now"]["PLATFORM_POSTGRES_BIN"] = "elsewhere"
+    logins.file(home).write_text(json.dumps(found))
+    assert "PLATFORM_POSTGRES_BIN" not in logins.read(home).now
+    assert settings(home).text("PLATFORM_POSTGRES_BIN") == ""
 
 
 def test_a_damaged_file_is_no_empty_one(home: Stack) -> None:

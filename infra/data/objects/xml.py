@@ -33,7 +33,7 @@ def parse(body: bytes) -> Element:
 
     try:
         return ElementTree.fromstring(body)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also encodings that nobody knows
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also encodings that Python does not know
         raise OddAnswer(f"the response is not XML: {error}") from error
 
 

@@ -65,6 +65,29 @@ def test_independent_services_do_not_wait_for_each_other(tmp_path: Path) -> None
         assert known(tmp_path, "slow").state == "starting"
 
 
+WRITING = """
+import os, sys, time
+os.close(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY, 0o666))
+time.sleep(600)
+"""
+
+
+def test_a_service_makes_files_as_its_specification_says(tmp_path: Path) -> None:
+    """Those of a server are nobody else's, whatever the shell that started the supervisor allows."""
+    before = os.umask(0o002)
+    try:
+        made = [spec(tmp_path, name) for name in ("server", "worker")]
+        argv = [*made[0].argv[:2], WRITING]
+        closed, plain = (replace(s, argv=[*argv, str(tmp_path / f"made-by-{s.name}")]) for s in made)
+        assert client.Spec.__dataclass_fields__["umask"].default == 0o077
+        with supervised(tmp_path, [replace(closed, umask=0o077), replace(plain, umask=-1)]):
+            eventually(lambda: len(list(tmp_path.glob("made-by-*"))) == 2)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("made-by-*")}
+    assert modes == {"made-by-server": 0o600, "made-by-worker": 0o664}
+
+
 # --- crashes
 
 
