@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_service_makes_files_as_its_specification_says(tmp_path: Path) -> None
     before = os.umask(0o002)
     try:
         made = [spec(tmp_path, name) for name in ("server", "worker")]
-        argv = [*made[0].argv[:2], WRITING]
+        argv = [sys.executable, "-c", WRITING]
         closed, plain = (replace(s, argv=[*argv, str(tmp_path / f"made-by-{s.name}")]) for s in made)
         assert client.Spec.__dataclass_fields__["umask"].default == 0o077
         with supervised(tmp_path, [replace(closed, umask=0o077), replace(plain, umask=-1)]):
