@@ -25,7 +25,8 @@ class StorePlan:
     """The plan of one store: name, address, ports, keys, directory for data and one for caches.
 
     `origins` are those of the web pages that may call it beside its console. `internal_port` is the first of
-    catalog.STORE_SPAN ports, `signing_key` a secret of the stack; only engines of several servers use them.
+    catalog.STORE_SPAN ports, `signing_key` a secret of the stack, `certificate` a file with a key and its certificate;
+    only engines of several servers use them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StorePlan:
     cache: Path
     internal_port: int = 0
     signing_key: str = ""
+    certificate: Path | None = None
     origins: tuple[str, ...] = ()
 
     @property
@@ -121,8 +123,9 @@ def _weed(plan: StorePlan) -> Built:
     """Build the arguments of SeaweedFS 4 as one process, `weed mini`: `weed server` does not end on SIGTERM.
 
     Only S3 answers over HTTP: without -disableHttp any web page could make its master delete a bucket's data. The
-    other parts want tokens, and what is left open is gRPC on 127.0.0.1. -ip.bind alone leaves some ports on all
-    addresses. A bucket that is not there is not made by a write, one that is not empty is not deleted.
+    other parts want tokens, and over gRPC, which asks for no login, the certificate of the stack: other users of the
+    machine could list and delete everything there. -ip.bind alone leaves some ports on all addresses. A bucket that is
+    not there is not made by a write, one that is not empty is not deleted.
     """
     ports = {name: plan.internal_port + n for name, n in WEED_PORTS.items()}
     switches = {
@@ -134,7 +137,7 @@ def _weed(plan: StorePlan) -> Built:
     flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, "metricsIp": plan.host, "s3.port": plan.port}
     argv = ["-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in (flags | ports | switches).items())]
     keys = {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
-    return argv, {**keys, **_weed_tokens(plan.signing_key), **WEED_MEMORY}
+    return argv, {**keys, **_weed_tokens(plan.signing_key), **_weed_tls(plan.certificate), **WEED_MEMORY}
 
 
 MOST_ORIGINS: Mapping[str, int] = {"rclone": 1, "versitygw": 0}
@@ -181,6 +184,15 @@ def _weed_tokens(key: str) -> dict[str, str]:
     """Derive the token keys that volume server and filer require, all from one key of the stack."""
     names = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
     return {f"WEED_JWT_{n}": hmac.new(key.encode(), n.encode(), hashlib.sha256).hexdigest() for n in names}
+
+
+def _weed_tls(certificate: Path | None) -> dict[str, str]:
+    """Make its parts show each other one certificate, and accept no other (weed/security/tls.go)."""
+    if certificate is None:
+        return {}
+    parts = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
+    pairs = {f"WEED_GRPC_{part}_{which}": str(certificate) for part in parts for which in ("CERT", "KEY")}
+    return {"WEED_GRPC_CA": str(certificate), **pairs}
 
 
 def directories(program: Program, plan: StorePlan) -> list[Path]:
@@ -279,15 +291,24 @@ def refuse_unfinished(home: Path) -> None:
         )
 
 
+def certificate_file(home: Path) -> Path:
+    """Return the file with the key and the certificate of the stack's stores; there after `ensure_secrets`."""
+    return home / "store-tls.pem"
+
+
 def signing_key(home: Path) -> str:
-    """Return the stack's secret for the tokens between the parts of a store; '' before `ensure_signing_key`."""
+    """Return the stack's secret for the tokens between the parts of a store; '' before `ensure_secrets`."""
     try:
         return (home / "store-key").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def ensure_signing_key(home: Path) -> None:
-    """Make the secret, in a private file, where there is none yet. Raises OSError."""
+def ensure_secrets(home: Path) -> None:
+    """Make the secret of the tokens and the certificate, in private files, where there are none yet. Raises OSError."""
+    from infra import certificate
+
     if not signing_key(home):
         write_atomic(home / "store-key", secrets.token_hex(32) + "\n", mode=0o600)
+    if not certificate_file(home).exists():
+        write_atomic(certificate_file(home), certificate.make("platform object stores"), mode=0o600)

@@ -169,6 +169,7 @@ class Builder:
             self.home / "cache" / service,
             self.settings.port(catalog.STORE_PORTS[service].setting),
             object_store.signing_key(self.home),
+            object_store.certificate_file(self.home),
             self.settings.origins(),
         )
 

@@ -198,7 +198,7 @@ class Native(Tier):
             for path, text in builder.configs().items():
                 stack.write_atomic(path, text, mode=0o600)
             object_store.record(builder.home, builder.programs.store.engine)
-            object_store.ensure_signing_key(builder.home)
+            object_store.ensure_secrets(builder.home)
         except OSError as error:
             raise stack.unwritable(builder.home, error) from error
 

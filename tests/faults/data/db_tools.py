@@ -23,7 +23,7 @@ from infra.endpoints import Endpoints
 from tests.faults.conftest import Victim
 from tests.smoke.stage import Completed
 
-LIMIT = 180.0
+LIMIT = 600.0
 NAMES = ("labeler", "platform", "users")
 _MAKE = """
 drop schema if exists public cascade; create schema public;

@@ -192,7 +192,8 @@ def test_encrypted_only_its_key_opens_it(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     before = everything(site)
     path = created(site, "sealed", "--encrypt", made["recipient"])
-    assert sorted(p.name for p in path.iterdir()) == ["content.tar.age", "manifest.json", "verified.json"]
+    files = ["content.tar.age", "manifest.json", "signature", "verified.json"]
+    assert sorted(p.name for p in path.iterdir()) == files, "nothing is beside what is sealed"
     assert b"row 199" not in (path / "content.tar.age").read_bytes()
     change(site)
     refused(site.invoke("snapshot.restore", "sealed", "--yes"), 2, made["recipient"], "--identity")

@@ -156,12 +156,22 @@ def test_the_tokens_of_weed_come_from_the_key_of_the_stack() -> None:
     assert not set(tokens.values()) & set(weed(signing_key="b").env.values())
 
 
-def test_the_key_of_the_stack_is_made_once_and_is_private(tmp_path: Path) -> None:
-    object_store.ensure_signing_key(tmp_path)
-    made = object_store.signing_key(tmp_path)
-    object_store.ensure_signing_key(tmp_path)
-    assert (len(made), object_store.signing_key(tmp_path)) == (64, made)
-    assert os.name == "nt" or (tmp_path / "store-key").stat().st_mode & 0o777 == 0o600
+def test_what_the_parts_of_a_store_share_is_made_once_and_is_private(tmp_path: Path) -> None:
+    def found() -> tuple[str, str]:
+        object_store.ensure_secrets(tmp_path)
+        return object_store.signing_key(tmp_path), object_store.certificate_file(tmp_path).read_text()
+
+    made = found()
+    assert (len(made[0]), found()) == (64, made)
+    assert {f.stat().st_mode & 0o777 for f in tmp_path.iterdir()} == {0o600} or os.name == "nt"
+
+
+def test_the_parts_of_weed_show_each_other_the_certificate_of_the_stack() -> None:
+    file = DATA / "with blank.pem"
+    made = built("weed", replace(plan(), internal_port=19000, certificate=file)).env
+    assert made["WEED_GRPC_CA"] == str(file)
+    servers = {name.split(".")[0].upper() for name in object_store.WEED_PORTS if name.endswith("grpc")}
+    assert {made[f"WEED_GRPC_{server}_{which}"] for server in servers for which in ("CERT", "KEY")} == {str(file)}
 
 
 @pytest.mark.parametrize("engine", providers.S3_ENGINES)
