@@ -14,7 +14,8 @@ from infra.settings import ROOT
 from tests.drift.repo import imports, modules
 
 LAYERS = (
-    *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "ports", "private", "sqlstate", "database"),
+    *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "certificate", "ports", "private", "sqlstate"),
+    "database",
     "completion",
     *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack", "machine"),
     *("logins", "docker_engine", "dashboards"),
