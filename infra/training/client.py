@@ -421,7 +421,7 @@ class _Watch:
         # A message may be ahead of the database.
         epoch, seen = job.epoch or 0, self._seen
         newer = epoch >= seen.epoch
-        shown, note = metrics if newer else seen.metrics, job.note or ("" if job.epoch else seen.note)
+        shown, note = metrics if newer else seen.metrics, job.note or ("" if job.epoch or job.final else seen.note)
         self._seen = Glimpse(job.state, max(epoch, seen.epoch), job.epochs or 0, shown, note)
 
     def _doubted(self, job: Job) -> Job:

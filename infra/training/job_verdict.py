@@ -66,7 +66,7 @@ def judge(
         return JobVerdict(RUNNING, note=found.note, standing=found.state)
     alone, at = workers == 1, now or datetime.now(UTC)
     reason = next((text for pod in pods if (text := _hopeless(pod, memory, at, alone))), "")
-    reason = reason or ("" if alone else _unplaced(pods, workers, at, patience))
+    reason = reason or ("" if alone else _unplaced(pods, workers, at, patience) or _all_failed(pods, workers))
     if reason:
         return JobVerdict(FAILED, reason, ended="Failed" in conditions)
     if "Failed" in conditions:
@@ -93,6 +93,20 @@ def _unplaced(pods: Sequence[Object], workers: int, now: datetime, patience: flo
             said = condition.get("message", "")
             return f"{which} could not be placed within {patience:.0f} s: {said}".removesuffix(": ")
     return ""
+
+
+def _all_failed(pods: Sequence[Object], workers: int) -> str:
+    """Return how the first worker ended, where each of them has failed of its own accord; '' otherwise.
+
+    One that fails for want of another does so, too; but then the other one was killed, or is gone.
+    """
+    ends = [_own_failure(pod) for pod in pods]
+    return _ending(ends[0]) if len(ends) == workers and all(ends) else ""
+
+
+def _own_failure(pod: Object) -> Object:
+    ends = (state["terminated"] for state in _states(pod) if "terminated" in state)
+    return next((end for end in ends if _by_itself(end) and not _disrupted(pod)), {})
 
 
 def _unscheduled(pod: Object) -> Object:

@@ -139,6 +139,18 @@ def test_one_that_is_admitted_runs_with_its_first_pod() -> None:
     assert judge({}, [runs, pod], "1Gi", NOW, queue=queue, workers=2).standing == "running"
 
 
+def test_several_workers_that_all_fail_of_their_own_accord_do_not_begin_again() -> None:
+    def pod(code: int, reason: str = "Error") -> dict[str, Any]:
+        state = {"terminated": {"exitCode": code, "reason": reason}}
+        return {"metadata": {}, "status": {"phase": "Failed", "containerStatuses": [{"state": state}]}}
+
+    verdict = judge({}, [pod(5), pod(5)], "1Gi", NOW, workers=2)
+    assert (verdict.state, verdict.reason) == (FAILED, "the training ended with exit status 5")
+    assert judge({}, [pod(5), pod(137)], "1Gi", NOW, workers=2).state == RUNNING, "one was killed"
+    assert judge({}, [pod(5), pod(75)], "1Gi", NOW, workers=2).state == RUNNING, "one asks for another try"
+    assert judge({}, [pod(5)], "1Gi", NOW, workers=2).state == RUNNING, "one is gone"
+
+
 def test_several_workers_do_not_wait_for_ever_for_one_that_fits_nowhere() -> None:
     runs: dict[str, Any] = {"metadata": {}, "status": {"phase": "Running"}}
     waits = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
