@@ -260,9 +260,14 @@ class Jobs:
             raise Superseded(f"job {job} is no longer at attempt {attempt}")
 
     def set_standing(self, job: str, state: str, note: str) -> None:
-        """Note where a training in a cluster stands and what it waits for; one that has ended keeps its state."""
+        """Note where a training in a cluster stands and what it waits for; one that has ended keeps its state.
+
+        So does one whose pod has just said that it runs.
+        """
         sql = """
-            UPDATE jobs SET state = %(state)s, note = nullif(%(note)s, '')
+            UPDATE jobs SET state = CASE WHEN state = 'running' AND %(state)s::text = 'admitted' THEN state
+                            ELSE %(state)s::text END,
+                            note = nullif(%(note)s, '')
             WHERE id = %(id)s AND NOT state = ANY(%(final)s)
         """
         self._run(sql, {"id": job, "state": state, "note": note.replace("\0", ""), "final": list(FINAL)})
