@@ -49,7 +49,7 @@ def main() -> int:
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
         print(f"wrote {name}")
     return 0

@@ -14,6 +14,11 @@ from tests.drift.repo import read
 RENDERINGS = [pytest.param(chart, values, (), id=f"{chart}-{values}") for chart in m.CHARTS for values in m.VALUES]
 RENDERINGS += [pytest.param(chart, "values.yaml", sets, id=f"{chart}-{','.join(sets)}") for chart, sets in m.ENGINES]
 PRODUCTION = "values-production.yaml"
+OPENS_DATA = {s.name if s.release == "observability" else s.release for s in catalog.SERVICES if s.login or s.password}
+"""Secrets with the login of a server."""
+KEEPS_DATA = {s.release for s in catalog.SERVICES for p in s.parts if p.volume and p.only in ("", "silo")}
+"""Charts that have a volume as they are."""
+PASSWORD_MAY_BE_OFF = {s.release for s in catalog.SERVICES if s.password}
 MAY_ASK_THE_API = {"platform-worker", "alloy"}
 """Workloads with a token for the Kubernetes API: the one makes Jobs, the other reads logs."""
 
@@ -86,16 +91,14 @@ def test_what_serves_has_a_disruption_budget(chart: str) -> None:
 def test_data_and_what_opens_them_outlive_an_uninstallation(chart: str, values: str, sets: tuple[str, ...]) -> None:
     objects = m.rendered(chart, values, sets)
     kept = [*m.of_kind(objects, "PersistentVolumeClaim", "Cluster", "Database")]
-    kept += [
-        s for s in m.of_kind(objects, "Secret") if s["metadata"]["name"] in ("postgresql", "redis", "minio", "grafana")
-    ]
+    kept += [s for s in m.of_kind(objects, "Secret") if s["metadata"]["name"] in OPENS_DATA]
     policy = "helm.sh/resource-policy"
     assert [m.name(k) for k in kept if k["metadata"].get("annotations", {}).get(policy) != "keep"] == []
     # A claim made from a template belongs to nobody: the next installation could not say how large it is.
     assert [m.name(s) for s in m.of_kind(objects, "StatefulSet") if "volumeClaimTemplates" in s["spec"]] == []
 
 
-@pytest.mark.parametrize("chart", ["postgresql", "redis", "minio", "observability"])
+@pytest.mark.parametrize("chart", sorted(KEEPS_DATA))
 def test_charts_with_data_keep_a_volume(chart: str) -> None:
     assert m.of_kind(m.rendered(chart), "PersistentVolumeClaim")
 
@@ -273,7 +276,7 @@ KEEPS_ITS_LOGIN = {
 @pytest.mark.parametrize(("chart", "path"), LOGINS)
 def test_a_new_password_restarts_what_reads_it(chart: str, path: str) -> None:
     def pods(password: str) -> list[object]:
-        sets = (f"{path}={password}", *(("auth.enabled=true",) if chart == "redis" else ()))
+        sets = (f"{path}={password}", *(("auth.enabled=true",) if chart in PASSWORD_MAY_BE_OFF else ()))
         objects = m.of_kind(m.rendered(chart, "values-kind.yaml", sets), "Deployment", "StatefulSet", "DaemonSet")
         return [found["spec"]["template"] for found in objects]
 

@@ -181,3 +181,12 @@ def test_a_second_redis_has_port_password_and_durability_of_its_own(twin: Path) 
     assert flags[-4:] == ["--appendonly", "no", "--save", ""]
     assert found["files"] == {"redis.conf": 'requirepass "of-redis"\n', "twin.conf": 'requirepass "of-the-twin"\n'}
     assert found["values"]["auth"] == {"enabled": True, "password": "of-the-twin"}
+
+
+def test_the_tables_of_a_second_redis_are_written_before_there_is_a_file_of_its_chart(twin: Path) -> None:
+    done = _run(twin, "-m", "scripts.write_docs")
+    assert done.returncode == 0, done.stderr.decode()
+    common = (twin / "helm" / "_common.tpl").read_bytes()
+    assert (twin / "helm" / "twin" / "templates" / "_common.tpl").read_bytes() == common
+    assert ":6390" in (twin / "README.ko.md").read_text(encoding="utf-8")
+    assert "prometheus, twin" in (twin / "docs" / "errors.md").read_text(encoding="utf-8")
