@@ -23,6 +23,8 @@ from infra.tiers.native.postgres import PostgresPlace
 from infra.tiers.providers import Program
 
 MLFLOW_SERVER = Path(__file__).with_name("mlflow_server.py")
+TEMPORAL_MEMORY = {"GOGC": "50"}
+"""After 40 workflows 83 MB beside the program's own pages instead of 101, with the same CPU (7.2 s and 7.3 s)."""
 MLFLOW_HOSTS = ",".join(f"{name},{name}:*" for name in ("localhost", "127.0.0.1", "host.docker.internal"))
 """Values of Host that MLflow accepts; its own list has private networks as `10.*`, which 10.evil.example fits too."""
 
@@ -154,6 +156,7 @@ class Builder:
                 *["--sqlite-pragma", "synchronous=2", "--log-format", "json", "--log-level", "warn"],
             ],
             self.run_dir(service),
+            env=TEMPORAL_MEMORY,
         )
 
     def store_plan(self, service: str) -> object_store.StorePlan:

@@ -107,6 +107,7 @@ def test_durability(tmp_path: Path) -> None:
     made = specs(builder(tmp_path))
     redis, temporal = " ".join(made["redis"].argv), " ".join(made["temporal"].argv)
     assert "--appendonly yes" in redis
+    assert made["temporal"].env["GOGC"] == "50"
     assert "synchronous=2" in temporal
     assert str(tmp_path / "native" / "data" / "temporal" / "temporal.db") in temporal
 
