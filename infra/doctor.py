@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra import catalog, database, health, lifecycle, postgres_checks, proof
+from infra import catalog, database, gpu_checks, health, lifecycle, postgres_checks, proof
 from infra.console import printable
 from infra.context import Context
 from infra.errors import PlatformError
@@ -35,6 +35,7 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
         *_variables(),
         *_private(tier.context),
         *_shared(tier.context),
+        *gpu_checks.checks(tier),
     ]
     try:
         found += tier.preflight(lifecycle.selected(tier, obs or None))

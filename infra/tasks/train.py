@@ -35,6 +35,7 @@ CANCEL_BUDGET = 60.0
         "as": "how it runs: subprocess (on this machine) or job (of Kubernetes; the default where that is possible)",
         "image": "image for the Job, containing your own program (default: the backend's)",
         "gpus": "number of GPUs, of each worker",
+        "or_cpu": train_order.OR_CPU,
         "queue": "the cluster's queue (a LocalQueue of Kueue) that the Job waits in",
         "priority": "low, normal or high: who goes first in the queue",
         "workers": "number of processes of the program that train together, with torchrun's and JAX's variables",
@@ -54,6 +55,7 @@ def run(
     workers: int = 1,
     queue: str = "",
     priority: str = "",
+    or_cpu: bool = False,
 ) -> Answer:
     """Train the digits classifier, or run your own program, end to end.
 
@@ -63,7 +65,7 @@ def run(
     from infra.training.request import JOB
 
     given = train_order.variables(env, env_file, os.environ)
-    wanted = runners.How(as_, image, gpus, workers, queue, priority)
+    wanted = runners.How(as_, image, gpus, workers, queue, priority, or_cpu)
     order = train_order.order(epochs, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
     return _ordered(active, contract, train_order.placed(active, order, wanted), detach)

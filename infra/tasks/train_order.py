@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from infra.training.client import Order
     from infra.training.runners import How
 
+OR_CPU = "with --gpus: train on the processor where there are too few, instead of refusing"
+"""Help of an option."""
+
 
 def order(epochs: int, experiment: str, command: str, given: Mapping[str, str], *, located: bool) -> Order:
     """Build an order.
@@ -64,6 +67,9 @@ def placed(active: Tier, order: Order, wanted: How) -> Order:
         made = replace(made, record={"git": made.record.get("git", {}), "image": made.image})
     if absent := runners.lacking(active.jobs_kubeconfig, made):
         raise absent
+    made = runners.afforded(active.jobs_kubeconfig, made, wanted)
+    if made.gpus < wanted.gpus:
+        active.context.console.warn("there are not enough GPUs: it trains on the processor (see invoke doctor)")
     return made
 
 

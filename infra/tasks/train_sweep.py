@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         "image": "image for the Jobs, containing your own program (default: the backend's)",
         "queue": "the cluster's queue (a LocalQueue of Kueue) that the Jobs wait in",
         "priority": "low, normal or high: who goes first in the queue",
+        "or_cpu": train_order.OR_CPU,
         "env": "variable for the program: NAME takes the shell's value, NAME=VALUE this one; may be repeated",
         "env_file": "file with further variables, as in .env",
         "detach": "return immediately; the sweep continues",
@@ -62,6 +63,7 @@ def sweep(
     image: str = "",
     queue: str = "",
     priority: str = "",
+    or_cpu: bool = False,
     detach: bool = False,
 ) -> Answer:
     """Train one command with several values of its parameters, and list the best.
@@ -80,7 +82,7 @@ def sweep(
     given = train_order.variables(env, env_file, os.environ)
     one = train_order.order(1, experiment, command, given, located=as_ != JOB)
     active, contract = train_show.running(context)
-    one = train_order.placed(active, one, runners.How(as_, image, gpus, workers, queue, priority))
+    one = train_order.placed(active, one, runners.How(as_, image, gpus, workers, queue, priority, or_cpu))
     found = [
         client.TrialOrder(
             replace(one, command=tuple(sweep.applied(one.command, point)), shown=sweep.applied([command], point)[0]),

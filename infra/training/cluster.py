@@ -153,6 +153,11 @@ class JobCluster:
                 return ""
             raise
 
+    def allocatable(self, resource: str) -> list[int]:
+        """Return how much of an extended resource each node offers, e.g. of `nvidia.com/gpu`."""
+        nodes = json.loads(self._ask("GET", "/api/v1/nodes"))["items"]
+        return [int((node.get("status") or {}).get("allocatable", {}).get(resource) or 0) for node in nodes]
+
     def has_config_map(self, name: str) -> bool:
         """Return whether there is a ConfigMap of that name."""
         return self._found("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{quote(name)}") is not None

@@ -63,7 +63,10 @@ def shares(found: Sequence[str], workers: int, gpus: int) -> list[list[str]]:
     """
     if gpus * workers > len(found):
         what = f"{workers} x {gpus} GPUs are wanted, and this machine has {len(found)}"
-        steps = ("fewer --workers or --gpus", f"{DEVICES} and nvidia-smi say which there are")
+        steps = (
+            "fewer --workers or --gpus, or add --or-cpu",
+            "invoke doctor says which there are, and what is missing",
+        )
         raise PlatformError("USAGE", what, steps=steps)
     each = gpus or len(found) // workers
     if not each:

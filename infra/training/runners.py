@@ -38,6 +38,7 @@ class How:
     workers: int = 1
     queue: str = ""
     priority: str = ""
+    or_cpu: bool = False
 
 
 def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
@@ -128,7 +129,8 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
         raise obstacle
     order = order if order.command or how.workers == 1 else _parallel(order, how.workers, runner)
     if runner != JOB:
-        _check_here(order, how)
+        how = _check_here(order, how)
+        order = _without_gpus(order) if how.or_cpu and not how.gpus else order
     elif order.env:
         steps = ("put them into the Secret of the trainings (TRAINING_SECRET)", "or omit --as job")
         raise PlatformError("USAGE", "--env does not reach a Kubernetes Job so far", steps=steps)
@@ -153,6 +155,33 @@ def lacking(kubeconfig: Path | None, order: Order) -> PlatformError | None:
     return PlatformError("TIER_UNAVAILABLE", f"{absent[0]} is not in the cluster", steps=steps) if absent else None
 
 
+def afforded(kubeconfig: Path | None, order: Order, how: How) -> Order:
+    """Return the order of a Job with the GPUs that its cluster can give; without any where `how` allows that.
+
+    Raises:
+        PlatformError: TIER_UNAVAILABLE where it can never give them, UNREACHABLE.
+    """
+    from infra.training import cluster, job_manifest
+
+    if order.runner != JOB or kubeconfig is None or not order.gpus:
+        return order
+    try:
+        nodes = _cluster(kubeconfig, job_manifest.Shape()).allocatable(job_manifest.GPU)
+    except (cluster.Away, cluster.Refused) as error:
+        raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error)) from error
+    if sum(count // order.gpus for count in nodes) >= order.workers:
+        return order
+    if how.or_cpu:
+        return replace(order, gpus=0)
+    what = f"{order.workers} x {order.gpus} GPUs are wanted, and the nodes of the cluster offer {sum(nodes)}"
+    raise PlatformError("TIER_UNAVAILABLE", what, steps=("invoke doctor says what is missing", "or add --or-cpu"))
+
+
+def _without_gpus(order: Order) -> Order:
+    """Return the order of a program that must not see the GPUs either: others may hold them."""
+    return replace(order, env={**order.env, gang.DEVICES: ""}) if order.command else order
+
+
 def _parallel(order: Order, workers: int, runner: str) -> Order:
     """Return the order of the built-in training for several workers.
 
@@ -168,15 +197,20 @@ def _parallel(order: Order, workers: int, runner: str) -> Order:
     return replace(order, config=replace(parallel.CONFIG, epochs=order.config.epochs))
 
 
-def _check_here(order: Order, how: How) -> None:
-    """Check what is asked of this machine.
+def _check_here(order: Order, how: How) -> How:
+    """Return what this machine can give: as asked, or without GPUs where too few are no reason to refuse.
 
     Raises:
         PlatformError: USAGE.
     """
     if how.image or how.queue or how.priority:
         raise PlatformError("USAGE", "--image, --queue and --priority are for Jobs", steps=("add --as job",))
-    gang.environments(order.env or os.environ, how.workers, how.gpus, port=0)
+    if how.gpus:
+        found = gang.devices(order.env or os.environ)
+        if how.or_cpu and how.gpus * how.workers > len(found):
+            return replace(how, gpus=0)
+        gang.shares(found, how.workers, how.gpus)
+    return how
 
 
 def _check(how: How) -> None:
@@ -184,6 +218,8 @@ def _check(how: How) -> None:
         raise PlatformError("USAGE", f"--as {how.runner} is not one of {', '.join(RUNNERS)}", steps=("--as job",))
     if not 0 <= how.gpus <= MOST_GPUS:
         raise PlatformError("USAGE", f"--gpus {how.gpus} is not between 0 and {MOST_GPUS}")
+    if how.or_cpu and not how.gpus:
+        raise PlatformError("USAGE", "--or-cpu is for trainings that want GPUs", steps=("add --gpus 1",))
     if not 1 <= how.workers <= MOST_WORKERS:
         raise PlatformError("USAGE", f"--workers {how.workers} is not between 1 and {MOST_WORKERS}")
     if how.priority not in ("", *catalog.PRIORITIES):

@@ -29,7 +29,16 @@ LAYERS = (
     "prod",
     "app",
     *("tier_choice", "proof", "status_report"),
-    *("postgres_checks", "mlflow_tables", "lifecycle", "doctor", "auto_ports", "observability", "store_engine"),
+    *(
+        "postgres_checks",
+        "gpu_checks",
+        "mlflow_tables",
+        "lifecycle",
+        "doctor",
+        "auto_ports",
+        "observability",
+        "store_engine",
+    ),
     *("korean", "documents"),
     "tasks",
 )

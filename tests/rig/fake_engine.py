@@ -15,8 +15,8 @@ from typing import Any
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
-    def __init__(self, path: Path, version: Mapping[str, Any]) -> None:
-        self.version = version
+    def __init__(self, path: Path, version: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        self.version, self.info = version, info
         super().__init__(str(path), _Handler)
 
 
@@ -27,7 +27,8 @@ class _Handler(BaseHTTPRequestHandler):
         """`/version` and `/info` say the version, `/_ping` OK; everything else is not known."""
         name = self.path.partition("?")[0].rpartition("/")[2]
         known = {"version": json.dumps(self.server.version), "_ping": "OK"}
-        known["info"] = json.dumps({"ServerVersion": self.server.version["Version"], "OSType": "linux"})
+        said = {"ServerVersion": self.server.version["Version"], "OSType": "linux", **self.server.info}
+        known["info"] = json.dumps(said)
         body = known.get(name, json.dumps({"message": "page not found"})).encode()
         self.send_response(200 if name in known else 404)
         self.send_header("Api-Version", str(self.server.version["ApiVersion"]))
@@ -48,10 +49,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def fake_engine(path: Path, version: str, api: str) -> Iterator[str]:
-    """Listen on a Unix socket as an engine of that version and API; gives the URL for DOCKER_HOST."""
+def fake_engine(path: Path, version: str, api: str, **info: object) -> Iterator[str]:
+    """Listen on a Unix socket as an engine of that version and API; gives the URL for DOCKER_HOST.
+
+    `info` is more of what it says of itself.
+    """
     said = {"Version": version, "ApiVersion": api, "MinAPIVersion": "1.12", "Os": "linux", "Arch": "amd64"}
-    with _Server(path, said) as server:
+    with _Server(path, said, info) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"unix://{path}"

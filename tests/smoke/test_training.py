@@ -195,3 +195,16 @@ def test_a_program_of_the_user_sees_the_contract(platform: Platform) -> None:
     code = "import os; assert os.environ['DATABASE_URL'].endswith('/platform'); print('seen')"
     answer = platform.data("train.run", "--command", f'{PYTHON} -c "{code}"', timeout=LIMIT)
     assert answer["state"] == "succeeded"
+
+
+def test_gpus_are_given_refused_or_done_without(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-one,GPU-two")  # no GPU is needed to see which ones a program gets
+
+    def sees(devices: str) -> tuple[str, ...]:
+        code = f"import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == '{devices}'"
+        return ("--command", f'{PYTHON} -c "{code}"')
+
+    assert platform.data("train.run", "--gpus", "1", *sees("GPU-one"), timeout=LIMIT)["state"] == "succeeded"
+    refused = platform.invoke("train.run", "--gpus", "3", *sees(""), timeout=LIMIT)
+    assert (refused.returncode, "this machine has 2" in refused.stderr) == (2, True)
+    assert platform.data("train.run", "--gpus", "3", "--or-cpu", *sees(""), timeout=LIMIT)["state"] == "succeeded"

@@ -30,6 +30,7 @@ class State:
     tokens: set[str] = field(default_factory=set)
     config_maps: set[str] = field(default_factory=set)
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
     broken: int = 0
     port: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -83,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             found = state.secrets.get(where.path.rsplit("/", 1)[-1])
             data = {key: base64.b64encode(value).decode() for key, value in (found or {}).items()}
             self._say(404 if found is None else 200, {"data": data})
+        elif where.path == "/api/v1/nodes":
+            self._say(200, {"items": state.nodes})
         elif "/pods" in where.path:
             self._say(200, {"items": state.pods_of(query["labelSelector"].removeprefix("job-name="))})
         else:

@@ -15,7 +15,7 @@ import pytest
 from infra import tier_choice
 from infra.errors import PlatformError
 from infra.prod import check
-from infra.training import cluster, job_manifest, job_queue, runners
+from infra.training import cluster, gang, job_manifest, job_queue, runners
 from infra.training.client import Order
 from infra.training.job_manifest import Pod, Shape, manifest
 from infra.training.job_queue import Standing
@@ -372,6 +372,45 @@ def test_what_does_not_go_together_is_refused(obstacle: PlatformError | None, ho
     with pytest.raises(PlatformError) as caught:
         runners.applied(Order("x"), how, obstacle)
     assert caught.value.code == code
+
+
+def test_gpus_that_this_machine_lacks_are_refused_or_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gang.DEVICES, "GPU-a")
+    mine = Order("x", command=("python3", "train.py"), env={gang.DEVICES: "GPU-a", "A": "1"})
+    assert runners.applied(mine, How(gpus=1, or_cpu=True), None).gpus == 1, "it is there"
+    with pytest.raises(PlatformError, match="this machine has 1"):
+        runners.applied(mine, How(gpus=2), None)
+    without = runners.applied(mine, How(gpus=2, or_cpu=True), None)
+    assert (without.gpus, without.env) == (0, {gang.DEVICES: "", "A": "1"}), "and it takes none that others may hold"
+    with pytest.raises(PlatformError, match="want GPUs"):
+        runners.applied(mine, How(or_cpu=True), None)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "workers", "enough"),
+    [
+        (["2"], 2, 1, True),
+        (["1", "1"], 2, 1, False),
+        (["1", "1"], 1, 2, True),
+        (["3"], 1, 3, True),
+        ([], 1, 1, False),
+    ],
+)
+def test_gpus_that_no_node_offers_are_refused_or_done_without(
+    tmp_path: Path, nodes: list[str], gpus: int, workers: int, enough: bool
+) -> None:
+    order = Order("x", command=("python3",), runner=JOB, gpus=gpus, workers=workers)
+    path = tmp_path / "kubeconfig"
+    with serving() as (state, _):
+        path.write_text(kubeconfig(state.port, token="t"))
+        state.nodes = [{}, *({"status": {"allocatable": {job_manifest.GPU: count}}} for count in nodes)]
+        assert runners.afforded(path, order, How(JOB, or_cpu=True)).gpus == (gpus if enough else 0)
+        if enough:
+            assert runners.afforded(path, order, How(JOB)) == order
+            return
+        with pytest.raises(PlatformError, match=f"{workers} x {gpus} GPUs are wanted") as caught:
+            runners.afforded(path, order, How(JOB))
+        assert caught.value.code == "TIER_UNAVAILABLE"
 
 
 def test_variables_that_would_not_reach_a_job_are_refused() -> None:
