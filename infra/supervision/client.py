@@ -122,11 +122,11 @@ def forget(home: Path) -> None:
     (home / STATE).unlink(missing_ok=True)
 
 
-def ensure(home: Path, specs: Sequence[Spec]) -> None:
+def ensure(home: Path, specs: Sequence[Spec], again: Collection[str] = ()) -> None:
     """Ask for exactly these services; start the supervisor when none runs. Returns at once.
 
-    A service that runs with the same fingerprint is left alone; another, or one that failed, is restarted; one
-    that is no longer wanted is stopped.
+    A service that runs with the same fingerprint is left alone; another, or one that failed, or that `again` names, is
+    restarted; one that is no longer wanted is stopped.
 
     Raises:
         OSError: the directory cannot be written.
@@ -134,8 +134,8 @@ def ensure(home: Path, specs: Sequence[Spec]) -> None:
     private.directory(home)
     generations = {spec.name: spec.generation for spec in desired(home)}
     # A new generation, so that nobody takes the old failure for the outcome of this try.
-    failed = {s.name for s in states(home).values() if s.state == "failed" or s.fatal}
-    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in failed)) for s in specs]
+    fresh = {*again, *(s.name for s in states(home).values() if s.state == "failed" or s.fatal)}
+    wanted = [replace(s, generation=max(s.generation, generations.get(s.name, 0)) + (s.name in fresh)) for s in specs]
     _ask(home, wanted)
 
 
@@ -258,6 +258,11 @@ def known(home: Path, supervised: bool | None = None) -> dict[str, State]:
         return found
     lost = [s for s in desired(home) if s.name not in found or not _runs(found[s.name])]
     return found | {s.name: s for s in map(recognised, lost) if s}
+
+
+def replaced(home: Path) -> set[str]:
+    """Return the services that run a program which has been replaced since, e.g. by an upgrade of its package."""
+    return {s.name for s in survivors(home) if s.identity is not None and process.replaced(s.identity)}
 
 
 def _runs(state: State) -> bool:

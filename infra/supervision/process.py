@@ -58,6 +58,13 @@ def identify(pid: int) -> Identity | None:
     return None
 
 
+def replaced(identity: Identity) -> bool:
+    """Return whether the program of a process is another file by now, e.g. after an upgrade (Linux; else False)."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{identity.pid}/exe").endswith(" (deleted)")
+    return False
+
+
 def start_time(process: psutil.Process) -> float:
     """Return when a process started: seconds since 1970, on Linux since the system's start.
 

@@ -69,12 +69,15 @@ def with_logins(context: Context, private: bool, no_private: bool) -> Context:
     return context.with_values({"PLATFORM_PRIVATE": wish}, "the command line") if wish else context
 
 
-def _warn_of_what_is_old(context: Context) -> None:
+def _warn_of_what_is_old(tier: Tier) -> None:
     from infra.doctor import outdated, packages
 
-    for check in (*packages(context.settings.root), *outdated(context)):
+    console = tier.context.console
+    for check in (*packages(tier.context.settings.root), *outdated(tier.context)):
         if check.status == "warn":
-            context.console.warn(f"{check.text}; next: {check.remedy}")
+            console.warn(f"{check.text}; next: {check.remedy}")
+    if names := tier.outdated() if tier.running() else ():
+        console.say(f"  restarting, since an earlier version or other settings started them: {', '.join(names)}")
 
 
 @contextlib.contextmanager
@@ -119,7 +122,7 @@ def brought_up(
 
     choice = choose(context)
     tier_choice.known_services(names, choice.tier)
-    _warn_of_what_is_old(context)
+    _warn_of_what_is_old(choice.tier)
     for turn in (1, 2, 3):
         try:
             with interruptible():

@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra import catalog
-from infra.settings import ROOT
-from tests.smoke.stage import Completed, clean_environment, free_ports, processes_of, run
+from tests.smoke.stage import run
+from tests.walkthrough.clone import LIMIT, START, USABLE, Clone
 
-LIMIT = 1800.0
-COMMANDS = ["./scripts/start-infra.sh", "./scripts/run-tests.sh"]
+COMMANDS = [START, "./scripts/run-tests.sh"]
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine"),
-    pytest.mark.skipif(os.name == "nt", reason="the scripts for Windows are .ps1 files"),
-]
-
-
-class Clone:
-    """A fresh clone whose ports are free ones."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        # On the tier that needs nothing: where Docker and the images are, another one would be chosen.
-        self.env = clean_environment() | free_ports() | {"PLATFORM_TIER": "native"}
-
-    def script(self, *argv: str) -> Completed:
-        """Run a command of the README in the clone."""
-        return run([*argv], self.root, self.env, LIMIT)
-
-    def invoke(self, *arguments: str) -> Completed:
-        """Run a task with the environment that the script has made."""
-        return run(
-            [str(self.root / ".venv" / "bin" / "python"), "-m", "invoke", *arguments], self.root, self.env, LIMIT
-        )
-
-    def left_over(self) -> list[psutil.Process]:
-        """Its processes."""
-        return processes_of(self.root, "")
-
-
-@pytest.fixture(scope="module")
-def clone() -> Iterator[Clone]:
-    """A clone of HEAD below a private directory with blanks and non-ASCII letters in its name."""
-    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
-        pytest.skip("this checkout is no git repository with a commit")
-    place = Path(tempfile.mkdtemp(prefix="walk through ü 플랫폼 ")).resolve()
-    made = Clone(place / "the checkout")
-    try:
-        git("clone", "--quiet", str(ROOT), str(made.root))
-        yield made
-    finally:
-        made.script(COMMANDS[0], "--stop")
-        made.invoke("reset", "--yes")
-        for process in made.left_over():
-            process.kill()
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def git(*arguments: str) -> str:
-    """Run git in this checkout; '' when it fails."""
-    argv = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(argv, capture_output=True, encoding="utf-8", check=False)
-    return (done.stdout.strip() or "done") if done.returncode == 0 else ""
+pytestmark = USABLE
 
 
 def first_block(readme: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from infra import catalog, rows, shell
 from infra.errors import PlatformError
 from infra.kube import releases, snapshot
-from infra.kube.api import Api, Object
+from infra.kube.api import Api, NoAnswer, Object
 from infra.kube.helm_cli import Helm
 from infra.kube.kubectl_cli import Kubectl
 from infra.kube.releases import Deployed, Wanted
@@ -58,6 +59,17 @@ def wanted(cluster: Target, charts: Sequence[rows.Chart], services: Sequence[str
 def deployed(api: Api) -> dict[str, Deployed]:
     """Return the releases that Helm has in the cluster. Raises NoAnswer."""
     return releases.deployed(api.items("/api/v1/secrets", labelSelector="owner=helm"))
+
+
+def outdated(cluster: Target, services: Sequence[str]) -> list[str]:
+    """Return the services whose releases differ from what this checkout would deploy; [] where the cluster is away."""
+    with contextlib.suppress(NoAnswer, PlatformError), cluster.connected() as api:
+        there = _untouched(cluster, deployed(api))
+        old = [
+            w.name for w in wanted(cluster, releases.of_services(services), services) if not _same(w, there.get(w.name))
+        ]
+        return [name for name in services if releases.RELEASES_OF[name] in old]
+    return []
 
 
 @dataclass(frozen=True)

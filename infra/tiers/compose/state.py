@@ -16,6 +16,7 @@ from infra.waiting import FAILED, READY, Item
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+HASH_LABEL = "com.docker.compose.config-hash"
 CRASHES = 3
 """Restarts after which a container is called failed."""
 LOOK_AGAIN = 1.0

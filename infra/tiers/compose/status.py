@@ -12,8 +12,9 @@ from infra.endpoints import Endpoints
 from infra.tiers.base import Observed, ServiceStatus
 from infra.tiers.compose import state as compose_state
 from infra.tiers.compose.cli import left_out
-from infra.tiers.compose.model import ComposePart
-from infra.tiers.compose.session import Session
+from infra.tiers.compose.model import ComposePart, owner_of
+from infra.tiers.compose.preflight import as_wanted, changed_mounts
+from infra.tiers.compose.session import A_MOMENT, Session
 from infra.tiers.compose.state import Container
 from infra.waiting import FAILED, READY
 
@@ -48,6 +49,21 @@ def _one(
         engine,
         f"docker logs {main.name}" if main else "",
     )
+
+
+def outdated(session: Session) -> tuple[str, ...]:
+    """Return the services with a container that Compose would make again, or whose mounted files have changed."""
+    last = session.applied
+    if last and as_wanted(session, session.parts(last.services), session.containers(A_MOMENT)):
+        return ()  # quickly, as `up` sees it
+    done = session.compose.run("config", "--hash", "*", check=False)
+    wanted = dict(line.split()[:2] for line in done.out.splitlines() if len(line.split()) == 2)
+    label = f"{compose_state.PROJECT_LABEL}={session.project}"
+    running = [entry["Labels"] for entry in session.client.containers(filters={"label": [label]})]
+    hashes = {of[compose_state.SERVICE_LABEL]: of.get(compose_state.HASH_LABEL) for of in running}
+    changed = {name for name, hashed in hashes.items() if wanted.get(name, hashed) != hashed}
+    changed |= set(changed_mounts(session, [p for p in session.model.parts.values() if p.name in hashes])) & set(hashes)
+    return tuple(sorted({owner for name in changed if (owner := owner_of(name))}))
 
 
 _SCRAPED: Mapping[str, str] = {

@@ -107,6 +107,10 @@ class Compose(Tier):
         """Return the names and pids of what runs: enough to tell whether `up` has changed anything."""
         return {(c.part, c.pid) for c in self.session.containers().values() if c.up}
 
+    def outdated(self) -> tuple[str, ...]:
+        """Return the services whose containers differ from what this checkout would start."""
+        return compose_status.outdated(self.session)
+
     def status(self) -> list[ServiceStatus]:
         """Return the services with what their containers say."""
         session = self.session

@@ -100,6 +100,10 @@ class Kind(Tier):
         """Return the services that are looked at where none is named: those deployed; the core as long as none is."""
         return self.deployed.names or CORE
 
+    def outdated(self) -> tuple[str, ...]:
+        """Return the services whose releases differ from what this checkout would deploy."""
+        return tuple(cluster_deploy.outdated(self.cluster, self.deployed.names))
+
     def endpoints(self) -> Endpoints:
         """Return the ports of kind/cluster.yaml, whatever the settings say; Grafana has a password of its own."""
         built = endpoints.build(self.context.settings, self.shown())

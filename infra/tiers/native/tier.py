@@ -73,13 +73,14 @@ class Native(Tier):
         return home
 
     def outdated(self) -> tuple[str, ...]:
-        """Return the core services that run by another specification than that of this checkout."""
+        """Return the core services that run by another specification, or another program, than those of today."""
         asked = {spec.name: spec for spec in supervise.desired(self.home)}
         alive = {state.name for state in supervise.survivors(self.home)}
         pairs = [(spec, asked[spec.name]) for spec in self.builder.core() if spec.name in alive & set(asked)]
-        return tuple(
+        changed = {
             new.name for new, old in pairs if replace(new, generation=old.generation).fingerprint != old.fingerprint
-        )
+        }
+        return tuple(sorted({*changed, *supervise.replaced(self.home)}))
 
     def endpoints(self) -> Endpoints:
         """Return 127.0.0.1 and the ports of the settings, for the services that are wanted, or core if none is."""
@@ -149,16 +150,17 @@ class Native(Tier):
         """Start what is missing; a service that already runs as wanted is left alone."""
         builder, home = self.builder, self.home
         self._prepare(builder, names)
+        again = supervise.replaced(home)
         core = [s for s in builder.core() if s.name in names]
         overlay = [n for n in names if n not in services.CORE]
         running = [s for s in supervise.desired(home) if s.name in overlay]
         fresh = "postgres" in names and not builder.programs.postgres.initialised
         if fresh:
             ensure.preload()
-            supervise.ensure(home, [s for s in core if s.name != "postgres"])
+            supervise.ensure(home, [s for s in core if s.name != "postgres"], again)
         if "postgres" in names:
             self._make_databases(builder)
-        supervise.ensure(home, [*core, *running])
+        supervise.ensure(home, [*core, *running], () if fresh else again)
         wanted = endpoints.build(self.context.settings, tuple(names))
         if fresh:  # databases and buckets are made while the others still start
             self.wait([s.name for s in core if s.name in STORES], timeout)
