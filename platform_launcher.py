@@ -40,12 +40,16 @@ def registry(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def known_stacks(directory: Path) -> list[dict[str, str]]:
-    """Return the stacks of this user whose directories are still there: name, root, home, tier, running (yes or no)."""
+    """Return the stacks of this user whose directories are still there.
+
+    Of each name, root, home, tier, running (yes or no), and as JSON the settings that the shell had (`given`).
+    """
     found = []
     for path in sorted(directory.glob("*.json")):
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
             stack = {key: str(entry[key]) for key in ("name", "root", "home", "tier", "running")}
+            stack["given"] = str(entry.get("given", ""))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if Path(stack["home"]).is_dir() and is_checkout(Path(stack["root"])):

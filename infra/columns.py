@@ -31,6 +31,23 @@ def cut(text: str, limit: int, mark: str = "…") -> str:
     return kept.rstrip() + mark
 
 
+def wrapped(text: str, limit: int) -> list[str]:
+    """Return the text on lines of at most `limit` cells, broken between words, and inside one that is longer."""
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if width(joined) <= limit:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        while width(word) > limit:
+            lines[-1] = cut(word, limit, "")
+            word = word.removeprefix(lines[-1])
+            lines.append("")
+        lines[-1] = word
+    return lines
+
+
 def row(texts: Sequence[str], widths: Sequence[int], mark: str = "…") -> str:
     """Return texts side by side in columns of these widths, cut to them."""
     cells = [cut(text, limit, mark) for text, limit in zip(texts, widths, strict=True)]

@@ -39,27 +39,63 @@ class Table:
     """Rows of text under a heading.
 
     `keep` are columns that are cut last, e.g. with what people copy; `drop` those that are left out first where the
-    room is too narrow, in this order; `styles` are the colours of cells with such a text.
+    room is too narrow, in this order; `wrap` is the column whose text goes on below itself instead of being cut;
+    `styles` are the colours of cells with such a text.
     """
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keep: tuple[int, ...] = ()
     drop: tuple[int, ...] = ()
+    wrap: int | None = None
     styles: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self, room: int = 0, mark: str = "…") -> list[str]:
         """Return the table as aligned text, without borders; in at most `room` cells, unless that is 0."""
         if not self.rows:
             return []
-        everything = [self.heading, *self.rows] if any(self.heading) else list(self.rows)
-        widest = [max(columns.width(row[i]) for row in everything) for i in range(len(everything[0]))]
-        widths = columns.fitting(widest, room, self.keep) if room else widest
-        return [columns.row(cells, widths, mark) for cells in everything]
+        widths = self._widths(room) if room else self.widest
+        return [columns.row(cells, widths, mark) for row in self._everything for cells in self._below(row, widths)]
+
+    @property
+    def _everything(self) -> list[tuple[str, ...]]:
+        return [self.heading, *self.rows] if any(self.heading) else list(self.rows)
+
+    @property
+    def widest(self) -> list[int]:
+        """The cells that each column takes."""
+        return [max(columns.width(row[i]) for row in self._everything) for i in range(len(self.heading))]
+
+    def _widths(self, room: int) -> list[int]:
+        """Return the cells of each column in so much room; one with `wrap` gives way first, to the half."""
+        widest = self.widest
+        if self.wrap is None:
+            return columns.fitting(widest, room, self.keep)
+        gaps = len(columns.GAP) * (len(widest) - 1)
+        own = min(widest[self.wrap], max(room // 2, room - gaps - sum(widest) + widest[self.wrap]))
+        others = [*widest[: self.wrap], *widest[self.wrap + 1 :]]
+        fitted = columns.fitting(others, room - own - len(columns.GAP))
+        return [*fitted[: self.wrap], own, *fitted[self.wrap :]]
+
+    def _below(self, cells: tuple[str, ...], widths: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return a row, and what of its text goes on below."""
+        if self.wrap is None:
+            return [cells]
+        first, *others = columns.wrapped(cells[self.wrap], widths[self.wrap])
+        blank = [""] * len(cells)
+        rows = [(*cells[: self.wrap], first, *cells[self.wrap + 1 :])]
+        return rows + [(*blank[: self.wrap], text, *blank[self.wrap + 1 :]) for text in others]
+
+    def whole(self, room: int) -> bool:
+        """Return whether nothing is cut in so many cells."""
+        if not self.rows:
+            return True
+        pairs = enumerate(zip(self._widths(room), self.widest, strict=True))
+        return all(has >= wants or i == self.wrap for i, (has, wants) in pairs)
 
     def narrowed(self, room: int) -> Table:
         """Return the table without as many of the columns of `drop` as it takes to fit into `room` cells."""
-        if not self.drop or all(columns.width(line) <= room for line in self.lines()):
+        if not self.drop or self.whole(room):
             return self
         gone, *others = self.drop
         kept = [index for index in range(len(self.heading)) if index != gone]
@@ -188,8 +224,11 @@ class Console:
         room = shutil.get_terminal_size().columns
         narrow = masked.narrowed(room)
         lines = self._coloured(narrow.lines(room, mark), table)
-        whole = narrow == masked and all(columns.width(line) <= room for line in masked.lines())
-        return lines if whole else [*lines, "(cut to the width of this terminal; everything: -o json)"]
+        return (
+            lines
+            if narrow == masked and masked.whole(room)
+            else [*lines, "(cut to the width of this terminal; everything: -o json)"]
+        )
 
     def _coloured(self, lines: list[str], table: Table) -> list[str]:
         """Return the lines with the first cell of `table.styles` of each in colour; a cell has blanks around it."""

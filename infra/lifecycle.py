@@ -53,7 +53,7 @@ def up(
         else:
             raise_on_failures(tier.preflight(names))
         _save_what_mlflow_may_change(tier, names, timeout)
-        machine.register(context.stack, context.settings.root, tier.name, running=True)
+        machine.register(context.stack, context.settings, tier.name, running=True)
         tier.start(names, timeout)
         if obs is False and set(names) & set(catalog.OBSERVABILITY):
             stop_observability(tier)  # a stopped cluster starts with all that it had
@@ -187,7 +187,7 @@ def down(choice: Choice) -> bool:
     with stack.lock(home, "down", writes=False):
         others = stop_others(home)
         stopped = choice.tier.stop() or others
-        machine.register(home, choice.tier.context.settings.root, choice.tier.name, running=False)
+        machine.register(home, choice.tier.context.settings, choice.tier.name, running=False)
         return stopped
 
 

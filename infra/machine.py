@@ -10,14 +10,22 @@ from pathlib import Path
 
 from infra import catalog, private, shell
 from infra.errors import PlatformError
+from infra.settings import ENVIRONMENT, Settings, Value
 from infra.stack import Stack, write_atomic
 
+STATE_DIR = "PLATFORM_STATE_DIR"
 
-def register(stack: Stack, root: Path, tier: str, running: bool) -> None:
-    """Note that a stack was started or stopped; silent where the user's directory takes no writes."""
+
+def register(stack: Stack, settings: Settings, tier: str, running: bool) -> None:
+    """Note that a stack was started or stopped; silent where the user's directory takes no writes.
+
+    What a shell has set (as POSTGRES_PORT) is noted, too: another shell asks the stack with the same; secrets are not.
+    """
     import platform_launcher
 
-    entry = {"name": stack.name, "root": str(root), "home": str(stack.home), "tier": tier}
+    entry = {"name": stack.name, "root": str(settings.root), "home": str(stack.home), "tier": tier}
+    given = {name: value.text for name, value in settings.values.items() if _of_the_shell(name, value)}
+    entry["given"] = json.dumps(given)
     with contextlib.suppress(OSError, RuntimeError):
         directory = platform_launcher.registry()
         directory.mkdir(mode=private.CLOSED, parents=True, exist_ok=True)
@@ -25,8 +33,12 @@ def register(stack: Stack, root: Path, tier: str, running: bool) -> None:
         write_atomic(directory / f"{stack.name}.json", text, mode=0o600, sync=False)
 
 
+def _of_the_shell(name: str, value: Value) -> bool:
+    return value.origin == ENVIRONMENT and catalog.SETTINGS[name].kind != "secret" and name != STATE_DIR
+
+
 def stacks() -> list[dict[str, str]]:
-    """Return the stacks of this user: name, root, home, tier, running (yes or no), as they were noted last."""
+    """Return the stacks of this user: name, root, home, tier, running (yes or no), given, as they were noted last."""
     import platform_launcher
 
     try:
@@ -36,7 +48,7 @@ def stacks() -> list[dict[str, str]]:
 
 
 def run(stack: Mapping[str, str], words: Sequence[str], limit: float) -> shell.Result:
-    """Run a task of a stack's own checkout, without the settings of this one.
+    """Run a task of a stack's own checkout, with the settings that it was started with and none of this run.
 
     Raises:
         PlatformError: PROGRAM_MISSING, WAIT_TIMEOUT.
@@ -49,6 +61,7 @@ def run(stack: Mapping[str, str], words: Sequence[str], limit: float) -> shell.R
     except platform_launcher.NoCheckout as problem:
         raise PlatformError("PROGRAM_MISSING", str(problem), steps=problem.steps) from problem
     ours = {name for name in os.environ if name in catalog.SETTINGS or name.startswith("PLATFORM_")}
-    home = {"PLATFORM_STATE_DIR": stack["home"]} if Path(stack["home"]) != root / ".platform" else {}
+    given = dict(json.loads(stack.get("given") or "{}"))
+    given |= {STATE_DIR: stack["home"]} if Path(stack["home"]) != root / ".platform" else {}
     argv = [str(python), str(root / "platform_launcher.py"), platform_launcher.HERE, *words]
-    return shell.run(argv, env=home, without=ours - set(home), limit=limit, check=False)
+    return shell.run(argv, env=given, without=ours - set(given), limit=limit, check=False)

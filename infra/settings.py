@@ -20,6 +20,8 @@ _PREFIX = "PLATFORM_"
 _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_HOME", "PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
+ENVIRONMENT = "the environment"
+"""Origin of what the shell has set."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def with_remembered(settings: Settings, values: Mapping[str, str], where: str) -
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
     ours = {n for n in environ if n.startswith(_PREFIX) and not n.startswith(_RIG)} - _RESERVED
     for name in sorted(ours - set(catalog.SETTINGS)):
-        raise _unknown(name, "the environment")
-    return {n: Value(environ[n], "the environment") for n in catalog.SETTINGS if n in environ}
+        raise _unknown(name, ENVIRONMENT)
+    return {n: Value(environ[n], ENVIRONMENT) for n in catalog.SETTINGS if n in environ}
 
 
 def _from_file(path: Path) -> dict[str, Value]:

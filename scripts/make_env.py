@@ -6,10 +6,13 @@ installs nothing. Exit codes are those of infra/errors.py.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -30,12 +33,19 @@ LOCKS = {"platform": ("platform",), "dev": ("dev", "platform")}
 
 OLDEST = (3, 11)
 TAIL = 12
+EVERY = 15.0
+"""Seconds between lines of progress where there is no terminal."""
+LOOK = 0.25
+"""Seconds between two looks at what an installer has written."""
 WHEELS = ("--only-binary", ":all:")
 """Options by which nothing is built here: a build runs the package's own code, with tools that are not locked."""
 
 # Settings of pip that would put packages elsewhere, or add requirements without hashes.
 _PIP_STRAYS = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_REQUIREMENT", "PIP_EDITABLE")
 _PIP_CALM = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1"}
+
+
+_PACKAGE = re.compile(r"^[\w.-]+(?:\[[\w,-]+\])?==\S+(?: *; *(?P<marker>[^\\\n]+))?", re.M)
 
 
 class EnvironmentProblem(Exception):
@@ -200,14 +210,50 @@ def _build(env: Environment, lock: str, say: Callable[[str], None], descriptor: 
     if fresh:
         _clear(env)
     (env.home / ".gitignore").write_text("*\n")
-    count = len(re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==", env.requirements(lock).read_text(encoding="utf-8"), re.M))
+    count = packages(env.requirements(lock).read_text(encoding="utf-8"))
     doing = "making .venv and installing" if fresh else "bringing .venv up to date:"
-    say(f"{doing} {count} packages (about a minute)...")
+    say(f"{doing} {count} packages (about a minute, more on a slow network)...")
     env.unfinished.touch()
-    _install(env, lock, descriptor)
+    _install(env, lock, descriptor, count)
     stamp = {"python": version_of(env.python)} | {name: env.digest(name) for name in LOCKS[lock]}
     env.stamp.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
     env.unfinished.unlink()
+
+
+def packages(text: str) -> int:
+    """Return how many packages of a lock file this Python and system get."""
+    return sum(applies(found["marker"] or "") for found in _PACKAGE.finditer(text))
+
+
+def applies(marker: str) -> bool:
+    """Tell whether an environment marker of a lock file holds here; '' does (PEP 508, as far as uv writes it)."""
+    return not marker or bool(_holds_here(ast.parse(marker.strip(), mode="eval").body))
+
+
+def _holds_here(node: ast.expr) -> bool:
+    if isinstance(node, ast.BoolOp):
+        return (all if isinstance(node.op, ast.And) else any)(_holds_here(part) for part in node.values)
+    if not isinstance(node, ast.Compare) or not isinstance(node.left, ast.Name):
+        return True
+    name, wanted = node.left.id, str(ast.literal_eval(node.comparators[0]))
+    here = _FACTS.get(name, str)()
+    older = _numbers(here) < _numbers(wanted)
+    verdicts: dict[type[ast.cmpop], bool] = {ast.Eq: here == wanted, ast.NotEq: here != wanted}
+    return (verdicts | {ast.Lt: older, ast.GtE: not older}).get(type(node.ops[0]), True)
+
+
+_FACTS: dict[str, Callable[[], str]] = {
+    "sys_platform": lambda: sys.platform,
+    "platform_machine": platform.machine,
+    "platform_python_implementation": platform.python_implementation,
+    "implementation_name": lambda: sys.implementation.name,
+    "python_full_version": platform.python_version,
+    "python_version": platform.python_version,
+}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _fits(version: str) -> bool:
@@ -227,12 +273,12 @@ def _clear(env: Environment) -> None:
             path.unlink()
 
 
-def _install(env: Environment, lock: str, descriptor: int) -> None:
+def _install(env: Environment, lock: str, descriptor: int, count: int) -> None:
     problems: list[EnvironmentProblem] = []
     for method in _methods():
         try:
             for argv in method(env, lock):
-                _run(argv, descriptor)
+                _run(argv, descriptor, count)
             return
         except EnvironmentProblem as problem:
             problems.append(problem)
@@ -249,14 +295,14 @@ def _with_uv(env: Environment, lock: str) -> Iterator[list[str]]:
     if not version_of(env.python):
         yield [uv, "venv", "--quiet", "--allow-existing", "--python", _base_python(), str(env.home)]
     target = ["--python", str(env.python)]
-    yield [uv, "pip", "install", "--quiet", "--require-hashes", *WHEELS, *target, "-r", str(env.requirements(lock))]
+    yield [uv, "pip", "install", "--require-hashes", *WHEELS, *target, "-r", str(env.requirements(lock))]
 
 
 def _with_pip(env: Environment, lock: str) -> Iterator[list[str]]:
     if not _works([str(env.python), "-m", "pip", "--version"]):
         _need_ensurepip()
         yield [_base_python(), "-m", "venv", str(env.home)]
-    pip = [str(env.python), "-m", "pip", "install", "--quiet", "--require-hashes", *WHEELS]
+    pip = [str(env.python), "-m", "pip", "install", "--progress-bar", "off", "--require-hashes", *WHEELS]
     yield [*pip, "-r", str(env.requirements(lock))]
 
 
@@ -289,19 +335,85 @@ def _works(argv: list[str]) -> bool:
         return False
 
 
-def _run(argv: list[str], descriptor: int) -> None:
-    """Run a step quietly; say its last lines when it fails."""
+def _run(argv: list[str], descriptor: int, count: int) -> None:
+    """Run a step, tell how far it is, and say its last lines when it fails."""
     env = {k: v for k, v in os.environ.items() if k not in _PIP_STRAYS} | _PIP_CALM
     inherit = () if sys.platform == "win32" else (descriptor,)
-    with tempfile.TemporaryFile() as log:
-        code = subprocess.call(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env, pass_fds=inherit
-        )
-        log.seek(0)
-        said = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    with tempfile.TemporaryDirectory() as place:
+        log = Path(place) / "log"
+        with open(log, "wb") as file:
+            child = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env, pass_fds=inherit
+            )
+        with _killed_with_us(child), Progress(log, count, _step(argv)) as progress:
+            while (code := _ended(child)) is None:
+                progress.tell()
+        said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     if code:
         steps = ("see whether the package index can be reached (proxy, pip config list)", "then run the same again")
         raise EnvironmentProblem(f"{_step(argv)} ended with {code}", said[-TAIL:], steps)
+
+
+@contextmanager
+def _killed_with_us(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return child.wait(LOOK)
+    return None
+
+
+class Progress:
+    """How far an installer is: a line that is rewritten on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, log: Path, count: int, doing: str) -> None:
+        self._log, self._count, self._began = log, count, time.monotonic()
+        self._last, self._read, self._seen, self._doing = self._began, 0, 0, doing
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def __enter__(self) -> Progress:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the line away that was rewritten."""
+        if self._live:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    def tell(self) -> None:
+        """Look at the log, and tell what is new."""
+        with open(self._log, "rb") as file:
+            file.seek(self._read)
+            *lines, _ = file.read().split(b"\n")
+        self._read += sum(len(line) + 1 for line in lines)
+        for line in lines:
+            self._notice(line.decode("utf-8", "replace").split())
+        now = time.monotonic()
+        text = f"  {self._doing}, {now - self._began:.0f} s"
+        if self._live:
+            sys.stderr.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+            sys.stderr.flush()
+        elif now - self._last >= EVERY:
+            self._last = now
+            say(text)
+
+    def _notice(self, words: Sequence[str]) -> None:
+        first, name = (*words, "", "")[:2]
+        if first == "Collecting":  # pip, for each package
+            self._seen += 1
+            self._doing = f"{min(self._seen, self._count)} of {self._count} packages: {name.partition('=')[0]}"
+        elif first == "Downloading" and not self._seen:  # uv, for large ones
+            self._doing = f"downloading {name}"
+        elif first in ("Prepared", "Installing", "Installed"):
+            self._doing = "writing files"
 
 
 def _step(argv: list[str]) -> str:

@@ -62,8 +62,11 @@ def stop_all(context: Context) -> Answer:
     Raises:
         PlatformError: PARTIAL, naming those that still run.
     """
+    from infra import machine
+
+    known = {stack["home"]: stack for stack in machine.stacks()}
     running = [f for f in _all() if f.state != "stopped"]
-    failed = [f for f in running if not _stopped(context, f)]
+    failed = [f for f in running if not _stopped(context, known[f.home])]
     stopped = [f.name for f in running if f not in failed]
     lines = tuple(f"stopped: {name}" for name in stopped) or ("nothing was running",)
     if failed:
@@ -109,23 +112,22 @@ def _ports(ports: Sequence[int]) -> str:
     return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else "".join(map(str, ports))
 
 
-def _stopped(context: Context, found: ListedStack) -> bool:
+def _stopped(context: Context, stack: dict[str, str]) -> bool:
     """Stop a stack on each tier that it runs on; returns whether nothing runs any more."""
     from infra import machine
 
-    context.console.say(f"stopping {found.name} ({found.root})...")
-    stack = {"name": found.name, "root": found.root, "home": found.home, "tier": found.tier}
+    context.console.say(f"stopping {stack['name']} ({stack['root']})...")
     for _ in range(_TURNS):
         try:
             done = machine.run(stack, ["down"], _STOP_LIMIT)
         except PlatformError as error:
-            context.console.warn(f"{found.name}: {error.what}")
+            context.console.warn(f"{stack['name']}: {error.what}")
             return False
         state = str(_asked(stack, ("status",), _LIMIT)[0].get("state", "unknown"))
         if done.code != ExitCode.OK or state == "stopped":
             break
     if state != "stopped":
-        context.console.warn(f"{found.name}: {done.last_line or state}")
+        context.console.warn(f"{stack['name']}: {done.last_line or state}")
     return state == "stopped"
 
 

@@ -351,7 +351,7 @@ def doctor(context: Context, obs: bool = False, strict: bool = False) -> Answer:
     code = ExitCode.PREFLIGHT if bad else ExitCode.OK
     data = {"checks": [vars(c) for c in found], "worst": checks.worst(found)}
     lines = (*remedies, f"{len(found)} checks: {counts}")
-    return Answer(data, Table(("", "", "", ""), tuple(rows), styles=styles), lines, exit=int(code))
+    return Answer(data, Table(("", "", "", ""), tuple(rows), wrap=3, styles=styles), lines, exit=int(code))
 
 
 def version(context: Context) -> Answer:

@@ -14,7 +14,7 @@ import pytest
 import platform_launcher
 from infra import machine
 from infra.settings import ROOT
-from tests.unit.helpers import stack_at
+from tests.unit.helpers import settings_of, stack_at
 
 Done = subprocess.CompletedProcess[str]
 
@@ -61,7 +61,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, running
         monkeypatch.setenv(name, value)
     home = root / "elsewhere"
     home.mkdir()
-    machine.register(stack_at(home), root, "native", running)
+    machine.register(stack_at(home), settings_of(root), "native", running)
     return str(home)
 
 

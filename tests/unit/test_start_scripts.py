@@ -13,6 +13,7 @@ import pytest
 
 from infra.settings import ROOT
 from scripts import make_env
+from tests.unit.helpers import Stream, script
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the scripts for Windows are .ps1 files")
 
@@ -253,3 +254,101 @@ def test_an_environment_of_an_earlier_version_gets_the_command_and_nothing_else(
     (checkout.venv / "bin" / "platform").unlink()
     assert checkout.start().stderr == ""
     assert (checkout.venv / "bin" / "platform").exists()
+
+
+LOCKED = """\
+# a comment==1.0
+one==1.0 \\
+    --hash=sha256:00
+two[more]==2.0 ; sys_platform == 'win32' \\
+    --hash=sha256:00
+three==3.0 ; python_full_version < '3.11.3' \\
+    --hash=sha256:00
+four==4.0 ; platform_machine == 'arm64' and sys_platform == 'darwin' or (sys_platform == 'linux') \\
+    --hash=sha256:00
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "count"),
+    [
+        ("linux", "x86_64", "3.12.1", 2),
+        ("win32", "AMD64", "3.12.1", 2),
+        ("win32", "AMD64", "3.11.2", 3),
+        ("darwin", "arm64", "3.11.10", 2),
+        ("darwin", "x86_64", "3.13.0", 1),
+    ],
+)
+def test_the_number_of_packages_is_what_this_machine_gets(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, python: str, count: int
+) -> None:
+    facts = {"sys_platform": system, "platform_machine": machine, "python_full_version": python}
+    monkeypatch.setattr(make_env, "_FACTS", {name: lambda value=value: value for name, value in facts.items()})
+    assert make_env.packages(LOCKED) == count
+
+
+def test_every_marker_of_the_lock_files_is_understood() -> None:
+    from packaging.markers import Marker
+
+    found = [f for path in (ROOT / "requirements").glob("*.txt") for f in make_env._PACKAGE.finditer(path.read_text())]
+    markers = {f["marker"].strip() for f in found if f["marker"]}
+    assert len(markers) > 3
+    assert [m for m in markers if make_env.applies(m) != Marker(m).evaluate()] == []
+
+
+PIP = """Collecting boto3==1.2.3 (from -r requirements/platform.txt (line 3))
+  Downloading boto3-1.2.3-py3-none-any.whl (139 kB)
+Collecting numpy==2.3.1 (from -r requirements/platform.txt (line 9))
+"""
+UV = "Resolved 60 packages in 2.10s\nDownloading botocore (13.9MiB)\nDownloading numpy (16.1MiB)\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "doing"),
+    [
+        ("", "installing"),
+        (PIP, "2 of 60 packages: numpy"),
+        (f"{PIP}Installing collected packages: numpy, boto3\n", "writing files"),
+        (UV, "downloading numpy"),
+        (f"{UV}Prepared 60 packages in 3.00s\n", "writing files"),
+        (f"{PIP}Collecting half of a li", "2 of 60 packages: numpy"),
+    ],
+)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_of_what_installers_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, doing: str, terminal: bool
+) -> None:
+    stream = Stream(tty=terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(make_env, "EVERY", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    log = tmp_path / "log"
+    log.write_text(said)
+    with make_env.Progress(log, 60, "installing") as progress:
+        progress.tell()
+        assert f"  {doing}, 0 s" in stream.said
+    assert stream.said.endswith("\r\033[K" if terminal else "\n")
+
+
+def test_without_a_terminal_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text(PIP)
+    with make_env.Progress(log, 60, "installing") as progress:
+        for _ in range(3):
+            progress.tell()
+        assert capsys.readouterr().err == "", "the interval has not passed"
+        progress._last -= make_env.EVERY
+        progress.tell()
+        progress.tell()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_slow_installer_is_reported_by_the_script(checkout: Checkout) -> None:
+    script(checkout.root / "bin" / "uv.slow", "echo 'Downloading numpy (16.1MiB)'; sleep 2; exit 3")
+    (checkout.root / "bin" / "uv").unlink()
+    (checkout.root / "bin" / "uv").symlink_to("uv.slow")
+    path = checkout.root / "scripts" / "make_env.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("EVERY = 15.0", "EVERY = 0.5"), encoding="utf-8")
+    done = checkout.start()
+    assert "downloading numpy, " in done.stderr
+    assert "\033" not in done.stderr, "no terminal"

@@ -12,13 +12,15 @@ from infra import machine
 from infra.context import Context
 from infra.errors import PlatformError
 from infra.tasks import stacks
-from tests.unit.helpers import context_of, stack_at
+from tests.unit.helpers import context_of, settings_of, stack_at
 
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
 words, state = sys.argv[2:], Path({state!r})
-assert sys.argv[1] == "--here" and "POSTGRES_PORT" not in os.environ, (sys.argv, dict(os.environ))
+assert sys.argv[1] == "--here", sys.argv
+wanted = {{"POSTGRES_PORT": None, "REDIS_PORT": "7000", "POSTGRES_PASSWORD": None, "PLATFORM_STATE_DIR": {home!r}}}
+assert {{name: os.environ.get(name) for name in wanted}} == wanted, os.environ
 if words[0] == "down":
     {down}
 data = {{"state": state.read_text(), "services": [{{"urls": ["127.0.0.1:5432"]}}, {{"urls": ["http://h:9000/", "x"]}}]}}
@@ -43,9 +45,11 @@ def checkout(root: Path, state: str, down: str = "state.write_text('stopped')") 
         (root / name).touch()
     (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
     (root / "state").write_text(state)
-    (root / "platform_launcher.py").write_text(PROGRAM.format(state=str(root / "state"), down=down))
     stack = stack_at(root / "home")
-    machine.register(type(stack)(f"{root.name}-1", stack.home), root, "compose", running=True)
+    text = PROGRAM.format(state=str(root / "state"), down=down, home=str(stack.home))
+    (root / "platform_launcher.py").write_text(text)
+    given = settings_of(root, REDIS_PORT="7000", POSTGRES_PASSWORD="hidden")
+    machine.register(type(stack)(f"{root.name}-1", stack.home), given, "compose", running=True)
     return root
 
 
@@ -73,3 +77,28 @@ def test_all_are_stopped_and_one_that_cannot_be_keeps_no_other_from_it(context: 
     assert (good / "state").read_text() == "stopped"
     (stuck / "state").write_text("stopped")
     assert stacks.stop_all(context).lines == ("nothing was running",)
+
+
+TWO_TIERS = "state.write_text('stopped' if state.read_text() == 'degraded' else 'degraded')"
+
+
+def test_a_stack_on_two_tiers_is_stopped_on_both(context: Context, tmp_path: Path) -> None:
+    root = checkout(tmp_path / "both", "ready", TWO_TIERS)
+    assert stacks.stop_all(context).lines == ("stopped: both-1",)
+    assert (root / "state").read_text() == "stopped"
+
+
+def test_what_has_stopped_is_not_stopped_again(context: Context, tmp_path: Path) -> None:
+    checkout(tmp_path / "one", "stopped", "raise SystemExit('asked')")
+    root = checkout(tmp_path / "two", "failed")
+    answer = stacks.stop_all(context)
+    assert (answer.names, answer.data) == (("two-1",), {"stopped": ["two-1"]})
+    assert (root / "state").read_text() == "stopped"
+
+
+def test_no_secret_of_a_shell_is_noted(context: Context, tmp_path: Path) -> None:
+    checkout(tmp_path / "one", "ready")
+    texts = [path.read_text() for path in (tmp_path / "state").rglob("*.json")]
+    assert len(texts) == 1
+    assert "7000" in texts[0]
+    assert "hidden" not in texts[0]
