@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,21 +39,30 @@ class LogQuery:
         return list(deque(filter(self.matches, lines), maxlen=most if most > 0 else None))
 
 
-def last(files: Iterable[Path], query: LogQuery) -> list[str]:
-    """Return the wanted lines of a log that was rotated; what cannot be read has none.
+def last(files: Sequence[Path], query: LogQuery, end: int | None = None) -> Iterator[str]:
+    """Yield the wanted lines of a log that was rotated; what cannot be read has none.
 
     Args:
         files: the log and its older parts, the newest first.
-        query: what is wanted.
+        query: what is wanted; all lines are not held in memory.
+        end: position in the log where reading ends, from which it is followed; None for all of it.
     """
+    if query.tail <= 0:
+        for path in reversed(files):
+            yield from filter(query.matches, _wanted(path, query, end if path == files[0] else None))
+        return
     found: list[str] = []
     for path in files:
-        if 0 < query.tail <= len(found):
+        lines = query.last(_wanted(path, query, end if path == files[0] else None), query.tail - len(found))
+        found = lines + found
+        if len(found) >= query.tail:
             break
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            lines = since(read(file), query.since, path.stat().st_mtime)
-            found = query.last(lines, query.tail and query.tail - len(found)) + found
-    return found
+    yield from found
+
+
+def _wanted(path: Path, query: LogQuery, end: int | None) -> Iterator[str]:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        yield from since(read(file, end), query.since, path.stat().st_mtime)
 
 
 def since(lines: Iterable[str], earliest: float | None, written: float) -> Iterator[str]:
@@ -142,9 +151,12 @@ def earliest(text: str, now: float) -> float:
     return datetime.fromisoformat(text.strip()).timestamp()
 
 
-def read(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines from where a file stands, without their ends; one that is too long is cut, and says so."""
-    while piece := file.readline(LONGEST):
+def read(file: BinaryIO, end: int | None = None) -> Iterator[str]:
+    """Yield the lines from where a file stands, without their ends; one that is too long is cut, and says so.
+
+    `end` is the position at which no further line begins.
+    """
+    while (end is None or file.tell() < end) and (piece := file.readline(LONGEST)):
         left_out = 0
         while piece and not piece.endswith(b"\n") and (more := file.readline(LONGEST)):
             left_out += len(more) - more.endswith(b"\n")
@@ -160,6 +172,11 @@ class Follower:
         self._path = path
         self._position = self._size() if position is None else position
         self._passing = False
+
+    @property
+    def position(self) -> int:
+        """The byte from which on lines are new."""
+        return self._position
 
     def news(self) -> list[str]:
         """Return the lines since the last call, at most a mebibyte of them."""

@@ -371,7 +371,7 @@ def _ended(child: subprocess.Popen[bytes]) -> int | None:
 
 
 class Progress:
-    """How far an installer is: a line that is rewritten on a terminal, elsewhere a line now and then."""
+    """The progress of an installer: a line that is rewritten on a terminal, elsewhere a line now and then."""
 
     def __init__(self, log: Path, count: int, doing: str) -> None:
         self._log, self._count, self._began = log, count, time.monotonic()

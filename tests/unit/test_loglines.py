@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from infra import loglines
 from infra.loglines import CHUNK, LONGEST, Follower, LogQuery
+from infra.tiers.native import logs as native_logs
 
 CUT = "... (a line that is too long to show)"
 
@@ -25,15 +27,15 @@ def log(tmp_path: Path) -> Path:
 
 def test_the_last_lines(log: Path) -> None:
     log.write_bytes("one\ntwo\u2028still two\nthree \xff\nno end".encode("latin-1", "replace"))
-    assert loglines.last([log], LogQuery(2)) == ["three \ufffd", "no end"]
-    assert len(loglines.last([log], LogQuery(0))) == 4
-    assert loglines.last([log.with_name("none")], LogQuery(5)) == []
+    assert list(loglines.last([log], LogQuery(2))) == ["three \ufffd", "no end"]
+    assert len(list(loglines.last([log], LogQuery(0)))) == 4
+    assert list(loglines.last([log.with_name("none")], LogQuery(5))) == []
 
 
 def test_a_line_that_is_too_long_is_cut_and_says_so(log: Path) -> None:
     log.write_bytes(b"before\n" + b"x" * (8 * CHUNK) + b"\nafter\n" + b"y" * LONGEST + b"\nlast")
     tracemalloc.start()
-    before, cut, after, longest, last = loglines.last([log], LogQuery(0))
+    before, cut, after, longest, last = list(loglines.last([log], LogQuery(0)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (before, after, last) == ("before", "after", "last")
@@ -143,13 +145,13 @@ def test_the_last_lines_come_from_rotated_files_as_well(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("redis.log", "redis.log.1", "redis.log.2")]
     for path, text in zip(files, ("e ERROR\nf\n", "c\nd error\n", "a error\nb\n"), strict=True):
         path.write_text(text)
-    assert loglines.last(files, LogQuery(3)) == ["d error", "e ERROR", "f"]
-    assert loglines.last(files, LogQuery(0)) == ["a error", "b", "c", "d error", "e ERROR", "f"]
+    assert list(loglines.last(files, LogQuery(3))) == ["d error", "e ERROR", "f"]
+    assert list(loglines.last(files, LogQuery(0))) == ["a error", "b", "c", "d error", "e ERROR", "f"]
     query = LogQuery(2, pattern=re.compile("error", re.IGNORECASE))
-    assert loglines.last(files, query) == ["d error", "e ERROR"]
+    assert list(loglines.last(files, query)) == ["d error", "e ERROR"]
     os.utime(files[2], (AT, AT))
     os.utime(files[1], (AT, AT))
-    assert loglines.last(files, LogQuery(0, since=AT + 1)) == ["e ERROR", "f"]
+    assert list(loglines.last(files, LogQuery(0, since=AT + 1))) == ["e ERROR", "f"]
 
 
 @pytest.mark.parametrize(
@@ -163,3 +165,31 @@ def test_what_a_user_means(text: str, ago: float) -> None:
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         loglines.earliest(text, AT)
+
+
+def test_lines_beyond_the_place_from_which_a_log_is_followed_are_left_to_the_follower(log: Path) -> None:
+    log.write_bytes(b"one\ntwo\n")
+    follower = Follower(log)
+    with log.open("ab") as file:
+        file.write(b"three\n")
+    for tail in (0, 9):
+        assert list(loglines.last([log], LogQuery(tail), follower.position)) == ["one", "two"]
+    assert follower.news() == ["three"]
+
+
+def test_all_lines_are_not_held_in_memory(log: Path) -> None:
+    log.write_bytes(b"x" * 1000 + b"\n" + b"a line\n" * 1_000_000)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in loglines.last([log], LogQuery(0))) == 1_000_001
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_service_that_starts_later_is_followed_from_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "one.log").write_text("old\n")
+    found = native_logs.lines(tmp_path, (), LogQuery(1, follow=True))
+    assert next(found).text == "old"
+    (tmp_path / "two.log").write_text("first\nsecond\n")
+    assert [(line.service, line.text) for line in itertools.islice(found, 2)] == [("two", "first"), ("two", "second")]

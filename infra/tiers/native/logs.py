@@ -22,15 +22,20 @@ def lines(directory: Path, names: Sequence[str], query: LogQuery) -> Iterator[Lo
         names: services; all that have a log if none is named.
         query: which lines.
     """
-    files = {p.stem: p for p in sorted(directory.glob("*.log")) if not names or p.stem in names}
-    followers = {name: Follower(path) for name, path in files.items()}
-    for name, path in files.items():
-        for line in loglines.last(_parts(path), query):
+    followers: dict[str, Follower] = {}
+    for name, path in _logs(directory, names).items():
+        followers[name] = Follower(path)
+        for line in loglines.last(_parts(path), query, followers[name].position):
             yield LogLine(name, line)
     while query.follow:
-        for name, follower in followers.items():
+        for name, path in _logs(directory, names).items():  # one that starts meanwhile has a log from now on
+            follower = followers.setdefault(name, Follower(path, 0))
             yield from (LogLine(name, line) for line in follower.news() if query.matches(line))
         time.sleep(PAUSE)
+
+
+def _logs(directory: Path, names: Sequence[str]) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(directory.glob("*.log")) if not names or p.stem in names}
 
 
 def _parts(log: Path) -> list[Path]:
