@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import deque
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table
 from infra.context import Context
-from infra.errors import ExitCode, PlatformError
+from infra.errors import PlatformError
+from infra.readers import following
 from infra.tasks import train_trials, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
@@ -167,12 +169,8 @@ def logs(context: Context, job: str, follow: bool = False, tail: int = 0, rank: 
     if not output.there:
         what = f"the log of {found.id} is not on this machine, and its pods are gone"
         raise PlatformError("NOT_FOUND", what, steps=(f"invoke train.show {found.id}",))
-    try:
+    with following(context.console.stdout) if follow else contextlib.nullcontext():
         return _printed(context, contract, found, output, follow, tail)
-    except KeyboardInterrupt:
-        if follow:  # the usual way to end it: nothing went wrong
-            raise SystemExit(int(ExitCode.INTERRUPTED)) from None
-        raise
 
 
 def _printed(

@@ -15,7 +15,7 @@ from tests.drift.repo import imports, modules
 
 LAYERS = (
     *("errors", "terminal", "columns", "loglines", "locks", "sigv4", "certificate", "ports", "private", "sqlstate"),
-    "database",
+    *("readers", "database"),
     "completion",
     *("rows", "catalog", "setting_rules", "settings", "shell", "pipes", "stack", "machine"),
     *("logins", "docker_engine", "dashboards"),

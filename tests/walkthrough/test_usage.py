@@ -46,17 +46,17 @@ class Person:
             git("init", "--quiet", cwd=path)
         return path
 
-    def types(self, *argv: str, cwd: Path | None = None, **more: str) -> Completed:
+    def types(self, *argv: str, cwd: Path | None = None, more: Mapping[str, str] = {}) -> Completed:
         """Run a program as they do."""
-        return run(argv, cwd or self.project, self.env | more, LIMIT)
+        return run(argv, cwd or self.project, {**self.env, **more}, LIMIT)
 
-    def data(self, *words: str, cwd: Path | None = None, **more: str) -> Any:
+    def data(self, *words: str, cwd: Path | None = None, more: Mapping[str, str] = {}) -> Any:
         """The answer of a task."""
-        done = self.types("platform", *words, "--json", cwd=cwd, **more)
+        done = self.types("platform", *words, "--json", cwd=cwd, more=more)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["data"]
 
-    def python(self, name: str, *packages: str) -> Mapping[str, str]:
+    def python(self, name: str, *packages: str) -> dict[str, str]:
         """Another Python's environment, activated."""
         place = self.home / name
         assert self.types(uv(), "venv", "--quiet", "--python", sys.executable, str(place)).returncode == 0
@@ -95,7 +95,7 @@ def test_the_installed_command_finds_its_checkout_from_a_project(person: Person)
 @pytest.mark.skipif(shutil.which("pipx") is None, reason="there is no pipx on this machine")
 def test_pipx_installs_it_as_well(person: Person) -> None:
     more = {"PIPX_HOME": str(person.home / "pipx"), "PIPX_BIN_DIR": str(person.home / "pipx bin")}
-    assert person.types("pipx", "install", str(person.clone.root), **more).returncode == 0
+    assert person.types("pipx", "install", str(person.clone.root), more=more).returncode == 0
     done = person.types(str(person.home / "pipx bin/platform"), "status")
     assert (done.returncode, "ready" in done.stdout) == (0, True), done.stderr
 
@@ -110,7 +110,7 @@ def test_a_checkout_is_named_by_a_variable_and_an_option(person: Person, tmp_pat
     assert git("clone", "--quiet", str(person.clone.root), str(own))
     alone = person.types("platform", "status", cwd=own)
     assert (alone.returncode, "has no Python environment yet" in alone.stderr) == (5, True), "the nearest comes first"
-    assert person.data("status", cwd=own, PLATFORM_HOME=str(person.clone.root))["state"] == "ready"
+    assert person.data("status", cwd=own, more={"PLATFORM_HOME": str(person.clone.root)})["state"] == "ready"
     assert person.data("status", "--stack", str(person.clone.root), cwd=own)["state"] == "ready"
     name = next(entry["name"] for entry in person.data("list") if entry["root"] == str(person.clone.root))
     assert person.data("status", "--stack", name, cwd=own)["state"] == "ready"
@@ -129,19 +129,19 @@ def test_a_command_that_belongs_to_no_checkout_takes_the_one_that_runs(person: P
 def test_the_python_that_is_active_is_that_of_the_training(person: Person) -> None:
     active = person.python("other env")
     command = f'python -c "{WHERE}"'
-    done = person.types("platform", "train.run", "--command", command, **active, MINE="of the shell")
+    done = person.types("platform", "train.run", "--command", command, more={**active, "MINE": "of the shell"})
     assert done.returncode == 0, done.stderr
     said = done.stderr + done.stdout
     assert f"prefix {active['VIRTUAL_ENV']}" in said
     assert f"cwd {person.project}" in said
     assert "mine of the shell" in said
-    assert person.data("train.logs", "latest", **active)["lines"]
+    assert person.data("train.logs", "latest", more=active)["lines"]
 
 
 def test_another_invoke_says_which_one_to_use(person: Person) -> None:
     other = person.python("global invoke", "invoke")
     for cwd in (person.clone.root, person.clone.root / "infra"):
-        done = person.types(f"{other['VIRTUAL_ENV']}/bin/invoke", "status", cwd=cwd, **other)
+        done = person.types(f"{other['VIRTUAL_ENV']}/bin/invoke", "status", cwd=cwd, more=other)
         assert done.returncode == 5, done.stdout
         assert ".venv/bin/invoke" in done.stderr.replace("\n", "")
         assert "Traceback" not in done.stderr

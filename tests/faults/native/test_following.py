@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_is_no_end_of_what_is_followed(
     attached = reading("train.attach", training.id)
     logs = reading("train.logs", training.id, "-f")
     for reader in (attached, logs):
-        reader.until(programs, "a first line")
+        reader.until(lambda said: bool(programs(said)), "a first line")
     platform.kill(WORKER)
     for reader in (attached, logs):
         reader.until(lambda said: len(programs(said)) > 1, "lines of the program that begins again")
