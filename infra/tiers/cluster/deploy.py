@@ -65,11 +65,14 @@ def outdated(cluster: Target, services: Sequence[str]) -> list[str]:
     """Return the services whose releases differ from what this checkout would deploy; [] where the cluster is away."""
     with contextlib.suppress(NoAnswer, PlatformError), cluster.connected() as api:
         there = _untouched(cluster, deployed(api))
-        old = [
-            w.name for w in wanted(cluster, releases.of_services(services), services) if not _same(w, there.get(w.name))
-        ]
+        asked = wanted(cluster, releases.of_services(services), services)
+        old = [w.name for w in asked if not _as_wanted(w, there.get(w.name))]
         return [name for name in services if releases.RELEASES_OF[name] in old]
     return []
+
+
+def _as_wanted(wanted: Wanted, known: Deployed | None) -> bool:
+    return known is not None and known.status == "deployed" and known.fingerprint == wanted.fingerprint
 
 
 @dataclass(frozen=True)
