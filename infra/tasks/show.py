@@ -17,7 +17,6 @@ from infra.console import MASK, PROGRAM, Answer, Table, human_bytes, human_secon
 from infra.context import Context
 from infra.endpoints import Endpoints, absent, contract
 from infra.errors import ExitCode, PlatformError
-from infra.readers import following
 from infra.stack import write_atomic
 from infra.tiers.base import Check, LogLine, Tier
 
@@ -250,6 +249,8 @@ def _advice(state: str, tier: str) -> tuple[str, ...]:
 
 def logs(context: Context, lines: Iterable[LogLine], follow: bool) -> Answer | None:
     """Print log lines as they come; NDJSON where the output is JSON and the log is followed."""
+    from infra.readers import following
+
     with following(context.console.stdout) if follow else contextlib.nullcontext():
         return _printed(context, lines, follow)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.readers import following
 from infra.tasks import train_trials, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
@@ -156,6 +155,7 @@ def logs(context: Context, job: str, follow: bool = False, tail: int = 0, rank: 
 
     Example: invoke train.logs latest -f
     """
+    from infra.readers import following
     from infra.training import client
 
     if tail < 0:

@@ -62,7 +62,8 @@ def shares(found: Sequence[str], workers: int, gpus: int) -> list[list[str]]:
         PlatformError: USAGE where there are not enough.
     """
     if gpus * workers > len(found):
-        what = f"{workers} x {gpus} GPUs are wanted, and this machine has {len(found)}"
+        wanted = f"{workers} x {gpus}" if workers > 1 else gpus
+        what = f"{wanted} GPUs are wanted, and this machine has {len(found)}"
         steps = (
             "fewer --workers or --gpus, or add --or-cpu",
             "invoke doctor says which there are, and what is missing",

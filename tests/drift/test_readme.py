@@ -176,7 +176,6 @@ def test_every_setting_and_contract_name_that_is_shown_exists() -> None:
     )
     others = {f"TRAINING_{name}" for name in (*worker, "JOB_ID", "ATTEMPT")}
     others |= set(notify.VARIABLES)
-    others.add("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # MLflow's own
     others |= {"PLATFORM_HOME", "PLATFORM_PYTHON", "PLATFORM_RIG_CACHE", "SERVICES", "JOB", "NAME", "KEY"}
     others |= {f"MLFLOW_{name}" for name in ("HTTP_REQUEST_MAX_RETRIES", "RUN_ID", "EXPERIMENT_NAME")}  # MLflow's own
     shapes = re.compile(r"\b(?:PLATFORM|POSTGRES|REDIS|MINIO|TEMPORAL|MLFLOW|TRAINING|OBSERVABILITY)_[A-Z0-9_]+\b")

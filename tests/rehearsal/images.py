@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 
-from infra.prod.images import lock_text
 from tests.faults.kind.cluster import Cluster, run
 from tests.rig import operators, recipes
 
@@ -22,8 +21,6 @@ STAND_INS = {
 """Repository of a site's image -> the rig's image that stands for it; all others are this machine's own."""
 OPERATORS = ("cnpg-operator", "barman-plugin", "object-store")
 """The rig's images that are no part of a site."""
-
-__all__ = ["load", "lock_text"]
 
 
 def source(reference: str) -> str:

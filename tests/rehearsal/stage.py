@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from infra.prod.images import lock_text
 from infra.settings import ROOT
 from tests.faults.kind.cluster import Cluster
 from tests.rehearsal import images, operators
@@ -102,7 +103,7 @@ class Stage:
         assert found.returncode == 0, found.stderr
         references = _references(self.home / "rendered")
         digests = images.load(self.cluster, self.workers, references)
-        self.site.with_suffix(".lock.json").write_text(images.lock_text(digests), encoding="utf-8")
+        self.site.with_suffix(".lock.json").write_text(lock_text(digests), encoding="utf-8")
         if not (self.home / "operators").exists():
             operators.install(self.cluster, self.home)
             (self.home / "operators").touch()

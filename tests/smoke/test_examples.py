@@ -145,10 +145,10 @@ PROGRAMS = {
 """A name -> the program, the packages that it needs, what it prints."""
 
 
-def surroundings(platform: Platform, **more: str) -> dict[str, str]:
+def surroundings(platform: Platform) -> dict[str, str]:
     """The variables of `invoke env`, and of this machine only what programs need to start."""
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "TEMP", "LANG")}
-    return {**kept, "PYTHONUTF8": "1", **platform.contract, **more}
+    return {**kept, "PYTHONUTF8": "1", **platform.contract}
 
 
 def printed(argv: list[str], cwd: Path, env: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from infra import catalog, endpoints
-from infra.endpoints import Endpoints, contract
+from infra.endpoints import Endpoints, Login, StorePlace, contract
 from infra.errors import PlatformError
 from tests.unit.helpers import settings_of
 
@@ -153,6 +153,19 @@ def test_each_store_has_its_own_familiar_names(tmp_path: Path, store: str, url: 
     assert (
         f"# AWS_* is the store of {'data sets' if store == 'datasets' else store}" in endpoints.store_comments(store)[2]
     )
+
+
+def test_familiar_names_have_the_keys_and_the_region_of_their_store(tmp_path: Path) -> None:
+    places = {
+        service: StorePlace(f"https://{name}.example", Login(f"{name}-key", f"{name}-secret"), f"{name}-1")
+        for name, service in endpoints.STORES.items()
+    }
+    ends = replace(built(tmp_path), elsewhere=places)
+    for name in endpoints.STORES:
+        found = endpoints.familiar(ends, name)
+        assert tuple(found) == catalog.FAMILIAR_NAMES
+        aws = [found[f"AWS_{part}"] for part in ("ENDPOINT_URL_S3", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION")]
+        assert aws == [f"https://{name}.example", f"{name}-key", f"{name}-secret", f"{name}-1"]
 
 
 def test_a_familiar_name_among_the_settings_is_recognised_as_an_output(tmp_path: Path) -> None:

@@ -139,13 +139,14 @@ def test_a_forward_that_ends_comes_back_at_its_port() -> None:
 
     cluster = deployed()
     with connect.opened(cluster, [POSTGRES]) as forwards:
-        first = forwards[0].running
+        first, forwards[0].local = forwards[0].running, 40999  # not the one that kubectl would take by itself
         os.kill(first.process.pid, signal.SIGTERM)
         first.process.wait()
         with pytest.raises(KeyboardInterrupt):
             connect.keep(cluster, forwards, said.append, paused)
-        assert forwards[0].local == 40123
+        assert forwards[0].local == 40999
         assert forwards[0].running is not first
+        assert any(":40999 " in line for line in forwards[0].running.lines)
         assert forwards[0].running.code() is None
     assert said == ["postgresql: connected again"]
 

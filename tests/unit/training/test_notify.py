@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infra import settings
+from infra import catalog, settings
 from infra.errors import PlatformError
 from infra.training import activities, notify, runners
 from tests.unit.training.test_train_task import job
@@ -92,7 +93,8 @@ def test_a_webhook_gets_the_end(hook: Hook, tmp_path: Path, state: str) -> None:
 
 def test_a_program_gets_the_end_and_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://admin:secret@h/p")
-    monkeypatch.setenv("TRAINING_KEY", "k")
+    for name in ("TRAINING_KEY", *catalog.MLFLOW_LOGIN):
+        monkeypatch.setenv(name, "k")
     monkeypatch.setenv("MINE", "kept")
     mine = job(state="failed", error="it's $(not) a shell", started_at=None, finished_at=None)
     activities.deliver(program(tmp_path, WRITES, "a b", "$HOME; ls"), mine, tmp_path)
@@ -105,7 +107,7 @@ def test_a_program_gets_the_end_and_no_login(tmp_path: Path, monkeypatch: pytest
         "MINE": "kept",
     }
     assert env["TRAINING_SECONDS"] == ""
-    assert {"DATABASE_URL", "TRAINING_KEY", notify.NOTIFY}.isdisjoint(env)
+    assert {"DATABASE_URL", "TRAINING_KEY", notify.NOTIFY, *catalog.MLFLOW_LOGIN}.isdisjoint(env)
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -141,6 +143,14 @@ def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     mine = job()
     activities.deliver(command(sys.executable, "-c", "import time; time.sleep(600)"), mine, tmp_path)
     assert "did not finish within" in warning(tmp_path, mine.id)
+
+
+def test_a_webhook_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "LIMIT", 0.2)
+    mine = job()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, and says nothing
+        activities.deliver(f"http://127.0.0.1:{silent.getsockname()[1]}/x", mine, tmp_path)
+    assert "127.0.0.1 does not answer (ReadTimeout)" in warning(tmp_path, mine.id)
 
 
 @pytest.mark.parametrize("value", ["https://", "http://h:0/x", "ftp://host/x", "https://host/a b", "say 'open", " "])

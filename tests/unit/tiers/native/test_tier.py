@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.context import Context
+from infra.endpoints import Login
 from infra.errors import PlatformError
 from infra.loglines import LogQuery
 from infra.supervision import client as supervise
@@ -24,7 +27,7 @@ from infra.tiers.native.tier import Native
 from infra.tiers.providers import Program
 from tests.smoke.stage import free_ports
 from tests.unit.helpers import context_of, eventually, free_port, script
-from tests.unit.tiers.services import SLEEP, listening, pids, spec, up
+from tests.unit.tiers.services import SLEEP, listening, pids, reach, spec, up
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="programs are played by shell scripts"),
@@ -318,3 +321,30 @@ def test_a_wait_for_what_is_late_names_it_with_its_log(context: Context) -> None
     assert caught.value.code == "WAIT_TIMEOUT"
     assert caught.value.why.startswith("connection refused")
     assert (caught.value.details["service"], caught.value.details["log"]) == ("redis", ["loading"])
+
+
+def test_mlflow_wants_the_login_of_the_settings(context: Context) -> None:
+    assert Native(context).endpoints().mlflow == Login("admin", "")
+    private = context.with_values({"MLFLOW_ADMIN_PASSWORD": "twelve-or-more"}, "a test")
+    assert Native(private).endpoints().mlflow == Login("admin", "twelve-or-more")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which file a process runs is told by /proc")
+def test_a_service_whose_program_was_replaced_is_named_and_started_again_once(tmp_path: Path) -> None:
+    program, home = tmp_path / "server", tmp_path / "home"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    wanted = replace(spec(home, "redis"), argv=[str(program), "600"])
+    with up(home, [wanted]):
+        before = pids(home)
+        assert supervise.replaced(home) == set()
+        newer = tmp_path / "newer"
+        shutil.copy(program, newer)
+        newer.replace(program)
+        assert supervise.replaced(home) == {"redis"}
+        supervise.ensure(home, [wanted], supervise.replaced(home))
+        eventually(lambda: pids(home).get("redis") not in (None, before["redis"]), "another process")
+        reach(home, "ready", "redis")
+        assert supervise.replaced(home) == set()
+        after = pids(home)
+        supervise.ensure(home, [wanted], supervise.replaced(home))
+        assert pids(home) == after
