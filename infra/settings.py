@@ -20,8 +20,10 @@ _PREFIX = "PLATFORM_"
 _RIG = "PLATFORM_RIG_"  # for tests alone
 # Variables with our prefix that are not settings: set by us for child processes, or read by the scripts.
 _RESERVED = frozenset({"PLATFORM_HOME", "PLATFORM_PYTHON", "PLATFORM_TEST_TIER", "PLATFORM_REQUIRE"})
-ENVIRONMENT = "the environment"
-"""Origin of what the shell has set."""
+ENVIRONMENT, COMMAND_LINE = "the environment", "the command line"
+"""Origins: what the shell has set, what an option says."""
+_OPTIONS = {"PLATFORM_TIER": "--tier"}
+"""Setting -> the option that sets it for one run."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def load(
     values = {name: Value(s.default, "default") for name, s in catalog.SETTINGS.items()}
     values |= _from_file(root / ENV_FILE)
     values |= _from_environment(environ)
-    values |= {n: Value(v, "the command line") for n, v in (flags or {}).items() if v}
+    values |= {n: Value(v, COMMAND_LINE) for n, v in (flags or {}).items() if v}
     for name, value in values.items():
         _check(catalog.SETTINGS[name], value)
     _check_ports_differ(values)
@@ -213,10 +215,22 @@ def _check(setting: rows.Setting, value: Value) -> None:
         shown = "its value" if setting.kind == "secret" else repr(value.text)
         raise PlatformError(
             "SETTING_INVALID",
-            f"{setting.name}: {shown} {problem}",
+            f"{_spelled(setting, value)}: {shown} {problem}",
             why=f"it comes from {value.origin}",
-            steps=(f"set {setting.name} to another value (default: {setting.default or 'none'}), or remove it",),
+            steps=_advice(setting, value),
         )
+
+
+def _spelled(setting: rows.Setting, value: Value) -> str:
+    """Return the name as the user has written it."""
+    return _OPTIONS.get(setting.name, setting.name) if value.origin == COMMAND_LINE else setting.name
+
+
+def _advice(setting: rows.Setting, value: Value) -> tuple[str, ...]:
+    if value.origin == COMMAND_LINE:
+        return nearest(value.text, setting.choices) or ("use one of those, or omit the option",)
+    near = nearest(value.text, setting.choices)
+    return (*near, f"set {setting.name} to another value (default: {setting.default or 'none'}), or remove it")
 
 
 def _check_ports_differ(values: Mapping[str, Value]) -> None:

@@ -39,6 +39,9 @@ def found(words: str, home: Path = Path("/nowhere")) -> list[str]:
         ("status --output j", ["json"]),
         ("stop --jso", ["--json"]),
         ("train.show la", ["latest"]),
+        ("minio.ls --bucket model", ["model-weights"]),
+        ("train.list -o ya", ["yaml"]),
+        ("db.shell --database lab", ["labeler"]),
         ("env --store ", ["datasets", "results"]),
         ("status redi", []),
     ],
@@ -96,6 +99,23 @@ def test_a_shell_completes(shell: str, tmp_path: Path) -> None:
         [shell, "-c", text], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8", check=False
     )
     assert done.stdout.split() == ["temporal"], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="there is no bash, or no pty, here")
+def test_tab_in_a_bash_that_has_read_the_profile(tmp_path: Path) -> None:
+    from tests.terminal import on_terminal
+
+    programs, profile = tmp_path / "bin", tmp_path / ".bashrc"
+    programs.mkdir()
+    script(programs / "platform", f"exec '{sys.executable}' '{ROOT / 'platform_launcher.py'}' \"$@\"")
+    assert installed(profile, completion.SCRIPTS["bash"])
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}", "PLATFORM_HOME": str(ROOT)}
+    with on_terminal(["bash", "--rcfile", str(profile), "-i"], tmp_path, {**env, "PS1": "ready> "}, 100) as session:
+        session.until(lambda drawn: "ready>" in drawn or "$" in drawn or "#" in drawn)
+        session.type("platform logs te\t")
+        assert "platform logs temporal" in session.until(lambda drawn: "logs temporal" in drawn, 120)
+        session.type("\x15platform minio.ls --bucket model\t")
+        assert "model-weights" in session.until(lambda drawn: "model-weights" in drawn, 120)
 
 
 CALLS = {

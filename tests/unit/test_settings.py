@@ -330,3 +330,14 @@ def test_an_absolute_state_directory_and_one_below_home(tmp_path: Path) -> None:
     assert settings_of(tmp_path, PLATFORM_STATE_DIR="/x/y").state_dir == Path("/x/y")
     expanded = Path(os.path.expanduser("~/x")).resolve()
     assert settings_of(tmp_path, PLATFORM_STATE_DIR="~/x").state_dir == expanded
+
+
+def test_a_mistyped_option_is_called_as_it_was_typed(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError) as caught:
+        settings.load(root=tmp_path, environ={}, flags={"PLATFORM_TIER": "nativ"})
+    assert caught.value.what == "--tier: 'nativ' must be one of: native, compose, kind"
+    assert caught.value.steps == ("did you mean native?",)
+    with pytest.raises(PlatformError) as caught:
+        settings.load(root=tmp_path, environ={"PLATFORM_TIER": "nativ"})
+    assert caught.value.what.startswith("PLATFORM_TIER: 'nativ'")
+    assert caught.value.steps[0] == "did you mean native?"
