@@ -15,7 +15,7 @@ import redis
 from tests.walkthrough.clone import START, USABLE, Clone, git
 
 pytestmark = USABLE
-FLAGS = 'durable = ["--appendonly", "yes", "--appendfsync", "everysec"'
+FLAGS = '"--appendfsync", "everysec"'
 
 
 def data(clone: Clone, *words: str) -> Any:
