@@ -229,6 +229,11 @@ def contract(endpoints: Endpoints) -> dict[str, str]:
     return values | _mlflow_login(endpoints)
 
 
+def mlflow_login(settings: Settings) -> Login:
+    """Return the login that MLflow wants on tiers whose MLflow has one; without a password it wants none."""
+    return Login("admin", settings.text("MLFLOW_ADMIN_PASSWORD"))
+
+
 def _mlflow_login(endpoints: Endpoints) -> dict[str, str]:
     login = endpoints.mlflow
     wanted = "mlflow" in endpoints.services and login.password

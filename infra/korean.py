@@ -21,6 +21,8 @@ TEXTS: Mapping[str, str] = {
     "Grafana has no package that runs without a container": "Grafana는 컨테이너 없이 실행할 수 있는 패키지가 없음",
     "ClearML's server is only available as containers": "ClearML 서버는 컨테이너로만 배포됨",
     "this repository has no Helm chart for ClearML": "이 저장소에는 ClearML용 Helm 차트가 없음",
+    "the chart of MLflow sets up no login": "MLflow 차트는 로그인을 설정하지 않음",
+    "the native or the compose tier": "native 또는 compose 티어",
     "a single object store holds all buckets": "모든 버킷이 오브젝트 스토리지 하나에 있음",
     "an external S3 service has its own console": "콘솔은 외부 S3 서비스의 것을 사용",
     "rclone has no web console": "rclone에는 웹 콘솔이 없음",

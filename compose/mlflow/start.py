@@ -5,6 +5,7 @@ variables (PGHOST, PGUSER, PGPASSWORD ...): no password on the command line, and
 Its metrics are at /metrics, where its image has the package for that, as -full has.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,9 @@ NEWER = 8
 """Exit status: the tables are those of a newer MLflow."""
 METRICS = "/dev/shm/mlflow-metrics"
 """Numbers of its processes, in memory."""
+USER = "admin"
+NO_LOGINS = 9
+"""Exit status: a login is wanted, and this image of MLflow cannot have one."""
 
 
 def version(cursor) -> str:
@@ -48,6 +52,30 @@ def bring_up_to_date(there: str) -> None:
     subprocess.run(["mlflow", "db", "upgrade", URI], check=True)
 
 
+def with_login(password: str) -> list[str]:
+    """Have the server want a login: its only user has this password. Return the options for that.
+
+    MLflow keeps users beside its other tables, and would read the password at its very first start alone.
+    """
+    if find_spec("flask_wtf") is None:
+        sys.stderr.write("this image of MLflow has no logins: it lacks Flask-WTF, which mlflow[auth] brings\n")
+        sys.exit(NO_LOGINS)
+    file = Path("/tmp/auth.ini")
+    escaped = URI.replace("%", "%%")
+    file.write_text(f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {escaped}\n")
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
+    os.environ["MLFLOW_AUTH_ADMIN_USERNAME"], os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = USER, password
+    # For forms of its pages; the same for as long as the password is.
+    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = hashlib.sha256(f"mlflow forms {password}".encode()).hexdigest()
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore()
+    store.init_db(URI)
+    if store.has_user(USER) and not store.authenticate_user(USER, password):
+        store.update_user(USER, password=password)
+    return ["--app-name", "basic-auth"]
+
+
 def main() -> None:
     """Idempotent: runs at every start of the container."""
     with closing(psycopg2.connect("")) as opened, opened as connection, connection.cursor() as cursor:
@@ -58,7 +86,8 @@ def main() -> None:
     os.environ["MLFLOW_BACKEND_STORE_URI"] = URI
     metrics = ["--expose-prometheus", METRICS] if find_spec("prometheus_flask_exporter") else []
     options = ["--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--serve-artifacts", *metrics]
-    os.execvp("mlflow", ["mlflow", "server", *options])
+    password = os.environ.pop("MLFLOW_LOGIN_PASSWORD", "")
+    os.execvp("mlflow", ["mlflow", "server", *options, *(with_login(password) if password else [])])
 
 
 main()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import catalog
+from infra import catalog, endpoints, settings
 from infra.settings import ROOT
 from tests.drift import compose_files as files
 from tests.drift.repo import read
@@ -237,6 +237,17 @@ def test_mlflow_knows_its_hosts_and_its_schema() -> None:
     assert {"localhost:*", "127.0.0.1:*", "mlflow:*"} <= set(hosts)
     assert f'SCHEMA = "{catalog.MLFLOW_SCHEMA}"' in read("compose/mlflow/start.py")
     assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == f"s3://{catalog.OBS_BUCKETS[0].name}"
+
+
+def test_mlflow_and_who_asks_for_its_metrics_have_one_password() -> None:
+    assert SERVICES["mlflow"]["environment"]["MLFLOW_LOGIN_PASSWORD"] == "${MLFLOW_ADMIN_PASSWORD:-}"
+    prometheus = SERVICES["prometheus"]
+    assert prometheus["environment"]["MLFLOW_PASSWORD"] == "${MLFLOW_ADMIN_PASSWORD:-}"
+    config = yaml.safe_load(read("compose/obs/prometheus/prometheus.yml"))
+    job = next(job for job in config["scrape_configs"] if job["job_name"] == "mlflow")
+    assert job["basic_auth"]["password_file"] in " ".join(prometheus["entrypoint"])
+    assert f'USER = "{endpoints.mlflow_login(settings.load(environ={})).user}"' in read("compose/mlflow/start.py")
+    assert job["basic_auth"]["username"] == "admin"
 
 
 def test_no_setting_of_clearml_that_everybody_knows() -> None:

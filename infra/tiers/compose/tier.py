@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
@@ -131,7 +132,9 @@ class Compose(Tier):
         """Return 127.0.0.1 and the ports of the settings, for the services that were started, or core if none was."""
         found = applied(self.home)
         names = found.services if found and found.services else CORE
-        return endpoints.build(self.context.settings, names, endpoints.external(self.context.settings))
+        settings = self.context.settings
+        made = endpoints.build(settings, names, endpoints.external(settings))
+        return replace(made, mlflow=endpoints.mlflow_login(settings))
 
     def engines(self) -> dict[str, str]:
         """Return the program behind the object stores, and Temporal's kind."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from infra import catalog, endpoints, ports, private, stack
-from infra.endpoints import Endpoints, Login
+from infra.endpoints import Endpoints
 from infra.errors import PlatformError
 from infra.loglines import LogQuery
 from infra.provision import ensure
@@ -85,7 +85,7 @@ class Native(Tier):
     def endpoints(self) -> Endpoints:
         """Return 127.0.0.1 and the ports of the settings, for the services that are wanted, or core if none is."""
         wanted = tuple(s.name for s in supervise.desired(self.home))
-        login = Login("admin", self.context.settings.text("MLFLOW_ADMIN_PASSWORD"))
+        login = endpoints.mlflow_login(self.context.settings)
         return replace(endpoints.build(self.context.settings, wanted or services.CORE), mlflow=login)
 
     def engines(self) -> dict[str, str]:
