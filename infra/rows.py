@@ -84,7 +84,7 @@ class Service:
 
     @property
     def keeps(self) -> bool:
-        """Whether it keeps data on the disk: one of its containers has a volume."""
+        """Return whether it keeps data on the disk: one of its containers has a volume."""
         return any(part.volume for part in self.parts)
 
     def port(self, role: str) -> Port:

@@ -59,7 +59,8 @@ def filled(documented: Platform) -> Iterator[Platform]:
 
 
 def done(platform: Platform, *arguments: str) -> None:
-    result = platform.invoke(*arguments, timeout=LIMIT)
+    patient = ("--timeout", str(LIMIT)) if arguments[0] == "up" else ()  # a busy machine is no fault of the logins
+    result = platform.invoke(*arguments, *patient, timeout=2 * LIMIT)
     assert result.returncode == 0, result.stderr
 
 

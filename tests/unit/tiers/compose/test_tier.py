@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from infra import settings, shell
+from infra.console import Console
+from infra.context import Context
 from infra.errors import PlatformError
 from infra.stack import Stack
 from infra.tiers.compose import checks, cli, data, wait
@@ -20,6 +22,7 @@ from infra.tiers.compose import status as compose_status
 from infra.tiers.compose.model import ComposeModel, ComposePart
 from infra.tiers.compose.project import Listed
 from infra.tiers.compose.state import Container, is_broken, judged
+from infra.tiers.compose.tier import Compose
 
 PART = ComposePart("redis", "valkey/valkey:9.1.2", "platform-redis", memory=512_000_000, checked=True)
 SHOT = ComposePart("minio-setup", "x:1", "platform-minio-setup", ends=True)
@@ -28,6 +31,15 @@ UP = Container("redis", "1", "platform-redis", "running", "healthy", started=100
 
 def settings_of(root: Path, **values: str) -> settings.Settings:
     return settings.load(root, environ=values)
+
+
+def test_mlflow_has_the_login_of_a_private_stack(tmp_path: Path) -> None:
+    def tier_of(**values: str) -> Compose:
+        return Compose(Context(settings_of(tmp_path, **values), Stack("test", tmp_path), Console(environ={})))
+
+    assert tier_of().endpoints().mlflow.password == ""
+    login = tier_of(MLFLOW_ADMIN_PASSWORD="hush-hush-hush").endpoints().mlflow
+    assert (login.user, login.password) == ("admin", "hush-hush-hush")
 
 
 # --- what a container's state means
