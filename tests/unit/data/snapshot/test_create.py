@@ -257,6 +257,16 @@ def test_a_key_file_is_never_overwritten_and_no_recipient_is_said(tmp_path: Path
 # --- Temporal's file
 
 
+def test_a_column_that_is_computed_as_those_of_temporal_are_hinders_no_copy(tmp_path: Path) -> None:
+    source = sqlite3.connect(tmp_path / "temporal.db")
+    source.execute("create table visible (what text, word as (json_extract(what, '$.word')))")
+    source.execute("""insert into visible values ('{"word": "here"}')""")
+    source.commit()
+    facts = temporal_file.copy(tmp_path / "temporal.db", tmp_path / "copy")
+    source.close()
+    assert (facts["rows"], temporal_file.check(tmp_path / "copy", facts)) == ({"visible": 1}, 1)
+
+
 def test_the_file_is_copied_while_it_is_written_to(tmp_path: Path) -> None:
     source = sqlite3.connect(tmp_path / "temporal.db")
     source.execute("pragma journal_mode=wal")
