@@ -115,13 +115,11 @@ def cost_table(costs: Mapping[str, Cost]) -> str:
 
 
 def _cost_row(size: str, cost: Cost) -> tuple[str, ...]:
-    largest = f"{cost.largest.cpu:.2f} cores, {_gib(cost.largest.memory)}"
-    room = (f"{cost.cpu:.2f} cores", _gib(cost.memory), _gib(cost.most), largest)
+    from infra.prod.cost import gib
+
+    largest = f"{cost.largest.cpu:.2f} cores, {gib(cost.largest.memory)}"
+    room = (f"{cost.cpu:.2f} cores", gib(cost.memory), gib(cost.most), largest)
     return (f"`{size}`", str(len(cost.shares)), *room)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 1024**3:.1f} GiB"
 
 
 def compose_variables(text: str) -> dict[str, str]:

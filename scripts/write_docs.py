@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
-from infra import documents
+from infra import documents, settings
+from infra.kube import tools
 from infra.kube.helm_cli import Helm
 from infra.prod import cost, render, site, sizes
 from infra.settings import ROOT
@@ -32,18 +32,12 @@ def costs(helm: str) -> str:
     )
 
 
-def helm() -> str | None:
-    """Return Helm's path, None when it is nowhere: in PLATFORM_KIND_BIN, else on PATH."""
-    places = [os.environ.get("PLATFORM_KIND_BIN", ""), os.environ.get("PATH", "")]
-    return shutil.which("helm", path=os.pathsep.join(place for place in places if place))
-
-
 def main() -> int:
     """Write the files that differ and name them; what charts say is left as it is where there is no Helm."""
     readmes = {path: (ROOT / path).read_text(encoding="utf-8") for path in documents.PAGES}
     compose = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(documents.COMPOSE_FILES))]
     texts = documents.rendered(readmes, compose, originals())
-    if program := helm():
+    if program := tools.locate("helm", settings.load()):
         texts[documents.PRODUCTION] = documents.with_section(texts[documents.PRODUCTION], "cost", costs(program))
     for name, text in texts.items():
         path = ROOT / name

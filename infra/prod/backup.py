@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 from infra.console import Console
 from infra.errors import PlatformError
+from infra.prod import postgres
 from infra.prod.cluster import Cluster, Object
 from infra.prod.diff import CREATE, Plan
 from infra.prod.render import Rendered
 
-PLUGIN = "barman-cloud.cloudnative-pg.io"
 MIGRATION = "platform/migration"
 """Label of the Jobs that change a schema."""
 BUDGET = 3600.0
@@ -50,13 +50,16 @@ def make(cluster: Cluster, of: Object, budget: float = BUDGET, sleep: Callable[[
         "apiVersion": "postgresql.cnpg.io/v1",
         "kind": "Backup",
         "metadata": {"name": name, "namespace": about["namespace"]},
-        "spec": {"cluster": {"name": about["name"]}, "method": "plugin", "pluginConfiguration": {"name": PLUGIN}},
+        "spec": {
+            "cluster": {"name": about["name"]},
+            "method": "plugin",
+            "pluginConfiguration": {"name": postgres.PLUGIN},
+        },
     }
     cluster.run("create", "-f", "-", stdin=json.dumps(body))
     end = time.monotonic() + budget
     while time.monotonic() < end:
-        words = ("get", "backups.postgresql.cnpg.io", name, "-n", about["namespace"], "-o", "json")
-        status = json.loads(cluster.run(*words).out).get("status") or {}
+        status = (cluster.one(postgres.BACKUPS, name, about["namespace"]) or {}).get("status") or {}
         if status.get("phase") == "completed":
             return name
         if status.get("phase") == "failed":

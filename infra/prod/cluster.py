@@ -106,6 +106,15 @@ class Cluster:
             found = {key(o): o for o in listed(text)}
         return found
 
+    def one(self, kind: str, name: str, namespace: str) -> Object | None:
+        """Read one object; None where it is not there.
+
+        Raises:
+            PlatformError: as `run`.
+        """
+        found = listed(self.run("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "json").out)
+        return found[0] if found else None
+
     def has_kind(self, thing: Object) -> bool:
         """Tell whether the cluster knows the kind of an object in its version; asked once for each group."""
         api = str(thing["apiVersion"])

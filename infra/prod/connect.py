@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,11 +69,11 @@ def variables(cluster: Cluster) -> tuple[dict[str, str], set[str]]:
 
 
 def _data(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
-    text = cluster.run("get", kind, name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json").out
-    if not text.strip():
+    found = cluster.one(kind, name, NAMESPACE)
+    if found is None:
         steps = ("invoke prod.status SITE", "invoke prod.secrets SITE")
         raise PlatformError("NOT_FOUND", f"the cluster has no {kind} {NAMESPACE}/{name}", steps=steps)
-    return dict(json.loads(text).get("data") or {})
+    return dict(found.get("data") or {})
 
 
 def targets(cluster: Cluster, texts: Sequence[str]) -> list[ServicePort]:

@@ -8,7 +8,7 @@ back when it is rolled back to, and a transaction's snapshot stays.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra import shell
@@ -113,24 +113,34 @@ def _wait(name: str, test: str, others: Sequence[str] = ()) -> str:
 def _together(server: SiteServer, scripts: Mapping[str, str]) -> Digests:
     """Run a script in each database at the same time; the tables that they print."""
     pod = server.primary()
-    running = {name: shell.spawn(server.argv(name, pod), stdin=text) for name, text in scripts.items()}
-    found: dict[str, Digest] = {}
-    end, failed = time.monotonic() + BUDGET, ""
-    for name, child in running.items():
-        while (result := child.result()) is None:
-            if time.monotonic() > end:
-                child.stop()
-            time.sleep(0.1)
-        failed = failed or (f"{name}: {result.last_line}" if result.code else "")
-        found |= dict(_read(line) for line in result.out.splitlines() if line.count("|") == 2)
+    running: dict[str, shell.Child] = {}
+    end = time.monotonic() + BUDGET
+    try:
+        for name, text in scripts.items():
+            running[name] = shell.spawn(server.argv(name, pod), stdin=text)
+        ended = {name: _ended(child, end) for name, child in running.items()}
+    finally:
+        for child in running.values():
+            child.stop()
+    failed = [f"{name}: {result.last_line}" for name, result in ended.items() if result.code]
     if failed:
-        raise PlatformError("SQL_FAILED", "the tables could not be read", why=failed, steps=("try again",))
-    return found
+        raise PlatformError("SQL_FAILED", "the tables could not be read", why=failed[0], steps=("try again",))
+    return read(line for result in ended.values() for line in result.out.splitlines())
 
 
-def _read(line: str) -> tuple[str, Digest]:
-    name, rows, total = line.split("|")
-    return name, Digest(int(rows), total)
+def _ended(child: shell.Child, end: float) -> shell.Result:
+    """Wait for a program, and stop it when its time is over."""
+    while (result := child.result()) is None:
+        if time.monotonic() > end:
+            child.stop()
+        time.sleep(0.1)
+    return result
+
+
+def read(lines: Iterable[str]) -> Digests:
+    """Read what the scripts print, a line for each table; a `|` in a table's name is part of it."""
+    parts = (line.rsplit("|", 2) for line in lines if line.count("|") >= 2)
+    return {name: Digest(int(rows), total) for name, rows, total in parts}
 
 
 def differences(before: Digests, after: Digests) -> list[str]:

@@ -51,6 +51,11 @@ class Cost:
         return max(self.shares, key=lambda share: (share.memory, share.cpu))
 
 
+def gib(size: float) -> str:
+    """Write bytes in GiB with one decimal."""
+    return f"{size / 1024**3:.1f} GiB"
+
+
 def of(objects: Sequence[Object]) -> Cost:
     """Sum up what rendered objects need all the time."""
     return Cost((*_servers(objects), *_instances(objects)))

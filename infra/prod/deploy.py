@@ -178,9 +178,8 @@ def _record_of(wave: str, things: Sequence[Object]) -> Object:
 
 def recorded(cluster: Cluster, wave: str) -> list[Object] | None:
     """Read what a wave was when it was last deployed and ready; None when it never was."""
-    words = ("get", "configmap", f"{RECORD}-{wave}", "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
-    text = cluster.run(*words).out
-    if not text.strip():
+    found = cluster.one("configmap", f"{RECORD}-{wave}", NAMESPACE)
+    if found is None:
         return None
-    packed = base64.b64decode(json.loads(text)["binaryData"]["objects.json.gz"])
+    packed = base64.b64decode(found["binaryData"]["objects.json.gz"])
     return list(json.loads(gzip.decompress(packed)))

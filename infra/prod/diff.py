@@ -83,19 +83,14 @@ def _wave(wave: str, things: Sequence[Object], live: Live, places: set[str], clu
     known = [t for t in things if t not in new]
     done = cluster.dry_run(known) if known else None
     if done is not None and done.code == 0:
-        yield from (_change(wave, after, live) for after in _items(done.out))
+        yield from (_change(wave, after, live) for after in clusters.listed(done.out))
         return
     for thing in known:
         alone = cluster.dry_run([thing])
         if alone.code:
             yield Change(wave, title(thing), REFUSED, (alone.last_line,))
         else:
-            yield from (_change(wave, after, live) for after in _items(alone.out))
-
-
-def _items(text: str) -> list[Object]:
-    body = json.loads(text)
-    return list(body["items"]) if body.get("kind") == "List" else [body]
+            yield from (_change(wave, after, live) for after in clusters.listed(alone.out))
 
 
 def _change(wave: str, after: Object, live: Live) -> Change:
@@ -128,7 +123,7 @@ def _left_over(rendered: Rendered, cluster: Cluster) -> list[Change]:
     kinds = "deployment,statefulset,job,service,configmap,networkpolicy,poddisruptionbudget,ingress"
     words = ("get", kinds, "--all-namespaces", "-l", f"{SITE}={rendered.site.name}", "-o", "json")
     wanted = {key(thing) for thing in rendered.objects}
-    found = [o for o in json.loads(cluster.run(*words).out)["items"] if key(o) not in wanted]
+    found = [o for o in clusters.listed(cluster.run(*words).out) if key(o) not in wanted]
     return [Change("", title(o), LEFT_OVER) for o in found]
 
 

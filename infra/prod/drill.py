@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from infra.errors import PlatformError
 from infra.prod import content, postgres
-from infra.prod.cluster import Cluster, Object
+from infra.prod.cluster import Cluster, Object, listed
 from infra.prod.postgres import NAMESPACE, RESOURCE, SiteServer
 
 SCRATCH, RESULT = "postgresql-drill", "platform-drill"
@@ -38,13 +38,14 @@ def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float =
     source = server.server_name()
     if not source:
         raise PlatformError("BACKUP_FAILED", f"the Cluster {name} archives nothing: there is nothing to restore")
+    backup = _backup(server)
     point = f"drill-{datetime.now(UTC):%Y%m%d%H%M%S}"
     _remove(cluster)
     say(f"{point}: reading every table")
     before = content.at_restore_point(server, point)
     postgres.archived(server)
     say(f"restoring {source} to {point} into {SCRATCH}")
-    target = {"targetName": point, "backupID": _backup(server)}  # by a name alone the operator finds no backup
+    target = {"targetName": point, "backupID": backup}  # by a name alone the operator finds no backup
     cluster.apply([postgres.recovered(SCRATCH, server.live(), source, target, labels={MARK: "true"})])
     try:
         postgres.until(f"the recovery into {SCRATCH}", lambda: recovering(scratch), budget)
@@ -61,15 +62,11 @@ def run(cluster: Cluster, name: str, say: Callable[[str], None], budget: float =
 
 def _backup(server: SiteServer) -> str:
     """Return the archive's name of the newest complete backup. Raises PlatformError BACKUP_FAILED."""
-    words = ("get", "backups.postgresql.cnpg.io", "-n", NAMESPACE, "-o", "json")
-    items = json.loads(server.cluster.run(*words).out)["items"]
-    mine = [item.get("status") or {} for item in items if item["spec"]["cluster"]["name"] == server.name]
-    done = [(str(s.get("stoppedAt", "")), str(s["backupId"])) for s in mine if s.get("phase") == "completed"]
+    done = server.backups()
     if not done:
-        raise PlatformError(
-            "BACKUP_FAILED", f"the Cluster {server.name} has no backup", steps=("invoke prod.backup SITE",)
-        )
-    return max(done)[1]
+        steps = ("invoke prod.backup SITE",)
+        raise PlatformError("BACKUP_FAILED", f"the Cluster {server.name} has no backup", steps=steps)
+    return str(done[-1]["backupId"])
 
 
 def recovering(server: SiteServer) -> str:
@@ -87,7 +84,7 @@ def recovering(server: SiteServer) -> str:
 def _failed_job(server: SiteServer) -> str:
     """Read why the Job of a recovery failed, from its last pod; '' while it may still succeed."""
     words = ("get", "jobs", "-n", NAMESPACE, "-l", f"cnpg.io/cluster={server.name}", "-o", "json")
-    jobs = json.loads(server.cluster.run(*words).out)["items"]
+    jobs = listed(server.cluster.run(*words).out)
     if not any((job.get("status") or {}).get("failed", 0) >= 3 for job in jobs):
         return ""
     log = server.cluster.run(

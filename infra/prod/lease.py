@@ -119,8 +119,7 @@ def _taken(lease: dict[str, Any]) -> PlatformError:
 
 
 def _read(cluster: Cluster) -> dict[str, Any] | None:
-    text = cluster.run("get", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found", "-o", "json").out
-    return dict(json.loads(text)) if text.strip() else None
+    return cluster.one("lease", NAME, NAMESPACE)
 
 
 def _lease(mine: Held, now: datetime) -> dict[str, Any]:

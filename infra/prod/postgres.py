@@ -12,10 +12,12 @@ from typing import Any
 
 from infra import shell
 from infra.errors import PlatformError
-from infra.prod.cluster import Cluster, Object
+from infra.prod.cluster import Cluster, Object, listed
 
 NAMESPACE, CONTAINER = "platform", "postgres"
-RESOURCE = "clusters.postgresql.cnpg.io"
+RESOURCE, BACKUPS = "clusters.postgresql.cnpg.io", "backups.postgresql.cnpg.io"
+PLUGIN = "barman-cloud.cloudnative-pg.io"
+"""The plugin that archives and restores; the chart of PostgreSQL names it, too."""
 PART = "platform/data"
 """Label of the pods of every Cluster of a site, whatever its name: policies go by it."""
 
@@ -29,13 +31,17 @@ class SiteServer:
 
     def live(self) -> Object:
         """Read it. Raises PlatformError NOT_FOUND."""
-        import json
-
-        words = ("get", RESOURCE, self.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
-        text = self.cluster.run(*words).out
-        if not text.strip():
+        found = self.cluster.one(RESOURCE, self.name, NAMESPACE)
+        if found is None:
             raise PlatformError("NOT_FOUND", f"there is no Cluster {self.name} in the namespace {NAMESPACE}")
-        return dict(json.loads(text))
+        return found
+
+    def backups(self) -> list[Object]:
+        """Return the state of each of its complete backups, the oldest first; `stoppedAt` is in each."""
+        items = listed(self.cluster.run("get", BACKUPS, "-n", NAMESPACE, "-o", "json").out)
+        mine = [item.get("status") or {} for item in items if item["spec"]["cluster"]["name"] == self.name]
+        done = [state for state in mine if state.get("phase") == "completed" and "stoppedAt" in state]
+        return sorted(done, key=lambda state: str(state["stoppedAt"]))
 
     def primary(self) -> str:
         """Return the name of the primary's pod. Raises PlatformError NOT_FOUND or NOT_RUNNING."""
@@ -132,7 +138,7 @@ def recovered(
     spec = live["spec"]
     kept = {key: spec[key] for key in _KEPT if key in spec}
     parameters = {"barmanObjectName": store or _store(spec), "serverName": source}
-    plugin = {"name": "barman-cloud.cloudnative-pg.io", "parameters": parameters}
+    plugin = {"name": PLUGIN, "parameters": parameters}
     return {
         "apiVersion": "postgresql.cnpg.io/v1",
         "kind": "Cluster",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -57,10 +57,11 @@ def plan(site: Site, cluster: Cluster, to: str, now: datetime | None = None) -> 
         raise PlatformError("USAGE", "PostgreSQL of this site is restored by who runs it: it is external")
     server, moment = SiteServer(cluster, site.postgresql), now or datetime.now(UTC)
     wanted, source = _time(to), server.server_name()
-    first = _first_backup(server)
-    if not source or not first:
+    backups = server.backups()
+    if not source or not backups:
         steps = (f"invoke prod.backup {site.name}",)
         raise PlatformError("BACKUP_FAILED", f"the Cluster {server.name} has no backup to restore from", steps=steps)
+    first = str(backups[0]["stoppedAt"])
     if not _time(first) <= wanted <= moment:
         why = f"the archive reaches from {first} to now ({stamp(moment)})"
         raise PlatformError("USAGE", f"{to} cannot be restored", why=why, steps=("name a time between the two",))
@@ -76,14 +77,6 @@ def _time(text: str) -> datetime:
         steps = ("e.g. 2026-11-29T10:00:00Z",)
         raise PlatformError("USAGE", f"{text!r} is not a time with a time zone (RFC 3339)", steps=steps)
     return found
-
-
-def _first_backup(server: SiteServer) -> str:
-    """Return the time at which the oldest complete backup ended; '' without any."""
-    words = ("get", "backups.postgresql.cnpg.io", "-n", NAMESPACE, "-o", "json")
-    items = json.loads(server.cluster.run(*words).out)["items"]
-    mine = [item.get("status") or {} for item in items if item["spec"]["cluster"]["name"] == server.name]
-    return min((str(s["stoppedAt"]) for s in mine if s.get("phase") == "completed" and "stoppedAt" in s), default="")
 
 
 def run(
@@ -112,7 +105,7 @@ def run(
     trust.copy(site, cluster, due.cluster, due.new)
     sleep(SETTLE)
     say(f"{due.new} takes over from {due.cluster}, which is stopped and stays")
-    _fence(old, True)
+    _fence(old)
     _release(old)
     cluster.apply(objects)
     postgres.until("the Service", lambda: _owner(cluster, due.new), 120, sleep)
@@ -126,17 +119,17 @@ def without_service(thing: Object) -> Object:
     return {**thing, "spec": {**thing["spec"], "managed": managed}}
 
 
-def _fence(server: SiteServer, stop: bool) -> None:
-    value = f'{FENCE}=["*"]' if stop else f"{FENCE}-"
-    server.cluster.run("annotate", RESOURCE, server.name, "-n", NAMESPACE, "--overwrite", value)
+def _fence(server: SiteServer) -> None:
+    """Stop PostgreSQL in every instance of a Cluster."""
+    words = ("annotate", RESOURCE, server.name, "-n", NAMESPACE, "--overwrite", f'{FENCE}=["*"]')
+    server.cluster.run(*words)
 
 
 def _release(server: SiteServer) -> None:
     """Have the operator remove the Service of a Cluster, and wait for that."""
     body = json.dumps({"spec": {"managed": {"services": {"additional": None}}}})
     server.cluster.run("patch", RESOURCE, server.name, "-n", NAMESPACE, "--type", "merge", "-p", body)
-    words = ("get", "service", POSTGRESQL, "-n", NAMESPACE, "--ignore-not-found", "-o", "name")
-    postgres.until("the old Service goes", lambda: server.cluster.run(*words).out.strip(), 120)
+    postgres.until("the old Service goes", lambda: serving(server.cluster), 120)
 
 
 def _owner(cluster: Cluster, wanted: str) -> str:
@@ -147,7 +140,5 @@ def _owner(cluster: Cluster, wanted: str) -> str:
 
 def serving(cluster: Cluster) -> str:
     """Return the Cluster to which the Service leads; '' where there is none."""
-    words = ("get", "service", POSTGRESQL, "-n", NAMESPACE, "--ignore-not-found", "-o", "json")
-    text = cluster.run(*words).out
-    body: Mapping[str, Any] = json.loads(text) if text.strip() else {}
+    body = cluster.one("service", POSTGRESQL, NAMESPACE) or {}
     return str(((body.get("spec") or {}).get("selector") or {}).get("cnpg.io/cluster", ""))

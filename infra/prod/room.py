@@ -28,16 +28,16 @@ def check(rendered: Rendered, cluster: Cluster) -> Iterator[Violation | str]:
     free = [_room(node, others) for node in open_ones]
     if left := unplaced(cost.of(rendered.objects).shares, free):
         cores, memory = sum(cpu for cpu, _ in free), sum(size for _, size in free)
-        text = (
-            f"{len(left)} pods find no room beside each other; nodes have {cores:.1f} cores and {_gib(memory)} to give"
-        )
-        largest = f"the largest of them wants {left[0].cpu:.2f} cores and {_gib(left[0].memory)}"
+        given = f"{cores:.1f} cores and {cost.gib(memory)}"
+        text = f"{len(left)} pods find no room beside each other; nodes have {given} to give"
+        largest = f"the largest of them wants {left[0].cpu:.2f} cores and {cost.gib(left[0].memory)}"
         yield Violation("capacity", f"site {rendered.site.name}", f"{text}; {largest}")
 
 
 def _places(rendered: Rendered, nodes: Sequence[Object]) -> Iterator[Violation]:
     """Yield what wants more nodes or zones than take pods."""
-    zones = {(n["metadata"].get("labels") or {}).get(ZONE) for n in nodes}
+    named = {(n["metadata"].get("labels") or {}).get(ZONE) for n in nodes}
+    zones = named - {None}
     wanted = int(rendered.site.part("storage").get("zones", 1))
     if wanted > len(zones):
         text = f"storage.zones is {wanted}, and its nodes are in {len(zones)}"
@@ -46,10 +46,6 @@ def _places(rendered: Rendered, nodes: Sequence[Object]) -> Iterator[Violation]:
         if int(server["spec"]["instances"]) > len(nodes):
             text = f"{server['spec']['instances']} instances want a node each, and {len(nodes)} take pods"
             yield Violation("capacity", title(server), text)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 1024**3:.1f} GiB"
 
 
 def _accelerators(rendered: Rendered, nodes: Sequence[Object]) -> Iterator[str]:

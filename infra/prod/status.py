@@ -55,11 +55,10 @@ def status(rendered: Rendered, cluster: Cluster, now: datetime | None = None) ->
 
 def _drill(cluster: Cluster, now: datetime) -> Line:
     """Report the age of the last drill: a backup that nobody has restored is a hope."""
-    words = ("get", "configmap", drill.RESULT, "-n", postgres.NAMESPACE, "--ignore-not-found", "-o", "json")
-    text = cluster.run(*words).out
-    if not text.strip():
+    found = cluster.one("configmap", drill.RESULT, postgres.NAMESPACE)
+    if found is None:
         return Line("drill", "warn", "the archive has never been restored: invoke prod.drill SITE")
-    at = str(json.loads(text)["data"]["at"])
+    at = str(found["data"]["at"])
     days = (now - datetime.fromisoformat(at.replace("Z", "+00:00"))).days
     return Line("drill", "ok" if days < DRILL_DAYS else "warn", f"the archive was last restored and compared at {at}")
 

@@ -33,8 +33,8 @@ def copy(site: Site, cluster: Cluster, *names: str) -> bool:
 
 def _authority(cluster: Cluster, name: str) -> str:
     """Read the certificate of the authority that CloudNativePG makes for a Cluster; '' where there is none yet."""
-    words = ("get", "secret", f"{name}-ca", "-n", NAMESPACE, "--ignore-not-found", "-o", r"jsonpath={.data.ca\.crt}")
-    return base64.b64decode(cluster.run(*words).out.strip()).decode("ascii")
+    found = cluster.one("secret", f"{name}-ca", NAMESPACE) or {}
+    return base64.b64decode((found.get("data") or {}).get("ca.crt", "")).decode("ascii")
 
 
 def _copy(namespace: str, text: str, site: Site) -> Object:

@@ -26,6 +26,7 @@ class Ledger:
     acknowledged: set[int] = field(default_factory=set)
     moments: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    _ids: Iterator[int] = field(default_factory=itertools.count)
     _end: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -34,10 +35,8 @@ class Ledger:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"create table if not exists {TABLE} (id bigint primary key)")
             row = connection.execute(f"select coalesce(max(id), 0) from {TABLE}").fetchone()
-        first = int(row[0]) + 1 if row else 1
-        self._threads = [
-            threading.Thread(target=self._write, args=(first + number,), daemon=True) for number in range(CONNECTIONS)
-        ]
+        self._ids = itertools.count(int(row[0]) + 1 if row else 1)
+        self._threads = [threading.Thread(target=self._write, daemon=True) for _ in range(CONNECTIONS)]
         for thread in self._threads:
             thread.start()
         self.wait_for(CONNECTIONS * 10, 60)
@@ -73,24 +72,22 @@ class Ledger:
         moments = sorted(self.moments)
         return max((b - a for a, b in itertools.pairwise(moments)), default=0.0)
 
-    def _write(self, number: int) -> None:
+    def _write(self) -> None:
         while not self._end.is_set():
             try:
                 with self._connected() as connection:
-                    number = self._rows(connection, number)
-            except psycopg.Error as error:
+                    self._rows(connection)
+            except psycopg.Error as error:  # it is unknown whether that id is there: it is not in the ledger
                 self.errors.append(" ".join(str(error).split())[:200])
                 time.sleep(0.3)
-                number += CONNECTIONS  # it is unknown whether that one is there: it is not in the ledger
 
-    def _rows(self, connection: psycopg.Connection, number: int) -> int:
+    def _rows(self, connection: psycopg.Connection) -> None:
         while not self._end.is_set():
+            number = next(self._ids)  # never an id twice: a repeated one would be refused, and look like a gap
             connection.execute(f"insert into {TABLE} values (%s)", (number,))
             self.acknowledged.add(number)
             self.moments.append(time.monotonic())
-            number += CONNECTIONS
             time.sleep(PAUSE)
-        return number
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:

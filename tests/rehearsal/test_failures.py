@@ -16,6 +16,7 @@ def _judged(ledger: Ledger, table: Table, fault: str, bar: float) -> None:
     seen = f"{len(lost)} of {len(ledger.acknowledged)} acknowledged writes lost"
     table.add(fault, f"none lost, under {bar:.0f} s", seen, gap)
     assert not lost, ledger.errors[-3:]
+    assert gap < bar, f"nothing was acknowledged for {gap:.1f} s: {ledger.errors[-3:]}"
 
 
 def test_the_primary_is_deleted(stage: Stage, table: Table) -> None:

@@ -98,10 +98,24 @@ LACKS: tuple[tuple[str, dict[str, Any], tuple[str, str]], ...] = (
     ("an issuer that is not ready", {"letsencrypt": {"status": {}}}, ("present", "ClusterIssuer letsencrypt")),
     ("no store of secrets", {"vault": None}, ("present", "ClusterSecretStore vault")),
     ("one zone", {"nodes": {"items": [node(n) for n in "abc"]}}, ("capacity", "site example")),
+    (
+        "a zone that no node names",
+        {"nodes": {"items": [node("a", "a"), node("b", "a"), {**node("c"), "metadata": {"name": "c"}}]}},
+        ("capacity", "site example"),
+    ),
     ("little memory", {"nodes": {"items": [node(n, n, "512Mi") for n in "abc"]}}, ("capacity", "site example")),
     (
         "two nodes",
         {"nodes": {"items": [node("a", "a"), node("b", "b"), node("c", "b", unschedulable=True)]}},
+        ("capacity", "Cluster platform/postgresql"),
+    ),
+    (
+        "two nodes and one that is tainted",
+        {
+            "nodes": {
+                "items": [node("a", "a"), node("b", "b"), node("c", "b", taints=[{"key": "x", "effect": "NoSchedule"}])]
+            }
+        },
         ("capacity", "Cluster platform/postgresql"),
     ),
 )
@@ -110,6 +124,31 @@ LACKS: tuple[tuple[str, dict[str, Any], tuple[str, str]], ...] = (
 @pytest.mark.parametrize(("other", "wanted"), [x[1:] for x in LACKS], ids=[x[0] for x in LACKS])
 def test_what_the_cluster_lacks_is_found(other: dict[str, Any], wanted: tuple[str, str]) -> None:
     assert checked(Asked(said=answers(**other)), t.cluster(), t.deployment()) == ([wanted], [])
+
+
+def test_a_taint_that_only_prefers_others_keeps_no_pod_away() -> None:
+    soft = node("c", "b", taints=[{"key": "x", "effect": "PreferNoSchedule"}])
+    said = answers(nodes={"items": [node("a", "a"), node("b", "b"), soft]})
+    assert checked(Asked(said=said), t.cluster(), t.deployment()) == ([], [])
+
+
+GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/infra/gateways/public"
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        ({"status": {"conditions": [{"type": "Programmed", "status": "True"}]}}, []),
+        ({"status": {"conditions": [{"type": "Programmed", "status": "False", "message": "no address"}]}}, ["present"]),
+        ({"status": {"conditions": [{"type": "Accepted", "status": "True"}]}}, ["present"]),
+        (None, ["present"]),
+    ],
+    ids=["programmed", "not programmed", "only accepted", "absent"],
+)
+def test_a_gateway_has_to_be_there_and_at_work(state: Any, wanted: list[str]) -> None:
+    route = {"kind": "gateway", "parent": "infra/public", "host": "a.example.com", "from": "infra"}
+    found, _ = checked(Asked(said={**answers(), GATEWAY: state}), route=route)
+    assert found == [(rule, "Gateway infra/public") for rule in wanted]
 
 
 def test_a_kind_that_nothing_brings_is_found() -> None:
