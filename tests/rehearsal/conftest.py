@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.stage import Stage
+from tests.rehearsal.stage import Stage, lines
 from tests.rig import images, operators
 from tests.rig.kind import up
 
-_ROWS = pytest.StashKey[list[tuple[str, str, str, str]]]()
+_LINES = pytest.StashKey[list[str]]()
+PHASES = (
+    *("test_deployed", "test_failures", "test_archive", "test_changes", "test_guards", "test_snapshots"),
+    "test_remains",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rehearsal", default="", help="directory of a stage that stands already; it is left standing")
+    parser.addoption("--rehearsal", default="", help="directory of a stage, made if need be; it is left standing")
+    parser.addoption("--as-it-is", action="store_true", help="nothing is deployed before: the stage is as it should be")
 
 
 @pytest.fixture(scope="session")
@@ -28,36 +34,42 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     standing = request.config.getoption("--rehearsal")
     made = Stage(Path(standing) if standing else tmp_path_factory.mktemp("rehearsal"))
     try:
-        made.up()
+        if not request.config.getoption("--as-it-is"):
+            made.up()
         yield made
     finally:
+        request.config.stash[_LINES] = lines(made)
         if not standing:
             made.down()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Table:
     """What was done, what was expected, what was seen, and the longest gap in seconds."""
 
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    stage: Stage
 
     def add(self, fault: str, expected: str, seen: str, gap: float | None = None) -> None:
         """Add a line."""
-        self.rows.append((fault, expected, seen, "" if gap is None else f"{gap:.1f}"))
+        row = (fault, expected, seen, "" if gap is None else f"{gap:.1f}")
+        with self.stage.table.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 @pytest.fixture(scope="session")
-def table(request: pytest.FixtureRequest) -> Table:
-    """The table of this run."""
-    made = Table()
-    request.config.stash[_ROWS] = made.rows
-    return made
+def table(stage: Stage) -> Table:
+    """The table of this stage."""
+    return Table(stage)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the phases into their order: what takes most away comes last."""
+    items.sort(key=lambda item: PHASES.index(item.path.stem) if item.path.stem in PHASES else -1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table."""
-    rows = config.stash.get(_ROWS, [])
-    if rows:
+    if rows := config.stash.get(_LINES, []):
         terminalreporter.section("rehearsal")
-        for row in (("fault", "expected", "seen", "gap in s"), *rows):
-            terminalreporter.write_line("| " + " | ".join(row) + " |")
+        for row in rows:
+            terminalreporter.write_line(row)

@@ -15,9 +15,9 @@ SERVICE, PORT = "rehearsal-postgresql", 30543
 INSTANCES = 3
 
 
-def url(stage: Stage, cluster: str = "postgresql", port: int = PORT) -> str:
+def url(stage: Stage, cluster: str = "", port: int = PORT) -> str:
     """The address of the primary, by a port of the control plane, which none of the faults touches."""
-    selector = {"cnpg.io/cluster": cluster, "cnpg.io/instanceRole": "primary"}
+    selector = {"cnpg.io/cluster": cluster or stage.server, "cnpg.io/instanceRole": "primary"}
     ports = [{"port": 5432, "nodePort": port}]
     about = {"name": f"{SERVICE}-{port}", "namespace": "platform"}
     spec = {"type": "NodePort", "selector": selector, "ports": ports}
@@ -44,21 +44,23 @@ def address(stage: Stage) -> str:
     return run(["docker", "inspect", "--format", form, stage.cluster.control_plane])
 
 
-def primary(stage: Stage, cluster: str = "postgresql") -> dict[str, Any]:
+def primary(stage: Stage, cluster: str = "") -> dict[str, Any]:
     """The pod of the primary."""
-    name = stage.cluster.get("clusters.postgresql.cnpg.io", cluster, "-n", "platform")["status"]["currentPrimary"]
+    name = stage.cluster.get("clusters.postgresql.cnpg.io", cluster or stage.server, "-n", "platform")["status"][
+        "currentPrimary"
+    ]
     return dict(stage.cluster.get("pod", name, "-n", "platform"))
 
 
-def healthy(stage: Stage, cluster: str = "postgresql") -> bool:
+def healthy(stage: Stage, cluster: str = "") -> bool:
     """Whether all instances are ready."""
-    status = stage.cluster.get("clusters.postgresql.cnpg.io", cluster, "-n", "platform")["status"]
+    status = stage.cluster.get("clusters.postgresql.cnpg.io", cluster or stage.server, "-n", "platform")["status"]
     return int(status.get("readyInstances", 0)) == INSTANCES and status["phase"] == "Cluster in healthy state"
 
 
-def until_healthy(stage: Stage, cluster: str = "postgresql", seconds: float = 240) -> None:
+def until_healthy(stage: Stage, cluster: str = "", seconds: float = 240) -> None:
     """Wait until all instances are ready."""
-    until(f"{cluster} has all its instances", lambda: healthy(stage, cluster), seconds)
+    until(f"{cluster or stage.server} has all its instances", lambda: healthy(stage, cluster), seconds)
 
 
 def until_another(stage: Stage, before: str, seconds: float = 180) -> None:

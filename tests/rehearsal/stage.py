@@ -1,6 +1,7 @@
 """A cluster with the operators, an object store, and the site of the rehearsal on it, by the tasks of the product.
 
-`python -m tests.rehearsal.stage up DIR` leaves it running for `pytest tests/rehearsal --rehearsal DIR`; `down` ends it.
+`python -m tests.rehearsal.stage up DIR` leaves it running for `pytest tests/rehearsal --rehearsal DIR`, which can be
+called for one phase after the other; `table DIR` prints what all of them have seen, `down DIR` ends it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ class Stage:
     def site(self) -> Path:
         """The site file, with context and uid of this cluster."""
         return self.home / f"{NAME}.yaml"
+
+    @property
+    def table(self) -> Path:
+        """The file with what was seen so far, a line for each fault."""
+        return self.home / "table.jsonl"
+
+    def says(self) -> dict[str, Any]:
+        """What the site file says."""
+        return dict(yaml.safe_load(self.site.read_text(encoding="utf-8")))
+
+    def say(self, part: str, entries: Mapping[str, Any]) -> None:
+        """Write entries of a part into the site file, as people do."""
+        said = self.says()
+        said[part] = {**said[part], **entries}
+        self.site.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+
+    @property
+    def server(self) -> str:
+        """The Cluster of PostgreSQL that serves."""
+        return str(self.says()["postgres"].get("cluster", "postgresql"))
 
     @property
     def workers(self) -> list[str]:
@@ -99,6 +120,8 @@ class Stage:
             (self.home / "created").touch()
         self.cluster.until_ready()
         self._write_site()
+        built = self.invoke("app.build")
+        assert built.returncode == 0, built.stderr
         found = self.task("render", "--to", str(self.home / "rendered"))
         assert found.returncode == 0, found.stderr
         references = _references(self.home / "rendered")
@@ -113,6 +136,8 @@ class Stage:
 
     def _write_site(self) -> None:
         uid = self.cluster.get("namespace", "kube-system")["metadata"]["uid"]
+        if self.site.exists() and self.says()["cluster"]["uid"] == uid:
+            return  # a restore has written into it
         text = (ROOT / "sites" / f"{NAME}.yaml").read_text(encoding="utf-8")
         self.site.write_text(re.sub(r"uid: [0-9a-f-]+", f"uid: {uid}", text), encoding="utf-8")
 
@@ -135,8 +160,8 @@ class Stage:
     def down(self) -> None:
         """Delete the cluster."""
         self.cluster.delete()
-        (self.home / "created").unlink(missing_ok=True)
-        (self.home / "operators").unlink(missing_ok=True)
+        for path in (self.home / "created", self.home / "operators", self.site):
+            path.unlink(missing_ok=True)
 
 
 def _filled(thing: dict[str, Any]) -> dict[str, Any]:
@@ -153,11 +178,22 @@ def _references(rendered: Path) -> list[str]:
     return sorted(reference.partition("@")[0] for reference in found)
 
 
+def lines(stage: Stage) -> list[str]:
+    """The table of a stage, in Markdown; of a fault that was tried again the last line counts."""
+    text = stage.table.read_text(encoding="utf-8") if stage.table.exists() else ""
+    found = {row[0]: row for row in map(json.loads, text.splitlines())}
+    rows = [("fault", "expected", "seen", "gap in s"), ("---",) * 4, *found.values()]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
 def main(argv: Sequence[str]) -> int:
-    """Make or delete a stage."""
+    """Make or delete a stage, or print its table."""
     action, home = argv
     made = Stage(Path(home).absolute())
-    {"up": made.up, "down": made.down}[action]()
+    if action == "table":
+        print("\n".join(lines(made)))
+    else:
+        {"up": made.up, "down": made.down}[action]()
     return 0
 
 

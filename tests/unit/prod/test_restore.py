@@ -126,7 +126,12 @@ def test_a_drill_names_its_moment_before_the_archive_is_asked_for_it(monkeypatch
     there = _played(there=Restored(becomes=lambda thing: _operated(there, thing)))
     _noted(there, monkeypatch)
     digests = {"platform.public.users": Digest(3, "7")}
-    monkeypatch.setattr(content, "at_restore_point", lambda server, point: (there.log.append("named"), digests)[1])
+
+    def named(server: postgres.SiteServer, point: str) -> content.Digests:
+        there.log.append("named")
+        return digests
+
+    monkeypatch.setattr(content, "at_restore_point", named)
     monkeypatch.setattr(content, "now", lambda server: digests)
     done = drill.run(there, "postgresql", lambda text: None)
     made = [entry for entry in there.log if entry in ("named", "archived") or entry.startswith("apply")]
