@@ -55,6 +55,8 @@ TEMPORAL_SCHEMA = _pods("temporal", "schema", "temporal")
 TEMPORAL_NAMESPACES = _pods("temporal", "namespaces", "temporal")
 MLFLOW, MLFLOW_SCHEMA = _pods("mlflow", "server"), _pods("mlflow", "schema")
 BACKEND, FRONTEND, WORKER = (_pods("platform", part) for part in ("backend", "frontend", "worker"))
+SMOKE = _pods("platform", "smoke")
+"""The pod of prod.smoke: a client as the backend is, and of the applications, too."""
 DATABASES = _pods("postgresql", "databases")
 TRAINING = _pods("training", "training", "training")
 OBSERVERS = Peer("observability", "observability")
@@ -70,7 +72,7 @@ def flows(site: Site) -> list[Flow]:
 
 
 def _data(site: Site) -> Iterator[Flow]:
-    clients = (TEMPORAL, TEMPORAL_SCHEMA, MLFLOW, MLFLOW_SCHEMA, BACKEND, WORKER, TRAINING)
+    clients = (TEMPORAL, TEMPORAL_SCHEMA, MLFLOW, MLFLOW_SCHEMA, BACKEND, WORKER, SMOKE, TRAINING)
     said = site.part("postgres")
     if said["engine"] == "external":
         there = Peer("external PostgreSQL", cidr=_cidr(str(said["host"])))
@@ -84,25 +86,26 @@ def _data(site: Site) -> Iterator[Flow]:
         )
     redis = site.part("redis")
     cache = Peer("external Redis", cidr=_cidr(str(redis.get("host", "")))) if redis["engine"] == "external" else REDIS
-    yield from (Flow(c, cache, (int(redis.get("port", 6379)),)) for c in (BACKEND, WORKER, TRAINING))
+    yield from (Flow(c, cache, (int(redis.get("port", 6379)),)) for c in (BACKEND, WORKER, SMOKE, TRAINING))
 
 
 def _services(site: Site) -> Iterator[Flow]:
     if site.engine("temporal") == "single":
         yield Flow(TEMPORAL, TEMPORAL, (6933, 6934, 6935, 6939, 7233, 7234, 7235, 7239))
-        yield from (Flow(client, TEMPORAL, (7233,)) for client in (WEB, TEMPORAL_NAMESPACES, BACKEND, WORKER))
+        yield from (Flow(client, TEMPORAL, (7233,)) for client in (WEB, TEMPORAL_NAMESPACES, BACKEND, WORKER, SMOKE))
     else:
         said = site.part("temporal")
         there = Peer("external Temporal", cidr=_cidr(str(said["host"])))
-        yield from (Flow(client, there, (int(said.get("port", 7233)),)) for client in (WEB, BACKEND, WORKER))
+        yield from (Flow(client, there, (int(said.get("port", 7233)),)) for client in (WEB, BACKEND, WORKER, SMOKE))
     store = Peer("the object store", cidr=_store(site))
     ports = _port(site.part("s3")["endpoint"])
-    yield from (Flow(client, store, ports) for client in (BUCKETS, MLFLOW, BACKEND, WORKER, TRAINING))
-    yield from (Flow(client, MLFLOW, (5000,)) for client in (BACKEND, WORKER, TRAINING))
+    yield from (Flow(client, store, ports) for client in (BUCKETS, MLFLOW, BACKEND, WORKER, SMOKE, TRAINING))
+    yield from (Flow(client, MLFLOW, (5000,)) for client in (BACKEND, WORKER, SMOKE, TRAINING))
 
 
 def _applications(site: Site) -> Iterator[Flow]:
-    yield Flow(FRONTEND, BACKEND, (8000,))
+    yield from (Flow(client, BACKEND, (8000,)) for client in (FRONTEND, SMOKE))
+    yield Flow(SMOKE, FRONTEND, (8080,))
     yield Flow(WORKER, Peer("the API server", cidr=ANYWHERE), API_PORTS)
     route = site.part("route")
     if route["kind"] != "none":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ CLUSTER_WIDE = frozenset(
     }
 )
 """Kinds that have no namespace."""
+GITOPS = "gitops"
+"""Folder with what makes Argo CD or Flux apply the others."""
 Object = dict[str, Any]
 
 
@@ -96,8 +99,11 @@ def release(site: Site, root: Path, helm: Helm, name: str) -> list[Object]:
     return [_finished(thing, site, digests) for thing in _release(site, root, helm, name, None)]
 
 
-def write(rendered: Rendered, target: Path) -> list[str]:
+def write(rendered: Rendered, target: Path, more: Mapping[str, Sequence[Object]] | None = None) -> list[str]:
     """Write all files into a folder, which becomes exactly that; the names of the files.
+
+    Args:
+        more: further files, e.g. those for Argo CD: objects by relative path.
 
     Raises:
         PlatformError: USAGE when the folder holds something else; STATE_UNWRITABLE.
@@ -105,7 +111,7 @@ def write(rendered: Rendered, target: Path) -> list[str]:
     if target.exists() and any(target.iterdir()) and not (target / MARK).is_file():
         what = f"{target} is not empty, and was not written by this task"
         raise PlatformError("USAGE", what, steps=("name a folder that is empty or does not exist",))
-    files = rendered.files()
+    files = rendered.files() | {name: "---\n".join(map(_yaml, things)) for name, things in (more or {}).items()}
     try:
         for old in values_folders(target):
             shutil.rmtree(old)
@@ -119,8 +125,8 @@ def write(rendered: Rendered, target: Path) -> list[str]:
 
 
 def values_folders(target: Path) -> list[Path]:
-    """Return the folders of waves that an earlier run has left."""
-    known = {w.name for w in (values.BASE, *values.OPERATORS, *values.OWN)}
+    """Return the folders that an earlier run has left."""
+    known = {*(w.name for w in (values.BASE, *values.OPERATORS, *values.OWN)), GITOPS}
     return [target / name for name in sorted(known) if (target / name).is_dir()]
 
 
@@ -179,7 +185,18 @@ def _finished(thing: Object, site: Site, digests: Mapping[str, str]) -> Object:
     about["labels"] = {**(about.get("labels") or {}), SITE: site.name}
     if about.get("labels", {}).get("app.kubernetes.io/managed-by") == "Helm":
         about["labels"]["app.kubernetes.io/managed-by"] = "platform-infra"
-    return thing
+    return once(thing) if thing["kind"] == "Job" else thing
+
+
+_ONCE = re.compile(r"-[0-9a-f]{8}$")
+"""End of the name of a Job that charts name by its contents."""
+
+
+def once(job: Object) -> Object:
+    """Name a Job by all of its contents, as no Job can be changed: charts know neither digests nor the registry."""
+    about, spec = job["metadata"], json.dumps(job["spec"], sort_keys=True, default=str)
+    named = hashlib.sha256(spec.encode()).hexdigest()[:8]
+    return {**job, "metadata": {**about, "name": _ONCE.sub(f"-{named}", about["name"])}}
 
 
 def file_name(thing: Object) -> str:

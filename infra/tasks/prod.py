@@ -8,21 +8,43 @@ from pathlib import Path
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks import prod_connect
+from infra.tasks import prod_connect, prod_smoke
 from infra.tasks.command import command
 from infra.tasks.prod_site import CHARTS, SITE, cluster, helm, rendered
 
 
-@command(log=False, help={"site": SITE, "to": "folder that becomes exactly what was rendered", "charts": CHARTS})
-def render(context: Context, site: str, to: str, charts: str = "") -> Answer:
+@command(
+    log=False,
+    help={
+        "site": SITE,
+        "to": "folder that becomes exactly what was rendered",
+        "gitops": "also what makes argocd or flux apply it, wave by wave",
+        "repository": "with --gitops: address of the Git repository that will hold it",
+        "revision": "with --gitops: its branch",
+        "path": "with --gitops: path of the folder in the repository",
+        "charts": CHARTS,
+    },
+)
+def render(
+    context: Context,
+    site: str,
+    to: str,
+    gitops: str = "",
+    repository: str = "",
+    revision: str = "main",
+    path: str = "",
+    charts: str = "",
+) -> Answer:
     """Write a site as plain YAML: a folder for each wave, with a kustomization, and the images' digests.
 
     Example: invoke prod.render example --to rendered
     """
+    from infra.prod import gitops as controllers
     from infra.prod.render import write
 
     made, target = rendered(context, site, charts), Path(to).expanduser().absolute()
-    files = write(made, target)
+    held = controllers.Repository(repository, revision, path)
+    files = write(made, target, controllers.files(made, gitops, held) if gitops else None)
     open_ones = [r for r in made.references() if r not in made.digests]
     if open_ones:
         context.console.warn(f"{len(open_ones)} images have no digest: invoke prod.lock {made.site.name}")
@@ -263,4 +285,7 @@ def restore(context: Context, site: str, to: str, yes: bool = False) -> Answer:
     return Answer({**data, "postgres": due.entries()}, lines=(said, *next_), names=(due.new,))
 
 
-TASKS = (init, render, check, lock, secrets, diff, deploy, status, backup, drill, restore, prod_connect.connect)
+TASKS = (
+    *(init, render, check, lock, secrets, diff, deploy, status, prod_smoke.smoke, backup, drill, restore),
+    prod_connect.connect,
+)

@@ -25,6 +25,8 @@ from tests.drift.repo import read
 
 SITES = ("example", "rehearsal")
 DIGEST = "sha256:" + "0" * 64
+NOT_RENDERED = (network.POSTGRES, network.TRAINING, network.DATABASES, network.BUCKETS, network.SMOKE)
+"""Pods that operators and tasks make, or that a site need not have."""
 
 
 def _helm() -> Helm:
@@ -92,7 +94,7 @@ def test_every_server_is_an_end_of_a_flow(name: str) -> None:
         named = [p for p in ends if p.namespace == space and dict(p.labels).items() <= labels.items()]
         assert named, base.title(owner)
     for peer in ends:
-        if peer.labels and peer not in (network.POSTGRES, network.TRAINING, network.DATABASES, network.BUCKETS):
+        if peer.labels and peer not in NOT_RENDERED:
             there = [p["metadata"]["labels"] for _, p in base.pods(rendered(name).objects)]
             assert any(dict(peer.labels).items() <= labels.items() for labels in there), peer.name
 
