@@ -18,7 +18,7 @@ from infra import shell
 from infra.errors import PlatformError
 from infra.kube import releases
 from infra.kube.helm_cli import STDIN, Deploy, Helm
-from infra.prod import base, images, values
+from infra.prod import base, external, images, values
 from infra.prod.site import Site
 
 SITE = "platform/site"
@@ -90,6 +90,8 @@ def render(site: Site, root: Path, helm: Helm, charts: Path | None = None) -> Re
         made = [thing for release in wave.releases for thing in _release(site, root, helm, release, charts)]
         made = [*base.objects(site), *made] if wave is values.BASE else made
         found[wave.name] = tuple(_finished(thing, site, digests) for thing in made)
+    named = external.objects(site, [thing for things in found.values() for thing in things])
+    found[values.BASE.name] += tuple(_finished(thing, site, digests) for thing in named)
     return Rendered(site, found, digests)
 
 

@@ -19,7 +19,8 @@ from infra.prod.logins import Recipe, Where, recipes
 from infra.prod.rules.base import pods, title
 from infra.prod.site import Site
 
-_PART = re.compile(r"\{(password|secret):([^}]+)\}")
+PART = re.compile(r"\{(password|secret):([^}]+)\}")
+"""A part of a recipe's text that is a password of a role, or stands in another Secret."""
 LOGIN_FIELDS = ("passwordSecret", "superuserSecret", "secret")
 """Fields of CloudNativePG's objects that name a Secret with username and password."""
 
@@ -148,13 +149,13 @@ class _Words:
         recipe = self.known.get(where)
         if recipe is None:
             return None
-        names = [name for text in recipe.values.values() for kind, name in _PART.findall(text) if kind == "secret"]
+        names = [name for text in recipe.values.values() for kind, name in PART.findall(text) if kind == "secret"]
         if any(self._other(name) is None for name in names):
             return None
         return {key: self._text(text) for key, text in recipe.values.items()}
 
     def _text(self, text: str) -> str:
-        return _PART.sub(lambda found: self._word(found, text), text)
+        return PART.sub(lambda found: self._word(found, text), text)
 
     def _word(self, found: re.Match[str], text: str) -> str:
         word = self._password(found[2]) if found[1] == "password" else str(self._other(found[2]))

@@ -160,10 +160,13 @@ def secrets(context: Context, site: str, generate: bool = False, charts: str = "
 
     Example: invoke prod.secrets example --generate
     """
+    from infra.prod import external, trust
     from infra.prod import secrets as found
-    from infra.prod import trust
 
     made = rendered(context, site, charts)
+    if generate and external.used(made.site):
+        steps = (f"invoke prod.secrets {site} lists what the store must hold",)
+        raise PlatformError("USAGE", f"{made.site.name} takes its Secrets from a store: none is made here", steps=steps)
     wanted = found.needs(made.objects, made.site)
     there = cluster(context, made.site)
     found.look(there, wanted)
@@ -174,9 +177,12 @@ def secrets(context: Context, site: str, generate: bool = False, charts: str = "
     rows = tuple((n.namespace, n.name, n.state, ", ".join(sorted(n.keys)), ", ".join(n.users)) for n in wanted)
     table = Table(("namespace", "secret", "state", "keys", "used by"), rows)
     lacking = [n for n in wanted if n.state != "there"]
-    said = (f"{len(wanted) - len(lacking)} of {len(wanted)} are there", *(f"made: {n.name}" for n in fresh))
+    said = [f"{len(wanted) - len(lacking)} of {len(wanted)} are there", *(f"made: {n.name}" for n in fresh)]
+    entries = external.entries(made.site, made.objects) if external.used(made.site) else []
+    said += [f"the store must hold: {name}, property {part}" for name, part in entries]
     data = {"site": made.site.name, "secrets": found.shown(wanted), "made": [n.name for n in fresh]}
-    return Answer(data, table, said, exit=int(ExitCode.NOTHING) if lacking else 0)
+    data |= {"store": [{"entry": name, "property": part} for name, part in entries]}
+    return Answer(data, table, tuple(said), exit=int(ExitCode.NOTHING) if lacking else 0)
 
 
 @command(log=False, help={"site": SITE, "charts": CHARTS})

@@ -37,11 +37,15 @@ def load(cluster: Cluster, nodes: Sequence[str], references: Sequence[str]) -> d
         _import(node, sources)
     digests = _digests(nodes[0])
     found = {reference: digests[full(image)] for reference, image in wanted.items()}
-    for node in nodes:
-        for reference, image in wanted.items():
-            repository = full(reference).rpartition(":")[0]
-            _ctr(node, "images", "tag", "--force", full(image), f"{repository}@{found[reference]}")
+    for reference, image in wanted.items():
+        tag(nodes, image, f"{full(reference).rpartition(':')[0]}@{found[reference]}")
     return found
+
+
+def tag(nodes: Sequence[str], reference: str, name: str) -> None:
+    """Give an image of some nodes another name."""
+    for node in nodes:
+        _ctr(node, "images", "tag", "--force", full(reference), name)
 
 
 def full(reference: str) -> str:

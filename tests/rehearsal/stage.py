@@ -98,9 +98,14 @@ class Stage:
 
     def data(self, name: str, *arguments: str) -> Any:
         """The `data` of a task's answer."""
-        done = self.task(name, *arguments, "--output", "json")
-        assert done.stdout, f"prod.{name} ended with {done.returncode}:\n{done.stderr}"
-        return json.loads(done.stdout)["data"]
+        return self.answer(self.task(name, *arguments, "--output", "json"))
+
+    def answer(self, done: Completed) -> Any:
+        """The `data` of an answer, whatever its exit code."""
+        assert done.stdout, f"{done.args} ended with {done.returncode}:\n{done.stderr}"
+        said = json.loads(done.stdout)
+        assert said["data"] is not None, said["error"]
+        return said["data"]
 
     def plan(self) -> str:
         """The id of the plan that prod.diff prints."""
