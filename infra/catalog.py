@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from infra.rows import Bucket, Chart, ClusterPort, Database, Gap, Part, Port, Question, Service, Setting, Tool, Variable
 
 TIERS = ("native", "compose", "kind")
+PRODUCTION = "production"
+"""The tier that is only read; `prod.*` change it. It is never chosen by itself."""
 
 OVERLAY_CORE = "core"
 OVERLAY_OBS = "obs"
@@ -415,7 +417,8 @@ _PLAIN_SETTINGS: tuple[Setting, ...] = (
         "where trainings are tracked; empty: database, and mlflow while it runs",
         ("database", "mlflow", "clearml"),
     ),
-    Setting("PLATFORM_TIER", "", "choice", "tier to use when --tier is not given", TIERS),
+    Setting("PLATFORM_TIER", "", "choice", "tier to use when --tier is not given", (*TIERS, PRODUCTION)),
+    Setting("PLATFORM_SITE", "", "text", "site of sites/ that --tier production reads"),
     Setting("PLATFORM_STATE_DIR", "", "path", "where data, logs and state live; default: .platform in the checkout"),
     Setting("PLATFORM_POSTGRES_BIN", "", "path", "directory with PostgreSQL's programs, instead of the bundled ones"),
     Setting("PLATFORM_POSTGRES_OS_USER", "", "text", "operating system user to run PostgreSQL as when started by root"),

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -76,10 +76,12 @@ def _data(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
     return dict(found.get("data") or {})
 
 
-def targets(cluster: Cluster, texts: Sequence[str]) -> list[ServicePort]:
+def targets(
+    cluster: Cluster, texts: Sequence[str], pages: Iterable[ServicePort] = tuple(PAGES.values())
+) -> list[ServicePort]:
     """Return the Services that are named in the contract's values or are pages for people, and are in the cluster."""
     named = [ServicePort(m[2], m[1], int(m[3])) for text in texts for m in _ADDRESS.finditer(text)]
-    wanted = list(dict.fromkeys((*named, *PAGES.values())))
+    wanted = list(dict.fromkeys((*named, *pages)))
     found = cluster.live([_service(target) for target in wanted])
     return [target for target in wanted if key(_service(target)) in found]
 

@@ -98,7 +98,8 @@ def command(
             common = {key: options.pop(key) for key in COMMON}
             common["tier"] = options.pop(TIER[0], "") if tier == ANY else tier
             options = {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in options.items()}
-            code = _execute(made.full_name or name or body.__name__, body, options, common, log)
+            does = _of_production(made.full_name or name or body.__name__, body) if tier == ANY else body
+            code = _execute(made.full_name or name or body.__name__, does, options, common, log)
             if code:
                 raise invoke.Exit(code=code)
 
@@ -202,6 +203,21 @@ def _answered(
         return 0
     console.answer(answer)
     return answer.exit
+
+
+def _of_production(name: str, body: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    """Return a body that only reads where the tier is production, and is the given one elsewhere."""
+
+    def run(context: Context, **options: Any) -> Answer | None:
+        from infra import catalog
+
+        if context.settings.text("PLATFORM_TIER") != catalog.PRODUCTION:
+            return body(context, **options)
+        from infra.tasks import production
+
+        return production.reading(name, body)(context, **options)
+
+    return run
 
 
 MOST_SECONDS = 7 * 24 * 3600.0

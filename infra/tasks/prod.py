@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks import prod_connect, prod_smoke
+from infra.tasks import prod_connect, prod_smoke, prod_views
 from infra.tasks.command import command
 from infra.tasks.prod_site import CHARTS, SITE, cluster, helm, rendered
 
@@ -61,24 +61,7 @@ def check(context: Context, site: str, live: bool = False, charts: str = "") -> 
 
     Example: invoke prod.check example --live
     """
-    from infra.prod.check import check as checked
-
-    made = rendered(context, site, charts)
-    found, unknown = checked(made)
-    notes = [f"not checked against a schema: {kind}" for kind in unknown]
-    if live:
-        from infra.prod.live import check as asked
-
-        more, said_of_cluster = asked(made, cluster(context, made.site))
-        found, notes = [*found, *more], [*notes, *said_of_cluster]
-    for note in notes:
-        context.console.warn(note)
-    rows = tuple((f.rule, f.object, f.text) for f in found)
-    fine = f"{len(made.objects)} objects fit every schema and rule{', and the cluster' if live else ''}"
-    said = f"{len(found)} findings" if found else fine
-    data = {"site": made.site.name, "findings": [vars(f) for f in found], "unchecked": unknown, "notes": notes}
-    exit_code = int(ExitCode.PREFLIGHT) if found else 0
-    return Answer(data, Table(("rule", "object", "what is wrong"), rows), (said,), exit=exit_code)
+    return prod_views.checked(context, site, live, charts)
 
 
 @command(log=False, help={"site": SITE, "charts": CHARTS})
@@ -191,14 +174,7 @@ def status(context: Context, site: str, charts: str = "") -> Answer:
 
     Example: invoke prod.status example
     """
-    from infra.prod import status as found
-
-    made = rendered(context, site, charts)
-    lines = found.status(made, cluster(context, made.site))
-    failed = any(line.state == "fail" for line in lines)
-    table = Table(("about", "state", "detail"), tuple((line.about, line.state, line.text) for line in lines))
-    data = {"site": made.site.name, "findings": found.as_data(lines)}
-    return Answer(data, table, exit=int(ExitCode.SERVICE_FAILED) if failed else 0)
+    return prod_views.status(context, site, charts)
 
 
 @command(

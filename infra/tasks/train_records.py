@@ -27,7 +27,7 @@ def diff(context: Context, one: str, other: str) -> Answer:
     """
     from infra.training import client, record
 
-    _, contract = train_show.running(context)
+    contract = train_show.contract_of(context)
     jobs = [client.find(contract, name) for name in (one, other)]
     records = [client.record_of(contract, job.id) for job in jobs]
     metrics = [client.last_metrics(contract, job.id) for job in jobs]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import train_trials, train_watch
+from infra.tasks import production, train_trials, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 PAUSE = 0.3
 """Seconds between two looks at a log that is followed."""
 _CHECK = 2.0
+
+
+def contract_of(context: Context) -> Contract:
+    """Return the contract of what is asked for: production's, where the task is about that, else of what runs.
+
+    Raises:
+        PlatformError: NOT_RUNNING and what tiers raise.
+    """
+    return production.CONTRACT.get() or running(context)[1]
 
 
 def running(context: Context) -> tuple[Tier, Contract]:
@@ -60,7 +69,7 @@ def list_(context: Context, limit: int = 20, sort: str = "", experiment: str = "
 
     if limit < 1:
         raise PlatformError("USAGE", f"--limit {limit} is less than 1", steps=("invoke train.list --limit 20",))
-    _, contract = running(context)
+    contract = contract_of(context)
     jobs = client.newest(contract, CANDIDATES if sort else limit, experiment)
     found = {job: best(metrics, sort) for job, metrics in client.extremes(contract, jobs).items()}
     if sort:
@@ -116,7 +125,7 @@ def show(context: Context, job: str) -> Answer:
     from infra.training import client, record
     from infra.training.report import as_json
 
-    _, contract = running(context)
+    contract = contract_of(context)
     found = client.find(contract, job)
     if trials := client.trials(contract, found):
         head = "  ".join(

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from infra.tier_choice import Choice
     from infra.tiers.base import Removal, Tier
 
-TIER = "tier to use: native, compose, kind; default: the running one, else the last used, else the best available"
+TIER = (
+    "tier to use: native, compose, kind, or production (only to read);"
+    " default: the running one, else the last used, else the best available"
+)
 SERVICE = "service; repeatable, or comma-separated"
 PRIVATE = "random passwords, for this stack alone, instead of the documented ones; remembered"
 NO_PRIVATE = "the documented passwords again"
@@ -199,13 +202,14 @@ def logs(
 
     if tail < 0:
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints everything",))
-    query = LogQuery(tail, follow, _earliest(since), _pattern(grep))
+    query = LogQuery(tail, follow, earliest(since), pattern(grep))
     active = choose(context, quiet=True).tier
     tier_choice.known_services(words(service), active)
     return show.logs(context, active.logs(words(service), query), follow)
 
 
-def _earliest(since: str) -> float | None:
+def earliest(since: str) -> float | None:
+    """Read --since: seconds since 1970, None where it is not given. Raises PlatformError USAGE."""
     import time
 
     from infra import loglines
@@ -217,7 +221,8 @@ def _earliest(since: str) -> float | None:
         raise PlatformError("USAGE", f"--since {since!r} is neither a duration nor a time", steps=steps) from error
 
 
-def _pattern(grep: str) -> re.Pattern[str] | None:
+def pattern(grep: str) -> re.Pattern[str] | None:
+    """Read --grep, in which case does not matter; None where it is not given. Raises PlatformError USAGE."""
     import re
 
     try:

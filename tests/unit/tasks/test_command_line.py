@@ -56,7 +56,18 @@ LIST_LOADS = {
     *(f"infra.tasks.{name}" for name in ("app", "compose", "db", "db_upgrade", "helm", "images", "k8s", "kind")),
     *(
         f"infra.tasks.{name}"
-        for name in ("minio", "minio_backups", "native", "obs", "prod", "prod_connect", "prod_site", "prod_smoke")
+        for name in (
+            "minio",
+            "minio_backups",
+            "native",
+            "obs",
+            "prod",
+            "prod_connect",
+            "prod_site",
+            "prod_smoke",
+            "prod_views",
+            "production",
+        )
     ),
     *("infra.tasks.root", "infra.tasks.secrets"),
     *("infra.tasks.snapshot", "infra.tasks.train_watch", "infra.tasks.trash", "infra.tasks.verbs"),
