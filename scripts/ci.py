@@ -26,7 +26,7 @@ SESSIONS = (
     *("drift", "smoke-compose", "faults-compose", "smoke-kind"),
 )
 """Sessions that decide whether a change lands. The others need a quiet machine or more time: run-tests.sh has all."""
-CONTAINERS, KIND, BROWSER = "containers", "kind", "browser"
+CONTAINERS, KIND, BROWSER, OPERATORS = "containers", "kind", "browser", "operators"
 NEEDS: Mapping[str, frozenset[str]] = {
     "drift": frozenset({CONTAINERS, KIND}),  # helm and kubectl render what is compared
     "apps": frozenset({BROWSER, CONTAINERS}),
@@ -36,6 +36,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     "faults-engine": frozenset({CONTAINERS}),
     "faults-compose": frozenset({CONTAINERS}),
     "faults-kind": frozenset({CONTAINERS, KIND}),
+    "rehearsal": frozenset({CONTAINERS, KIND, OPERATORS}),
 }
 """Session -> what it needs of the rig; a session that is not here needs nothing of it."""
 PRINTING = threading.Lock()
@@ -54,6 +55,7 @@ def commands(wanted: frozenset[str]) -> dict[str, list[str]]:
     parts = {
         CONTAINERS: [*python, "tests.rig.up"],
         KIND: [*python, "tests.rig.up", "--kind"],
+        OPERATORS: [*python, "tests.rig.up", "--kind", "--operators"],
         BROWSER: [*python, "tests.rig.browser"],
     }
     asked = wanted | ({CONTAINERS} if KIND in wanted else frozenset())

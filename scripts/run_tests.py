@@ -46,6 +46,8 @@ SESSIONS = (
     "faults-kind",
     "walkthrough",
 )
+OPT_IN = ("rehearsal",)
+"""Sessions that run only when --only names them: they take long and want a machine of their own."""
 CORE_FILE = ROOT / "compose" / "docker-compose.yml"
 SHOWN_FAILURES = 10
 WITHOUT_JUNIT = ("lint", "types")
@@ -105,7 +107,7 @@ def unavailable(session: str) -> str:
         return NOT_YET
     if tier == "compose":
         return without_containers()
-    return _missing_programs() if tier == "kind" else ""
+    return _missing_programs() if tier == "kind" or session in OPT_IN else ""
 
 
 @cache
@@ -212,7 +214,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     require = os.environ.get("PLATFORM_REQUIRE", "")
     what = "tiers, with commas between: a smoke session of theirs that does not run is a failure"
     parser.add_argument("--require", type=_tiers, default=require, metavar="TIERS", help=what)
-    parser.add_argument("--only", action="append", choices=SESSIONS, metavar="NAME", help=", ".join(SESSIONS))
+    parser.add_argument(
+        "--only", action="append", choices=(*SESSIONS, *OPT_IN), metavar="NAME", help=", ".join((*SESSIONS, *OPT_IN))
+    )
     return parser.parse_args(argv)
 
 

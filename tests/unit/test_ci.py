@@ -16,7 +16,8 @@ from scripts.run_tests import Outcome
 
 
 def test_every_session_exists() -> None:
-    assert set(ci.SESSIONS) | set(ci.NEEDS) <= set(run_tests.SESSIONS)
+    assert set(ci.SESSIONS) <= set(run_tests.SESSIONS)
+    assert set(ci.NEEDS) <= {*run_tests.SESSIONS, *run_tests.OPT_IN}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_every_session_exists() -> None:
         (["lint", "types", "tests", "faults-native"], []),
         (["smoke-compose"], [["tests.rig.up"]]),
         (["drift", "smoke-compose"], [["tests.rig.up"], ["tests.rig.up", "--kind"]]),
+        (["rehearsal"], [["tests.rig.up"], ["tests.rig.up", "--kind"], ["tests.rig.up", "--kind", "--operators"]]),
         (["apps"], [["tests.rig.up"], ["tests.rig.browser"]]),
     ],
 )

@@ -154,6 +154,7 @@ def test_the_last_line_has_the_sums(
 def test_every_session_is_in_the_noxfile_or_of_a_planned_tier() -> None:
     text = (run_tests.ROOT / "noxfile.py").read_text(encoding="utf-8")
     known = [s for s in run_tests.SESSIONS if f'name="{s}"' in text or f"def {s}(" in text]
+    assert all(f"def {s}(" in text for s in run_tests.OPT_IN)
     absent = set(run_tests.SESSIONS) - set(known)
     assert absent == {f"smoke-{t}" for t in run_tests.PLANNED_TIERS if t not in catalog.TIERS}
 
