@@ -6,10 +6,17 @@ import time
 from datetime import UTC, datetime
 
 import psycopg
+import pytest
 
+from infra.prod import content
+from infra.prod.cluster import Cluster
+from infra.prod.postgres import SiteServer
+from tests.faults.kind.cluster import until
 from tests.rehearsal import postgresql
 from tests.rehearsal.conftest import Table
-from tests.rehearsal.stage import Stage
+from tests.rehearsal.ledger import Ledger
+from tests.rehearsal.stage import STORE, Stage
+from tests.rig.kind import tools
 
 
 def test_the_archive_is_restored_and_compared(stage: Stage, table: Table) -> None:
@@ -23,21 +30,86 @@ def test_the_archive_is_restored_and_compared(stage: Stage, table: Table) -> Non
     assert "drill" not in left
 
 
-def test_a_dropped_table_comes_back(stage: Stage, table: Table) -> None:
-    url = postgresql.url(stage)
+def test_a_dropped_table_comes_back(stage: Stage, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    postgresql.until_healthy(stage)
+    old, url = stage.server, postgresql.url(stage)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create table precious as select generate_series(1, 1000) as n")
-        time.sleep(1)
-        before = datetime.now(UTC)
-        time.sleep(1)
+        connection.execute("drop table if exists precious")
+        connection.execute("create table precious as select n, md5(n::text) as word from generate_series(1, 1000) as n")
+    before = _digests(stage, old, monkeypatch)
+    time.sleep(1)
+    moment = datetime.now(UTC)
+    time.sleep(1)
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("drop table precious")
-    plan = stage.data("restore", "--to", before.isoformat())
+    plan = stage.data("restore", "--to", moment.isoformat())
     assert plan["done"] is False
     began = time.monotonic()
-    done = stage.task("restore", "--to", before.isoformat(), "--yes")
-    assert done.returncode == 0, done.stderr + done.stdout
-    new = next(word for word in done.stdout.split() if word.startswith("postgresql-2"))
-    with psycopg.connect(postgresql.url(stage, new, 30544)) as connection:
-        assert connection.execute("select count(*), sum(n) from precious").fetchone() == (1000, 500500)
-    seen = f"1000 of 1000 rows in {new} after {time.monotonic() - began:.0f} s"
-    table.add("DROP TABLE, restored to the time before", "all rows, in a new Cluster", seen)
+    done = stage.answer(stage.task("restore", "--to", moment.isoformat(), "--yes", "--output", "json"))
+    seconds = time.monotonic() - began
+    assert done["done"]
+    stage.say("postgres", done["postgres"])
+    assert stage.server == done["new"] != old
+    wrong = content.differences(before, _digests(stage, stage.server, monkeypatch))
+    seen = f"{len(before)} tables, {len(wrong)} differ; {stage.server} serves after {seconds:.0f} s"
+    table.add("DROP TABLE, restored to the time before", "every table the same, in a new Cluster", seen)
+    assert "platform.public.precious" in before
+    assert wrong == []
+    kept = stage.cluster.get("clusters.postgresql.cnpg.io", old, "-n", "platform")["metadata"]
+    assert kept["annotations"]["cnpg.io/fencedInstances"] == '["*"]'
+
+
+def _digests(stage: Stage, server: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, content.Digest]:
+    """Every table of ours; Temporal writes into its own all the time."""
+    monkeypatch.setenv("KUBECONFIG", str(stage.home / "kubeconfig"))
+    kubectl = str(tools.directory() / "kubectl")
+    there = Cluster(kubectl, f"kind-{stage.cluster.name}", stage.home / "cache")
+    found = content.now(SiteServer(there, server))
+    return {name: digest for name, digest in found.items() if not name.startswith("temporal")}
+
+
+def test_after_a_restore_a_deployment_changes_nothing_and_the_new_one_archives(stage: Stage, table: Table) -> None:
+    """The site file has the lines that the restore has printed."""
+    if stage.server == "postgresql":
+        pytest.skip("nothing was restored on this stage")
+    stage.deploy()
+    todo = [c for c in stage.data("diff")["changes"] if c["action"] in ("create", "change", "refused")]
+    assert todo == []
+    backup = stage.task("backup")
+    assert backup.returncode == 0, backup.stderr
+    found = stage.data("drill")
+    table.add(
+        "the restored one is backed up and restored", "every table the same", f"{found['tables']} tables the same"
+    )
+    smoke = stage.answer(stage.task("smoke", "--output", "json"))["checks"]
+    assert [c for c in smoke if not c["ok"]] == []
+
+
+def test_an_archive_that_is_away_costs_no_write_and_is_noticed(stage: Stage, table: Table) -> None:
+    postgresql.until_healthy(stage)
+    with Ledger(postgresql.url(stage)) as ledger:
+        _scale(stage, 0)
+        try:
+            ledger.wait_for(100, 60)
+            with psycopg.connect(postgresql.url(stage)) as connection:
+                connection.execute("create table if not exists filler (t text)")
+                connection.execute(
+                    "insert into filler select repeat(md5(n::text), 30) from generate_series(1, 20000) n"
+                )
+            until("prod.status notices", lambda: _archive(stage) == "fail", 240)
+        finally:
+            _scale(stage, 1)
+        until("the archive goes on", lambda: _archive(stage) == "ok", 240)
+    lost = ledger.lost()
+    seen = f"prod.status says so, {len(lost)} of {len(ledger.acknowledged)} acknowledged writes lost"
+    table.add("the archive is away", "noticed, no write lost", seen, ledger.longest_gap())
+    assert not lost
+
+
+def _archive(stage: Stage) -> str:
+    found = [f for f in stage.data("status")["findings"] if f["about"].endswith(": archive")]
+    return str(found[0]["state"])
+
+
+def _scale(stage: Stage, replicas: int) -> None:
+    stage.cluster.kubectl("scale", "deployment/object-store", "-n", STORE, f"--replicas={replicas}")
