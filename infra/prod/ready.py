@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from infra.kube import verdict
-from infra.kube.snapshot import WORKLOADS, Snapshot
+from infra.kube.snapshot import WORKLOADS, Snapshot, selects
 from infra.kube.verdict import FAILED, READY, STARTING, Verdict
 from infra.prod.cluster import Object, key
 from infra.prod.rules.base import title
@@ -39,11 +39,29 @@ def _workloads(named: set[tuple[str, str, str]], found: Snapshot) -> Verdict:
     if not named:
         return Verdict(READY)
     mine = found.of_names(named)
+    if failed := _failed_job(mine):
+        return failed
     judged = verdict.judge(mine)
     there = len(mine.workloads) + len(mine.jobs)
     if judged.state == READY and there < len(named):
         return Verdict(STARTING, f"{len(named) - there} of {len(named)} workloads are not there yet")
     return judged
+
+
+def _failed_job(found: Snapshot) -> Verdict | None:
+    """Say which Job has failed as often as a server may crash: Kubernetes tries it again for ten minutes more."""
+    for job in found.jobs:
+        status, about = job.get("status") or {}, job["metadata"]
+        pods = [p for p in found.pods if selects(job, p) and (p.get("status") or {}).get("phase") == "Failed"]
+        if status.get("failed", 0) < verdict.CRASHES or status.get("succeeded"):
+            continue
+        why = f"the Job {about['name']} has failed {status['failed']} times"
+        if not pods:
+            return Verdict(FAILED, why, about["namespace"])
+        last = max(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
+        container = last["spec"]["containers"][0]["name"]
+        return Verdict(FAILED, why, about["namespace"], last["metadata"]["name"], container)
+    return None
 
 
 def migrating(objects: Sequence[Object], found: Snapshot) -> bool:

@@ -161,6 +161,18 @@ def test_a_migration_may_take_longer_than_the_budget(tmp_path: Path) -> None:
     assert next(looks) > 30
 
 
+@pytest.mark.parametrize(("failed", "code"), [(2, "WAIT_TIMEOUT"), (3, "SERVICE_FAILED")])
+def test_a_migration_that_fails_again_and_again_is_not_waited_for(tmp_path: Path, failed: int, code: str) -> None:
+    cluster = Played(becomes=lambda thing: thing.update(status={"failed": failed} if thing["kind"] == "Job" else {}))
+    spec = {"containers": [{"name": "schema", "image": "x"}]}
+    about = {"name": "schema-1-abcde", "namespace": "default", "labels": {"job": "schema-1"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec, "status": {"phase": "Failed"}}
+    cluster.put(pod)
+    error = refused(lambda: run(rendered(a=[job(migration=False)]), cluster, tmp_path))
+    assert error.code == code
+    assert failed < 3 or error.why == "the Job schema-1 has failed 3 times"
+
+
 # --- the backup before a migration
 
 
