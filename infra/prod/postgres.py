@@ -50,11 +50,12 @@ class SiteServer:
             raise PlatformError("NOT_RUNNING", f"the Cluster {self.name} has no primary yet")
         return str(found)
 
-    def argv(self, database: str, pod: str = "", **variables: str) -> list[str]:
-        """Build the command line of psql in the primary; its script goes to standard input."""
+    def argv(self, database: str, pod: str = "", first: str = "", **variables: str) -> list[str]:
+        """Build the command line of psql in the primary; its script goes to standard input, after the one `first`."""
         given = [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
         words = ("exec", "-i", "-n", NAMESPACE, pod or self.primary(), "-c", CONTAINER, "--")
-        return self.cluster.argv(*words, "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", *given, "-d", database, "-f", "-")
+        script = [*(("-c", first) if first else ()), "-f", "-"]
+        return self.cluster.argv(*words, "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", *given, "-d", database, *script)
 
     def ask(self, script: str, database: str = "postgres", **variables: str) -> str:
         """Run a script; what it printed. Raises PlatformError SQL_FAILED."""
