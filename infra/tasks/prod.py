@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import ExitCode, PlatformError
-from infra.tasks import prod_connect, prod_smoke, prod_views
+from infra.tasks import prod_connect, prod_smoke, prod_snapshot, prod_views
 from infra.tasks.command import command
 from infra.tasks.prod_site import CHARTS, SITE, cluster, helm, rendered
 
@@ -237,17 +237,33 @@ def drill(context: Context, site: str, timeout: float = 3600.0) -> Answer:
     help={
         "site": SITE,
         "to": "time to restore PostgreSQL to, RFC 3339 with a time zone, e.g. 2026-11-29T10:00:00Z",
+        "snapshot": "bring this snapshot of a laptop into the site instead: its name, or latest",
+        "identity": "with --snapshot: file with the private key, where it is encrypted",
+        "trust": "with --snapshot: bring one that was made elsewhere",
         "yes": "do it; without, the plan is shown",
     }
 )
-def restore(context: Context, site: str, to: str, yes: bool = False) -> Answer:
-    """Restore PostgreSQL to a time, into a new Cluster that takes over; the old one is stopped and stays.
+def restore(
+    context: Context,
+    site: str,
+    to: str = "",
+    snapshot: str = "",
+    identity: str = "",
+    trust: bool = False,
+    yes: bool = False,
+) -> Answer:
+    """Restore PostgreSQL to a time, into a new Cluster that takes over, or bring a snapshot in; the old data stays.
 
     Example: invoke prod.restore example --to 2026-11-29T10:00:00Z --yes
     """
     import json
     import time
 
+    if bool(to) == bool(snapshot):
+        steps = ("--to TIME for a time in the archive", "--snapshot NAME for a laptop's snapshot")
+        raise PlatformError("USAGE", "say what to restore: either --to or --snapshot", steps=steps)
+    if snapshot:
+        return prod_snapshot.brought(context, site, snapshot, identity, trust, yes)
     from infra.prod import lease
     from infra.prod import render as renders
     from infra.prod import restore as restores

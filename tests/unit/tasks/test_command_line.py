@@ -65,6 +65,7 @@ LIST_LOADS = {
             "prod_connect",
             "prod_site",
             "prod_smoke",
+            "prod_snapshot",
             "prod_views",
             "production",
         )
