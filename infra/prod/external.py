@@ -16,7 +16,7 @@ from infra.prod.secrets import PART, Need, needs
 from infra.prod.site import Site
 
 REFRESH = "1h"
-"""How often a changed password is taken over."""
+"""Time after which a changed password is taken over at the latest."""
 _QUOTED = ' | urlquery | replace "+" "%20"'
 """For a part of a URL: urlquery writes a blank as +, which only a query understands."""
 DOCKER = ".dockerconfigjson"

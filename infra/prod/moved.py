@@ -1,6 +1,6 @@
 """A laptop's snapshot brought into a site: databases beside the present ones, compared, renamed; objects by prefix.
 
-Temporal never moves: the number of its history shards is in its databases for ever. Redis holds nothing that lasts.
+Temporal never moves: the number of its history shards is in its databases and cannot change. Redis holds nothing that lasts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^(pg_|informa
 
 @dataclass(frozen=True)
 class Move:
-    """What a snapshot brings: databases, and whether objects; the names of what is kept end with `stamp`."""
+    """The content of a snapshot that is brought: databases, and whether objects; the names of what is kept end with `stamp`."""
 
     databases: tuple[str, ...]
     objects: bool
@@ -233,7 +233,7 @@ class PrefixedClient(Client):
     """A client of a site's object store that calls its buckets by their names without the site's prefix."""
 
     def __init__(self, login: StoreLogin, prefix: str) -> None:
-        """Bind it to a store and a prefix."""
+        """Keep the prefix."""
         super().__init__(login)
         self.prefix = prefix
 

@@ -37,9 +37,9 @@ INSTEAD: Mapping[str, str] = {
     "snapshot.restore": "prod.restore SITE --to TIME",
     "secrets.rotate": "prod.secrets SITE",
 }
-"""What is refused -> what does it for production."""
+"""Refused task -> the one that does it for production."""
 NEVER = frozenset({"down", "reset", "trash.restore", "native.down", "compose.down", "kind.down"})
-"""What nothing does for production: its data is never removed by a task."""
+"""Tasks that nothing replaces for production: its data is never removed by a task."""
 
 
 def reading(name: str, body: Body) -> Body:
