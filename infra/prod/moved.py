@@ -1,6 +1,7 @@
 """A laptop's snapshot brought into a site: databases beside the present ones, compared, renamed; objects by prefix.
 
-Temporal never moves: the number of its history shards is in its databases and cannot change. Redis holds nothing that lasts.
+Temporal never moves: the number of its history shards stands in its databases and cannot change. Redis holds nothing
+that lasts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^(pg_|informa
 
 @dataclass(frozen=True)
 class Move:
-    """The content of a snapshot that is brought: databases, and whether objects; the names of what is kept end with `stamp`."""
+    """The parts of a snapshot that are brought: databases, perhaps objects; names of what is kept end with `stamp`."""
 
     databases: tuple[str, ...]
     objects: bool
