@@ -13,8 +13,11 @@ import os
 import sys
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from temporalio import activity, workflow
 
 if TYPE_CHECKING:
     from infra.training.contract import Contract, Storage
@@ -95,25 +98,26 @@ def temporal(contract: Contract) -> None:
     assert asyncio.run(_workflow(contract)) == f"hello {ME}"
 
 
-async def _workflow(contract: Contract) -> str:
-    from datetime import timedelta
+@activity.defn(name="smoke-greet")
+async def greet(name: str) -> str:
+    """Return a greeting."""
+    return f"hello {name}"
 
-    from temporalio import activity, workflow
+
+@workflow.defn(name="smoke", sandboxed=False)
+class Smoke:
+    """The workflow: one activity."""
+
+    @workflow.run
+    async def run(self, name: str) -> str:
+        """Return what the activity says."""
+        limit = timedelta(seconds=LIMIT)
+        return str(await workflow.execute_activity("smoke-greet", name, schedule_to_close_timeout=limit))
+
+
+async def _workflow(contract: Contract) -> str:
     from temporalio.client import Client
     from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-
-    @activity.defn(name="smoke-greet")
-    async def greet(name: str) -> str:
-        return f"hello {name}"
-
-    @workflow.defn(name="smoke", sandboxed=False)
-    class Smoke:
-        @workflow.run
-        async def run(self, name: str) -> str:
-            done = await workflow.execute_activity(
-                "smoke-greet", name, schedule_to_close_timeout=timedelta(seconds=LIMIT)
-            )
-            return str(done)
 
     client = await Client.connect(contract["TEMPORAL_HOST"], namespace=contract["TEMPORAL_NAMESPACE"])
     runner = UnsandboxedWorkflowRunner()

@@ -99,6 +99,18 @@ def test_every_server_is_an_end_of_a_flow(name: str) -> None:
             assert any(dict(peer.labels).items() <= labels.items() for labels in there), peer.name
 
 
+@pytest.mark.parametrize("name", SITES)
+def test_logs_of_trainings_are_in_a_directory_of_the_worker_itself(name: str) -> None:
+    """Root owns the directory of a volume: a program that is not root cannot make that private."""
+    found = [c for _, c in base.containers(rendered(name).objects) if c["name"] == "worker"]
+    assert found
+    for container in found:
+        (where,) = (Path(e["value"]) for e in container["env"] if e["name"] == "TRAINING_LOG_DIR")
+        volumes = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
+        assert where not in volumes
+        assert any(volume in where.parents for volume in volumes)
+
+
 def test_pods_of_trainings_are_those_of_the_table() -> None:
     made = job_manifest.manifest(Request("a-1", epochs=1, dataset="d"), job_manifest.Shape(), 0)
     labels = made["spec"]["template"]["metadata"]["labels"]
