@@ -17,8 +17,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from temporalio import activity, workflow
-
 if TYPE_CHECKING:
     from infra.training.contract import Contract, Storage
 
@@ -50,12 +48,14 @@ def wrong_password(contract: Contract) -> None:
     """Have a wrong password refused."""
     import psycopg
 
+    from infra.database import connect
+
     parts = urlsplit(contract["DATABASE_URL"])
     login, _, address = parts.netloc.rpartition("@")
     wrong = f"{login.split(':')[0]}:{quote('not the password', safe='')}@{address}"
     why = "it was accepted"
     try:
-        psycopg.connect(urlunsplit(parts._replace(netloc=wrong)), connect_timeout=LIMIT).close()
+        connect(urlunsplit(parts._replace(netloc=wrong)), name="smoke", timeout=LIMIT).close()
     except psycopg.OperationalError as error:
         why = str(error)
     assert "password authentication failed" in why, why
@@ -98,30 +98,31 @@ def temporal(contract: Contract) -> None:
     assert asyncio.run(_workflow(contract)) == f"hello {ME}"
 
 
-@activity.defn(name="smoke-greet")
-async def greet(name: str) -> str:
-    """Return a greeting."""
-    return f"hello {name}"
+def program() -> tuple[type, Callable[..., Any]]:
+    """Make the workflow and its activity; the SDK takes them from the top of a module alone, and so they look."""
+    from temporalio import activity, workflow
 
+    async def greet(name: str) -> str:
+        return f"hello {name}"
 
-@workflow.defn(name="smoke", sandboxed=False)
-class Smoke:
-    """The workflow: one activity."""
+    class Smoke:
+        async def run(self, name: str) -> str:
+            limit = timedelta(seconds=LIMIT)
+            return str(await workflow.execute_activity("smoke-greet", name, schedule_to_close_timeout=limit))
 
-    @workflow.run
-    async def run(self, name: str) -> str:
-        """Return what the activity says."""
-        limit = timedelta(seconds=LIMIT)
-        return str(await workflow.execute_activity("smoke-greet", name, schedule_to_close_timeout=limit))
+    Smoke.__qualname__, Smoke.run.__qualname__ = "Smoke", "Smoke.run"
+    workflow.run(Smoke.run)
+    return workflow.defn(name="smoke", sandboxed=False)(Smoke), activity.defn(name="smoke-greet")(greet)
 
 
 async def _workflow(contract: Contract) -> str:
     from temporalio.client import Client
     from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+    smoke, greet = program()
     client = await Client.connect(contract["TEMPORAL_HOST"], namespace=contract["TEMPORAL_NAMESPACE"])
     runner = UnsandboxedWorkflowRunner()
-    async with Worker(client, task_queue=ME, workflows=[Smoke], activities=[greet], workflow_runner=runner):
+    async with Worker(client, task_queue=ME, workflows=[smoke], activities=[greet], workflow_runner=runner):
         limit = timedelta(seconds=6 * LIMIT)
         return str(await client.execute_workflow("smoke", ME, id=ME, task_queue=ME, execution_timeout=limit))
 

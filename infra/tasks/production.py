@@ -113,11 +113,11 @@ SOURCES: Mapping[str, tuple[str, str]] = {
 def _logs(
     context: Context, service: list[str], tail: int = 100, follow: bool = False, since: str = "", grep: str = ""
 ) -> Answer | None:
-    from infra.tasks import show, verbs
-    from infra.tasks.command import words
+    from infra.setting_rules import words
+    from infra.tasks import log_query, show
 
     cluster = _cluster(context, site_of(context))
-    names = words(service) or tuple(SOURCES)
+    names = tuple(name for text in service for name in words(text)) or tuple(SOURCES)
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
         steps = (f"the services are: {', '.join(SOURCES)}",)
@@ -126,8 +126,8 @@ def _logs(
         space, labels = SOURCES[names[0]]
         steps = (f"kubectl --context {cluster.context} logs -f -n {space} -l {labels}",)
         raise PlatformError("USAGE", "logs of production are not followed here", steps=steps)
-    earliest = verbs.earliest(since)
-    return show.logs(context, _lines(cluster, names, tail, earliest, verbs.pattern(grep)), follow=False)
+    earliest = log_query.earliest(since)
+    return show.logs(context, _lines(cluster, names, tail, earliest, log_query.pattern(grep)), follow=False)
 
 
 def _lines(

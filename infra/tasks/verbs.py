@@ -15,8 +15,6 @@ from infra.errors import ExitCode, PlatformError
 from infra.tasks.command import ANY, command, confirm, words
 
 if TYPE_CHECKING:
-    import re
-
     from infra.lifecycle import Started
     from infra.tier_choice import Choice
     from infra.tiers.base import Removal, Tier
@@ -198,40 +196,14 @@ def logs(
     """
     from infra import tier_choice
     from infra.loglines import LogQuery
-    from infra.tasks import show
+    from infra.tasks import log_query, show
 
     if tail < 0:
         raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints everything",))
-    query = LogQuery(tail, follow, earliest(since), pattern(grep))
+    query = LogQuery(tail, follow, log_query.earliest(since), log_query.pattern(grep))
     active = choose(context, quiet=True).tier
     tier_choice.known_services(words(service), active)
     return show.logs(context, active.logs(words(service), query), follow)
-
-
-def earliest(since: str) -> float | None:
-    """Read --since: seconds since 1970, None where it is not given. Raises PlatformError USAGE."""
-    import time
-
-    from infra import loglines
-
-    try:
-        return loglines.earliest(since, time.time()) if since else None
-    except (ValueError, OverflowError) as error:
-        steps = ("give a duration such as 90s, 10m, 2h or 1d, or a time such as 2026-11-30T08:00",)
-        raise PlatformError("USAGE", f"--since {since!r} is neither a duration nor a time", steps=steps) from error
-
-
-def pattern(grep: str) -> re.Pattern[str] | None:
-    """Read --grep, in which case does not matter; None where it is not given. Raises PlatformError USAGE."""
-    import re
-
-    try:
-        return re.compile(grep, re.IGNORECASE) if grep else None
-    except re.error as error:
-        steps = ("put a backslash before a character that is meant literally",)
-        raise PlatformError(
-            "USAGE", f"--grep {grep!r} is no regular expression", why=str(error), steps=steps
-        ) from error
 
 
 def wait(context: Context, service: list[str], timeout: float = 0.0) -> Answer:
