@@ -132,7 +132,7 @@ def test_a_difference_names_the_table(entry: dict[str, Any]) -> None:
     with pytest.raises(PlatformError) as differs:
         moved.compare(Printing(Played(), "postgresql"), "new", entry)
     assert differs.value.code == "RESTORE_DIFFERS"
-    assert "public jobs" in differs.value.details["tables"]
+    assert "public jobs" in str(differs.value.details["tables"])
 
 
 CONTRACT = {
