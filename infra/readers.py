@@ -1,4 +1,4 @@
-"""What follows a log ends when its reader goes: Ctrl-C, `head` that has enough, a pager that was closed."""
+"""End what follows a log when its reader goes: Ctrl-C, `head` that has enough, a pager that was closed."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def _on_closed(stream: TextIO, act: Callable[[], None]) -> None:
 
 def _watch(descriptor: int, act: Callable[[], None]) -> None:
     poll = select.poll()
-    poll.register(descriptor, 0)  # errors and hang-ups are told without being asked for
+    poll.register(descriptor, 0)  # errors and hang-ups are reported without being asked for
     poll.poll()
     act()

@@ -15,6 +15,8 @@ from tests.drift.repo import modules, read, text_files, tracked
 # Put together from parts, so that this file does not contain what it looks for.
 INDEXES = ("pypi" + ".org", "python" + "hosted", "npm" + "js", "proxy." + "golang", "registry." + "yarn")
 MACHINES = re.compile(r"(?<![\w.$}~])/(?:work|tmp|root|home/\w+|Users/\w+)/[\w.]")
+IN_CONTAINERS = re.compile(r"compose/\S+:\d+: .*/tmp/[\w.-]+")
+"""A container has a /tmp of its own, in memory."""
 
 
 def found(pattern: re.Pattern[str]) -> list[str]:
@@ -28,7 +30,7 @@ def test_no_address_of_a_package_index() -> None:
 
 
 def test_no_path_of_a_machine() -> None:
-    assert found(MACHINES) == []
+    assert [hit for hit in found(MACHINES) if not IN_CONTAINERS.match(hit)] == []
 
 
 @pytest.mark.parametrize("sample", ["/work" + "/main", "in /tmp" + "/x", "'/home" + "/me/x'", "(/root" + "/.config)"])

@@ -92,7 +92,12 @@ LACKING = {
     *("infra/prod/values.py", "infra/prod/network.py"),
     *("README.md", "README.ko.md", ".env.example", "compose/.env.example", "compose/docker-compose.yml"),
     *(f"helm/made-up/{name}" for name in ("Chart.yaml", "values.yaml", "values-kind.yaml", "values-production.yaml")),
-    *("helm/made-up/values.schema.json", "helm/platform/templates/_helpers.tpl", "k8s/platform/configmap-backend.yaml"),
+    *(
+        "helm/made-up/values.schema.json",
+        "helm/made-up/templates",
+        "helm/platform/templates/_helpers.tpl",
+        "k8s/platform/configmap-backend.yaml",
+    ),
     *("tests/rig/recipes.py", "tests/smoke", "tests/drift/test_contract.py"),
 }
 
