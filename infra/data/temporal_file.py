@@ -48,7 +48,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _facts(link: sqlite3.Connection) -> dict[str, Any]:
-    """Count the rows; a file from elsewhere finds no functions of ours here, and no extensions.
+    """Count the rows; a file from elsewhere finds none of our own functions here, and no extensions.
 
     `trusted_schema = off` would refuse Temporal's own schema, whose generated columns call json_extract.
     """

@@ -335,7 +335,7 @@ def test_an_absolute_state_directory_and_one_below_home(tmp_path: Path) -> None:
 def test_a_mistyped_option_is_called_as_it_was_typed(tmp_path: Path) -> None:
     with pytest.raises(PlatformError) as caught:
         settings.load(root=tmp_path, environ={}, flags={"PLATFORM_TIER": "nativ"})
-    assert caught.value.what == "--tier: 'nativ' must be one of: native, compose, kind"
+    assert caught.value.what == "--tier: 'nativ' must be one of: native, compose, kind, production"
     assert caught.value.steps == ("did you mean native?",)
     with pytest.raises(PlatformError) as caught:
         settings.load(root=tmp_path, environ={"PLATFORM_TIER": "nativ"})
