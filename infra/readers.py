@@ -33,12 +33,13 @@ def following(stream: TextIO) -> Iterator[None]:
 
     _on_closed(stream, interrupt)
     try:
-        yield
+        try:
+            yield
+        finally:
+            with lock:
+                over.set()
     except KeyboardInterrupt:
         raise SystemExit(int(ExitCode.OK if gone.is_set() else ExitCode.INTERRUPTED)) from None
-    finally:
-        with lock:
-            over.set()
 
 
 def _on_closed(stream: TextIO, act: Callable[[], None]) -> None:

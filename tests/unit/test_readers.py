@@ -18,7 +18,9 @@ from infra.readers import following
 with following(sys.stdout):
     print("one", flush=True)
     {body}
-print("after", file=sys.stderr)
+print("after", file=sys.stderr, flush=True)
+sys.stdin.read()
+print("still here", file=sys.stderr)
 """
 WAITS = "time.sleep(600)"
 
@@ -26,7 +28,8 @@ WAITS = "time.sleep(600)"
 def started(body: str) -> subprocess.Popen[str]:
     """A program that follows something for its stdout."""
     argv = [sys.executable, "-c", FOLLOWS.format(body=body)]
-    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
 
 @pytest.mark.parametrize("body", [WAITS, "import queue; queue.Queue().get()"])
@@ -50,9 +53,11 @@ def test_ctrl_c_is_the_usual_end() -> None:
 
 def test_a_block_that_ends_by_itself_goes_on_and_is_not_interrupted_later() -> None:
     with started("pass") as child:
+        assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
-        child.stdout.readline()
+        assert child.stderr.readline() == "after\n"
         child.stdout.close()
+        child.stdin.close()
         assert child.wait(60) == 0
-        assert child.stderr.read() == "after\n"
+        assert child.stderr.read() == "still here\n"
