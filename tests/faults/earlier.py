@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from infra.settings import ROOT
 from tests.drift.repo import present_files
 
+RIG = "PLATFORM_RIG_"
 EARLIER = "6adb00a2e28552cfb124d66c8b76659ccc52648a"
 
 
@@ -37,6 +38,13 @@ class Checkout:
             pytest.skip(f"the history does not reach back to {EARLIER[:7]} (a shallow clone?)")
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(self.root, filter="data")
+
+    def known(self, env: Mapping[str, str]) -> dict[str, str]:
+        """An environment without the settings that are newer than the files that are there."""
+        texts = "".join(
+            (self.root / name).read_text(encoding="utf-8") for name in (".env.example", "infra/settings.py")
+        )
+        return {k: v for k, v in env.items() if k in texts or not k.startswith("PLATFORM_") or k.startswith(RIG)}
 
     def today(self) -> None:
         """The files of this version in their place; the directory stays, since processes may work in it."""

@@ -28,7 +28,7 @@ def checkout() -> Iterator[Checkout]:
 def victim(checkout: Checkout) -> Iterator[Victim]:
     """A platform that is run from it, not started yet."""
     with stage("compose", **LIGHT) as made:
-        yield Victim(replace(made, root=checkout.root))
+        yield Victim(replace(made, root=checkout.root, env=checkout.known(made.env)))
 
 
 def running(engine: Any, victim: Victim) -> dict[str, str]:

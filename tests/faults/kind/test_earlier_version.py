@@ -27,7 +27,7 @@ def checkout() -> Iterator[Checkout]:
 def cluster(checkout: Checkout) -> Iterator[Product]:
     """A stack that is run from it, not started yet."""
     with product() as made:
-        yield Product(replace(made.stage, root=checkout.root))
+        yield Product(replace(made.stage, root=checkout.root, env=checkout.known(made.stage.env)))
 
 
 def states(cluster: Product) -> dict[str, str]:

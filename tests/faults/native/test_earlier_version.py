@@ -33,7 +33,7 @@ def checkout() -> Iterator[Checkout]:
 def victim(checkout: Checkout) -> Iterator[Victim]:
     """A platform that is run from it, not started yet."""
     with stage(TIER) as made:
-        yield Victim(replace(made, root=checkout.root))
+        yield Victim(replace(made, root=checkout.root, env=checkout.known(made.env)))
 
 
 def supervisors(victim: Victim, home: str = TIER) -> list[str]:
