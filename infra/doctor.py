@@ -43,7 +43,7 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
         found.append(Check(error.code.lower(), "fail", error.what, "; ".join(error.steps), error.code))
         return found
     if tier.running():
-        found += [*_moved(tier), *_answers(tier)]
+        found += [*_moved(tier), *_answers(tier), *tier.own_answers()]
     return found
 
 

@@ -155,6 +155,10 @@ class Tier(ABC):
     def preflight(self, names: Sequence[str]) -> list[Check]:
         """Return everything that would make `up` fail, found before anything is started."""
 
+    def own_answers(self) -> list[Check]:
+        """Check what runs of the tier itself, beside the services of the catalogue; for doctor, never before `up`."""
+        return []
+
     @abstractmethod
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Start what is missing and wait until it is ready; deletes nothing."""

@@ -134,7 +134,11 @@ class Kind(Tier):
         endpoints.refuse_external(self.context.settings, TIER, instead)
         temporal_login.refuse_unusable(self.context.settings)
         obs = any(n in catalog.OBSERVABILITY for n in names)
-        return [checks.programs(self.tools), *checks.machine(self.cluster, obs), *queue.checks(self)]
+        return [checks.programs(self.tools), *checks.machine(self.cluster, obs)]
+
+    def own_answers(self) -> list[Check]:
+        """Check the queue of trainings."""
+        return queue.checks(self)
 
     def start(self, names: Sequence[str], timeout: float | None) -> None:
         """Start cluster, images and releases until all are ready; what is there as wanted is left alone."""
