@@ -45,7 +45,7 @@ def _in(checkout: Path, victim: Victim, dotenv: str, *arguments: str) -> Complet
         (("upp",), ("upp", "did you mean up?", "invoke --list")),
         (("native.dwon",), ("native.dwon", "did you mean native.down?")),
         (("up", "--timout", "5"), ("up has no option --timout", "did you mean --timeout?", "invoke --help up")),
-        (("up", "--tier", "nativ"), ("PLATFORM_TIER", "nativ", "native")),
+        (("up", "--tier", "nativ"), ("--tier", "nativ", "native")),
         (("status", "--output", "jsn"), ("jsn", "json")),
         (("logs", "-s", "temporl"), ("temporl", "did you mean temporal?", "the services are")),
         (("restart", "-s", "postgress"), ("postgress", "did you mean postgres?")),
