@@ -156,25 +156,23 @@ def lacking(kubeconfig: Path | None, order: Order) -> PlatformError | None:
 
 
 def afforded(kubeconfig: Path | None, order: Order, how: How) -> Order:
-    """Return the order of a Job with the GPUs that its cluster can give; without any where `how` allows that.
+    """Return the order of a Job without GPUs where `how` allows that and the nodes offer too few; else as it is.
+
+    It then waits for a node, which many clusters add when a pod wants one.
 
     Raises:
-        PlatformError: TIER_UNAVAILABLE where it can never give them, UNREACHABLE.
+        PlatformError: UNREACHABLE.
     """
     from infra.training import cluster, job_manifest
 
-    if order.runner != JOB or kubeconfig is None or not order.gpus:
+    if order.runner != JOB or kubeconfig is None or not order.gpus or not how.or_cpu:
         return order
     try:
         nodes = _cluster(kubeconfig, job_manifest.Shape()).allocatable(job_manifest.GPU)
     except (cluster.Away, cluster.Refused) as error:
         raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error)) from error
-    if sum(count // order.gpus for count in nodes) >= order.workers:
-        return order
-    if how.or_cpu:
-        return replace(order, gpus=0)
-    what = f"{order.workers} x {order.gpus} GPUs are wanted, and the nodes of the cluster offer {sum(nodes)}"
-    raise PlatformError("TIER_UNAVAILABLE", what, steps=("invoke doctor says what is missing", "or add --or-cpu"))
+    enough = sum(count // order.gpus for count in nodes) >= order.workers
+    return order if enough else replace(order, gpus=0)
 
 
 def _without_gpus(order: Order) -> Order:
