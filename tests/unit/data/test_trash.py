@@ -87,7 +87,9 @@ def test_what_is_in_the_place_goes_into_the_trash(context: Context) -> None:
     assert (away.path / "0" / "data" / "rows").read_text() == "newer"
 
 
-def test_two_removals_within_a_second_are_two_entries(context: Context) -> None:
+def test_two_removals_within_a_second_are_two_entries(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = float(int(time.time()))
+    monkeypatch.setattr("infra.data.trash.time.time", lambda: now)
     for text in ("first", "second"):
         (filled(context, "redis") / "redis" / "rows").write_text(text)
         removed(context, "redis")
