@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +18,10 @@ from urllib.parse import urlsplit
 from infra import catalog, pipes, private, shell
 from infra.data import store
 from infra.data.objects.client import Client
-from infra.data.objects.link import Body
 from infra.data.objects.login import STORES, StoreLogin
 from infra.data.postgres import packing
 from infra.data.postgres.digest import Meter
+from infra.data.postgres.swap import emptied
 from infra.data.store import Backup
 from infra.errors import PlatformError
 from infra.prod.postgres import SiteServer
@@ -185,18 +184,8 @@ def _same_schema(server: SiteServer, present: str, new: str) -> None:
             raise PlatformError("DATA_INCOMPATIBLE", what, why=why, steps=steps)
 
 
-_CLOSED = """
-do $$
-declare until timestamptz := clock_timestamp() + interval '10 seconds';
-begin
-  loop
-    perform pg_terminate_backend(pid) from pg_stat_activity where datname = any ({names}) and pid <> pg_backend_pid();
-    exit when not found or clock_timestamp() > until;
-    perform pg_sleep(0.01);
-    perform pg_stat_clear_snapshot();
-  end loop;
-end $$;
-"""
+CLOSE_LIMIT = 10.0
+"""Seconds for the clients of a site to be gone once they were ended."""
 
 
 def swap(server: SiteServer, move: Move) -> None:
@@ -212,7 +201,7 @@ def swap(server: SiteServer, move: Move) -> None:
     rename = "".join(f'alter database "{before}" rename to "{after}";\n' for before, after in renamed)
     again = "".join(f'alter database "{move.old(name)}" allow_connections true;\n' for name in move.databases)
     try:
-        server.ask(f"{close}{_CLOSED.format(names=listed)}begin;\n{rename}commit;\n{again}")
+        server.ask(f"{close}{emptied(listed, CLOSE_LIMIT)}begin;\n{rename}commit;\n{again}")
     except PlatformError:
         opened = "".join(f'alter database "{name}" allow_connections true;\n' for name in move.databases)
         with contextlib.suppress(PlatformError):
@@ -238,22 +227,8 @@ class PrefixedClient(Client):
         super().__init__(login)
         self.prefix = prefix
 
-    @contextlib.contextmanager
-    def answer(
-        self,
-        method: str,
-        bucket: str = "",
-        key: str = "",
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Body = b"",
-        digest: str = "",
-        length: int = 0,
-    ) -> Iterator[HTTPResponse]:
-        """Try a request once, with the prefix before the bucket."""
-        named = f"{self.prefix}{bucket}" if bucket else ""
-        with super().answer(method, named, key, query, headers, body, digest, length) as got:
-            yield got
+    def _path(self, bucket: str, key: str) -> str:
+        return super()._path(f"{self.prefix}{bucket}" if bucket else "", key)
 
 
 def logins(contract: Mapping[str, str]) -> list[StoreLogin]:

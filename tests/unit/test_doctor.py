@@ -57,6 +57,17 @@ def test_a_running_platform_is_asked_everything(tmp_path: Path, monkeypatch: pyt
     assert found["answer.bucket model-weights"] == "fail"
 
 
+def test_what_a_tier_runs_of_its_own_is_asked_by_doctor_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Queued(FakeTier):
+        def own_answers(self) -> list[Check]:
+            return [Check("queue", "fail", "it is not there", "invoke kind.up --queue")]
+
+    monkeypatch.setattr(health, "ask", lambda questions, limit=5.0: {})
+    monkeypatch.setattr(proof, "psql", lambda settings: Path("/x/psql"))
+    tier = Queued(runs=True).of(context_of(tmp_path))
+    assert {c.id: c.status for c in doctor.checks(tier, obs=False)}["queue"] == "fail"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="modes mean nothing on Windows")
 def test_files_that_others_can_read_are_named(tmp_path: Path) -> None:
     def found() -> Check:

@@ -159,7 +159,7 @@ class Link:
         """
         if self._stopped.is_set():
             raise LinkStopped
-        path, asked = sign.encode_path(bucket, key), sign.encode_query(query or {})
+        path, asked = self._path(bucket, key), sign.encode_query(query or {})
         sent = self._headers(method, path, asked, headers or {}, body, digest, length)
         link, whole = self._link(), False
         try:
@@ -182,6 +182,9 @@ class Link:
         finally:
             if not whole:
                 link.close()
+
+    def _path(self, bucket: str, key: str) -> str:
+        return sign.encode_path(bucket, key)
 
     @contextlib.contextmanager
     def patience(self, limit: float) -> Iterator[None]:

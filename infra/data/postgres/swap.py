@@ -34,6 +34,11 @@ end $$;
 """
 
 
+def emptied(names: str, limit: float) -> str:
+    """Return the SQL that ends all sessions of databases (the elements of an array), for at most `limit` seconds."""
+    return _EMPTIED.format(limit=limit, names=names)
+
+
 @contextmanager
 def apart(
     server: Server, held: psycopg.Connection[Any], items: Sequence[PlannedDatabase]
@@ -123,7 +128,7 @@ def swap_text(link: psycopg.Connection[Any], items: Sequence[PlannedDatabase]) -
         changes.append(rename.format(sql.Identifier(item.new), sql.Identifier(item.target)))
         changes += postgres_facts.setting_statements(item.facts, item.target)
     reopen = [sql.SQL("alter database {} allow_connections true").format(sql.Identifier(i.old)) for i in live]
-    parts = [*_transaction(link, close), _EMPTIED.format(limit=CLOSE_LIMIT, names=names)]
+    parts = [*_transaction(link, close), emptied(names, CLOSE_LIMIT)]
     return "".join([*parts, *_transaction(link, [*changes, *reopen])])
 
 

@@ -156,21 +156,10 @@ def test_both_stores_are_reached_as_the_contract_says() -> None:
 
 
 def test_buckets_are_asked_for_with_the_prefix_of_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import contextmanager
-
-    asked: list[tuple[str, str]] = []
-
-    @contextmanager
-    def answer(self: Any, method: str, bucket: str = "", *rest: Any) -> Any:
-        asked.append((method, bucket))
-        yield None
-
-    monkeypatch.setattr("infra.data.objects.link.Link.answer", answer)
     monkeypatch.setattr("infra.data.objects.link.Link.patiently", lambda self, attempt: LinkReply(200, {}))
     client = moved.PrefixedClient(moved.logins(CONTRACT)[0], "acme-")
-    with client.answer("GET", "training-datasets", "a"), client.answer("GET"):
-        pass
-    assert asked == [("GET", "acme-training-datasets"), ("GET", "")]
+    assert client._path("training-datasets", "a") == "/acme-training-datasets/a"
+    assert client._path("", "") == "/"
     assert client.buckets() == sorted(client.login.only)
 
 
