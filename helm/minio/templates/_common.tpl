@@ -111,6 +111,13 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
+{{/* Before a pod is stopped: those who ask it must have heard that it goes. */}}
+{{- define "common.drain" -}}
+lifecycle:
+  preStop:
+    sleep: { seconds: {{ .Values.drainSeconds }} }
+{{- end }}
+
 {{/* Port of a Service with its NodePort where the type is NodePort. Call: (list service name port nodePort) */}}
 {{- define "common.port" -}}
 - name: {{ index . 1 }}

@@ -19,6 +19,8 @@ SCHEMA = os.environ["MLFLOW_SCHEMA"]
 URI = f"postgresql+psycopg2://?options=-csearch_path%3D{SCHEMA}"
 LOCK = 0x6D6C666C6F77
 """Number of PostgreSQL's advisory lock: one program at a time changes the tables."""
+REFUSALS = 20
+"""Refused logins in a row, a second apart, after which this is taken for an earlier password."""
 NEWER = 8
 """Exit status: the tables are those of a newer MLflow."""
 
@@ -30,13 +32,20 @@ def revisions():
 
 
 def connect():
-    """A connection, as soon as the server gives one."""
+    """A connection, as soon as the server gives one; ends where the login is refused for long.
+
+    The container that follows has the password that the Secret has by then.
+    """
+    refused = 0
     while True:
         try:
             return psycopg2.connect("", connect_timeout=5)
         except psycopg2.OperationalError as error:
             print(error, flush=True)
-            time.sleep(1)
+            refused = refused + 1 if "password authentication failed" in str(error) else 0
+        if refused >= REFUSALS:
+            sys.exit("the login is refused")
+        time.sleep(1)
 
 
 def version(connection):

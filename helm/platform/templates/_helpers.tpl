@@ -19,6 +19,11 @@
       key: TRAINING_KEY
 {{- end }}
 
+{{/* The Secret with what is called at the end of a training; empty where nothing is. */}}
+{{- define "platform.notify" -}}
+{{ .Values.notify.existingSecret | default (ternary "" (printf "%s-notify" (include "common.name" .)) (empty .Values.notify.target)) }}
+{{- end }}
+
 {{/* The names by which browsers and other pods may call a part; every other one is refused (DNS rebinding). */}}
 {{- define "platform.hosts" -}}
 {{- $root := index . 0 }}
@@ -142,11 +147,4 @@ ca_config_map: {{ .Values.database.caConfigMap | quote }}
   mountPath: /etc/postgresql-ca
   readOnly: true
 {{- end }}
-{{- end }}
-
-{{/* Before a pod is stopped: those who ask it must have heard that it goes. */}}
-{{- define "platform.drain" -}}
-lifecycle:
-  preStop:
-    sleep: { seconds: {{ .Values.drainSeconds }} }
 {{- end }}

@@ -96,12 +96,23 @@ stringData:
 {{- end }}
 {{- end }}
 
-{{/* A shell function: is the schema of database $1 at version $2 or newer? The tool would have to update it to the
-     version of an empty folder otherwise, which fails without having changed anything. */}}
+{{/* Shell functions. `reached`: is the schema of database $1 at version $2 or newer? The tool would have to update it to
+     the version of an empty folder otherwise, which fails without having changed anything. `tried` runs the tool, and ends
+     the container where its login is refused for long: the next one gets the password that the Secret has by then. */}}
 {{- define "temporal.reached" -}}
+refused=0
+tried() {
+  if said=$("$@" 2>&1); then refused=0; return 0; fi
+  case "$said" in
+    *"password authentication failed"*) refused=$((refused + 1)) ;;
+    *) refused=0 ;;
+  esac
+  if [ "$refused" -ge 20 ]; then echo "$said" >&2; exit 1; fi
+  return 1
+}
 reached() {
   mkdir -p "$HOME/versions/$1/v$2"
-  temporal-sql-tool --db "$1" update-schema --schema-dir "$HOME/versions/$1" >/dev/null 2>&1
+  tried temporal-sql-tool --db "$1" update-schema --schema-dir "$HOME/versions/$1"
 }
 {{- end }}
 
@@ -122,7 +133,7 @@ spec:
         - |
           {{- include "temporal.reached" . | nindent 10 }}
           prepare() {
-            until temporal-sql-tool --db "$1" setup-schema -v 0.0; do echo "waiting for database $1"; sleep 1; done
+            until tried temporal-sql-tool --db "$1" setup-schema -v 0.0; do echo "waiting for database $1: $said"; sleep 1; done
             temporal-sql-tool --db "$1" update-schema --schema-name "postgresql/v12/$2"
             reached "$1" "$3" || { echo "the schema of $1 is older than $3, which the servers wait for" >&2; exit 1; }
           }
