@@ -244,7 +244,9 @@ MLFLOW_TABLES = "dc11669786a5"
 GRAFANA_ON_KIND = "prom-operator"
 """Grafana's password on kind where none is set: the one that kube-prometheus-stack gives it."""
 
-NAMESPACES = ("platform", "observability", "temporal")
+TRAINING_NAMESPACE = "training"
+"""Namespace of trainings, which are code of users: what is in it is theirs, and no other pod runs there."""
+NAMESPACES = ("platform", "observability", "temporal", TRAINING_NAMESPACE)
 
 CLUSTER_PORTS: tuple[ClusterPort, ...] = (
     ClusterPort("POSTGRES_PORT", "postgresql", "platform", 5432, 30543),

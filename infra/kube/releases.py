@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import catalog, references, rows
+from infra import catalog, references, rows, setting_rules
 from infra.errors import PlatformError, nearest
 from infra.kube import helm_cli
 from infra.kube.helm_cli import Deploy
@@ -173,6 +173,9 @@ def _made(release: str, settings: Settings, profile: Profile) -> dict[str, Any]:
     """Make those values of a release that are no setting as it stands."""
     if passwords := [s.password for s in catalog.SERVICES if s.release == release and s.password]:
         return {"auth.enabled": any(settings.text(name) for name in passwords)}
+    if release == "platform":
+        target = settings.text("PLATFORM_NOTIFY")  # a program of this machine is not in an image
+        return {"notify.target": target} if setting_rules.is_webhook(target) else {}
     if release == "minio":
         return {"corsOrigins": list(settings.origins())}
     if release == "temporal":

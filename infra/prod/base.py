@@ -10,8 +10,6 @@ from infra.prod.site import Site
 
 Object = dict[str, Any]
 SECURITY = "pod-security.kubernetes.io"
-TRAINING = "training"
-"""Namespace of trainings: code of users."""
 PRIORITIES = {"platform-data": 1_000_000, "platform": 100_000, "platform-training": 0}
 """Priority classes: data above servers above trainings, which may be preempted."""
 
@@ -27,7 +25,7 @@ def namespaces(site: Site) -> tuple[str, ...]:
     unused = () if site.engine("observability") != "none" else ("observability",)
     upstream = [c.namespace for c in catalog.UPSTREAM_CHARTS if c.overlay != catalog.OVERLAY_QUEUE]
     operators = upstream if site.says.get("operators") == "install" else []
-    names = dict.fromkeys((*catalog.NAMESPACES, TRAINING, *operators))
+    names = dict.fromkeys((*catalog.NAMESPACES, *operators))
     return tuple(name for name in names if name not in unused)
 
 

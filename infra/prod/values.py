@@ -175,6 +175,7 @@ def _platform(site: Site) -> Values:
         "frontend": {**part, "image": {"ref": images["frontend"]}},
         "worker": {**part, "resources": dict(size.app)},
         "training": _training(site),
+        **_notify(site),
         "storage": _buckets(site),
         "database": {"caConfigMap": site.part("postgres").get("ca", "postgresql-ca")},
         "ingress": _ingress(site) if route["kind"] == "ingress" else {"enabled": False},
@@ -190,6 +191,12 @@ def _training(site: Site) -> Values:
     found |= {"resources": dict(size.training)} if size.training else {}
     role = site.part("s3").get("identity") == "role"
     return found | ({"identity": dict(site.part("s3")["annotations"])} if role else {})
+
+
+def _notify(site: Site) -> Values:
+    """Name the Secret with what is called at the end of a training; without one nothing is."""
+    secret = site.part("training").get("notify", "")
+    return {"notify": {"existingSecret": secret}} if secret else {}
 
 
 def _buckets(site: Site) -> Values:

@@ -59,12 +59,13 @@ def placed(active: Tier, order: Order, wanted: How) -> Order:
     Raises:
         PlatformError: USAGE for what does not go together; TIER_UNAVAILABLE for what the tier or its cluster lacks.
     """
-    from infra.training import runners
+    from infra.training import environment, runners
     from infra.training.request import JOB
 
     made = runners.applied(order, wanted, runners.obstacle(active.jobs_kubeconfig, active.name))
     if made.runner == JOB:  # neither this machine nor its packages have a part in it
-        made = replace(made, record={"git": made.record.get("git", {}), "image": made.image})
+        about = {"git": made.record.get("git", {}), "image": made.image, "env": environment.names(made.env)}
+        made = replace(made, record={name: value for name, value in about.items() if value})
     if absent := runners.lacking(active.jobs_kubeconfig, made):
         raise absent
     made = runners.afforded(active.jobs_kubeconfig, made, wanted)

@@ -63,6 +63,11 @@ class Activities:
     def __init__(self, contract: Contract, logs: Path, orders: Orders) -> None:
         self._contract, self._logs, self._orders = contract, logs, orders
 
+    @property
+    def long(self) -> list[Callable[..., object]]:
+        """The activities of those who run trainings."""
+        return [self.set_preparing, self.prepare, self.run, self.evaluate]
+
     @activity.defn(name=workflow.SET_PREPARING)
     def set_preparing(self, request: Request) -> None:
         """Set the job to preparing."""

@@ -110,29 +110,39 @@ def start(contract: Contract, order: Order, orders: Orders) -> str:
     """Note a job as queued, start its workflow and return its id.
 
     Raises:
-        PlatformError: UNREACHABLE, LOGIN_REFUSED, DATA_INCOMPATIBLE, USAGE.
+        PlatformError: UNREACHABLE, LOGIN_REFUSED, REQUEST_REFUSED, DATA_INCOMPATIBLE, USAGE.
         OSError: the order cannot be kept.
     """
     job = new_id(order.experiment)
-    request = orders.place(_request(job, order), order.env)
     epochs = None if order.command else order.config.epochs
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
-        jobs.add(job, order.experiment, order.shown or None, _config(order), epochs, order.record)
-        try:
+        with _withdrawn(orders, jobs, (job,)):
+            request = orders.place(_request(job, order), order.env)
+            jobs.add(job, order.experiment, order.shown or None, _config(order), epochs, order.record)
             temporal_client.start(contract, request)
-        except (Unavailable, PlatformError) as error:
-            orders.close(job)
-            jobs.finish(job, "failed", str(error))
-            raise
     return job
+
+
+@contextlib.contextmanager
+def _withdrawn(orders: Orders, jobs: Jobs, names: Sequence[str]) -> Iterator[None]:
+    """End the orders of trainings that could not be started, and note why."""
+    try:
+        yield
+    except Exception as error:
+        for job in names:
+            orders.close(job)
+        if isinstance(error, Unavailable | PlatformError):
+            with contextlib.suppress(Exception):  # the database may be what is away
+                for job in names:
+                    jobs.finish(job, "failed", str(error))
+        raise
 
 
 def start_sweep(contract: Contract, sweep: SweepOrder, orders: Orders) -> str:
     """Note a sweep and its trainings as queued, start its workflow and return its id. Raises as `start`."""
     name = new_id(sweep.experiment)
     trials = [(f"{name}-{number:03d}", trial) for number, trial in enumerate(sweep.trials, 1)]
-    requests = [orders.place(_request(job, trial.order), trial.order.env) for job, trial in trials]
     told: dict[str, object] = {
         "trainings": len(trials),
         "parallel": sweep.parallel,
@@ -141,17 +151,13 @@ def start_sweep(contract: Contract, sweep: SweepOrder, orders: Orders) -> str:
     }
     with answering(contract), contextlib.closing(Jobs(contract, PATIENCE)) as jobs:
         jobs.migrate()
-        jobs.add(name, sweep.experiment, sweep.shown, told, None)
-        for job, trial in trials:
-            about = {**_config(trial.order), "sweep": name, "values": dict(trial.values)}
-            jobs.add(job, sweep.experiment, trial.order.shown, about, None, trial.order.record)
-        try:
+        with _withdrawn(orders, jobs, [*(job for job, _ in trials), name]):
+            requests = [orders.place(_request(job, trial.order), trial.order.env) for job, trial in trials]
+            jobs.add(name, sweep.experiment, sweep.shown, told, None)
+            for job, trial in trials:
+                about = {**_config(trial.order), "sweep": name, "values": dict(trial.values)}
+                jobs.add(job, sweep.experiment, trial.order.shown, about, None, trial.order.record)
             temporal_client.start_sweep(contract, Sweep(name, requests, sweep.parallel))
-        except (Unavailable, PlatformError) as error:
-            for job in (*(job for job, _ in trials), name):
-                orders.close(job)
-                jobs.finish(job, "failed", str(error))
-            raise
     return name
 
 

@@ -158,22 +158,39 @@ class JobCluster:
         nodes = json.loads(self._ask("GET", "/api/v1/nodes"))["items"]
         return [int((node.get("status") or {}).get("allocatable", {}).get(resource) or 0) for node in nodes]
 
-    def has_config_map(self, name: str) -> bool:
-        """Return whether there is a ConfigMap of that name."""
-        return self._found("GET", f"/api/v1/namespaces/{self.namespace}/configmaps/{quote(name)}") is not None
+    def config_map(self, name: str) -> Object | None:
+        """Return a ConfigMap, or None."""
+        return self._found("GET", f"{self._core}/configmaps/{quote(name)}")
 
-    def secret(self, name: str, key: str) -> bytes | None:
-        """Return a value of a Secret, or None."""
-        found = self._found("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{quote(name)}") or {}
+    def secret(self, name: str, key: str, namespace: str = "") -> bytes | None:
+        """Return a value of a Secret, also of another namespace, or None."""
+        found = self._found("GET", f"/api/v1/namespaces/{namespace or self.namespace}/secrets/{quote(name)}") or {}
         value = (found.get("data") or {}).get(key)
         return base64.b64decode(value) if value is not None else None
+
+    def secrets(self, labels: Mapping[str, str]) -> list[Object]:
+        """Return the Secrets with these labels."""
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        return list(json.loads(self._ask("GET", f"{self._core}/secrets", labelSelector=selector)).get("items") or [])
+
+    def create_secret(self, manifest: Mapping[str, Any]) -> None:
+        """Create a Secret; one of that name that is there already is refused."""
+        self._ask("POST", f"{self._core}/secrets", body=json.dumps(manifest))
+
+    def delete_secret(self, name: str) -> None:
+        """Delete a Secret; nothing happens when there is none."""
+        self._found("DELETE", f"{self._core}/secrets/{quote(name)}")
 
     def _all(self, kind: ApiResource) -> str:
         return f"{kind.api}/namespaces/{self.namespace}/{kind.plural}"
 
     @property
+    def _core(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}"
+
+    @property
     def _pods(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/pods"
+        return f"{self._core}/pods"
 
     def _found(self, method: str, path: str, **query: str) -> Object | None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from temporalio import activity
@@ -14,13 +16,15 @@ from infra.training.activities import Activities, jobs_session, refusal, section
 from infra.training.cluster import Away, JobCluster, Refused
 from infra.training.contract import Contract
 from infra.training.job_manifest import Shape
-from infra.training.job_runner import JobLog, JobRunner, Vanished
+from infra.training.job_runner import JobLog, JobRunner, Vanished, remove_left
 from infra.training.job_verdict import SUCCEEDED, JobVerdict
 from infra.training.orders import OrderRefused, Orders, of_cluster
 from infra.training.patience import Unavailable
 from infra.training.progress import Progress
 from infra.training.recorder import Recorder, Stop
 from infra.training.request import JOB, Request
+
+_log = logging.getLogger("training.worker")
 
 
 class JobActivities(Activities):
@@ -42,6 +46,26 @@ class JobActivities(Activities):
         with Recorder(self._contract, request, 0) as recorder:
             self._to_its_end(request, JobRunner(self._cluster, self._shape, request, recorder.beat), recorder)
 
+    @property
+    def long(self) -> list[Callable[..., object]]:
+        """The activities of those who run trainings."""
+        return [*super().long, self.tidy]
+
+    @activity.defn(name=workflow.TIDY)
+    def tidy(self, request: Request) -> None:
+        """Remove what a training that has ended left in the cluster: its variables, and a Job that still runs.
+
+        It does so when the worker was lost that followed the Job. A Job that has ended stays, with its logs.
+        """
+        self._accept(request)
+        try:
+            if not remove_left(self._cluster, request):
+                _log.warning("an unreachable node still has a pod of %s", request.job)
+        except (Away, Refused) as error:
+            denied = isinstance(error, Refused) and error.status == 403
+            _log.warning("what %s left in the cluster could not be removed: %s", request.job, error)
+            raise ApplicationError(str(error), [], non_retryable=denied) from error
+
     def _to_its_end(self, request: Request, runner: JobRunner, recorder: Recorder) -> None:
         try:
             self._follow(request, runner, recorder)
@@ -61,13 +85,17 @@ class JobActivities(Activities):
             self._begin(request)
             # Pods of the built-in training claim their own try: Kubernetes may start several.
             attempt = 0 if request.built_in else self._claim(request.job)
-            runner.create(attempt, self._tracking(request, attempt, self._contract.values))
+            runner.create(attempt, self._tracking(request, attempt, self._known(request)))
         recorder.attempt = attempt
         progress = Progress(self._contract, request.job)
         verdict = runner.follow(JobLog(path), recorder.line, lambda found: self._told(progress, request.job, found))
         if verdict.state != SUCCEEDED:
             self._release(request, runner, verdict)
             raise ApplicationError(verdict.reason, program.last_lines(path, start), non_retryable=True)
+
+    def _known(self, request: Request) -> dict[str, str]:
+        """Return the environment of a program as far as it is known here: of what people gave, the names."""
+        return {**self._contract.values, **dict.fromkeys(request.env_names, "")}
 
     def _told(self, progress: Progress, job: str, found: JobVerdict) -> bool:
         """Tell the database and those who watch where a training stands; False while the database is away."""
@@ -94,7 +122,7 @@ class JobActivities(Activities):
         """Accept an order by the key of the cluster, which a worker outside reads from its Secret."""
         if not self._knows_key:
             try:
-                self._orders = of_cluster(self._cluster, self._shape.signing)
+                self._orders = of_cluster(self._cluster, self._shape.signing, self._shape.application)
             except (Away, Refused, PlatformError) as error:
                 raise ApplicationError(f"the key that orders are signed with is not available: {error}") from error
             self._knows_key = True

@@ -40,6 +40,7 @@ RESTARTS = 6
 _SET = "w"
 """Short, since names of pods are hosts' names: at most 63 characters with the training's."""
 _LONGEST = 49
+_USUAL = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
 _RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
@@ -62,14 +63,18 @@ class Pod:
 
 @dataclass(frozen=True)
 class Shape:
-    """The common parts of all Jobs of a worker; the names are those of the chart helm/platform."""
+    """The common parts of all Jobs of a worker; the names are those of the chart helm/platform.
 
-    namespace: str = "platform"
+    `signing` is a Secret of the namespace `application`, which trainings do not get.
+    """
+
+    namespace: str = catalog.TRAINING_NAMESPACE
     image: str = catalog.BACKEND_IMAGE
     service_account: str = "platform-training"
     config_map: str = "platform-env"
     secret: str = "platform-env"
     signing: str = "platform-signing"
+    application: str = "platform"
     resources: Mapping[str, Any] = field(default_factory=lambda: _RESOURCES)
     gpus: int = 0
     pod: Pod = field(default_factory=lambda: Pod())
@@ -122,6 +127,11 @@ def name(job: str) -> str:
     if len(whole) <= _LONGEST:
         return whole
     return f"{whole[: _LONGEST - 9].rstrip('-')}-{hashlib.sha256(job.encode()).hexdigest()[:8]}"
+
+
+def variables_of(job: str) -> str:
+    """Return the name of the Secret with the variables that people gave to a training."""
+    return f"{name(job)}-env"
 
 
 def manifest(request: Request, shape: Shape, attempt: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -226,15 +236,13 @@ def _volumes(wanted: Pod) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _container(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -> dict[str, Any]:
-    own = {**env, "TRAINING_JOB_ID": request.job, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
-    own |= {"TRAINING_ATTEMPT": str(attempt)} if attempt else {}
     return {
         "name": CONTAINER,
         "image": request.image or shape.image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(request.command) or _built_in(request),
         "envFrom": [{"configMapRef": {"name": shape.config_map}}, {"secretRef": {"name": shape.secret}}],
-        "env": [*_rank(request, shape), *({"name": name, "value": value} for name, value in own.items())],
+        "env": _variables(request, shape, attempt, env),
         "resources": _resources(request.gpus or shape.gpus, shape.resources, shape.pod.gpu_resource),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -243,6 +251,24 @@ def _container(request: Request, shape: Shape, attempt: int, env: Mapping[str, s
         },
         "volumeMounts": [mount for _, mount in _volumes(shape.pod)],
     }
+
+
+def _variables(request: Request, shape: Shape, attempt: int, env: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the variables beside the contract; those that people gave are taken from their Secret, by name."""
+    fixed = {"TRAINING_JOB_ID": request.job} | ({"TRAINING_ATTEMPT": str(attempt)} if attempt else {})
+    ours = _rank(request, shape) + _plain(fixed)
+    taken = {entry["name"] for entry in ours}
+    given = [name for name in request.env_names if name not in taken]
+    usual = {name: value for name, value in {**_USUAL, **env}.items() if name not in given}
+    return [*ours, *(_given(name, variables_of(request.job)) for name in given), *_plain(usual)]
+
+
+def _plain(found: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in found.items()]
+
+
+def _given(name: str, secret: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name}}}
 
 
 def _rank(request: Request, shape: Shape) -> list[dict[str, Any]]:
@@ -254,7 +280,7 @@ def _rank(request: Request, shape: Shape) -> list[dict[str, Any]]:
     found = gang.rendezvous("$(RANK)", request.workers, host, PORT, request.gpus or shape.gpus)
     place = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
     first = {"name": "RANK", "valueFrom": place}
-    return [first, *({"name": key, "value": value} for key, value in found.items() if key != "RANK")]
+    return [first, *_plain({key: value for key, value in found.items() if key != "RANK"})]
 
 
 def _built_in(request: Request) -> list[str]:

@@ -120,6 +120,11 @@ class JobRunner:
         except Refused as error:
             return Standing(job_queue.QUEUED, f"Kueue cannot be asked: {error}")
 
+    def ended(self) -> bool:
+        """Return whether the Job has ended, or is not there."""
+        found = self._cluster.job(self.name, self._kind)
+        return found is None or job_verdict.has_ended(found)
+
     def remove(self) -> bool:
         """Delete the Job and its pods; whether all were gone in time (a node that is away keeps its pod)."""
         end = time.monotonic() + REMOVAL
@@ -167,6 +172,19 @@ class JobRunner:
         with contextlib.suppress(Exception):
             self._beat()
         time.sleep(seconds)
+
+
+def remove_left(cluster: JobCluster, request: Request) -> bool:
+    """Remove the Secret of a training that has ended, and its Job if that has not; False where a pod stays.
+
+    Raises:
+        Away, Refused: as the cluster answers.
+    """
+    runner = JobRunner(cluster, Shape(), request, lambda: None)
+    gone = runner.ended() or runner.remove()
+    if request.env_names:
+        cluster.delete_secret(job_manifest.variables_of(request.job))
+    return gone
 
 
 class JobLog:

@@ -13,6 +13,9 @@ from infra.training.job_queue import Standing
 from infra.training.patience import EXIT_TEMPORARY
 
 RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
+DONE = ("Complete", "Completed")
+"""Conditions of a Job and of a JobSet that has succeeded."""
+ENDS = (*DONE, "Failed")
 GANG_PATIENCE = 600.0
 """Seconds for the last of several workers to get a node, since the others wait for it: time for a new node to come."""
 PULL_PATIENCE = 15.0
@@ -59,7 +62,7 @@ def judge(
         patience: seconds for each of several workers to get a node.
     """
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
-    if "Complete" in conditions or "Completed" in conditions:  # of a Job, of a JobSet
+    if any(done in conditions for done in DONE):
         return JobVerdict(SUCCEEDED, ended=True)
     if job.get("spec", {}).get("suspend") and "Failed" not in conditions:
         found = queue or Standing(job_queue.QUEUED, "it is suspended")
@@ -76,6 +79,12 @@ def judge(
     if not pods:
         return JobVerdict(RUNNING, note="waiting for its pod", standing=begun)
     return JobVerdict(RUNNING, note=_obstacle(pods[-1]) if alone else _missing(pods, count, workers), standing=begun)
+
+
+def has_ended(job: Object) -> bool:
+    """Return whether a Job (or JobSet) has come to its end."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] in ENDS and c.get("status") == "True" for c in conditions)
 
 
 def _missing(pods: Sequence[Object], count: int, workers: int) -> str:

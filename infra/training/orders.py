@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from infra import private
 from infra.errors import PlatformError
@@ -39,7 +39,7 @@ _PURPOSE = b"training order 1\n"
 _JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _KEY_BYTES = 32
 # Signed only where they are not the default: orders of earlier versions, which lack them, stay valid.
-_ADDED: Mapping[str, object] = {"workers": 1, "queue": "", "priority": ""}
+_ADDED: Mapping[str, object] = {"workers": 1, "queue": "", "priority": "", "env_names": []}
 _KEY_PATIENCE = 2.0
 
 
@@ -47,12 +47,26 @@ class OrderRefused(Exception):
     """An order must not be run; the message says why."""
 
 
+class Variables(Protocol):
+    """The place for the variables that people give to the programs of Jobs."""
+
+    def put(self, job: str, env: Mapping[str, str]) -> None:
+        """Keep those of a training. Raises PlatformError USAGE, UNREACHABLE, REQUEST_REFUSED."""
+
+    def drop(self, job: str) -> None:
+        """Remove those of a training that has not begun, as far as that is possible."""
+
+
 @dataclass(frozen=True)
 class Orders:
-    """Places and checks orders. Without a directory (in a cluster) there are only orders for Jobs."""
+    """Places and checks orders. Without a directory (in a cluster) there are only orders for Jobs.
+
+    `variables` keeps those that people give to a Job; None where nobody gives any (workers, the backend).
+    """
 
     key: bytes = field(repr=False)
     directory: Path | None = None
+    variables: Variables | None = field(default=None, repr=False)
 
     @property
     def variable(self) -> dict[str, str]:
@@ -60,17 +74,20 @@ class Orders:
         return {DIRECTORY: str(self.directory)} if self.directory else {KEY: self.key.decode("ascii")}
 
     def place(self, request: Request, env: Mapping[str, str], now: float | None = None) -> Request:
-        """Sign an order, and keep the environment of its program where that is run by a worker.
+        """Sign an order, and keep the environment of its program: in a private file, of a Job in its Secret.
 
         Raises:
-            PlatformError: STATE_UNWRITABLE; USAGE for a program of a worker where nothing can be kept.
+            PlatformError: STATE_UNWRITABLE; USAGE where nothing can be kept; of a Job what `Variables` raises.
             OSError: the file cannot be written.
         """
-        signed = replace(request, issued=int(time.time() if now is None else now))
+        names = sorted(env) if request.runner == JOB else []
+        signed = replace(request, issued=int(time.time() if now is None else now), env_names=names)
         signed = replace(signed, signature=self._signature(signed))
         if signed.runner == SUBPROCESS:
             kept = {"signature": signed.signature, "env": dict(env)}
             write_atomic(self._file(signed.job), json.dumps(kept), mode=0o600)
+        elif names:
+            self._of_jobs().put(signed.job, env)
         return signed
 
     def check(self, request: Request, workflow: str, runner: str) -> None:
@@ -107,6 +124,8 @@ class Orders:
         if self.directory is not None and _JOB.fullmatch(job):
             with contextlib.suppress(OSError):
                 self._file(job).unlink(missing_ok=True)
+        if self.variables is not None:
+            self.variables.drop(job)
 
     def authentic(self, request: Request) -> bool:
         """Tell whether an order, running or ended, was placed with this key."""
@@ -132,6 +151,11 @@ class Orders:
 
     def _kept(self, job: str) -> Mapping[str, object]:
         return (read_json(self._file(job)) or {}) if self.directory is not None else {}
+
+    def _of_jobs(self) -> Variables:
+        if self.variables is None:
+            raise PlatformError("USAGE", "variables for a Job cannot be kept here", steps=("use invoke train.run",))
+        return self.variables
 
     def _file(self, job: str) -> Path:
         if self.directory is None:
@@ -178,17 +202,17 @@ def from_text(key: str) -> Orders:
     return Orders(key.strip().encode())
 
 
-def of_cluster(cluster: JobCluster, secret: str) -> Orders:
-    """Return the orders of the application in a cluster, by the key in its Secret.
+def of_cluster(cluster: JobCluster, secret: str, namespace: str) -> Orders:
+    """Return the orders of the application in a cluster, by the key in its Secret of that namespace.
 
     Raises:
         cluster.Away, cluster.Refused: as the cluster answers.
         PlatformError: TIER_UNAVAILABLE when there is no key.
     """
-    key = cluster.secret(secret, KEY)
+    key = cluster.secret(secret, KEY, namespace)
     if key is None:
         what = "the application in the cluster has no key to sign trainings with"
-        why = f"there is no Secret {secret} with {KEY} in the namespace {cluster.namespace}"
+        why = f"there is no Secret {secret} with {KEY} in the namespace {namespace}"
         raise PlatformError("TIER_UNAVAILABLE", what, why=why, steps=("invoke kind.up --apps",))
     return from_text(key.decode("ascii", "replace"))
 

@@ -15,8 +15,8 @@ class Request:
 
     `image` is a Job's ('': the worker's choice). `workers` is the number of processes that train together, `gpus` how
     many each of them gets (0: a Job none, a program of the worker its share of those of the machine). `queue` and
-    `priority` are those of Kueue, for Jobs. `issued` (seconds since 1970) and `signature` make it an order that a
-    worker accepts.
+    `priority` are those of Kueue, for Jobs; `env_names` are the variables that a Job takes from its Secret. `issued`
+    (seconds since 1970) and `signature` make it an order that a worker accepts.
     """
 
     job: str
@@ -30,6 +30,7 @@ class Request:
     workers: int = 1
     queue: str = ""
     priority: str = ""
+    env_names: list[str] = field(default_factory=list)
     issued: int = 0
     signature: str = ""
 

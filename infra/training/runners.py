@@ -57,7 +57,7 @@ def obstacle(kubeconfig: Path | None, tier: str) -> PlatformError | None:
     shape = job_manifest.Shape()
     try:
         found = _cluster(kubeconfig, shape)
-        there = found.has_config_map(shape.config_map)
+        there = found.config_map(shape.config_map) is not None
     except (cluster.Away, cluster.Refused) as error:
         return PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=("invoke status",))
     except PlatformError as error:
@@ -74,13 +74,15 @@ def orders_of(stack: Stack, kubeconfig: Path | None) -> Orders:
     Raises:
         PlatformError: STATE_UNWRITABLE, DATA_INCOMPATIBLE; UNREACHABLE or TIER_UNAVAILABLE of a cluster.
     """
-    from infra.training import cluster, job_manifest, service
+    from infra.training import cluster, job_manifest, job_variables, service
 
     if kubeconfig is None:
         return service.open_orders(stack)
     shape = job_manifest.Shape()
     try:
-        return orders.of_cluster(_cluster(kubeconfig, shape), shape.signing)
+        found = _cluster(kubeconfig, shape)
+        signing = orders.of_cluster(found, shape.signing, shape.application)
+        return replace(signing, variables=job_variables.JobVariables(found, shape.config_map))
     except (cluster.Away, cluster.Refused) as error:
         steps = ("invoke status",)
         raise PlatformError("UNREACHABLE", "the cluster does not answer", why=str(error), steps=steps) from error
@@ -132,8 +134,9 @@ def applied(order: Order, how: How, obstacle: PlatformError | None) -> Order:
         how = _check_here(order, how)
         order = _without_gpus(order) if how.or_cpu and not how.gpus else order
     elif order.env:
-        steps = ("put them into the Secret of the trainings (TRAINING_SECRET)", "or omit --as job")
-        raise PlatformError("USAGE", "--env does not reach a Kubernetes Job so far", steps=steps)
+        from infra.training import job_variables
+
+        job_variables.checked(order.env)
     made = replace(order, runner=runner, image=how.image, gpus=how.gpus, workers=how.workers)
     return replace(made, queue=how.queue, priority=how.priority)
 

@@ -74,7 +74,7 @@ def _long(client: Client, runner: str, activities: Activities, threads: ThreadPo
     return Worker(
         client,
         task_queue=workflow.QUEUES[runner],
-        activities=[activities.set_preparing, activities.prepare, activities.run, activities.evaluate],
+        activities=activities.long,
         activity_executor=threads,
         max_concurrent_activities=AT_ONCE[runner],
         # A cancellation comes as the answer to a heartbeat, so these must not be held back for long.

@@ -6,7 +6,9 @@ It runs in Temporal's sandbox: only temporalio, the standard library and plain d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -28,7 +30,7 @@ JOB_QUEUE = "training-jobs"
 QUEUES = {SUBPROCESS: PROGRAM_QUEUE, JOB: JOB_QUEUE}
 
 PREPARE, CLAIM_AND_RUN, EVALUATE = "training.prepare", "training.run", "training.evaluate"
-SET_PREPARING, FINISH = "training.set_preparing", "training.finish"
+SET_PREPARING, FINISH, TIDY = "training.set_preparing", "training.finish", "training.tidy"
 BEGIN_SWEEP, FINISH_SWEEP = "training.begin_sweep", "training.finish_sweep"
 
 HEARTBEAT = timedelta(seconds=10)
@@ -37,6 +39,8 @@ TRIES = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(seconds=15),
     maximum_attempts=20,
 )  # fmt: skip
+TIDYING = timedelta(minutes=10)
+"""Time to remove what a training has left in the cluster; after it the training ends without."""
 UNTIL_IT_WORKS = RetryPolicy(initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=5))
 
 
@@ -52,6 +56,8 @@ class TrainingWorkflow:
             await self._work(request)
         except (ActivityError, asyncio.CancelledError) as error:
             ending = judge(request.job, error)
+        if leaves_something(request, ending) and workflow.patched(TIDY):
+            await tidy(request)
         await finish(FINISH, ending)
         if ending.state == "failed":
             raise ApplicationError(ending.error, non_retryable=True)
@@ -139,16 +145,38 @@ async def _succeeds(request: Request) -> bool:
     return True
 
 
-async def finish(name: str, ending: Ending) -> None:
-    """Mark the final state, whatever happens meanwhile: a cancellation that comes now is too late."""
-    marking = asyncio.create_task(
-        workflow.execute_activity(
-            name, ending, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
-        )
+def leaves_something(request: Request, ending: Ending) -> bool:
+    """Return whether something of a training may be left in the cluster: its Secret, or a Job that nobody follows."""
+    return request.runner == JOB and (bool(request.env_names) or ending.state != "succeeded")
+
+
+async def tidy(request: Request) -> None:
+    """Remove what a training has left in the cluster, as far as the cluster answers."""
+    removal = workflow.execute_activity(
+        TIDY,
+        request,
+        task_queue=queue(request),
+        start_to_close_timeout=timedelta(minutes=2),
+        schedule_to_close_timeout=TIDYING,
+        retry_policy=UNTIL_IT_WORKS,
     )
-    while not marking.done():
+    with contextlib.suppress(ActivityError):
+        await to_its_end(asyncio.create_task(removal))
+
+
+async def finish(name: str, ending: Ending) -> None:
+    """Mark the final state."""
+    marking = workflow.execute_activity(
+        name, ending, start_to_close_timeout=timedelta(minutes=2), retry_policy=UNTIL_IT_WORKS
+    )
+    await to_its_end(asyncio.create_task(marking))
+
+
+async def to_its_end(work: asyncio.Task[Any]) -> None:
+    """Wait for work, whatever happens meanwhile: a cancellation that comes now is too late."""
+    while not work.done():
         try:
-            await asyncio.shield(marking)
+            await asyncio.shield(work)
         except asyncio.CancelledError:
             continue
 

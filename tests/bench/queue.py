@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from infra import catalog
 from infra.kube import kubeconfig, queues
 from infra.kube.api import Api
 from infra.training import job_manifest
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 TRAININGS = 200
 SMALL = {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}
 QUEUE = ("--as", "job", "--queue", queues.QUEUE)
-PODS = "/api/v1/namespaces/platform/pods"
+PODS = "/api/v1/namespaces/training/pods"
 HOLDS = "sleep 30"
 EPOCHS = """
 import json, os, time
@@ -83,7 +84,9 @@ def _by_hand(made: stages.Stage, number: int) -> float:
     _until(lambda: _running(made, f"app.kubernetes.io/instance={job}") == 2)
     seconds = time.perf_counter() - began
     name = f"jobset/{job_manifest.name(job)}"
-    subprocess.run([*kubectl, "delete", name, "-n", "platform", "--wait"], check=True, capture_output=True)
+    subprocess.run(
+        [*kubectl, "delete", name, "-n", catalog.TRAINING_NAMESPACE, "--wait"], check=True, capture_output=True
+    )
     return seconds
 
 

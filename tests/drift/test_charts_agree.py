@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -102,7 +103,9 @@ def test_addresses_inside_are_the_same_with_every_engine() -> None:
 
 
 def test_namespaces_are_those_of_the_catalogue() -> None:
-    assert {c.namespace for c in catalog.CHARTS} == set(catalog.NAMESPACES)
+    assert {c.namespace for c in catalog.CHARTS} | {catalog.TRAINING_NAMESPACE} == set(catalog.NAMESPACES)
+    kueue = m.load("helm/kueue/values.yaml")["managerConfig"]["controllerManagerConfigYaml"]
+    assert f"kubernetes.io/metadata.name: {catalog.TRAINING_NAMESPACE}\n" in kueue
 
 
 def test_databases_are_those_of_the_catalogue() -> None:
@@ -124,6 +127,7 @@ def test_schema_of_mlflow_is_that_of_the_catalogue() -> None:
 @pytest.mark.parametrize("values", ["values.yaml", KIND])
 def test_applications_get_the_whole_contract(values: str) -> None:
     env = [f for f in m.rendered("platform", values) if f["metadata"]["name"] == "platform-env"]
+    env = [f for f in env if "namespace" not in f["metadata"]]  # the same is in the namespace of trainings
     names = [key for found in env for key in {**found.get("data", {}), **found.get("stringData", {})}]
     assert len(names) == len(set(names)), "a line is told twice"
     assert set(names) <= set(catalog.CONTRACT_NAMES)
@@ -145,16 +149,46 @@ def test_a_password_in_a_url_is_quoted() -> None:
 
 
 def test_rights_of_the_training_worker_are_the_least() -> None:
-    role = m.of_kind(m.rendered("platform"), "Role")[0]
-    rights = {(r, tuple(rule["verbs"])) for rule in role["rules"] for r in rule["resources"]}
-    assert rights == {
-        ("jobs", ("create", "get", "list", "watch", "delete")),
-        ("jobsets", ("create", "get", "list", "watch", "delete")),
-        ("workloads", ("get", "list", "watch")),
-        ("pods", ("get", "list", "watch")),
-        ("pods/log", ("get",)),
-    }
+    assert rights(m.rendered("platform")) == RIGHTS
     assert m.of_kind(m.rendered("platform"), "ClusterRole", "ClusterRoleBinding") == []
+
+
+@pytest.mark.parametrize("values", [KIND, "values-production.yaml"])
+def test_trainings_have_a_namespace_of_their_own_and_secrets_that_the_worker_may_only_delete(values: str) -> None:
+    objects = m.rendered("platform", values)
+    assert rights(objects) == RIGHTS | {("secrets", ("delete",))}
+    here = catalog.TRAINING_NAMESPACE
+    places = {m.name(o): o["metadata"].get("namespace") for o in m.of_kind(objects, "Role", "RoleBinding")}
+    assert set(places.values()) == {here}
+    theirs = {o["metadata"]["name"] for o in m.of_kind(objects, "Secret") if o["metadata"].get("namespace") == here}
+    assert theirs == ({"platform-env"} if values == KIND else set()), "not the key that signs their orders"
+
+
+def test_what_is_called_at_the_end_of_a_training_is_in_a_secret() -> None:
+    hook = "https://hooks.example.com/t0ken"
+    for sets, name in (((f"notify.target={hook}",), "platform-notify"), (("notify.existingSecret=mine",), "mine")):
+        objects = m.rendered("platform", KIND, sets)
+        workers = [o for o in m.of_kind(objects, "Deployment") if o["metadata"]["name"] == "platform-worker"]
+        (container,) = workers[0]["spec"]["template"]["spec"]["containers"]
+        taken = {e["name"]: e["valueFrom"]["secretKeyRef"] for e in container["env"] if "valueFrom" in e}
+        assert taken["PLATFORM_NOTIFY"] == {"name": name, "key": "PLATFORM_NOTIFY"}
+        holding = [m.name(o) for o in objects if hook in json.dumps(o)]
+        assert holding == (["Secret/platform-notify"] if name == "platform-notify" else [])
+    assert "PLATFORM_NOTIFY" not in json.dumps(m.rendered("platform", KIND))
+
+
+def rights(objects: Sequence[m.Object]) -> set[tuple[str, tuple[str, ...]]]:
+    role = m.of_kind(objects, "Role")[0]
+    return {(r, tuple(rule["verbs"])) for rule in role["rules"] for r in rule["resources"]}
+
+
+RIGHTS = {
+    ("jobs", ("create", "get", "list", "watch", "delete")),
+    ("jobsets", ("create", "get", "list", "watch", "delete")),
+    ("workloads", ("get", "list", "watch")),
+    ("pods", ("get", "list", "watch")),
+    ("pods/log", ("get",)),
+}
 
 
 def test_dynamic_configuration_of_temporal_is_that_of_compose() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_every_server_is_an_end_of_a_flow(name: str) -> None:
         if peer.labels and peer not in NOT_RENDERED:
             there = [p["metadata"]["labels"] for _, p in base.pods(rendered(name).objects)]
             assert any(dict(peer.labels).items() <= labels.items() for labels in there), peer.name
+
+
+def test_a_site_names_the_secret_with_what_is_called_at_the_end_of_a_training() -> None:
+    site = sites.load(SITES[0], ROOT)
+    assert "notify" not in values.values(site, "platform")
+    told = replace(site, says={**site.says, "training": {**site.part("training"), "notify": "hooks"}})
+    assert values.values(told, "platform")["notify"] == {"existingSecret": "hooks"}
+    objects = renders.render(told, ROOT, _helm()).objects
+    assert ("platform", "hooks") in {need.where for need in secrets.needs(objects, told)}
 
 
 @pytest.mark.parametrize("name", SITES)

@@ -47,7 +47,10 @@ def basics(cluster: Target) -> str:
 
 
 def _namespace(name: str) -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    about: dict[str, object] = {"name": name}
+    if name == catalog.TRAINING_NAMESPACE:  # its pods are code of users, with the image that they name
+        about["labels"] = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": about}
 
 
 def wanted(cluster: Target, charts: Sequence[rows.Chart], services: Sequence[str]) -> list[Wanted]:

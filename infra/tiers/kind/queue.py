@@ -20,8 +20,6 @@ from infra.tiers.cluster.deploy import DeployOutcome
 from infra.tiers.kind.cluster import KindCluster
 
 RELEASES = tuple(chart.release for chart in catalog.UPSTREAM_CHARTS if chart.overlay == catalog.OVERLAY_QUEUE)
-NAMESPACE = "platform"
-"""Namespace of the trainings."""
 FACT = "queue"
 WEBHOOK_PATIENCE = 60.0
 """Seconds for Kueue's webhooks to be reached, once its pod is ready."""
@@ -77,7 +75,7 @@ def bring(active: QueueHost, timeout: float | None) -> None:
 
 
 def _apply(active: QueueHost, quota: queues.Quota) -> None:
-    text = "---\n".join(json.dumps(thing) + "\n" for thing in queues.objects(NAMESPACE, quota))
+    text = "---\n".join(json.dumps(thing) + "\n" for thing in queues.objects(catalog.TRAINING_NAMESPACE, quota))
     end = time.monotonic() + WEBHOOK_PATIENCE
     while True:
         done = shell.run(active.kubectl.apply_text(), stdin=text, limit=60, check=False)

@@ -139,7 +139,7 @@ def test_a_worker_that_fits_nowhere_ends_all_and_is_named(up: Product) -> None:
 
 def pods(up: Product, job: str) -> list[str]:
     selector = f"app.kubernetes.io/instance={job}"
-    return up.cluster.kubectl("get", "pods", "-n", "platform", "-l", selector, "-o", "name").split()
+    return up.cluster.kubectl("get", "pods", "-n", "training", "-l", selector, "-o", "name").split()
 
 
 def test_the_death_of_kueue_and_of_both_workers_loses_nothing(up: Product) -> None:

@@ -12,8 +12,8 @@ from tests.smoke.kind.conftest import TheCluster
 from tests.smoke.kind.test_training_job import LIMIT, LONG, ended, kubectl, runs, start, until
 from tests.smoke.platform import Platform
 
-JOB_SETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/platform/jobsets"
-WORKLOADS = f"/apis/{queues.API}/namespaces/platform/workloads"
+JOB_SETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/training/jobsets"
+WORKLOADS = f"/apis/{queues.API}/namespaces/training/workloads"
 PRINTS = """python3 -c 'import sys; print("{\\"epoch\\": 1, \\"metrics\\": {\\"loss\\": %s}}" % sys.argv[1])'"""
 IN_QUEUE = ("--as", "job", "--queue", queues.QUEUE)
 _RIG_WITHOUT = bool(os.environ.get("KIND_NODE_IMAGE")) and not os.environ.get("KUEUE_IMAGE")
@@ -31,7 +31,7 @@ def queue(cluster: TheCluster) -> None:
 
 
 def pods(cluster: TheCluster, job: str) -> list[str]:
-    found = cluster.items("/api/v1/namespaces/platform/pods", labelSelector=f"app.kubernetes.io/instance={job}")
+    found = cluster.items("/api/v1/namespaces/training/pods", labelSelector=f"app.kubernetes.io/instance={job}")
     return [str(pod["metadata"]["name"]) for pod in found]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from tests.smoke.platform import Platform
 
 LIMIT = 900.0
 LONG = "100000"
-JOBS = "/apis/batch/v1/namespaces/platform/jobs"
-PODS = "/api/v1/namespaces/platform/pods"
+JOBS = "/apis/batch/v1/namespaces/training/jobs"
+PODS = "/api/v1/namespaces/training/pods"
 ENDED = ("succeeded", "failed", "cancelled")
 WORKERS = "app.kubernetes.io/component=worker"
 Shown = dict[str, Any]
@@ -31,9 +32,9 @@ def application(cluster: TheCluster) -> None:
     cluster.task("kind.up", "--apps", timeout=1800)
 
 
-def kubectl(cluster: TheCluster, *words: str, expect: int = 0) -> str:
+def kubectl(cluster: TheCluster, *words: str, expect: int = 0, namespace: str = catalog.TRAINING_NAMESPACE) -> str:
     found = cluster.tier.kubectl
-    argv = [found.program, "--kubeconfig", str(found.kubeconfig), "--namespace", "platform", *words]
+    argv = [found.program, "--kubeconfig", str(found.kubeconfig), "--namespace", namespace, *words]
     done = shell.run(argv, limit=120, check=False)
     assert done.code == expect, done.err
     return done.out.strip()
@@ -61,8 +62,13 @@ def runs(epoch: int) -> Callable[[Shown], bool]:
     return lambda found: (found["epoch"] or 0) >= epoch
 
 
+def of(job: str) -> str:
+    """The selector of a training's pods."""
+    return f"job-name=training-{job}"
+
+
 def pods(cluster: TheCluster, job: str) -> list[str]:
-    found = cluster.items(PODS, labelSelector=f"job-name=training-{job}")
+    found = cluster.items(PODS, labelSelector=of(job))
     return [str(pod["metadata"]["name"]) for pod in found]
 
 
@@ -97,7 +103,7 @@ def test_a_worker_that_dies_leaves_the_job_to_the_next(cluster: TheCluster, plat
     job = start(platform, "--epochs", LONG)
     seen = until(platform, job, runs(3))["epoch"]
     uid = jobs(cluster)[f"training-{job}"]["metadata"]["uid"]
-    kubectl(cluster, "delete", "pod", "--selector", WORKERS, "--grace-period=0", "--force")
+    kubectl(cluster, "delete", "pod", "--selector", WORKERS, "--grace-period=0", "--force", namespace="platform")
     until(platform, job, runs(seen + 20))
     assert jobs(cluster)[f"training-{job}"]["metadata"]["uid"] == uid
     assert platform.data("train.cancel", job)["state"] == "cancelled"
@@ -147,20 +153,67 @@ def test_what_needs_a_gpu_waits_for_a_node_and_can_be_cancelled(cluster: TheClus
     assert pods(cluster, job) == []
 
 
-@pytest.mark.parametrize("account", ["platform-training", "platform-worker"])
+ACCOUNTS = {
+    "platform-training": ("training", set()),
+    "platform-worker": ("platform", {"create jobs", "delete jobs", "get pods", "delete secrets"}),
+}
+"""Account -> its namespace, and what it may do in that of the trainings; in its own it may do nothing."""
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
 def test_nobody_has_more_rights_than_needed(cluster: TheCluster, account: str) -> None:
-    me = f"--as=system:serviceaccount:platform:{account}"
-    worker = account == "platform-worker"
-    asked = {("create", "jobs"): worker, ("delete", "jobs"): worker, ("get", "pods"): worker}
-    asked |= {
-        ("get", "secrets"): False,
-        ("create", "pods"): False,
-        ("get", "nodes"): False,
-        ("create", "pods/exec"): False,
-    }
-    for (verb, what), expected in asked.items():
-        said = kubectl(cluster, "auth", "can-i", verb, what, me, expect=0 if expected else 1)
-        assert said.splitlines()[-1] == ("yes" if expected else "no"), (verb, what)
+    own, rights = ACCOUNTS[account]
+    me = f"--as=system:serviceaccount:{own}:{account}"
+    never = {f"{verb} secrets" for verb in ("get", "list", "watch", "create", "patch", "update")}
+    never |= {"create pods", "get nodes", "create pods/exec"}
+    for namespace in ("training", "platform"):
+        allowed = rights if namespace == "training" else set()
+        for asked in sorted(ACCOUNTS["platform-worker"][1] | never):
+            expect = 0 if asked in allowed else 1
+            said = kubectl(cluster, "auth", "can-i", *asked.split(), me, expect=expect, namespace=namespace)
+            assert said.splitlines()[-1] == ("no" if expect else "yes"), (namespace, asked)
+
+
+ECHOES = """python3 -c 'import os; print("token", os.environ["TOKEN"][::-1], os.environ["MODE"], os.environ["HOME"])'"""
+
+
+def test_variables_reach_the_program_and_nothing_else(
+    cluster: TheCluster, platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOKEN", "hf-7f3a91-do-not-tell")
+    (tmp_path / "a.env").write_text("MODE=offline\n", encoding="utf-8")
+    more = ("--env", "TOKEN", "--env", "HOME=/data/x", "--env-file", str(tmp_path / "a.env"))
+    waits = start(platform, "--as", "job", "--gpus", "2", "--command", ECHOES, *more)
+    secret = f"training-{waits}-env"
+    end = time.monotonic() + LIMIT
+    while f"training-{waits}" not in (made := jobs(cluster)):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert kubectl(cluster, "get", "secret", secret, "-o", "name") == f"secret/{secret}"
+    assert "do-not-tell" not in str(made[f"training-{waits}"])
+    assert platform.data("train.show", waits)["record"]["env"] == ["HOME", "MODE", "TOKEN"]
+    assert platform.data("train.cancel", waits)["state"] == "cancelled"
+    done = platform.data("train.run", "--as", "job", "--command", ECHOES, *more, timeout=LIMIT)
+    assert done["state"] == "succeeded"
+    said = platform.invoke("train.logs", done["job"]).stdout
+    assert f"token {'hf-7f3a91-do-not-tell'[::-1]} offline /data/x" in said
+    assert f"training-{done['job']}" in jobs(cluster)
+    left = kubectl(cluster, "get", "secrets", "-l", "app.kubernetes.io/managed-by=training-order", "-o", "name")
+    assert left == "", "they go with the training"
+
+
+def test_a_missing_secret_ends_a_training_with_the_reason(cluster: TheCluster, platform: Platform) -> None:
+    job = start(platform, "--as", "job", "--command", "sleep 3600", "--env", "A=1")
+    end = time.monotonic() + LIMIT
+    while "Running" not in [p["status"].get("phase") for p in cluster.items(PODS, labelSelector=of(job))]:
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    kubectl(cluster, "delete", "secret", f"training-{job}-env")
+    kubectl(cluster, "delete", "pod", *pods(cluster, job), "--grace-period=0", "--force")
+    found = ended(platform, job)
+    assert found["state"] == "failed"
+    assert f'CreateContainerConfigError: secret "training-{job}-env" not found' in found["error"]
+    assert f"training-{job}" not in jobs(cluster), "what cannot start does not stay behind"
 
 
 def address(settings: Settings, setting: str) -> str:

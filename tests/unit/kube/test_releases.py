@@ -38,6 +38,16 @@ def test_logins_of_the_settings_reach_the_values(tmp_path: Path) -> None:
     assert releases.values("temporal", settings)["namespaces"][0]["name"] == "smoke"
 
 
+@pytest.mark.parametrize(
+    ("target", "told"), [("https://hooks.example.com/a", True), ("notify-send done", False), ("", False)]
+)
+def test_a_webhook_reaches_the_worker_in_the_cluster_and_a_program_of_this_machine_does_not(
+    tmp_path: Path, target: str, told: bool
+) -> None:
+    values = releases.values("platform", settings_of(tmp_path, PLATFORM_NOTIFY=target))
+    assert values.get("notify") == ({"target": target} if told else None)
+
+
 def test_the_number_of_connections_of_the_settings_reaches_the_server(tmp_path: Path) -> None:
     values = releases.values("postgresql", settings_of(tmp_path, POSTGRES_MAX_CONNECTIONS="300"))
     assert values["parameters"] == {"max_connections": "300"}, "a text: Helm would write 300 as 300.0"

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from infra.kube.kubeconfig import Access
 from infra.training.cluster import JobCluster
 
-PREFIX = "/apis/batch/v1/namespaces/platform/jobs"
+PREFIX = "/apis/batch/v1/namespaces/training/jobs"
 
 
 @dataclass
@@ -29,11 +29,16 @@ class State:
     asked: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     config_maps: set[str] = field(default_factory=set)
-    secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    secrets: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     broken: int = 0
     port: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def keep(self, namespace: str, name: str, **texts: bytes) -> None:
+        """Add a Secret."""
+        data = {key: base64.b64encode(value).decode() for key, value in texts.items()}
+        self.secrets[(namespace, name)] = {"metadata": {"name": name}, "data": data}
 
     def end(self, name: str, kind: str = "Complete", **more: str) -> None:
         """End a Job, where it is still there."""
@@ -78,12 +83,12 @@ class Handler(BaseHTTPRequestHandler):
         elif where.path.endswith("/log"):
             self._log(state, where.path.split("/")[-2], query.get("sinceTime", ""))
         elif "/configmaps/" in where.path:
-            there = where.path.rsplit("/", 1)[-1] in state.config_maps
-            self._say(200 if there else 404, {"message": "not found"})
-        elif "/secrets/" in where.path:
-            found = state.secrets.get(where.path.rsplit("/", 1)[-1])
-            data = {key: base64.b64encode(value).decode() for key, value in (found or {}).items()}
-            self._say(404 if found is None else 200, {"data": data})
+            name = where.path.rsplit("/", 1)[-1]
+            there = {"metadata": {"name": name, "uid": f"uid-of-{name}"}}
+            self._say(*(200, there) if name in state.config_maps else (404, {"message": "not found"}))
+        elif "/secrets" in where.path:
+            with state.lock:
+                self._secret(state, where.path.removeprefix("/api/v1/namespaces/"), body)
         elif where.path == "/api/v1/nodes":
             self._say(200, {"items": state.nodes})
         elif "/pods" in where.path:
@@ -111,6 +116,26 @@ class Handler(BaseHTTPRequestHandler):
             found = state.jobs[name]
             if self.command == "DELETE":
                 state.drop(name)
+            self._say(200, found)
+
+    def _secret(self, state: State, path: str, body: bytes) -> None:
+        namespace, _, name = path.replace("/secrets", "").partition("/")
+        if self.command == "POST":
+            made = json.loads(body)
+            about = {"creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **made["metadata"]}
+            place = (about["namespace"], about["name"])
+            assert place[0] == namespace
+            known = place in state.secrets
+            state.secrets.setdefault(place, {**made, "metadata": about})
+            self._say(*(409, {"message": "already exists"}) if known else (201, made))
+        elif not name:
+            self._say(200, {"items": [found for place, found in state.secrets.items() if place[0] == namespace]})
+        elif (namespace, name) not in state.secrets:
+            self._say(404, {"message": "not found"})
+        else:
+            found = state.secrets[(namespace, name)]
+            if self.command == "DELETE":
+                del state.secrets[(namespace, name)]
             self._say(200, found)
 
     def _log(self, state: State, pod: str, since: str) -> None:
@@ -141,7 +166,7 @@ def serving() -> Iterator[tuple[State, JobCluster]]:
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     access = Access("127.0.0.1", server.server_address[1], secure=False, token=lambda: "a-token")
     try:
-        yield server.state, JobCluster(access, "platform")  # type: ignore[attr-defined]
+        yield server.state, JobCluster(access, "training")  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         server.server_close()

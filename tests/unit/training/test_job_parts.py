@@ -408,11 +408,14 @@ def test_gpus_that_no_node_offers_are_waited_for_or_done_without(
         assert runners.afforded(path, order, How(JOB)) == order, "a cluster may add nodes for it"
 
 
-def test_variables_that_would_not_reach_a_job_are_refused() -> None:
+def test_variables_reach_a_job_if_it_can_have_them() -> None:
     order = Order("x", command=("python3", "train.py"), env={"WANDB_MODE": "offline"})
-    assert runners.applied(order, How(), None).env == {"WANDB_MODE": "offline"}
-    with pytest.raises(PlatformError, match="does not reach a Kubernetes Job"):
-        runners.applied(order, How(JOB), None)
+    for how in (How(), How(JOB)):
+        assert runners.applied(order, how, None).env == {"WANDB_MODE": "offline"}
+    odd = dataclasses.replace(order, env={"1": "x"})
+    assert runners.applied(odd, How(), None).env == {"1": "x"}
+    with pytest.raises(PlatformError, match="a Job cannot have a variable named '1'"):
+        runners.applied(odd, How(JOB), None)
 
 
 def test_only_the_tier_with_a_cluster_gives_the_worker_its_kubeconfig(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from infra.training.contract import Contract
 from infra.training.job_activities import JobActivities
 from infra.training.job_manifest import ATTEMPT, KEPT, Shape
 from infra.training.job_runner import JobLog, JobRunner
+from infra.training.job_variables import JobVariables
 from infra.training.job_verdict import SUCCEEDED, JobVerdict
 from infra.training.orders import VALID, Orders
 from infra.training.request import JOB, Request
@@ -201,7 +202,7 @@ def test_removal_leaves_nothing(api: Api) -> None:
     api[0].pod("a", phase="Running")
     assert made.remove() is True
     assert (api[0].jobs, api[0].pods) == ({}, [])
-    assert ("DELETE", f"/apis/batch/v1/namespaces/platform/jobs/{NAME}?propagationPolicy=Background") in api[0].asked
+    assert ("DELETE", f"/apis/batch/v1/namespaces/training/jobs/{NAME}?propagationPolicy=Background") in api[0].asked
 
 
 def test_a_pod_that_does_not_end_is_said(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +229,7 @@ def test_the_activity_makes_the_job_and_ends_with_it(api: Api, tmp_path: Path) -
 def test_another_worker_takes_the_same_job_over(api: Api, tmp_path: Path) -> None:
     runner(api).create(0)
     thread, outcome = following(temporal(), activities(api, tmp_path))
-    eventually(lambda: ("GET", f"/api/v1/namespaces/platform/pods?labelSelector=job-name%3D{NAME}") in api[0].asked)
+    eventually(lambda: ("GET", f"/api/v1/namespaces/training/pods?labelSelector=job-name%3D{NAME}") in api[0].asked)
     api[0].end(NAME)
     thread.join(20)
     assert outcome == [None]
@@ -363,7 +364,7 @@ def test_a_worker_outside_checks_orders_by_the_key_of_the_cluster(api: Api, tmp_
     with pytest.raises(ApplicationError, match="no key") as caught:
         temporal().run(outside.run, BUILT_IN)
     assert not caught.value.non_retryable, "it may be made yet"
-    state.secrets["platform-signing"] = {"TRAINING_KEY": ORDERS.key}
+    state.keep("platform", "platform-signing", TRAINING_KEY=ORDERS.key)
     with pytest.raises(ApplicationError, match="signature is wrong"):
         temporal().run(outside.run, dataclasses.replace(BUILT_IN, epochs=4))
     runner(api).create(0)
@@ -374,8 +375,48 @@ def test_a_worker_outside_checks_orders_by_the_key_of_the_cluster(api: Api, tmp_
 def test_the_key_of_the_application_signs_what_becomes_a_job(api: Api) -> None:
     state, cluster = api
     with pytest.raises(PlatformError) as caught:
-        orders.of_cluster(cluster, "platform-signing")
+        orders.of_cluster(cluster, "platform-signing", "platform")
     assert (caught.value.code, caught.value.steps) == ("TIER_UNAVAILABLE", ("invoke kind.up --apps",))
-    state.secrets["platform-signing"] = {"TRAINING_KEY": b"k" * 64 + b"\n"}
-    found = orders.of_cluster(cluster, "platform-signing")
+    state.keep("platform", "platform-signing", TRAINING_KEY=b"k" * 64 + b"\n")
+    found = orders.of_cluster(cluster, "platform-signing", "platform")
     assert (found.key, found.variable) == (b"k" * 64, {"TRAINING_KEY": "k" * 64})
+
+
+def kept(api: Api, request: Request = BUILT_IN) -> Request:
+    """An order with a variable, whose Secret and Job are there."""
+    mine = Orders(ORDERS.key, variables=JobVariables(api[1], "platform-env"))
+    placed = mine.place(request, {"A": "1"})
+    runner(api, placed).create(0)
+    return placed
+
+
+def test_what_a_lost_worker_left_is_removed_at_the_end(api: Api, tmp_path: Path) -> None:
+    placed = kept(api)
+    api[0].pod("a", phase="Running")
+    temporal().run(activities(api, tmp_path).tidy, placed)
+    assert (api[0].jobs, api[0].pods, api[0].secrets) == ({}, [], {})
+    temporal().run(activities(api, tmp_path).tidy, placed)
+
+
+@pytest.mark.parametrize("end", ["Complete", "Failed"])
+def test_a_job_that_has_ended_stays_with_its_logs_and_loses_its_variables(api: Api, tmp_path: Path, end: str) -> None:
+    placed = kept(api)
+    api[0].end(NAME, end)
+    temporal().run(activities(api, tmp_path).tidy, placed)
+    assert (list(api[0].jobs), api[0].secrets) == ([NAME], {})
+
+
+def test_nobody_removes_a_job_by_an_order_that_is_not_ours(api: Api, tmp_path: Path) -> None:
+    placed = kept(api)
+    with pytest.raises(ApplicationError, match="signature is wrong"):
+        temporal().run(activities(api, tmp_path).tidy, dataclasses.replace(placed, epochs=4))
+    assert list(api[0].jobs) == [NAME]
+
+
+@pytest.mark.parametrize(("status", "final"), [(503, False), (403, True)])
+def test_what_cannot_be_removed_now_is_tried_again(api: Api, tmp_path: Path, status: int, final: bool) -> None:
+    placed = kept(api)
+    api[0].broken = status
+    with pytest.raises(ApplicationError) as caught:
+        temporal().run(activities(api, tmp_path).tidy, placed)
+    assert caught.value.non_retryable is final

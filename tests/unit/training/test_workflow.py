@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import sys
 import threading
@@ -21,7 +22,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from infra.training import workflow
-from infra.training.request import Ending, Request, Sweep
+from infra.training.request import JOB, Ending, Request, Sweep
 from infra.training.workflow import SweepWorkflow, TrainingWorkflow
 
 TEMPORAL = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
@@ -57,6 +58,12 @@ class Acts:
     def evaluate(self, request: Request) -> None:
         self.names.append("evaluate")
 
+    @activity.defn(name=workflow.TIDY)
+    def tidy(self, request: Request) -> None:
+        self.names.append("tidy")
+        if "stubborn" in request.job:
+            raise ApplicationError("Kubernetes refused", [], non_retryable=True)
+
     @activity.defn(name=workflow.FINISH)
     def finish(self, ending: Ending) -> None:
         self.names.append("finish")
@@ -83,7 +90,7 @@ class Acts:
     @property
     def all(self) -> list[Callable[..., Any]]:
         short: list[Callable[..., Any]] = [self.finish, self.begin_sweep, self.finish_sweep]
-        return [self.set_preparing, self.prepare, self.run, self.evaluate, *short]
+        return [self.set_preparing, self.prepare, self.run, self.evaluate, self.tidy, *short]
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +118,12 @@ def play(client: Client, event_loop_runner: asyncio.Runner, request: pytest.Fixt
     async def played(acts: Acts, order: Request | Sweep, beside: Callable[[Started], Awaitable[None]]) -> str:
         with ThreadPoolExecutor(4) as threads:
             async with contextlib.AsyncExitStack() as stack:
-                for queue, flows in ((workflow.QUEUE, [TrainingWorkflow, SweepWorkflow]), (workflow.PROGRAM_QUEUE, [])):
+                of_workflows: dict[str, list[Any]] = {workflow.QUEUE: [TrainingWorkflow, SweepWorkflow]}
+                for queue in (workflow.QUEUE, *workflow.QUEUES.values()):
                     worker = Worker(
                         client,
                         task_queue=queue,
-                        workflows=flows,
+                        workflows=of_workflows.get(queue, []),
                         activities=acts.all,
                         activity_executor=threads,
                         max_heartbeat_throttle_interval=timedelta(milliseconds=50),
@@ -222,6 +230,46 @@ def test_a_cancellation_that_comes_during_the_end_is_too_late(play: Play, monkey
     real = endings.append
     assert play(acts, BUILT_IN, cancel) == "succeeded"
     assert endings == [Ending("job", "succeeded")]
+
+
+AS_JOB = Request("job", command=["python", "x.py"], runner=JOB)
+
+
+@pytest.mark.parametrize(
+    ("order", "script", "tidied"),
+    [
+        (AS_JOB, (), []),
+        (dataclasses.replace(AS_JOB, env_names=["A"]), (), ["tidy"]),
+        (AS_JOB, (fail(final=True),), ["tidy"]),
+        (dataclasses.replace(AS_JOB, job="stubborn"), (fail(final=True),), ["tidy"]),
+    ],
+    ids=["nothing left", "its variables", "its Job", "a cluster that refuses"],
+)
+def test_what_a_job_leaves_in_the_cluster_is_removed_before_its_end_is_marked(
+    play: Play, order: Request, script: tuple[Callable[[], None], ...], tidied: list[str]
+) -> None:
+    acts = Acts(*script)
+    play(acts, order, nothing)
+    assert acts.names == ["preparing", "run", *tidied, "finish"]
+    assert [e.state for e in acts.endings] == ["failed" if script else "succeeded"]
+
+
+def test_a_training_that_is_cancelled_while_its_worker_is_lost_leaves_no_job(play: Play) -> None:
+    acts = Acts()
+
+    def lost() -> None:
+        acts.running.set()
+        acts.finishing.wait(50)  # no heartbeat: Temporal gives it up after some seconds
+
+    acts._script = iter([lost])
+
+    async def cancel(handle: Started) -> None:
+        await asyncio.to_thread(acts.running.wait, 20)
+        await handle.cancel()
+
+    assert play(acts, AS_JOB, cancel).startswith("CancelledError")
+    assert acts.names == ["preparing", "run", "tidy", "finish"]
+    assert [e.state for e in acts.endings] == ["cancelled"]
 
 
 def sweep(count: int, parallel: int, name: str) -> Sweep:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infra import catalog
 from infra.kube.releases import Deployed
 from infra.settings import ROOT
 from infra.tiers.cluster import deploy, overrides
@@ -49,7 +50,10 @@ def test_every_cluster_gets_namespaces_storage_class_and_a_note_of_whose_it_is(t
     made = cluster_of(tmp_path)
     found = [json.loads(text) for text in deploy.basics(made).split("---\n") if text.strip()]
     kinds = [entry["kind"] for entry in found]
-    assert kinds.count("Namespace") == 3
+    spaces = {e["metadata"]["name"]: e["metadata"].get("labels", {}) for e in found if e["kind"] == "Namespace"}
+    assert set(spaces) == set(catalog.NAMESPACES)
+    assert spaces["training"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert kinds.count("Namespace") == len(spaces)
     classes = [entry["metadata"]["name"] for entry in found if entry["kind"] == "StorageClass"]
     assert classes == [KEPT_CLASS]
     assert found[-1]["data"]["stack"] == made.context.stack.name
