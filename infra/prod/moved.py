@@ -1,4 +1,4 @@
-"""A laptop's snapshot brought into a site: databases beside the present ones, compared, renamed; objects by prefix.
+"""A laptop's snapshot brought into a site: databases beside the present ones, compared, renamed.
 
 Temporal never moves: the number of its history shards stands in its databases and cannot change. Redis holds nothing
 that lasts.
@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from infra import catalog, pipes, private, shell
+from infra import pipes, private, shell
 from infra.data import store
-from infra.data.objects.client import Client
-from infra.data.objects.login import STORES, StoreLogin
 from infra.data.postgres import packing
 from infra.data.postgres.digest import Meter
 from infra.data.postgres.swap import emptied
@@ -75,9 +72,6 @@ _STAYS = {
     "temporal": "its history shards are fixed in its databases",
     "redis": "it holds nothing that lasts",
 }
-
-
-# --- databases
 
 
 def load(server: SiteServer, saved: Backup, move: Move, work: Path, pg_restore: str, say: Callable[[str], None]) -> int:
@@ -214,39 +208,3 @@ def drop_new(server: SiteServer, move: Move) -> None:
     for name in move.databases:
         with contextlib.suppress(PlatformError):
             server.ask('drop database if exists :"new";', new=move.new(name))
-
-
-# --- objects
-
-
-class PrefixedClient(Client):
-    """A client of a site's object store that calls its buckets by their names without the site's prefix."""
-
-    def __init__(self, login: StoreLogin, prefix: str) -> None:
-        """Keep the prefix."""
-        super().__init__(login)
-        self.prefix = prefix
-
-    def _path(self, bucket: str, key: str) -> str:
-        return super()._path(f"{self.prefix}{bucket}" if bucket else "", key)
-
-
-def logins(contract: Mapping[str, str]) -> list[StoreLogin]:
-    """Return how a site's stores are reached, from its contract. Raises PlatformError USAGE where roles do it."""
-    sides = dict(zip(STORES, ("EXTERNAL", "INTERNAL"), strict=True))
-    return [_login(contract, name, side) for name, side in sides.items()]
-
-
-def _login(contract: Mapping[str, str], name: str, side: str) -> StoreLogin:
-    where = urlsplit(contract[f"{side}_STORAGE_ENDPOINT"])
-    keys = (contract.get(f"{side}_STORAGE_ACCESS_KEY", ""), contract.get(f"{side}_STORAGE_SECRET_KEY", ""))
-    if not all(keys):
-        steps = ("copy the objects by the tools of your cloud", "or leave them out: --skip objects")
-        raise PlatformError("USAGE", "the site's object store has no keys that could be used from here", steps=steps)
-    secure = where.scheme == "https"
-    only = tuple(b.name for b in (*catalog.BUCKETS, *catalog.OBS_BUCKETS) if b.store == name)
-    made = StoreLogin(
-        name, where.hostname or "", where.port or (443 if secure else 80), *keys, secure=secure, only=only
-    )
-    region = contract.get("AWS_DEFAULT_REGION", "")
-    return replace(made, region=region) if region else made

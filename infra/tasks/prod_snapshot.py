@@ -14,8 +14,9 @@ from infra.tasks.prod_site import cluster
 
 if TYPE_CHECKING:
     from infra.data.store import Backup
+    from infra.prod.buckets import PrefixedClient
     from infra.prod.cluster import Cluster
-    from infra.prod.moved import Move, PrefixedClient
+    from infra.prod.moved import Move
     from infra.prod.site import Site
 
 
@@ -102,14 +103,14 @@ def _objects(context: Context, site: Site, there: Cluster, content: Path) -> dic
 @contextlib.contextmanager
 def _stores(site: Site, there: Cluster) -> Iterator[Mapping[str, PrefixedClient]]:
     """Open clients of the site's stores for the block, through forwards where they are in the cluster."""
-    from infra.prod import connect, moved
+    from infra.prod import buckets, connect
 
     values, _ = connect.variables(there)
     wanted = {name: text for name, text in values.items() if "STORAGE" in name or name == "AWS_DEFAULT_REGION"}
     with connect.opened(there, connect.targets(there, list(wanted.values()), ())) as forwards:
-        logins = moved.logins(connect.here(wanted, forwards, Path()))
+        logins = buckets.logins(connect.here(wanted, forwards, Path()))
         prefix = str(site.part("s3")["bucketPrefix"])
-        made = {login.name: moved.PrefixedClient(login, prefix) for login in logins}
+        made = {login.name: buckets.PrefixedClient(login, prefix) for login in logins}
         try:
             yield made
         finally:
