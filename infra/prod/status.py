@@ -25,7 +25,6 @@ METRICS = 9187
 """Port of the exporter in each instance of CloudNativePG."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([-+0-9.eE]+|NaN)$", re.MULTILINE)
 LAG, ARCHIVED = "cnpg_pg_replication_lag", "cnpg_pg_stat_archiver_seconds_since_last_archival"
-FAILED_ARCHIVE = "cnpg_pg_stat_archiver_failed_count"
 
 
 @dataclass(frozen=True)

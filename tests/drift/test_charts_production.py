@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from infra import catalog
 from infra.prod.rules import alerts
+from infra.settings import ROOT
 from infra.training.job_manifest import Pod
 from tests.drift import manifests as m
 
@@ -253,6 +256,25 @@ def test_alerts_of_production_ask_for_series_that_something_gives() -> None:
     assert {"PostgresWritesBlocked", "WalArchivingFails", "BackupTooOld", "BackupFailed", "DrillTooOld"} <= about
     rendered = one(m.rendered("observability", PRODUCTION), "PrometheusRule")
     assert rendered["spec"]["groups"] == groups
+
+
+def test_what_an_alert_says_to_read_is_there() -> None:
+    """A runbook begins with its name in bold."""
+    groups = m.load("helm/observability/files/production/production.yml")["groups"]
+    said = [rule["annotations"].get("action", "") for group in groups for rule in group["rules"]]
+    named = {text.rpartition(", ")[2] for text in said if text.startswith("docs/production.md")}
+    text = (ROOT / "docs/production.md").read_text(encoding="utf-8").lower()
+    assert named
+    assert {name for name in named if f"\n**{name}.**" not in text} == set()
+
+
+def test_alerts_of_production_fire_when_they_should() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on this machine")
+    argv = [promtool, "test", "rules", str(ROOT / "tests/drift/alerts_production_test.yml")]
+    done = subprocess.run(argv, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_redis_has_room_to_write_its_file() -> None:

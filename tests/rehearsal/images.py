@@ -33,13 +33,18 @@ def load(cluster: Cluster, nodes: Sequence[str], references: Sequence[str]) -> d
     """Put images on nodes; reference -> digest, by which they are there as well."""
     wanted = {reference: source(reference) for reference in references}
     sources = sorted({*wanted.values(), *(OWN[name] for name in OPERATORS)})
-    for node in nodes:
-        _import(node, sources)
+    put(nodes, sources)
     digests = _digests(nodes[0])
     found = {reference: digests[full(image)] for reference, image in wanted.items()}
     for reference, image in wanted.items():
         tag(nodes, image, f"{full(reference).rpartition(':')[0]}@{found[reference]}")
     return found
+
+
+def put(nodes: Sequence[str], sources: Sequence[str]) -> None:
+    """Put images of this machine on nodes, by their own names."""
+    for node in nodes:
+        _import(node, sources)
 
 
 def tag(nodes: Sequence[str], reference: str, name: str) -> None:

@@ -11,12 +11,15 @@ import pytest
 from infra.prod import content
 from infra.prod.cluster import Cluster
 from infra.prod.postgres import SiteServer
+from infra.prod.rules import alerts
 from tests.faults.kind.cluster import until
-from tests.rehearsal import postgresql
+from tests.rehearsal import postgresql, prometheus
 from tests.rehearsal.conftest import Table
 from tests.rehearsal.ledger import Ledger
 from tests.rehearsal.stage import STORE, Stage
 from tests.rig.kind import tools
+
+ALERT = "WalArchivingFails"
 
 
 def test_the_archive_is_restored_and_compared(stage: Stage, table: Table) -> None:
@@ -87,23 +90,41 @@ def test_after_a_restore_a_deployment_changes_nothing_and_the_new_one_archives(s
 
 def test_an_archive_that_is_away_costs_no_write_and_is_noticed(stage: Stage, table: Table) -> None:
     postgresql.until_healthy(stage)
+    prometheus.start(stage)
+    assert ALERT not in prometheus.firing(stage)
     with Ledger(postgresql.url(stage)) as ledger:
         _scale(stage, 0)
         try:
             ledger.wait_for(100, 60)
-            with psycopg.connect(postgresql.url(stage)) as connection:
-                connection.execute("create table if not exists filler (t text)")
-                connection.execute(
-                    "insert into filler select repeat(md5(n::text), 30) from generate_series(1, 20000) n"
-                )
+            _new_file(stage)
             until("prod.status notices", lambda: _archive(stage) == "fail", 240)
+            until(f"the alert {ALERT} fires", lambda: ALERT in prometheus.firing(stage), 240)
+            ledger.wait_for(1000, 240)
         finally:
             _scale(stage, 1)
         until("the archive goes on", lambda: _archive(stage) == "ok", 240)
-    lost = ledger.lost()
-    seen = f"prod.status says so, {len(lost)} of {len(ledger.acknowledged)} acknowledged writes lost"
-    table.add("the archive is away", "noticed, no write lost", seen, ledger.longest_gap())
+        until(f"the alert {ALERT} ends", lambda: ALERT not in prometheus.firing(stage), 120)
+    lost, seconds = ledger.lost(), ledger.moments[-1] - ledger.moments[0]
+    seen = (
+        f"{ALERT} fires, prod.status says so, {len(lost)} of {len(ledger.acknowledged)} writes lost in {seconds:.0f} s"
+    )
+    table.add("the archive is away, and back", "noticed, no write lost", seen, ledger.longest_gap())
     assert not lost
+
+
+def test_what_alerts_ask_for_is_what_exporters_give(stage: Stage) -> None:
+    """Those of PostgreSQL and of its backup plugin; the others need what the rehearsal does not have."""
+    prometheus.start(stage)
+    wanted = {name for name in alerts.SERIES if name.startswith(("cnpg_", "barman_"))}
+    assert len(wanted) > 10
+    until("all series are there", lambda: wanted <= prometheus.series(stage), 60)
+
+
+def _new_file(stage: Stage) -> None:
+    """Write more than a file of WAL, so that there is something to archive."""
+    with psycopg.connect(postgresql.url(stage)) as connection:
+        connection.execute("create table if not exists filler (t text)")
+        connection.execute("insert into filler select repeat(md5(n::text), 30) from generate_series(1, 20000) n")
 
 
 def _archive(stage: Stage) -> str:

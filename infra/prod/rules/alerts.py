@@ -14,7 +14,8 @@ SERIES = frozenset(
         *("cnpg_collector_up", "cnpg_collector_pg_wal_archive_status", "cnpg_backends_total"),
         *("cnpg_pg_replication_lag", "cnpg_pg_replication_in_recovery", "cnpg_pg_replication_streaming_replicas"),
         *("cnpg_pg_replication_slots_active", "cnpg_pg_settings_setting", "cnpg_pg_database_size_bytes"),
-        *("cnpg_pg_stat_archiver_failed_count", "cnpg_pg_stat_archiver_seconds_since_last_archival"),
+        *("cnpg_pg_stat_archiver_last_failed_time", "cnpg_pg_stat_archiver_last_archived_time"),
+        "cnpg_pg_stat_archiver_seconds_since_last_archival",
         # plugin-barman-cloud 0.13: internal/cnpgi/instance/metrics.go
         "barman_cloud_cloudnative_pg_io_first_recoverability_point",
         "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
