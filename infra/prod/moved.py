@@ -64,14 +64,15 @@ def plan(snapshot: Backup, now: datetime | None = None) -> Move:
     if not names:
         raise PlatformError("NOT_FOUND", f"the snapshot {snapshot.path.name} has none of {', '.join(DATABASES)}")
     left = {name: "it is not moved between environments" for name in held if name not in names}
-    left |= {part: _STAYS[part] for part in ("temporal", "redis") if part in parts}
+    left |= {part: STAYS[part] for part in ("temporal", "redis") if part in parts}
     return Move(names, "objects" in parts, left, f"{now or datetime.now(UTC):%Y%m%d%H%M%S}")
 
 
-_STAYS = {
+STAYS = {
     "temporal": "its history shards are fixed in its databases",
     "redis": "it holds nothing that lasts",
 }
+"""Part of a snapshot that never moves into or out of a site -> why."""
 
 
 def load(server: SiteServer, saved: Backup, move: Move, work: Path, pg_restore: str, say: Callable[[str], None]) -> int:
@@ -124,12 +125,19 @@ def unpacked(saved: Backup, database: str, work: Path) -> Iterator[Path]:
     yield target
 
 
-def compare(server: SiteServer, database: str, entry: Mapping[str, Any]) -> int:
-    """Compare rows and digest of every table with the manifest; the rows. Raises PlatformError RESTORE_DIFFERS."""
+def compare(server: SiteServer, database: str, entry: Mapping[str, Any], snapshot: str = "") -> int:
+    """Compare rows and digest of every table with a manifest; the rows.
+
+    Args:
+        snapshot: an exported snapshot of the database, where it is not the present content that is meant.
+
+    Raises:
+        PlatformError: RESTORE_DIFFERS.
+    """
     wanted = {
         _table(label): (t["rows"], t["digest"]) for label, t in entry["tables"].items() if label.startswith(_DATA)
     }
-    found = contents(server, database)
+    found = contents(server, database, snapshot)
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         what = f"{database} differs from the snapshot in {len(wrong)} tables; nothing was changed"
@@ -145,10 +153,17 @@ def _table(label: str) -> str:
     return label.removeprefix(_DATA).rpartition(" ")[0]
 
 
-def contents(server: SiteServer, database: str) -> dict[str, tuple[int, str]]:
+_AS_TEXT = """
+set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3;
+set timezone = 'UTC'; set bytea_output = 'hex'; set lc_monetary = 'C'; set xmlbinary = 'base64';
+"""
+"""Values as text are those of pg_dump and of our logins, whatever a site's server or a database has set."""
+
+
+def contents(server: SiteServer, database: str, snapshot: str = "") -> dict[str, tuple[int, str]]:
     """Return the rows and the digest of the COPY text of every table, by schema and name. Raises PlatformError."""
-    script = "set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3;\n"
-    script += server.ask(_TABLES, database) + "\n"
+    as_of = f"begin isolation level repeatable read; set transaction snapshot '{snapshot}';\n" if snapshot else ""
+    script = _AS_TEXT + as_of + server.ask(_TABLES, database) + "\n"
     done = shell.run(server.argv(database), stdin=script, check=False, limit=LOAD_LIMIT)
     if done.code:
         raise PlatformError("SQL_FAILED", f"the tables of {database} could not be read", why=done.last_line)

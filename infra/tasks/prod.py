@@ -285,5 +285,5 @@ def restore(
 
 TASKS = (
     *(init, render, check, lock, secrets, diff, deploy, status, prod_smoke.smoke, backup, drill, restore),
-    prod_connect.connect,
+    *(prod_snapshot.snapshot, prod_connect.connect),
 )

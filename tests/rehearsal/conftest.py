@@ -15,7 +15,7 @@ from tests.rig.kind import up
 
 _LINES = pytest.StashKey[list[str]]()
 PHASES = (
-    *("test_deployed", "test_failures", "test_archive", "test_changes", "test_guards"),
+    *("test_deployed", "test_failures", "test_archive", "test_changes", "test_guards", "test_snapshot"),
     "test_remains",
 )
 

@@ -73,14 +73,14 @@ class Stage:
         """The nodes on which pods run."""
         return [f"{NAME}-worker{'' if i == 1 else i}" for i in range(1, WORKERS + 1)]
 
+    def environment(self) -> dict[str, str]:
+        """The variables by which commands reach the cluster."""
+        path = os.pathsep.join((str(tools.directory()), os.environ.get("PATH", "")))
+        return {"KUBECONFIG": str(self.home / "kubeconfig"), "PATH": path}
+
     def invoke(self, *arguments: str, timeout: float = DEPLOY_SECONDS) -> Completed:
         """`invoke ...` as the owner of the kubeconfig would type it."""
-        path = os.pathsep.join((str(tools.directory()), os.environ.get("PATH", "")))
-        own = {
-            "KUBECONFIG": str(self.home / "kubeconfig"),
-            "PLATFORM_STATE_DIR": str(self.home / "state"),
-            "PATH": path,
-        }
+        own = {**self.environment(), "PLATFORM_STATE_DIR": str(self.home / "state")}
         return subprocess.run(
             [sys.executable, "-m", "invoke", *arguments],
             cwd=ROOT,

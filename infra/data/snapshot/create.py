@@ -25,6 +25,7 @@ from infra.data import redis_dump, store, temporal_file
 from infra.data.objects import backup as objects_backup
 from infra.data.objects import login as objects_login
 from infra.data.objects import records as objects_records
+from infra.data.objects.client import Client
 from infra.data.postgres import backup as postgres_backup
 from infra.data.postgres import backups as postgres_backups
 from infra.data.postgres import clients as postgres_clients
@@ -148,7 +149,7 @@ def create(tier: Tier, order: SnapshotOrder, event: Event = silent) -> Backup:
     began, ends = time.monotonic(), tier.endpoints()
     recipients = age.recipients(order.recipients)
     with store.locked(order.target, "snapshot.create"):
-        _free(order)
+        refuse_taken(order)
         with store.publishing(order.target, KIND) as (draft, facts):
             making = _Making(tier, ends, order, draft.directory / CONTENT, event)
             making.content.mkdir(mode=0o700)
@@ -156,7 +157,7 @@ def create(tier: Tier, order: SnapshotOrder, event: Event = silent) -> Backup:
             facts |= _facts(making)
             if order.verify:
                 facts["verified"] = snapshot_verify.verify(tier.context, ends, making.content, facts, event)
-            _seal(draft, making.content, recipients)
+            seal(draft, making.content, recipients)
             facts |= {"recipients": list(order.recipients), "seconds": round(time.monotonic() - began, 3)}
         made = store.load(Path(facts["path"]))
         if order.verify and not facts["verified"]["failed"]:
@@ -164,7 +165,7 @@ def create(tier: Tier, order: SnapshotOrder, event: Event = silent) -> Backup:
     return made
 
 
-def _free(order: SnapshotOrder) -> None:
+def refuse_taken(order: SnapshotOrder) -> None:
     """Refuse a label that another snapshot has, or that would be taken for something else."""
     taken = {b.facts.get("label") for b in listing(order.target)} | {"latest"}
     if order.label and (order.label in taken or "/" in order.label or order.label.startswith((".", "-"))):
@@ -195,20 +196,26 @@ def _databases(making: _Making) -> None:
     def held(taken: Snapshots) -> None:
         facts = taken.facts(making.order.fence)
         making.mark("databases", lsn={name: s.lsn for name, s in taken.of.items()}, **facts)
-        _references(making, taken)
+        note_references(making.ends, making.content, taken)
         _while_held(making)
 
     order = postgres_backup.BackupOrder(target, (), making.order.fence, making.order.skipped, held=held)
     made = postgres_backup.backup(server, making.context.console, order, making.event)
+    making.parts["databases"] = databases_part(made)
+    databases = making.parts["databases"]["databases"]
+    if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases and _in_databases(making):
+        making.parts["temporal"] = {"storage": "databases"}
+
+
+def databases_part(made: Backup) -> dict[str, Any]:
+    """Return what a snapshot's manifest says of the databases in it."""
     databases = {
         name: {"tables": len(d["tables"]), "rows": sum(int(t["rows"]) for t in d["tables"].values())}
         | {key: d[key] for key in postgres_needs.IN_A_SNAPSHOT}
         for name, d in made.facts["databases"].items()
     }
     facts = {k: made.facts[k] for k in ("server", "client", "snapshots", "left_out", "absent")}
-    making.parts["databases"] = {"databases": databases, "bytes": made.size, **facts}
-    if "temporal" in making.order.parts and TEMPORAL_DATABASES[0] in databases and _in_databases(making):
-        making.parts["temporal"] = {"storage": "databases"}
+    return {"databases": databases, "bytes": made.size, **facts}
 
 
 def _in_databases(making: _Making) -> bool:
@@ -216,10 +223,10 @@ def _in_databases(making: _Making) -> bool:
     return making.tier.temporal_storage == TemporalStorage.DATABASES
 
 
-def _references(making: _Making, taken: Snapshots) -> None:
+def note_references(ends: Endpoints, content: Path, taken: Snapshots) -> None:
     """Note the objects that rows point at, as of the snapshot of the database."""
-    found = snapshot_verify.referenced(making.ends, taken.of["platform"].id) if "platform" in taken.of else []
-    store.write_private(making.content / REFERENCES, json.dumps(found) + "\n")
+    found = snapshot_verify.referenced(ends, taken.of["platform"].id) if "platform" in taken.of else []
+    store.write_private(content / REFERENCES, json.dumps(found) + "\n")
 
 
 def _while_held(making: _Making) -> None:
@@ -235,18 +242,31 @@ def _while_held(making: _Making) -> None:
 
 
 def _objects(making: _Making) -> None:
-    target, missing = making.directory("objects"), list[str]()
     logins = [objects_login.login_of(making.ends, name) for name in objects_login.STORES]
     tally = objects_backup.Tally(tick=_ticking(making))
     with objects_backup.connected(logins) as clients:
-        found = objects_backup.sources(clients, (), missing)
-        made = objects_backup.backup(clients, target, found, False, tally, seeds(making.context.stack, making.order))
+        known = seeds(making.context.stack, making.order)
+        making.parts["objects"] = objects_part(clients, making.directory("objects"), tally, known)
+    making.mark("objects", objects=tally.objects)
+
+
+def objects_part(
+    clients: Mapping[str, Client], target: Path, tally: objects_backup.Tally, known: Sequence[Path]
+) -> dict[str, Any]:
+    """Copy all buckets into a new directory; what a snapshot's manifest says of them.
+
+    Args:
+        known: backups whose contents need not be read again.
+
+    Raises:
+        PlatformError: BACKUP_FAILED, UNREACHABLE, LOGIN_REFUSED.
+    """
+    found = objects_backup.sources(clients, (), [])
+    made = objects_backup.backup(clients, target, found, False, tally, known)
     if tally.failed:
         what = f"{len(tally.failed)} objects could not be read"
         raise PlatformError("BACKUP_FAILED", what, why="\n        ".join(tally.failed[:20]), steps=("invoke status",))
-    facts = {k: made.facts[k] for k in ("buckets", "objects", "bytes", "gone")}
-    making.parts["objects"] = {**facts, "read": tally.new}
-    making.mark("objects", objects=tally.objects)
+    return {**{k: made.facts[k] for k in ("buckets", "objects", "bytes", "gone")}, "read": tally.new}
 
 
 def _ticking(making: _Making) -> Any:
@@ -272,7 +292,7 @@ def _facts(making: _Making) -> dict[str, Any]:
     return {**head, "parts": making.parts, "leftOut": making.left_out, "quiesce": making.quiesce}
 
 
-def _seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:
+def seal(draft: Draft, content: Path, recipients: Sequence[Any]) -> None:
     """Note every file of the content, or put all of it into one encrypted file."""
     if recipients:
         age.seal(content, draft.directory / SEALED, recipients)
