@@ -5,26 +5,22 @@ PLATFORM_SITE names the site. What would start, stop, remove or overwrite someth
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from infra.console import Answer
 from infra.context import Context
 from infra.errors import PlatformError
+from infra.tasks import production_site
 
 if TYPE_CHECKING:
     import re
 
     from infra.prod.cluster import Cluster
     from infra.tiers.base import LogLine
-    from infra.training.contract import Contract
 
 Body = Callable[..., Answer | None]
-CONTRACT: ContextVar[Contract | None] = ContextVar("CONTRACT", default=None)
-"""The contract of production for the task that runs, with addresses that lead there from this machine."""
 CONNECTED = frozenset({"train.list", "train.show", "train.diff"})
 """Tasks that only read from the services: they are the same, through forwards."""
 INSTEAD: Mapping[str, str] = {
@@ -34,7 +30,8 @@ INSTEAD: Mapping[str, str] = {
     "db.backup": "prod.backup SITE",
     "db.verify": "prod.drill SITE",
     "db.restore": "prod.restore SITE --to TIME",
-    "snapshot.restore": "prod.restore SITE --to TIME",
+    "snapshot.create": "prod.snapshot SITE",
+    "snapshot.restore": "prod.restore SITE --snapshot NAME",
     "secrets.rotate": "prod.secrets SITE",
 }
 """Refused task -> the one that does it for production."""
@@ -59,37 +56,27 @@ def reading(name: str, body: Body) -> Body:
     raise PlatformError("USAGE", f"{name} does not act on production, which is only read here", steps=steps)
 
 
-def site_of(context: Context) -> str:
-    """Return the site that is meant. Raises PlatformError USAGE where none is named."""
-    name = context.settings.text("PLATFORM_SITE")
-    if not name:
-        steps = ("set PLATFORM_SITE, e.g. PLATFORM_SITE=prod-eu invoke status --tier production",)
-        raise PlatformError("USAGE", "--tier production does not know which site is meant", steps=steps)
-    context.console.tier = "production"
-    return name
-
-
 def _status(context: Context, **_: object) -> Answer:
     from infra.tasks import prod_views
 
-    return prod_views.status(context, site_of(context), "")
+    return prod_views.status(context, production_site.site_of(context), "")
 
 
 def _doctor(context: Context, **_: object) -> Answer:
     from infra.tasks import prod_views
 
-    return prod_views.checked(context, site_of(context), live=True, charts="")
+    return prod_views.checked(context, production_site.site_of(context), live=True, charts="")
 
 
 def _env(context: Context, shell: str = "", write: str = "", profiles: str = "", **_: object) -> Answer:
     """Print the contract as pods have it: its addresses are those inside the cluster."""
     from infra.prod import connect
 
-    name = site_of(context)
+    name = production_site.site_of(context)
     if write or profiles:
         steps = (f"invoke prod.connect {name} --write FILE keeps a file whose addresses lead there from here",)
         raise PlatformError("USAGE", "the addresses inside the cluster are of no use in a file here", steps=steps)
-    values, _hidden = connect.variables(_cluster(context, name))
+    values, _hidden = connect.variables(production_site.cluster(context, name))
     context.console.shell = shell
     if context.console.output == "table":
         context.console.output = "env"
@@ -116,7 +103,7 @@ def _logs(
     from infra.setting_rules import words
     from infra.tasks import log_query, show
 
-    cluster = _cluster(context, site_of(context))
+    cluster = production_site.cluster_of(context)
     names = tuple(name for text in service for name in words(text)) or tuple(SOURCES)
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
@@ -149,48 +136,30 @@ def _rfc3339(seconds: float) -> str:
     return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _cluster(context: Context, name: str) -> Cluster:
-    from infra.prod.site import load
-    from infra.tasks.prod_site import cluster
-
-    return cluster(context, load(name, context.settings.root))
-
-
 def _connected(body: Body) -> Body:
     def run(context: Context, **options: Any) -> Answer | None:
-        with contract(context) as found:
-            token = CONTRACT.set(found)
+        with production_site.contract(context) as found:
+            token = production_site.CONTRACT.set(found)
             try:
                 return body(context, **options)
             finally:
-                CONTRACT.reset(token)
+                production_site.CONTRACT.reset(token)
 
     return run
 
 
-@contextlib.contextmanager
-def contract(context: Context) -> Iterator[Contract]:
-    """Open forwards to the services of the site for the block; the contract that leads through them.
+def _training(name: str) -> Body:
+    def run(context: Context, **options: Any) -> Answer | None:
+        from infra.tasks import production_train
 
-    Raises:
-        PlatformError: NOT_FOUND, UNREACHABLE.
-    """
-    from infra.data.postgres import scratch
-    from infra.prod import connect
-    from infra.prod.site import load
-    from infra.tasks.prod_site import cluster
-    from infra.training import contract as contracts
+        body: Body = getattr(production_train, name)
+        return body(context, **options)
 
-    site = load(site_of(context), context.settings.root)
-    there = cluster(context, site)
-    values, hidden = connect.variables(there)
-    context.console.secrets += tuple(sorted(hidden))
-    with scratch.workspace(context.stack.scratch) as space:
-        ca = space / "ca.crt"
-        ca.write_text(connect.authority(site, there), encoding="utf-8")
-        with connect.opened(there, connect.targets(there, list(values.values()), ())) as forwards:
-            yield contracts.read(connect.here(values, forwards, ca))
+    return run
 
 
-READS: Mapping[str, Body] = {"status": _status, "doctor": _doctor, "env": _env, "logs": _logs}
+READS: Mapping[str, Body] = {
+    **{"status": _status, "doctor": _doctor, "env": _env, "logs": _logs},
+    **{f"train.{name}": _training(name) for name in ("run", "attach", "cancel", "logs")},
+}
 """Tasks that ask production something else than they ask the other tiers."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import production, train_trials, train_watch
+from infra.tasks import train_trials, train_watch
 from infra.tasks.command import ANY, command
 from infra.training.described import described
 
@@ -21,10 +17,6 @@ if TYPE_CHECKING:
     from infra.training.contract import Contract
     from infra.training.jobs import Job
 
-PAUSE = 0.3
-"""Seconds between two looks at a log that is followed."""
-_CHECK = 2.0
-
 
 def contract_of(context: Context) -> Contract:
     """Return the contract of what is asked for: production's, where the task is about that, else of what runs.
@@ -32,7 +24,9 @@ def contract_of(context: Context) -> Contract:
     Raises:
         PlatformError: NOT_RUNNING and what tiers raise.
     """
-    return production.CONTRACT.get() or running(context)[1]
+    from infra.tasks import production_site
+
+    return production_site.CONTRACT.get() or running(context)[1]
 
 
 def running(context: Context) -> tuple[Tier, Contract]:
@@ -164,61 +158,14 @@ def logs(context: Context, job: str, follow: bool = False, tail: int = 0, rank: 
 
     Example: invoke train.logs latest -f
     """
-    from infra.readers import following
-    from infra.training import client
+    from infra.tasks import train_output
 
-    if tail < 0:
-        raise PlatformError("USAGE", f"--tail {tail} is less than 0", steps=("--tail 0 prints all that there is",))
     active, contract = running(context)
-    found = client.find(contract, job)
-    if not 0 <= rank < found.workers:
-        what = f"--rank {rank}: {found.id} has {found.workers} workers, counted from 0"
-        raise PlatformError("USAGE", what, steps=(f"invoke train.show {found.id}",))
-    output = train_watch.source(active, found.id, rank=rank)
-    if not output.there:
-        what = f"the log of {found.id} is not on this machine, and its pods are gone"
-        raise PlatformError("NOT_FOUND", what, steps=(f"invoke train.show {found.id}",))
-    with following(context.console.stdout) if follow else contextlib.nullcontext():
-        return _printed(context, contract, found, output, follow, tail)
 
+    def source(found: str) -> train_watch.TrainingOutput:
+        return train_watch.source(active, found, rank=rank)
 
-def _printed(
-    context: Context, contract: Contract, job: Job, output: train_watch.TrainingOutput, follow: bool, tail: int
-) -> Answer | None:
-    there: deque[str] = deque(maxlen=tail or None)
-    whole = context.console.output in ("json", "yaml") and not follow
-    while news := output.news():
-        there.extend(news)
-        if not tail and not whole:
-            _print(context, there)
-    if whole:
-        return Answer({"job": job.id, "lines": list(there)})
-    _print(context, there)
-    while follow and not job.final:
-        job = _follow(context, contract, job, output)
-    return None
-
-
-def _print(context: Context, lines: deque[str]) -> None:
-    console = context.console
-    while lines:
-        text = console.mask(lines.popleft())
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        console.line(json.dumps({"ts": now, "type": "log", "text": text}) if console.output == "json" else text)
-
-
-def _follow(context: Context, contract: Contract, job: Job, output: train_watch.TrainingOutput) -> Job:
-    """Print what comes for a while; the training as it is then, its last lines printed."""
-    from infra.training import client
-
-    end = time.monotonic() + _CHECK
-    while time.monotonic() < end:
-        _print(context, deque(output.news()))
-        time.sleep(PAUSE)
-    found = client.find(contract, job.id)
-    while found.final and (news := output.news()):
-        _print(context, deque(news))
-    return found
+    return train_output.printed(context, contract, job, source, follow, tail, rank)
 
 
 TASKS = (list_, show, logs)

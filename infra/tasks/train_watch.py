@@ -38,15 +38,19 @@ class View:
     say: Callable[[str], None]
 
 
+Pods = Callable[[], list[str]]
+"""Asks the pods of a training for their new lines."""
+
+
 class TrainingOutput:
     """The output of a training, as it comes: by its log on this machine, else by its pods."""
 
-    def __init__(self, log: Path, kubeconfig: Path | None, job: str, from_start: bool, rank: int = 0) -> None:
+    def __init__(self, log: Path, pods: Callable[[], Pods | None], from_start: bool) -> None:
         from infra.loglines import Follower
 
-        self._log, self._kubeconfig, self._job, self._rank = log, kubeconfig, job, rank
+        self._log, self._find = log, pods
         self._follower = Follower(log, 0 if from_start else None)
-        self._pods: Callable[[], list[str]] | None = None
+        self._pods: Pods | None = None
 
     def news(self) -> list[str]:
         """Return the lines since the last call; none if unavailable."""
@@ -57,10 +61,8 @@ class TrainingOutput:
     @property
     def there(self) -> bool:
         """Return whether it is available now."""
-        from infra.training import runners
-
-        if self._pods is None and self._kubeconfig is not None and not self._log.exists():
-            self._pods = runners.pod_log(self._kubeconfig, self._job, self._rank)
+        if self._pods is None and not self._log.exists():
+            self._pods = self._find()
         return self._log.exists() or self._pods is not None
 
 
@@ -73,19 +75,34 @@ def log_path(context: Context, job: str, rank: int = 0) -> Path:
 
 def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> TrainingOutput:
     """Return the output of a training; of several workers, that of one."""
-    return TrainingOutput(log_path(active.context, job, rank), active.jobs_kubeconfig, job, from_start, rank)
+    from infra.training import runners
+
+    kubeconfig = active.jobs_kubeconfig
+
+    def pods() -> Pods | None:
+        return None if kubeconfig is None else runners.pod_log(kubeconfig, job, rank)
+
+    return TrainingOutput(log_path(active.context, job, rank), pods, from_start)
 
 
 def watch(active: Tier, contract: Contract, job: str, output: TrainingOutput) -> None:
     """Show the progress of a training, and above it what it prints, until it has ended."""
-    from infra.training import client, service
+    from infra.training import service
 
-    console = active.context.console
+    shown(active.context.console, contract, job, output, lambda: service.check_worker(active.context.stack))
+
+
+def shown(
+    console: Console, contract: Contract, job: str, output: TrainingOutput, check: Callable[[], None] = lambda: None
+) -> None:
+    """Show the same; `check` is called now and then, and may end it."""
+    from infra.training import client
+
     with bar(console) if console.live else lines(console) as view:
         for glimpse in client.follow(contract, job):
             _tell(view, output)
             view.show(glimpse)
-            service.check_worker(active.context.stack)
+            check()
         while _tell(view, output):
             pass
 

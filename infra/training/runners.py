@@ -96,12 +96,19 @@ def _cluster(kubeconfig: Path, shape: Shape) -> JobCluster:
 
 def pod_log(kubeconfig: Path, job: str, rank: int = 0) -> Callable[[], list[str]] | None:
     """Return what asks for the new lines of a Job's pods; None where it has none, or none any longer."""
+    from infra.training import job_manifest
+
+    return log_of_pods(_cluster(kubeconfig, job_manifest.Shape()), job, rank)
+
+
+def log_of_pods(found: JobCluster, job: str, rank: int = 0) -> Callable[[], list[str]] | None:
+    """Return the same for a cluster."""
     import tempfile
 
     from infra.training import cluster, job_manifest
     from infra.training.job_runner import JobLog
 
-    found, name = _cluster(kubeconfig, job_manifest.Shape()), job_manifest.name(job)
+    name = job_manifest.name(job)
     log = JobLog(Path(tempfile.mkdtemp(prefix="training-log-")) / "log")
 
     def news() -> list[str]:

@@ -67,7 +67,6 @@ LIST_LOADS = {
             "prod_smoke",
             "prod_snapshot",
             "prod_views",
-            "production",
         )
     ),
     *("infra.tasks.root", "infra.tasks.secrets"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import inspect
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +19,7 @@ from infra.console import Answer, Console
 from infra.context import Context
 from infra.errors import PlatformError
 from infra.prod import connect
-from infra.tasks import collection, production
+from infra.tasks import collection, production, production_site, production_train
 from tests.unit.prod.played import Played
 
 
@@ -65,7 +69,7 @@ def test_without_a_site_nothing_is_asked(tmp_path: Path) -> None:
 
 
 def _there(monkeypatch: pytest.MonkeyPatch, cluster: Played) -> None:
-    monkeypatch.setattr(production, "_cluster", lambda context, name: cluster)
+    monkeypatch.setattr(production_site, "cluster", lambda context, name: cluster)
 
 
 @pytest.fixture
@@ -124,9 +128,71 @@ def test_a_task_that_reads_gets_the_contract_of_the_site(tmp_path: Path, monkeyp
     def opened(context: Context) -> Iterator[str]:
         yield "the contract"
 
-    monkeypatch.setattr(production, "contract", opened)
-    body = production.reading("train.list", lambda context: Answer(production.CONTRACT.get()))
+    monkeypatch.setattr(production_site, "contract", opened)
+    body = production.reading("train.list", lambda context: Answer(production_site.CONTRACT.get()))
     answer = body(_context(tmp_path))
     assert answer is not None
     assert answer.data == "the contract"
-    assert production.CONTRACT.get() is None
+    assert production_site.CONTRACT.get() is None
+
+
+class Application(BaseHTTPRequestHandler):
+    """The application's server, which takes one training and refuses the next."""
+
+    asked: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, body))
+        first = len(self.asked) == 1
+        said = {"job": "digits-1"} if first else {"error": {"code": "USAGE", "message": "this backend has no key"}}
+        self.send_response(201 if first else 400)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def application(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    Application.asked = []
+    server = HTTPServer(("127.0.0.1", 0), Application)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    @contextmanager
+    def there(context: Context) -> Iterator[str]:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+    monkeypatch.setattr(production_train, "_application", there)
+    yield Application.asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_training_is_ordered_from_the_application(tmp_path: Path, application: list[Any]) -> None:
+    run = production.READS["train.run"]
+    answer = run(_context(tmp_path), epochs=3, experiment="first", detach=True, command="", env=[], workers=1)
+    assert answer is not None
+    assert answer.data == {"job": "digits-1", "state": "queued"}
+    assert application == [("/trainings", {"epochs": 3, "experiment": "first"})]
+    with pytest.raises(PlatformError) as failed:
+        run(_context(tmp_path), detach=True)
+    assert (failed.value.code, failed.value.why) == ("SERVICE_FAILED", "this backend has no key")
+
+
+@pytest.mark.parametrize("given", [{"command": "python x.py"}, {"env": ["A=1"]}, {"as_": "job"}, {"workers": 2}])
+def test_what_only_this_machine_has_is_refused(tmp_path: Path, application: list[Any], given: dict[str, Any]) -> None:
+    with pytest.raises(PlatformError) as refused:
+        production.READS["train.run"](_context(tmp_path), **given)
+    assert refused.value.code == "USAGE"
+    assert f"--{next(iter(given)).rstrip('_')}" in refused.value.what
+    assert application == []
+
+
+def test_every_option_of_a_training_is_taken_or_refused() -> None:
+    mine = set(inspect.signature(production_train.run).parameters) | set(production_train.HERE_ONLY)
+    task = collection.collect()["train.run"]
+    options = {a.name.replace("-", "_") for a in task.get_arguments()}
+    known = {name.rstrip("_") for name in mine}
+    assert options - known - {"tier", "output", "json", "no_color", "debug"} == set()
