@@ -262,6 +262,7 @@ def verify(
         "skip": SKIP,
         "part": "restore only this part; repeatable, or comma-separated",
         "identity": IDENTITY,
+        "despite_differences": "restore what can be loaded of the databases, report what differs, and mark them",
         "dry_run": "only show what would be done",
         "yes": "skip the confirmation prompt",
         "trust": TRUST,
@@ -276,6 +277,7 @@ def restore(
     part: list[str],
     to: str = "",
     identity: str = "",
+    despite_differences: bool = False,
     dry_run: bool = False,
     yes: bool = False,
     trust: bool = False,
@@ -293,13 +295,15 @@ def restore(
     found = snapshot.find(_target(context, to), name)
     choice = tier_choice.choose(context)
     context.console.tier = choice.tier.name
-    plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part))
+    plan = snapshot_restore.plan(found, choice.tier, words(skip), words(part), despite_differences)
     others = [t for t in tier_choice.tiers(context).values() if t.name != choice.tier.name and t.running()]
-    lines = plan.lines() + snapshot_restore.lacking(choice.tier, plan)
+    compared = snapshot_restore.compared(choice.tier, plan)
+    lines = plan.lines() + compared.lines(choice.tier.name)
     lines += [f"The tier {t.name} is running and will be stopped first; its data is kept." for t in others]
     lines += maker.lines(context.stack.home, found)
     if dry_run:
-        return Answer({**_planned(plan), "maker": maker.of(context.stack.home, found)}, lines=tuple(lines))
+        more = {"maker": maker.of(context.stack.home, found), "databases": compared.data()}
+        return Answer({**_planned(plan), **more}, lines=tuple(lines))
     maker.require_trust(context.stack.home, found, trust)
     with events(context, json_stream) as event, snapshot_restore.opened(context, found, identity) as content:
         confirm(context, lines, yes)
@@ -337,11 +341,14 @@ def _restored(context: Context, plan: SnapshotPlan, done: RestoredSnapshot) -> A
         context.console.warn(f"not restored: {item}: {why}")
     for part, why in plan.left_out.items():
         context.console.warn(f"left out: {part}: {why}")
+    for text in (f"{name} differs: {what}" for name, found in done.differences.items() for what in found):
+        context.console.warn(printable(text))
     data = {**_planned(plan), "restored": done.parts, "wayBack": done.way_back, "refused": done.refused}
+    data["differences"] = done.differences
     lines = [f"restored on {plan.tier} in {human_seconds(done.seconds)}: {', '.join(done.parts)}", "to undo:"]
     for part, way in done.way_back.items():
         lines += [f"  {part:<10} {line}" for line in _ways(way)]
-    code = ExitCode.PARTIAL if plan.left_out or done.refused else ExitCode.OK
+    code = ExitCode.PARTIAL if plan.left_out or done.refused or done.differences else ExitCode.OK
     return Answer({**data, "seconds": done.seconds}, lines=(*lines, "Next: invoke status"), exit=int(code))
 
 

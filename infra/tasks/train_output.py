@@ -50,11 +50,20 @@ def printed(
         what = f"--rank {rank}: {found.id} has {found.workers} workers, counted from 0"
         raise PlatformError("USAGE", what, steps=(f"invoke train.show {found.id}",))
     output = source(found.id)
-    if not output.there:
-        what = f"the log of {found.id} is not on this machine, and its pods are gone"
-        raise PlatformError("NOT_FOUND", what, steps=(f"invoke train.show {found.id}",))
+    if not output.there and (found.final or not follow):
+        raise absent(found, output.in_cluster)
     with following(context.console.stdout) if follow else contextlib.nullcontext():
         return _printed(context, contract, found, output, follow, tail)
+
+
+def absent(job: Job, in_cluster: bool) -> PlatformError:
+    """Return the error for a training of which there is nothing to print."""
+    if not job.final:
+        steps = (f"invoke train.logs {job.id} -f waits for it", f"invoke train.show {job.id}")
+        return PlatformError("NOT_FOUND", f"{job.id} has not printed anything yet", why=job.state, steps=steps)
+    what = f"there is no log of {job.id} on this machine"
+    why = "its pods are gone" if in_cluster else "it ended before it printed anything, or ran on another machine"
+    return PlatformError("NOT_FOUND", what, why=why, steps=(f"invoke train.show {job.id}",))
 
 
 def _printed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.console import Answer, Table
@@ -138,7 +139,8 @@ def show(context: Context, job: str) -> Answer:
         *record.summary(made),
         *((name, f"{value:.4g}") for name, value in metrics.items()),
     ]
-    rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)] + [("log", log)]
+    rows += [("stored" if i == 0 else "", key) for i, key in enumerate(stored)]
+    rows += [("log", log)] if Path(log).exists() else []  # else it is with its pods, or it never began to print
     lines = ("", *(f"  | {line}" for line in (found.last_lines or "").splitlines())) if found.last_lines else ()
     return Answer(data, Table(("", ""), tuple(rows), keep=(1,)), lines, names=(found.id,))
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,9 @@ Pods = Callable[[], list[str]]
 
 
 class TrainingOutput:
-    """The output of a training, as it comes: by its log on this machine, else by its pods."""
+    """The output of a training, as it comes: by its log on this machine, else by its pods, where there is a cluster."""
 
-    def __init__(self, log: Path, pods: Callable[[], Pods | None], from_start: bool) -> None:
+    def __init__(self, log: Path, pods: Callable[[], Pods | None] | None, from_start: bool) -> None:
         from infra.loglines import Follower
 
         self._log, self._find = log, pods
@@ -61,9 +62,14 @@ class TrainingOutput:
     @property
     def there(self) -> bool:
         """Return whether it is available now."""
-        if self._pods is None and not self._log.exists():
+        if self._find is not None and self._pods is None and not self._log.exists():
             self._pods = self._find()
         return self._log.exists() or self._pods is not None
+
+    @property
+    def in_cluster(self) -> bool:
+        """Return whether pods may have it."""
+        return self._find is not None
 
 
 def log_path(context: Context, job: str, rank: int = 0) -> Path:
@@ -78,10 +84,7 @@ def source(active: Tier, job: str, from_start: bool = True, rank: int = 0) -> Tr
     from infra.training import runners
 
     kubeconfig = active.jobs_kubeconfig
-
-    def pods() -> Pods | None:
-        return None if kubeconfig is None else runners.pod_log(kubeconfig, job, rank)
-
+    pods = None if kubeconfig is None else partial(runners.pod_log, kubeconfig, job, rank)
     return TrainingOutput(log_path(active.context, job, rank), pods, from_start)
 
 

@@ -68,12 +68,12 @@ class Platform:
         found = next((s for s in self.status["services"] if s["name"] == name), None)
         return found if found and found["state"] != "stopped" else None
 
-    def storage(self, prefix: str, secret: str = "") -> Any:
-        """An S3 client for a store (a key of `STORES`), with another secret where one is given."""
+    def storage(self, prefix: str, secret: str = "", signature: str = "s3v4") -> Any:
+        """An S3 client for a store (a key of `STORES`), with another secret or another kind of signature."""
         import boto3
         from botocore.config import Config
 
-        config = Config(s3={"addressing_style": "path"}, signature_version="s3v4", retries={"total_max_attempts": 2})
+        config = Config(s3={"addressing_style": "path"}, signature_version=signature, retries={"total_max_attempts": 2})
         return boto3.client(
             "s3",
             endpoint_url=self.contract[f"{prefix}_STORAGE_ENDPOINT"],

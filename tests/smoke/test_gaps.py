@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,12 +20,55 @@ MIB = 1024 * 1024
 ELSEWHERE = {"s3-console": "tried by the tests of the consoles, not of the API"}
 
 
-def conditional_write(s3: Any, bucket: str, platform: Platform) -> bool:
-    """A create-only write does not overwrite."""
-    s3.put_object(Bucket=bucket, Key="once", Body=b"first")
-    with contextlib.suppress(ClientError):
-        s3.put_object(Bucket=bucket, Key="once", Body=b"second", IfNoneMatch="*")
-    return bool(s3.get_object(Bucket=bucket, Key="once")["Body"].read() == b"first")
+def conditional_write(s3: Any, bucket: str, *_: object) -> bool:
+    """A create-only write does not overwrite, of many at once one wins, and a stale compare-and-swap is refused."""
+    tag = s3.put_object(Bucket=bucket, Key="once", Body=b"first")["ETag"]
+    if _written(s3, bucket, "once", b"second", IfNoneMatch="*"):
+        return False
+    bodies = [f"writer {n}".encode() for n in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS) as threads:
+        written = list(threads.map(lambda body: _written(s3, bucket, "raced", body, IfNoneMatch="*"), bodies))
+    winners = [body for body, won in zip(bodies, written, strict=True) if won]
+    s3.put_object(Bucket=bucket, Key="once", Body=b"third")
+    stale = _written(s3, bucket, "once", b"fourth", IfMatch=tag)
+    return not stale and winners == [s3.get_object(Bucket=bucket, Key="raced")["Body"].read()]
+
+
+def _written(s3: Any, bucket: str, key: str, body: bytes, **more: str) -> bool:
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=body, **more)
+    except ClientError:
+        return False
+    return True
+
+
+def ranges(s3: Any, bucket: str, *_: object) -> bool:
+    """A part of an object is answered with 206 and says which part it is."""
+    s3.put_object(Bucket=bucket, Key="ranged", Body=b"0123456789")
+    got = s3.get_object(Bucket=bucket, Key="ranged", Range="bytes=2-4")
+    status = got["ResponseMetadata"]["HTTPStatusCode"]
+    return (status, got["Body"].read(), got.get("ContentRange")) == (206, b"234", "bytes 2-4/10")
+
+
+def checksums(s3: Any, bucket: str, *_: object) -> bool:
+    """What arrives with another checksum than it was sent with is refused and not stored."""
+    wrong = {
+        "ContentMD5": base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode(),
+        "ChecksumSHA256": base64.b64encode(hashlib.sha256(b"other").digest()).decode(),
+        "ChecksumCRC32": base64.b64encode(b"none").decode(),
+    }
+    taken = [name for name, value in wrong.items() if _written(s3, bucket, "damaged", b"sent", **{name: value})]
+    return not taken and not s3.list_objects_v2(Bucket=bucket, Prefix="damaged").get("Contents")
+
+
+def presigned_v2(s3: Any, bucket: str, platform: Platform) -> bool:
+    """An address signed as boto3 does without a named version (SigV2) is accepted, a changed one is not."""
+    s3.put_object(Bucket=bucket, Key="signed", Body=b"its content")
+    where = {"Bucket": bucket, "Key": "signed"}
+    address = platform.storage("INTERNAL", signature="s3").generate_presigned_url("get_object", Params=where)
+    assert "Signature=" in address and "X-Amz" not in address  # noqa: PT018
+    got, changed = (requests.get(a, timeout=30) for a in (address, address.replace("Expires=", "Expires=1")))
+    return (got.status_code, got.content, changed.status_code) == (200, b"its content", 403)
 
 
 def metadata_durable(s3: Any, bucket: str, platform: Platform) -> bool:
@@ -104,6 +149,7 @@ def key_long_segment(s3: Any, bucket: str, *_: object) -> bool:
         return False
 
 
+WRITERS = 16
 KEYS: Mapping[str, Callable[..., bool]] = {
     "s3-key-file-and-prefix": key_file_and_prefix,
     "s3-key-double-slash": key_double_slash,
@@ -117,6 +163,9 @@ TRIES: Mapping[str, Callable[..., bool]] = {
     "s3-versioning": versioning,
     "s3-upload-part-copy": upload_part_copy,
     "s3-closed-to-pages": closed_to_pages,
+    "s3-range": ranges,
+    "s3-checksum": checksums,
+    "s3-presigned-v2": presigned_v2,
     **KEYS,
 }
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,10 @@ def test_a_failing_program_of_the_user_is_a_failed_training(platform: Platform) 
     envelope = json.loads(done.stdout)
     assert done.returncode == 1
     assert (envelope["status"], envelope["error"]["code"]) == ("error", "TASK_FAILED")
+    steps = [action["command"] for action in envelope["error"]["actions"]]
+    if platform.tier != "kind":  # there its log may be with its pod
+        assert steps[0].startswith("its log: "), steps
+        assert Path(steps[0].removeprefix("its log: ")).is_file(), steps
 
 
 def test_a_program_of_the_user_sees_the_contract(platform: Platform) -> None:

@@ -109,6 +109,17 @@ def test_each_sqlstate_is_kept_and_has_a_step_that_helps(state: str, expected: t
     assert "hush" not in error.what + error.why
 
 
+def test_whatever_a_server_says_its_words_its_sqlstate_and_a_step_are_told() -> None:
+    codes = (getattr(named, "sqlstate", None) for named in vars(psycopg.errors).values())
+    known = {code for code in codes if isinstance(code, str)}
+    assert len(known) > 250  # appendix A of PostgreSQL's manual
+    for state in known:
+        error = made(state)
+        assert error.steps, state
+        assert f"(SQLSTATE {state})" in error.why
+        assert (error.code == "UNREACHABLE") == state.startswith("08")
+
+
 def test_every_row_of_the_advice_is_tried_here() -> None:
     assert {row for row in sqlstate.ADVICE if not any(state.startswith(row) for state in EXPECTED)} == set()
 

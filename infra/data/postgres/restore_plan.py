@@ -86,15 +86,17 @@ class RestorePlan:
 class RestoreOrder:
     """The request for a restore.
 
-    `names`: the databases, with the roles that they need; all databases and all roles when empty. `rename`: the name
-    that the one database gets. `despite`: load what can be loaded, and take what differs. `replacing`: whether the
-    server is to replace the one of the backup, so that roles which are there become as they were, too.
+    `names`: the databases, with the roles that they need; all databases and all roles when empty, but for the databases
+    in `skipped`. `rename`: the name that the one database gets. `despite`: load what can be loaded, and take what
+    differs. `replacing`: whether the server is to replace the one of the backup, so that roles which are there become
+    as they were, too.
     """
 
     names: tuple[str, ...] = ()
     rename: str = ""
     despite: bool = False
     replacing: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def plan(server: Server, backup: Backup, order: RestoreOrder = RestoreOrder()) -> RestorePlan:
@@ -152,7 +154,7 @@ def _chosen(backup: Backup, order: RestoreOrder) -> list[str]:
         why = "; ".join(f"{n}: {backup.facts.get('left_out', {}).get(n, 'not in it')}" for n in missing)
         steps = (f"it contains: {', '.join(there)}", "invoke db.list shows the others")
         raise PlatformError("NOT_FOUND", f"the backup contains no database {', '.join(missing)}", why=why, steps=steps)
-    chosen = list(dict.fromkeys(order.names)) or there
+    chosen = list(dict.fromkeys(order.names)) or [name for name in there if name not in order.skipped]
     if rename and len(chosen) != 1:
         raise PlatformError("USAGE", "--to applies to one database", steps=("select it: --database NAME --to NEW",))
     if postgres_facts.OURS.search(rename) or len(rename.encode()) > postgres_facts.LONGEST_NAME:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ from infra.tiers.base import TemporalStorage, Tier
 
 @dataclass(frozen=True)
 class SnapshotPlan:
-    """The plan of a restore: the parts it brings back, and those that it leaves out with the reason."""
+    """The plan of a restore: the parts it brings back, and those that it leaves out with the reason.
+
+    `despite`: load what can be loaded of the databases, and take what differs.
+    """
 
     backup: Backup
     tier: str
     parts: tuple[str, ...]
     left_out: Mapping[str, str]
+    despite: bool = False
 
     def lines(self) -> list[str]:
         """Return the plan for people."""
@@ -65,15 +69,21 @@ _KEPT = {
 
 @dataclass
 class RestoredSnapshot:
-    """The outcome of a restore, by part; `way_back` names what was kept."""
+    """The outcome of a restore, by part; `way_back` names what was kept.
+
+    `differences`: what is not as in the snapshot, by database.
+    """
 
     parts: dict[str, Any] = field(default_factory=dict)
     way_back: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
-def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[str] = ()) -> SnapshotPlan:
+def plan(
+    backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[str] = (), despite: bool = False
+) -> SnapshotPlan:
     """Decide what a restore does; nothing is touched.
 
     Raises:
@@ -95,7 +105,7 @@ def plan(backup: Backup, tier: Tier, skip: Sequence[str] = (), only: Sequence[st
     if set(stuck) - set(skip):
         raise _stuck(backup, tier.name, {p: why for p, why in stuck.items() if p not in skip})
     left = {p: stuck.get(p, "skipped as requested") for p in wanted if p in skip}
-    return SnapshotPlan(backup, tier.name, tuple(p for p in wanted if p not in skip), left)
+    return SnapshotPlan(backup, tier.name, tuple(p for p in wanted if p not in skip), left, despite)
 
 
 _PLACES = {
@@ -116,26 +126,53 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
     return f"Temporal's storage is {_PLACES[there]} in the snapshot of {facts['tier']}, and {_PLACES[here]} on {shown}"
 
 
-def lacking(tier: Tier, made: SnapshotPlan) -> list[str]:
-    """List what the databases of a snapshot ask of a server and the tier's one lacks; nothing is touched.
+@dataclass(frozen=True)
+class Compared:
+    """What the databases of a snapshot ask of a server, against what the server of a tier has.
+
+    `left_out` are databases that it cannot take, with what it lacks; `notes` is what will be different.
+    """
+
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def lines(self, tier: str) -> list[str]:
+        """Return it for people."""
+        left_out = [f"the database {n} is LEFT OUT: {tier} lacks {', '.join(w)}" for n, w in self.left_out.items()]
+        return [f"  {text}" for text in (*left_out, *self.notes)]
+
+    def data(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {"leftOut": {name: list(what) for name, what in self.left_out.items()}, "notes": list(self.notes)}
+
+
+def compared(tier: Tier, made: SnapshotPlan) -> Compared:
+    """Compare what the databases ask of a server with what the tier's one has; nothing is touched.
 
     A tier that does not run is compared once it does, before anything of it is touched.
+
+    Raises:
+        PlatformError: DATA_INCOMPATIBLE when the server is of an older major version, or can take none of them.
     """
-    entries = made.backup.facts["parts"].get("databases", {}).get("databases", {})
-    entries = {name: entry for name, entry in entries.items() if "encoding" in entry}
+    held = made.backup.facts["parts"].get("databases", {})
+    entries = {name: entry for name, entry in held.get("databases", {}).items() if "encoding" in entry}
     if "databases" not in made.parts or not entries:
-        return []
+        return Compared()
     if not tier.running():
         asked = {name: ", ".join(Needs.of(entry).lines()) for name, entry in entries.items()}
-        return [f"  {name} needs {what}: compared once {tier.name} runs" for name, what in asked.items() if what]
+        return Compared(
+            notes=[f"{n} needs {what}: compared once {tier.name} runs" for n, what in asked.items() if what]
+        )
     server = postgres_clients.find_server(tier.endpoints(), tier.context.settings)
+    postgres_verify.check_versions(replace(made.backup, facts=held), server)
     found = postgres_needs.lacking(server, entries)
-    left_out = [
-        f"  the database {n} is LEFT OUT: {tier.name} lacks {', '.join(f.missing)}"
-        for n, f in found.items()
-        if f.missing
-    ]
-    return left_out + [f"  {name}: {text}" for name, f in found.items() for text in f.other]
+    notes = [f"{name}: {text}" for name, f in found.items() for text in f.other]
+    stuck = {name: f.missing for name, f in found.items() if f.missing}
+    if made.despite:
+        return Compared(notes=notes + [f"{name}: {tier.name} lacks {', '.join(what)}" for name, what in stuck.items()])
+    if len(stuck) == len(entries):
+        raise postgres_needs.refusal(stuck, made.backup.path)
+    return Compared(stuck, notes)
 
 
 def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:
@@ -214,8 +251,8 @@ def _planned(
     """Plan what is done about the databases, after a look at what the server has for them."""
     saved = verify.databases(content)
     server = postgres_clients.find_server(ends, context.settings, postgres_verify.client_needed(saved))
-    names = [n for n in saved.facts["databases"] if n not in create.TEMPORAL_DATABASES]
-    order = postgres_restore_plan.RestoreOrder(() if "temporal" in made.parts else tuple(names))
+    skipped = () if "temporal" in made.parts else create.TEMPORAL_DATABASES
+    order = postgres_restore_plan.RestoreOrder(despite=made.despite, skipped=skipped)
     todo = postgres_restore_plan.plan(server, saved, order)
     for note in (*todo.notes, *(f"{name} is left out: {why}" for name, why in todo.left_out.items())):
         context.console.warn(note)
@@ -228,6 +265,7 @@ def _databases(
     context.console.say(f"  databases: {', '.join(item.source for item in todo.items)}")
     result = postgres_restore.restore(server, todo, context.stack.scratch, event)
     done.refused |= {f"database {name}": why for name, why in result.left_out.items()} | dict(result.refused)
+    done.differences = {name: list(found) for name, found in result.differences.items()}
     for name, subscription in result.disabled:
         context.console.warn(f"the subscription {subscription} of {name} is disabled")
     done.parts["databases"] = vars(result)

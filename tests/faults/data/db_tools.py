@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,6 +179,41 @@ class Site:
             yield
         finally:
             link.close()
+
+
+@contextmanager
+def offered(site: Site, **versions: str) -> Iterator[None]:
+    """Extensions that this server has and no other one, each in one version, for the block."""
+    place = Path(tempfile.mkdtemp(prefix="platform-extensions-"))
+    place.chmod(0o755)  # the server may run as another user
+    (place / "extension").mkdir()
+    for name, version in versions.items():
+        (place / "extension" / f"{name}.control").write_text(f"default_version = '{version}'\n")
+        script = f"create function {name}() returns text language sql as $$ select '{version}' $$;\n"
+        (place / "extension" / f"{name}--{version}.sql").write_text(script)
+    try:
+        _path_of_extensions(site, sql.SQL("set extension_control_path = {}").format(sql.Literal(f"$system:{place}")))
+        yield
+    finally:
+        _path_of_extensions(site, sql.SQL("reset extension_control_path"))
+        shutil.rmtree(place)
+
+
+def _path_of_extensions(site: Site, change: sql.Composable) -> None:
+    with site.link() as link:
+        link.execute(sql.SQL("alter system {}").format(change))
+        link.execute("select pg_reload_conf()")
+        wait_for("the setting", lambda: _in_force(site))
+
+
+def _in_force(site: Site) -> bool:
+    """Whether new sessions have what `alter system` has written last."""
+    query = """
+    select setting = coalesce((select setting from pg_file_settings where name = s.name), boot_val)
+    from pg_settings s where name = 'extension_control_path'
+    """
+    with site.link() as link:
+        return link.execute(query).fetchone() == (True,)
 
 
 def wait_for(what: str, condition: Any, limit: float = LIMIT) -> None:

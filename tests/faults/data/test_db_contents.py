@@ -238,6 +238,27 @@ def test_a_function_that_finds_nothing_is_named_with_what_helps_and_the_others_a
     site.backup("--database", "checked", "--verify")  # the table that is read comes after the one that is checked
 
 
+GENERATED = """
+create function plain(text) returns text language sql immutable as $$ select lower($1) $$;
+create function im_plain(text) returns text language sql immutable as $$ select plain($1) $$;
+create table named (name text, low text generated always as (im_plain(name)) stored);
+insert into named values ('Eve')
+"""
+
+
+def test_a_generated_column_whose_function_finds_nothing_is_named_with_what_helps(site: Site) -> None:
+    make(site, "made", GENERATED)
+    done = site.invoke("db.backup", "--to", str(site.target), "--verify", "--json")
+    assert done.returncode == 11, done.stderr
+    verified = json.loads(done.stdout)["data"]["verified"]
+    assert {"labeler", "platform", "users"} <= set(verified["databases"])
+    helps = "alter function im_plain(text) set search_path = public"
+    assert helps in verified["failed"]["made"].replace("public.im_plain", "im_plain")
+    with site.link("made") as link:
+        link.execute(helps.encode())
+    site.backup("--database", "made", "--verify")
+
+
 def test_what_differs_can_be_taken_over_and_the_result_says_so(site: Site) -> None:
     make(site, "checked", CHECKED)
     path = site.backup("--database", "checked")

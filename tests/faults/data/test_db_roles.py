@@ -112,3 +112,32 @@ def test_a_role_that_is_there_and_differs_is_told(site: Site) -> None:
         link.execute("alter role app reset statement_timeout")
     done = site.invoke("db.restore", "--from", str(path), "--dry-run")
     assert "the role app stays as it is; the backup has other settings" in done.stdout
+
+
+def test_a_snapshot_brings_roles_and_templates_back_to_a_server_that_has_none(site: Site) -> None:
+    before = present(site)
+    with site.link() as link:
+        link.execute("create database tmpl is_template true")
+        link.execute("create table kept as select 1 n")
+        link.execute("alter system set work_mem = '9MB'")
+    with site.link("tmpl") as link:
+        link.execute("create table t as select 2 n")
+    with site.link("template1") as link:
+        link.execute("create extension citext")
+    made = site.victim.invoke("snapshot.create", "roles", "--skip", "objects,redis,temporal")
+    assert made.returncode == 0, made.stderr
+    site.victim.invoke("reset", "--service", "postgres", "--yes", check=True)
+    site.victim.up()
+    assert not present(site)
+    done = site.victim.invoke("snapshot.restore", "roles", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert present(site) == before
+    assert "alter system set work_mem to '9MB'" in done.stderr
+    with psycopg.connect(site.ends.database_url("owned").replace("admin:devpass", "app:secret")) as link:
+        assert link.execute("select current_setting('statement_timeout')").fetchone() == ("5s",)
+    for database, query in (("postgres", "select n from kept"), ("tmpl", "select n - 1 from t")):
+        with site.link(database) as link:
+            assert link.execute(query.encode()).fetchone() == (1,)
+    with site.link("template1") as link:
+        assert link.execute("select count(*) from pg_extension where extname = 'citext'").fetchone() == (1,)
+        assert link.execute("select datistemplate from pg_database where datname = 'tmpl'").fetchone() == (True,)

@@ -21,6 +21,19 @@ OLD = Path("/usr/lib/postgresql/15/bin")
 pytestmark = pytest.mark.skipif(not (OLD / "postgres").is_file(), reason="needs PostgreSQL 15 of Debian")
 
 
+OF_THE_SERVER = """
+create role app login password 'secret' connection limit 7; create role ro; grant ro to app with admin option;
+alter role app set statement_timeout = '5s'; comment on role app is 'the application';
+create table kept as select 1 n
+"""
+_OF_A_ROLE = """
+select r.rolconnlimit, shobj_description(r.oid, 'pg_authid'), m.admin_option,
+       (select setconfig from pg_db_role_setting where setrole = r.oid), (select n from kept),
+       (select datistemplate from pg_database where datname = 'tmpl')
+from pg_roles r join pg_auth_members m on m.member = r.oid where r.rolname = 'app'
+"""
+
+
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[Site]:
     with stage(TIER, PLATFORM_POSTGRES_BIN=str(OLD)) as made:
@@ -40,6 +53,9 @@ def test_up_refuses_upgrade_moves_back_returns(old: Site) -> None:
     before = old.state()
     with old.link() as link:
         link.execute("create role owner_of_users; alter database users owner to owner_of_users")
+        link.execute(OF_THE_SERVER)
+        link.execute("create database tmpl is_template true")
+        link.execute("alter system set work_mem = '9MB'")
     new = _with_new_programs(old)
     old.victim.invoke("down", check=True)
     refused(new.invoke("up"), 8, "DATA_INCOMPATIBLE", "15", "18")
@@ -57,6 +73,9 @@ def test_up_refuses_upgrade_moves_back_returns(old: Site) -> None:
         assert link.info.server_version // 10000 == 18
         row = link.execute("select pg_get_userbyid(datdba) from pg_database where datname = 'users'").fetchone()
         assert row == ("owner_of_users",)
+        found = link.execute(_OF_A_ROLE).fetchone()
+        assert found == (7, "the application", True, ["statement_timeout=5s"], 1, True)
+    assert "alter system set work_mem to '9MB'" in done.stderr
     again = new.invoke("db.upgrade", "--yes")
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
@@ -71,7 +90,9 @@ def test_up_refuses_upgrade_moves_back_returns(old: Site) -> None:
     refused(old.invoke("db.restore", "--from", str(newer), "--yes"), 8, "DATA_INCOMPATIBLE", "18.", "15.")
     assert old.state() == before
     path = old.backup("--verify")  # the server is older than the clients: that is in order
-    assert sorted(json.loads((path / "manifest.json").read_text())["facts"]["databases"]) == list(NAMES)
+    assert sorted(json.loads((path / "manifest.json").read_text())["facts"]["databases"]) == sorted(
+        (*NAMES, "postgres", "tmpl")
+    )
 
 
 @pytest.mark.fault(11)

@@ -26,7 +26,7 @@ from infra.data.snapshot import verify as snapshot_verify
 from infra.errors import PlatformError
 from infra.settings import ROOT
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import Site, refused, takes_signals, wait_for
+from tests.faults.data.db_tools import Site, offered, refused, rewritten, takes_signals, wait_for
 from tests.smoke.stage import Completed, stage
 
 KEYS = {b"text": b"value", b"bin\xff\x00": b"\x00\xff", b"large": b"x" * 300_000}
@@ -178,6 +178,78 @@ def test_a_database_that_is_skipped_is_recorded_shown_and_stays_as_it_is(site: S
     assert restored.returncode == 0, restored.stderr
     assert site.state() == {**before, "labeler": changed["labeler"]}
     site.drop_kept()
+
+
+@pytest.fixture
+def extended(site: Site) -> Iterator[Path]:
+    """A snapshot of databases with extensions: one that the server has lost since, one of another version now."""
+    with offered(site, lost="1.0", newer="1.0"):
+        for database, name in (("labeler", "lost"), ("users", "newer")):
+            with site.link(database) as link:
+                link.execute(f"create extension {name}".encode())
+        path = created(site)
+    try:
+        with offered(site, newer="1.1"):
+            yield path
+    finally:
+        site.drop_kept()
+        for database, name in (("labeler", "lost"), ("users", "newer")):
+            with site.link(database) as link:
+                link.execute(f"drop extension if exists {name}".encode())
+
+
+def test_what_the_server_lacks_is_told_before_and_the_rest_is_restored(site: Site, extended: Path) -> None:
+    before = site.state()
+    plan = site.invoke("snapshot.restore", extended.name, "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    lacking = {"leftOut": {"labeler": ["the extension lost"]}}
+    notes = ["users: the extension newer was 1.0 and becomes 1.1"]
+    assert json.loads(plan.stdout)["data"]["databases"] == {**lacking, "notes": notes}
+    asked = site.invoke("snapshot.restore", extended.name)
+    refused(asked, 3, "labeler is LEFT OUT: native lacks the extension lost", *notes)
+    site.change()
+    changed = site.state()
+    done = site.invoke("snapshot.restore", extended.name, "--yes")
+    assert done.returncode == 11, done.stderr
+    assert site.state() == {**before, "labeler": changed["labeler"]}
+    with site.link("users") as link:
+        assert link.execute("select newer()").fetchone() == ("1.1",)
+
+
+def test_what_the_server_lacks_can_be_left_out_of_its_database(site: Site, extended: Path) -> None:
+    before = site.state()
+    site.change()
+    done = site.invoke("snapshot.restore", extended.name, "--despite-differences", "--yes", "--json")
+    assert done.returncode == 11, done.stderr
+    differences = json.loads(done.stdout)["data"]["differences"]
+    assert any('extension "lost" is not available' in text for text in differences["labeler"]), differences
+    assert "labeler differs: " in done.stderr
+    assert site.state() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"provider": "i", "locale": "de"}, "the locale de of icu"),
+        ({"provider": "c", "locale": None, "collate": "xx_YY.UTF-8", "encoding": "UTF8"}, "the locale xx_YY.UTF-8"),
+        ({"collations": [["de-x-icu", "i", "de"]]}, "the collation de-x-icu"),
+    ],
+)
+def test_a_locale_that_the_server_lacks_is_told_before(site: Site, change: dict[str, Any], said: str) -> None:
+    path = created(site, "--no-verify", "--skip", "objects,redis,temporal")
+    rewritten(path, lambda body: body["facts"]["parts"]["databases"]["databases"]["users"].update(change))
+    plan = site.invoke("snapshot.restore", path.name, "--dry-run")
+    assert f"the database users is LEFT OUT: native lacks {said}" in plan.stdout
+
+
+def test_a_server_of_an_older_version_is_told_before(site: Site) -> None:
+    path = created(site, "--no-verify", "--skip", "objects,redis,temporal")
+    rewritten(path, lambda body: body["facts"]["parts"]["databases"]["server"].update(number=190001))
+    before = site.state()
+    for words in (["--dry-run"], ["--yes", "--trust"]):
+        done = site.invoke("snapshot.restore", path.name, *words)
+        refused(done, 8, "DATA_INCOMPATIBLE", "PostgreSQL 19", "nothing was changed")
+    assert site.state() == before
 
 
 def test_a_name_is_taken_once(site: Site) -> None:

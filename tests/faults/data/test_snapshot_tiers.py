@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.faults.conftest import Victim
-from tests.faults.data.db_tools import Site, refused
+from tests.faults.data.db_tools import Site, offered, refused
 from tests.smoke.stage import Stage, compose_lacks, stage
 
 
@@ -63,3 +63,25 @@ def test_a_finished_training_crosses_to_compose_and_back(made: Stage, tmp_path: 
     done = made.invoke("snapshot.restore", "there", "--tier", "native", "--skip", "temporal", "--yes")
     assert done.returncode == 11, done.stderr
     assert (_on(made, "native", "train.show", job)["artifacts"], _keys(site)) == before
+
+
+def test_what_the_other_tier_lacks_is_told_before_and_the_rest_crosses(made: Stage, tmp_path: Path) -> None:
+    site = Site(Victim(made), tmp_path)
+    made.invoke("up", "--tier", "native", check=True)
+    site.fill()
+    with offered(site, only_here="1.0"):
+        with site.link("labeler") as link:
+            link.execute("create extension only_here")
+        made.invoke("snapshot.create", "extended", "--tier", "native", "--skip", "temporal", check=True)
+        with site.link("labeler") as link:
+            link.execute("drop extension only_here")
+    order = ("snapshot.restore", "extended", "--tier", "compose")
+    plan = made.invoke(*order, "--dry-run", check=True)
+    assert "labeler needs extension only_here 1.0: compared once compose runs" in plan.stdout
+    before = site.state()
+    done = made.invoke(*order, "--yes")
+    assert done.returncode == 11, done.stderr
+    assert "not restored: database labeler: this server lacks the extension only_here" in done.stderr
+    assert {name: site.content(name) for name in ("platform", "users")} == {n: before[n] for n in ("platform", "users")}
+    again = made.invoke(*order, "--dry-run", check=True)
+    assert "the database labeler is LEFT OUT: compose lacks the extension only_here" in again.stdout

@@ -108,5 +108,6 @@ def test_a_state_directory_of_another_user_is_refused(fresh_platform: Victim, op
     state.mkdir()
     os.chown(state, other.uid, other.gid)
     victim = tools.with_settings(fresh_platform, PLATFORM_STATE_DIR=str(state))
-    tools.refused(victim.invoke("up"), 4, str(state), other.name, "PLATFORM_STATE_DIR")
+    for task in ("up", "down", "db.backup", "snapshot.create"):
+        tools.refused(victim.invoke(task), 4, str(state), f"run as {other.name}", "PLATFORM_STATE_DIR")
     assert list(state.iterdir()) == []

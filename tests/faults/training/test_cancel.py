@@ -113,6 +113,22 @@ def test_a_failing_program_gives_its_last_lines(platform: Victim, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+def test_a_training_without_a_log_is_not_said_to_have_one_in_a_cluster(platform: Victim) -> None:
+    platform.invoke("train.run", "--command", f"{PYTHON} -c pass", check=True)  # makes the tables
+    execute(platform, "INSERT INTO experiments (name) VALUES ('silent') ON CONFLICT DO NOTHING")
+    insert = """
+        INSERT INTO jobs (id, experiment_id, state, error, created_at, finished_at)
+        SELECT %s, id, 'failed', 'it did not begin', now(), now() FROM experiments WHERE name = 'silent'
+    """
+    execute(platform, insert, "silent-20261123-000000")
+    for words in (["train.attach"], ["train.logs"], ["train.logs", "-f"], ["train.show"]):
+        done = platform.invoke(words[0], "silent-20261123-000000", *words[1:])
+        assert done.returncode == {"train.attach": 1, "train.show": 0}.get(words[0], 9), done.stderr
+        assert not [w for w in ("cluster", "pod") if w in done.stderr + done.stdout], done.stderr + done.stdout
+        assert ".log" not in done.stdout, "a path of a file that is not there"
+    assert "worker.log" in platform.invoke("train.attach", "silent-20261123-000000").stderr
+
+
 def test_a_program_that_is_killed_is_run_again(platform: Victim, tmp_path: Path) -> None:
     program = tmp_path / "killed.py"
     program.write_text(

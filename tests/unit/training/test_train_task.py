@@ -13,7 +13,7 @@ import pytest
 from infra.console import Console
 from infra.context import Context
 from infra.errors import PlatformError
-from infra.tasks import train, train_order, train_show, train_watch
+from infra.tasks import train, train_order, train_output, train_show, train_watch
 from infra.training import client, parallel
 from infra.training.client import Glimpse
 from infra.training.described import described
@@ -98,6 +98,21 @@ def test_a_failure_names_no_log_that_is_not_here(in_cluster: bool, named: str) -
     assert "/nowhere/x.log" not in error.steps[0]
     assert named in error.steps[0]
     assert "cluster" not in error.steps[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "in_cluster", "said"),
+    [
+        ("failed", False, "it ended before it printed anything"),
+        ("failed", True, "its pods are gone"),
+        ("queued", False, "queued"),
+    ],
+)
+def test_only_a_training_in_a_cluster_has_lost_its_log_there(state: str, in_cluster: bool, said: str) -> None:
+    error = train_output.absent(job(state=state), in_cluster)
+    assert said in error.why
+    told = " ".join((error.what, error.why, *error.steps))
+    assert in_cluster or not any(word in told for word in ("pod", "cluster"))
 
 
 def test_a_cancelled_training_is_no_success() -> None:
