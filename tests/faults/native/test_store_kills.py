@@ -48,13 +48,13 @@ def _written(s3: Any) -> Iterator[dict[str, str]]:
             if over.is_set():
                 return
             body, key = os.urandom(choice.choice((100, 5_000, 300_000))), f"killed/{writer}/{number}"
-            about = {"ContentType": "image/x-test", "Metadata": {"sum": hashlib.sha256(body).hexdigest()}}
+            digest = hashlib.sha256(body).hexdigest()
             try:
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body, **about)
+                s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType="image/x-test", Metadata={"sum": digest})
             except (BotoCoreError, ClientError):
                 time.sleep(0.05)
             else:
-                acknowledged[key] = about["Metadata"]["sum"]
+                acknowledged[key] = digest
 
     with ThreadPoolExecutor(WRITERS) as threads:
         try:
