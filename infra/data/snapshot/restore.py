@@ -127,7 +127,7 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
+class SnapshotNeeds:
     """What the databases of a snapshot ask of a server, against what the server of a tier has.
 
     `left_out` are databases that it cannot take, with what it lacks; `notes` is what will be different.
@@ -146,7 +146,7 @@ class Compared:
         return {"leftOut": {name: list(what) for name, what in self.left_out.items()}, "notes": list(self.notes)}
 
 
-def compared(tier: Tier, made: SnapshotPlan) -> Compared:
+def compared(tier: Tier, made: SnapshotPlan) -> SnapshotNeeds:
     """Compare what the databases ask of a server with what the tier's one has; nothing is touched.
 
     A tier that does not run is compared once it does, before anything of it is touched.
@@ -157,10 +157,10 @@ def compared(tier: Tier, made: SnapshotPlan) -> Compared:
     held = made.backup.facts["parts"].get("databases", {})
     entries = {name: entry for name, entry in held.get("databases", {}).items() if "encoding" in entry}
     if "databases" not in made.parts or not entries:
-        return Compared()
+        return SnapshotNeeds()
     if not tier.running():
         asked = {name: ", ".join(Needs.of(entry).lines()) for name, entry in entries.items()}
-        return Compared(
+        return SnapshotNeeds(
             notes=[f"{n} needs {what}: compared once {tier.name} runs" for n, what in asked.items() if what]
         )
     server = postgres_clients.find_server(tier.endpoints(), tier.context.settings)
@@ -169,10 +169,12 @@ def compared(tier: Tier, made: SnapshotPlan) -> Compared:
     notes = [f"{name}: {text}" for name, f in found.items() for text in f.other]
     stuck = {name: f.missing for name, f in found.items() if f.missing}
     if made.despite:
-        return Compared(notes=notes + [f"{name}: {tier.name} lacks {', '.join(what)}" for name, what in stuck.items()])
+        return SnapshotNeeds(
+            notes=notes + [f"{name}: {tier.name} lacks {', '.join(what)}" for name, what in stuck.items()]
+        )
     if len(stuck) == len(entries):
         raise postgres_needs.refusal(stuck, made.backup.path)
-    return Compared(stuck, notes)
+    return SnapshotNeeds(stuck, notes)
 
 
 def _stuck(backup: Backup, tier: str, stuck: Mapping[str, str]) -> PlatformError:
