@@ -159,6 +159,21 @@ def test_the_death_of_kueue_and_of_both_workers_loses_nothing(up: Product) -> No
     assert ended(up, second)["state"] == "succeeded"
 
 
+def test_a_training_cancelled_while_its_worker_is_lost_leaves_nothing(up: Product) -> None:
+    job = begin(up, "--workers", "2", "--epochs", LONG, *QUEUE)
+    await_(up, job, epoch(3), "epoch 3")
+    up.cluster.kubectl("scale", "deployment/platform-worker", "-n", "platform", "--replicas=0")
+    until(lambda: not in_cluster(up, "infra.training.worker"), "the worker in the cluster to go")
+    psutil.Process(up.stage.state("training")["services"][WORKER]["pid"]).kill()
+    try:
+        cancel(up, job)
+        assert shown(up, job)["state"] == "cancelled"
+        until(lambda: not pods(up, job), "its pods to go")
+        assert job not in up.cluster.kubectl("get", "jobsets,workloads", "-n", "training", "-o", "name")
+    finally:
+        up.cluster.kubectl("scale", "deployment/platform-worker", "-n", "platform", "--replicas=1")
+
+
 def in_cluster(up: Product, word: str) -> list[psutil.Process]:
     """The processes of the cluster's containers with a word in their command: they run on this machine too."""
     nodes = [node.id for node in up.nodes()]
