@@ -68,6 +68,7 @@ def up(
         if coming:
             logins.finish(context.stack, coming, tier.name)
             _renew_clients(context.stack, ends)
+        tier.renew_application(timeout)
         changed = before != _processes(tier)
         if changed:
             _resume_trainings(tier, ends)

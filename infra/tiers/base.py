@@ -257,6 +257,10 @@ class Tier(ABC):
         """The kubeconfig with which trainings run as Kubernetes Jobs; None where they cannot."""
         return None
 
+    def renew_application(self, _timeout: float | None) -> None:
+        """Bring the application to what services were started with, where the tier itself runs it."""
+        return
+
     def observed(self) -> Observed:
         """Return what the monitoring of the running services covers."""
         running = self.endpoints().services

@@ -35,6 +35,7 @@ class FakeTier(Tier):
     ) -> None:
         self.name, self.can, self.runs, self.found, self.checks = name, can, runs, list(found), list(checks)  # type: ignore[misc]
         self.asked: list[str] = []
+        self.renewed: list[tuple[str, ...]] = []
         self.overlay: tuple[str, ...] = ("mlflow", "grafana")
         self.wanted: tuple[str, ...] = CORE
 
@@ -62,6 +63,9 @@ class FakeTier(Tier):
         self.wanted = tuple(names)
         if not self.runs:
             self.runs, self.found = True, [ServiceStatus(n, "ready", pid=i + 1) for i, n in enumerate(names)]
+
+    def renew_application(self, _timeout: float | None) -> None:
+        self.renewed.append(tuple(self.asked[-1:]))
 
     def stop(self) -> bool:
         return self.runs
@@ -258,6 +262,12 @@ def runs_after(context: Context, tier: FakeTier, obs: bool | None = None, only: 
     tier.runs, tier.found, tier.wanted = False, [], CORE
     lifecycle.up(Choice(tier.of(context), "test", named=False), obs, None, only)
     return tier.wanted
+
+
+def test_an_application_in_the_cluster_follows_its_services(tmp_path: Path, answers: dict[str, Finding]) -> None:
+    context, tier = context_of(tmp_path), FakeTier()
+    up(context, tier)
+    assert tier.renewed == [("start",)]
 
 
 def test_observability_that_ran_comes_back_and_is_forgotten_only_on_request(

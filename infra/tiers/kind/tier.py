@@ -34,6 +34,8 @@ class Kind(Tier):
     """The platform in a Kubernetes cluster on this machine."""
 
     name = TIER
+    _changed: Sequence[str] = ()
+    """Releases that `start` has changed."""
 
     def available(self) -> Availability:
         """Check that kind, kubectl, helm and docker are installed; preflight checks the versions and the engine."""
@@ -147,6 +149,7 @@ class Kind(Tier):
         cluster_deploy.prepare(cluster, self.kubectl)
         wanted = cluster_deploy.wanted(cluster, releases.of_services(names), names)
         done = self.deploy(wanted, timeout)
+        self._changed = done.changed
         self.deployed.add(names)
         if fresh or done.waited:
             self._until_they_answer(names, answering.AFTER_START if fresh else answering.PATIENCE)
@@ -157,6 +160,17 @@ class Kind(Tier):
         """Bring releases to what is wanted; `shown` as for `Nodes`, errors as of `cluster.deploy`."""
         nodes = Nodes(self.cluster, self.tools, self.helm, shown)
         return cluster_deploy.deploy(self.cluster, self.kubectl, self.helm, wanted, timeout, nodes)
+
+    def renew_application(self, timeout: float | None) -> None:
+        """Deploy the application again where services have changed: its Secrets hold their logins."""
+        cluster = self.cluster
+        if not self._changed:
+            return
+        with cluster.connected() as api:
+            there = cluster_deploy.deployed(api)
+        charts = [c for c in releases.charts((catalog.OVERLAY_APPS,)) if c.release in there]
+        if charts:
+            self.deploy(cluster_deploy.wanted(cluster, charts, self.deployed.names), timeout)
 
     def take_present_builds(self) -> list[str]:
         """Replace pods that run an earlier build of an image than their node has; the releases, ready again.
