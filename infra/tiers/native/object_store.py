@@ -126,11 +126,16 @@ def _weed(plan: StorePlan) -> Built:
     other parts want tokens, and over gRPC, which asks for no login, the certificate of the stack: other users of the
     machine could list and delete everything there. -ip.bind alone leaves some ports on all addresses. A bucket that is
     not there is not made by a write, one that is not empty is not deleted.
+
+    A master that resumes its state is not yet the leader when the first volume server asks for it, and refuses writes
+    for 5 s; what it needs it learns from that server's volumes, as `weed master` does. A volume server does not end
+    before connections that its own clients have opened in vain are idle for -idleTimeout, in seconds (30 by default).
     """
     ports = {name: plan.internal_port + n for name, n in WEED_PORTS.items()}
     switches = {
         **{"webdav": "false", "admin.ui": "false", "s3.port.iceberg": 0, "s3.port.lance": 0},
-        **{"master.telemetry": "false", "disableHttp": "true", "volume.preStopSeconds": 1},
+        **{"master.telemetry": "false", "master.resumeState": "false", "disableHttp": "true"},
+        **{"volume.preStopSeconds": 1, "idleTimeout": 3},
         **{"s3.autoCreateBucket": "false", "s3.allowDeleteBucketNotEmpty": "false"},
         **{"s3.allowedOrigins": ",".join(plan.origins), "filer.allowedOrigins": ""},
     }
@@ -304,11 +309,11 @@ def signing_key(home: Path) -> str:
         return ""
 
 
-def ensure_secrets(home: Path) -> None:
-    """Make the secret of the tokens and the certificate, in private files, where there are none yet. Raises OSError."""
-    from infra import certificate
-
+def ensure_secrets(home: Path, engine: str) -> None:
+    """Make the secret of the tokens, and SeaweedFS' certificate, in private files where none are yet. Raises OSError."""
     if not signing_key(home):
         write_atomic(home / "store-key", secrets.token_hex(32) + "\n", mode=0o600)
-    if not certificate_file(home).exists():
+    if engine == "weed" and not certificate_file(home).exists():
+        from infra import certificate
+
         write_atomic(certificate_file(home), certificate.make("platform object stores"), mode=0o600)

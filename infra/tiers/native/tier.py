@@ -199,8 +199,9 @@ class Native(Tier):
                 private.directory(directory)
             for path, text in builder.configs().items():
                 stack.write_atomic(path, text, mode=0o600)
-            object_store.record(builder.home, builder.programs.store.engine)
-            object_store.ensure_secrets(builder.home)
+            engine = builder.programs.store.engine
+            object_store.record(builder.home, engine)
+            object_store.ensure_secrets(builder.home, engine)
         except OSError as error:
             raise stack.unwritable(builder.home, error) from error
 
