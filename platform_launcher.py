@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_module
 from urllib.parse import unquote, urlsplit
 
 HERE = "--here"
@@ -227,11 +228,12 @@ def _wait_for(argv: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    """Run the program of the tasks in this process; it is named and not imported, since its own parts import this file."""
     root = str(Path(__file__).resolve().parent)
     sys.path[:] = [root, *(place for place in sys.path[1:] if place != root)]
-    from infra.tasks import program
-
-    return program.run(words)
+    sys.argv[1:] = words
+    run_module("infra.tasks.program", run_name="__main__", alter_sys=True)
+    return 0
 
 
 if __name__ == "__main__":

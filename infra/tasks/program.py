@@ -20,3 +20,7 @@ def run(words: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -216,6 +216,11 @@ def test_runs_without_any_package(module: str) -> None:
     assert module in loaded_by(module, "-S")
 
 
+def test_the_launcher_names_the_program_of_the_tasks_and_imports_none_of_it() -> None:
+    """Machine.py reads the register of stacks with the launcher: an import of `infra` there would run back up."""
+    assert not {name for name in imports(ROOT / "platform_launcher.py") if name.split(".")[0] == "infra"}
+
+
 def loaded_by(module: str, *options: str) -> set[str]:
     """Names of all modules that a fresh Python has after importing one."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"
