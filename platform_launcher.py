@@ -228,7 +228,7 @@ def _wait_for(argv: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    """Run the program of the tasks in this process; it is named and not imported, since its own parts import this file."""
+    """Run the tasks' program in this process; named and not imported, since its own parts import this file."""
     root = str(Path(__file__).resolve().parent)
     sys.path[:] = [root, *(place for place in sys.path[1:] if place != root)]
     sys.argv[1:] = words

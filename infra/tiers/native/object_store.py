@@ -310,7 +310,7 @@ def signing_key(home: Path) -> str:
 
 
 def ensure_secrets(home: Path, engine: str) -> None:
-    """Make the secret of the tokens, and SeaweedFS' certificate, in private files where none are yet. Raises OSError."""
+    """Make the tokens' secret and SeaweedFS' certificate, in private files, where there are none. Raises OSError."""
     if not signing_key(home):
         write_atomic(home / "store-key", secrets.token_hex(32) + "\n", mode=0o600)
     if engine == "weed" and not certificate_file(home).exists():
