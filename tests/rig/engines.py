@@ -44,7 +44,7 @@ def engine(name: str, home: Path) -> Iterator[StoreLogin]:
     program = _program(name)
     address = ("minio-datasets", "127.0.0.1", port, console)
     inner = int(free_ports()["MINIO_DATASETS_INTERNAL_PORT"]) if name == "weed" else 0
-    object_store.ensure_secrets(home)
+    object_store.ensure_secrets(home, name)
     own = (inner, object_store.signing_key(home), object_store.certificate_file(home))
     plan = StorePlan(*address, ACCESS, SECRET, home / "data", home / "cache", *own)
     for directory in object_store.directories(program, plan):

@@ -158,12 +158,17 @@ def test_the_tokens_of_weed_come_from_the_key_of_the_stack() -> None:
 
 def test_what_the_parts_of_a_store_share_is_made_once_and_is_private(tmp_path: Path) -> None:
     def found() -> tuple[str, str]:
-        object_store.ensure_secrets(tmp_path)
+        object_store.ensure_secrets(tmp_path, "weed")
         return object_store.signing_key(tmp_path), object_store.certificate_file(tmp_path).read_text()
 
     made = found()
     assert (len(made[0]), found()) == (64, made)
     assert {f.stat().st_mode & 0o777 for f in tmp_path.iterdir()} == {0o600} or os.name == "nt"
+
+
+def test_other_engines_need_no_certificate(tmp_path: Path) -> None:
+    object_store.ensure_secrets(tmp_path, "rclone")
+    assert [f.name for f in tmp_path.iterdir()] == ["store-key"]
 
 
 def test_the_parts_of_weed_show_each_other_the_certificate_of_the_stack() -> None:
