@@ -630,6 +630,19 @@ GAPS: tuple[Gap, ...] = (
     Gap("rclone", "s3-upload-part-copy", "rclone cannot copy a part from another object"),
     Gap("rclone", "s3-key-file-and-prefix", "rclone cannot store both a key and keys below it, such as a and a/b"),
     Gap("rclone", "s3-closed-to-pages", "rclone lets every web page read with a signed address", "`--private`"),
+    Gap(
+        "rclone",
+        "s3-range",
+        "rclone sends the checksum of a whole object with a part of it, so that boto3 refuses the part",
+        "boto3 with response_checksum_validation='when_required'",
+    ),
+    Gap("rclone", "s3-checksum", "rclone stores what has not the checksum that it was sent with"),
+    Gap(
+        "rclone",
+        "s3-presigned-v2",
+        "rclone refuses addresses that are signed by SigV2, which boto3 does by default",
+        "boto3 with signature_version='s3v4'",
+    ),
     Gap("rclone", "s3-key-double-slash", "rclone refuses a key with // in it, as in a//b", NO_DOUBLE_SLASH),
     Gap(
         "rclone",

@@ -43,6 +43,19 @@ TEXTS: Mapping[str, str] = {
     "rclone lets every web page read with a signed address": (
         "rclone은 서명된 주소가 있으면 모든 웹 페이지에 읽기를 허용함"
     ),
+    "rclone sends the checksum of a whole object with a part of it, so that boto3 refuses the part": (
+        "rclone은 객체의 일부를 보낼 때 전체 객체의 체크섬을 함께 보내므로 boto3가 거부함"
+    ),
+    "boto3 with response_checksum_validation='when_required'": (
+        "boto3에서 response_checksum_validation='when_required' 설정"
+    ),
+    "rclone stores what has not the checksum that it was sent with": (
+        "rclone은 함께 보낸 체크섬과 맞지 않는 내용도 저장함"
+    ),
+    "rclone refuses addresses that are signed by SigV2, which boto3 does by default": (
+        "rclone은 boto3의 기본 방식인 SigV2로 서명된 주소를 거부함"
+    ),
+    "boto3 with signature_version='s3v4'": "boto3에서 signature_version='s3v4' 설정",
     "SeaweedFS has no console for buckets": "SeaweedFS에는 버킷 콘솔이 없음",
     "invoke minio.ls, and any S3 client": "invoke minio.ls 또는 다른 S3 클라이언트",
     "SeaweedFS lists a key with // in it, as in a//b, with one slash": (
