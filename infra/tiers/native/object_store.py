@@ -142,7 +142,7 @@ def _weed(plan: StorePlan) -> Built:
     flags = {"dir": plan.data, "ip": plan.host, "ip.bind": plan.host, "metricsIp": plan.host, "s3.port": plan.port}
     argv = ["-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in (flags | ports | switches).items())]
     keys = {"AWS_ACCESS_KEY_ID": plan.access_key, "AWS_SECRET_ACCESS_KEY": plan.secret_key}
-    return argv, {**keys, **_weed_tokens(plan.signing_key), **_weed_tls(plan.certificate), **WEED_MEMORY}
+    return argv, {**keys, **_weed_tokens(plan.signing_key), **_weed_tls(plan.certificate), **_weed_memory(plan.data)}
 
 
 MOST_ORIGINS: Mapping[str, int] = {"rclone": 1, "versitygw": 0}
@@ -175,14 +175,31 @@ WEED_PORTS: Mapping[str, int] = {
 }
 """Flags of the internal ports, each with its distance from the first; -admin.ui=false does not keep the admin ports
 closed, and a worker that does not find the second one looks for it every five seconds, with a line in the log."""
-WEED_MEMORY = {"GOGC": "25", "GOMEMLIMIT": "400MiB"}
-"""Without these 734 MB after a suite of S3 tests. The limit counts all that is reserved, not what is used.
 
-230 MB of its heap are buffers whose pages it hardly touches (PSS 60 MB), 270 MB with the runtime's share five minutes
-after the start. A limit of 150 or 256 MiB was reached by these alone: an idle store then collected garbage 2.5 times a
-second, for good, with 14 times the CPU. So the limit leaves room, and GOGC keeps the garbage small: 25 % of the heap.
-Most of an upload is MD5 (30 %), which Go computes without vectors, and sockets.
-"""
+
+def _weed_memory(data: Path) -> dict[str, str]:
+    """Set how much memory a store may take, and where it lists its objects.
+
+    Without a limit 734 MB after a suite of S3 tests. The limit counts all that is reserved, not what is used, and most
+    of that are buffers whose pages are hardly touched: 16 MB to write for each LevelDB, of which the list of objects
+    has eight by default, and 80 MB of windows of its log. A limit that these alone reach (once 256 MiB for 270 MB)
+    makes an idle store collect garbage 2.5 times a second, for good, with 14 times the CPU. So the list is one
+    LevelDB, which saves 112 MB of reserves and 30 MB of PSS; a store that has eight keeps them, and its limit. GOGC
+    keeps the garbage small: 25 % of the heap. Most of an upload is MD5 (37 %: the object's and each chunk's), which Go
+    computes without vectors; sockets take 16 %, clearing buffers 12 %.
+    """
+    if _has_eight_lists(data):
+        return {"GOGC": "25", "GOMEMLIMIT": "400MiB"}
+    one = {"WEED_LEVELDB2_ENABLED": "false", "WEED_LEVELDB_ENABLED": "true", "WEED_LEVELDB_DIR": str(data / _LIST)}
+    return {"GOGC": "25", "GOMEMLIMIT": "256MiB", **one}
+
+
+_LIST = "filerldb"
+
+
+def _has_eight_lists(data: Path) -> bool:
+    """Return whether a store of an earlier version lists its objects here; its directory alone is made in any case."""
+    return not (data / _LIST).exists() and (data / "filerldb2" / "00").exists()
 
 
 def _weed_tokens(key: str) -> dict[str, str]:

@@ -156,6 +156,19 @@ def test_the_tokens_of_weed_come_from_the_key_of_the_stack() -> None:
     assert not set(tokens.values()) & set(weed(signing_key="b").env.values())
 
 
+def test_a_new_store_lists_its_objects_in_one_database_and_an_old_one_as_it_began(tmp_path: Path) -> None:
+    def lists() -> tuple[str | None, str]:
+        made = built("weed", replace(plan(), internal_port=19000, data=tmp_path)).env
+        return made.get("WEED_LEVELDB_DIR"), made["GOMEMLIMIT"]
+
+    (tmp_path / "filerldb2").mkdir()  # which it makes in any case
+    assert lists() == (str(tmp_path / "filerldb"), "256MiB")
+    (tmp_path / "filerldb2" / "00").mkdir()
+    assert lists() == (None, "400MiB")
+    (tmp_path / "filerldb").mkdir()
+    assert lists() == (str(tmp_path / "filerldb"), "256MiB"), "an empty list that an earlier version has made since"
+
+
 def test_what_the_parts_of_a_store_share_is_made_once_and_is_private(tmp_path: Path) -> None:
     def found() -> tuple[str, str]:
         object_store.ensure_secrets(tmp_path, "weed")
