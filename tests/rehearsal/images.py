@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 
@@ -63,13 +64,22 @@ def full(reference: str) -> str:
 
 def _import(node: str, sources: Sequence[str]) -> None:
     there = _digests(node)
-    missing = [image for image in sources if full(image) not in there]
+    missing = [image for image in sources if full(image) not in there or _id_there(node, image) != _id_here(image)]
     if not missing:
         return
     with subprocess.Popen(["docker", "save", *missing], stdout=subprocess.PIPE) as saving:
         argv = ["docker", "exec", "-i", node, "ctr", "-n", "k8s.io", "images", "import", "-"]
         subprocess.run(argv, stdin=saving.stdout, check=True, stdout=subprocess.DEVNULL)
     assert saving.returncode == 0, f"docker save of {missing} failed"
+
+
+def _id_here(image: str) -> str:
+    return run(["docker", "inspect", "--format", "{{.Id}}", image])
+
+
+def _id_there(node: str, image: str) -> str:
+    """The id of an image on a node: one that was built again has the name of the earlier one."""
+    return str(json.loads(run(["docker", "exec", node, "crictl", "inspecti", full(image)]))["status"]["id"])
 
 
 def _digests(node: str) -> dict[str, str]:
