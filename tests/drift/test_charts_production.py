@@ -203,6 +203,12 @@ def test_applications_finish_what_they_were_asked() -> None:
         assert container["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 10}}
 
 
+def test_a_primary_that_has_to_go_does_not_keep_writers_waiting() -> None:
+    spec = postgres()
+    assert spec["smartShutdownTimeout"] < spec["switchoverDelay"] <= 30, "the bar of a failover is 30 seconds"
+    assert spec["smartShutdownTimeout"] < spec["stopDelay"] <= 90
+
+
 @pytest.mark.parametrize("chart", m.CHARTS)
 def test_budgets_let_broken_pods_go(chart: str) -> None:
     for budget in m.of_kind(m.rendered(chart, PRODUCTION), "PodDisruptionBudget"):

@@ -154,7 +154,8 @@ class Stage:
 
     def _secrets(self) -> None:
         """Give what is the owner's to give, then have the rest made."""
-        self.cluster.kubectl("apply", "--server-side", "-k", str(self.home / "rendered" / "00-base"))
+        base = str(self.home / "rendered" / "00-base")
+        self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", base)
         backup = {"ACCESS_KEY_ID": KEYS["username"], "ACCESS_SECRET_KEY": KEYS["password"]}
         for name, values in (("object-store", KEYS), ("postgresql-backup", backup)):
             about = {"name": name, "namespace": "platform"}

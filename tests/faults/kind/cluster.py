@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from infra.settings import ROOT
 from tests.rig.kind import node, tools
 
 CREATE_SECONDS, READY_SECONDS, START_SECONDS = 300, 180, 120
@@ -106,7 +107,10 @@ class Cluster:
         ]
         nodes = [{"role": "control-plane", "image": node.REFERENCE, "extraPortMappings": mappings}]
         nodes += [{"role": "worker", "image": node.REFERENCE}] * workers
+        ours = yaml.safe_load((ROOT / "kind/cluster.yaml").read_text(encoding="utf-8"))
+        patches = ours["kubeadmConfigPatches"]  # nobody elects leaders: on a busy machine they lose their leases
         body = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes}
+        body["kubeadmConfigPatches"] = patches
         wait = f"{CREATE_SECONDS - 60}s"
         self.kind("create", "cluster", "--config", "-", "--retain", "--wait", wait, stdin=yaml.safe_dump(body))
 
