@@ -24,6 +24,9 @@ LIMIT = 60.0
 """Seconds for one question."""
 _AWAY = ("connection refused", "i/o timeout", "no such host", "unable to connect", "was refused", "TLS handshake")
 
+_NO_CONTEXT = ("does not exist", "context was not found")
+"""kubectl says the one or the other, as its command asks for the server or not."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -55,7 +58,7 @@ class Cluster:
     def _trouble(self, done: shell.Result) -> PlatformError | None:
         """Tell why the cluster as such was not reached; None for another failure."""
         text, look = done.err, f"kubectl --context {self.context} get nodes"
-        if "does not exist" in text and "context" in text:
+        if any(word in text for word in _NO_CONTEXT) and "context" in text:
             what, code = f"there is no context {self.context!r} in the kubeconfig", "CONTEXT_REFUSED"
             steps: tuple[str, ...] = (
                 "kubectl config get-contexts",
