@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from infra.prod.status import METRICS
 from infra.settings import ROOT
 from tests.faults.kind.cluster import until
 from tests.rehearsal import images
@@ -23,10 +24,30 @@ def start(stage: Stage) -> None:
     text = (Path(__file__).parent / "prometheus.yaml").read_text(encoding="utf-8")
     things = list(yaml.safe_load_all(text))
     config = next(thing for thing in things if thing["kind"] == "ConfigMap")
-    config["data"]["production.yml"] = (ROOT / RULES).read_text(encoding="utf-8")
+    rules = (ROOT / RULES).read_text(encoding="utf-8")
+    config["data"] = {"prometheus.yml": yaml.safe_dump(_config(stage)), "production.yml": rules}
     stage.cluster.apply(*things)
+    stage.cluster.kubectl("rollout", "restart", f"deployment/{IMAGE}", "-n", STORE)  # it may know earlier instances
     stage.cluster.kubectl("rollout", "status", f"deployment/{IMAGE}", "-n", STORE, "--timeout=180s")
     until("Prometheus has seen PostgreSQL", lambda: bool(value(stage, "sum(cnpg_collector_up)")), 120)
+
+
+def _config(stage: Stage) -> dict[str, Any]:
+    found = stage.cluster.get(
+        "pods", "-n", "platform", "-l", f"cnpg.io/podRole=instance,cnpg.io/cluster={stage.server}"
+    )
+    targets = [
+        {
+            "targets": [f"{pod['status']['podIP']}:{METRICS}"],
+            "labels": {"namespace": "platform", "pod": pod["metadata"]["name"]},
+        }
+        for pod in found["items"]
+    ]
+    return {
+        "global": {"scrape_interval": "10s", "evaluation_interval": "10s"},
+        "rule_files": ["/etc/rehearsal/production.yml"],
+        "scrape_configs": [{"job_name": "postgresql", "static_configs": targets}],
+    }
 
 
 def ask(stage: Stage, path: str) -> Any:
