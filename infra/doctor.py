@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import platform
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra import catalog, database, gpu_checks, health, lifecycle, postgres_checks, proof
+from infra import catalog, database, gpu_checks, health, lifecycle, outdated, postgres_checks, proof
 from infra.console import printable
 from infra.context import Context
 from infra.errors import PlatformError
@@ -29,8 +28,8 @@ def checks(tier: Tier, obs: bool) -> list[Check]:
     """Run all checks, those of the machine first; never raises for a failed check."""
     found = [
         _python(),
-        *packages(tier.context.settings.root),
-        *outdated(tier.context),
+        *outdated.packages(tier.context.settings.root),
+        *outdated.programs(tier.context),
         *_settings(tier.context),
         *_variables(),
         *_private(tier.context),
@@ -52,30 +51,6 @@ def _python() -> Check:
     if sys.version_info < MINIMUM_PYTHON:
         return Check("python", "fail", f"Python {version} is too old", "install Python 3.11 or newer")
     return Check("python", "ok", f"Python {version}, {platform.system()} {platform.machine()}")
-
-
-def packages(root: Path) -> list[Check]:
-    """Check that `.venv` has what this checkout asks for, e.g. after `git pull`; [] for another environment."""
-    from infra.stack import read_json
-
-    stamp = read_json(root / ".venv" / ".platform-stamp.json") if Path(sys.prefix) == root / ".venv" else None
-    if stamp is None:
-        return []
-    wanted = hashlib.sha256((root / "requirements" / "platform.txt").read_bytes()).hexdigest()
-    if stamp.get("platform") == wanted:
-        return [Check("packages", "ok", ".venv has the packages of this checkout")]
-    script = root / "scripts" / ("start-infra.ps1" if sys.platform == "win32" else "start-infra.sh")
-    return [Check("packages", "warn", ".venv is older than this checkout", f"{script} brings it up to date")]
-
-
-def outdated(context: Context) -> list[Check]:
-    """Name what runs our own code and was started before that changed, e.g. by `git pull`; [] where nothing."""
-    from infra.supervision import age
-
-    found = age.outdated(context.stack.home, context.settings.root)
-    remedy = "invoke down, then invoke up: data stays, interrupted trainings continue"
-    text = f"started by an earlier version of this checkout: {', '.join(found)}"
-    return [Check("outdated", "warn", text, remedy)] if found else []
 
 
 def _moved(tier: Tier) -> list[Check]:

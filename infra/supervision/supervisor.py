@@ -21,14 +21,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from infra import private, probes
+from infra import private
 from infra.locks import try_lock
 from infra.stack import make_way, read_json, write_atomic
 from infra.supervision import client, process
 from infra.supervision.client import DESIRED, FORMAT, LOCK, STATE, Spec, State, desired
 from infra.supervision.process import Identity
+
+if TYPE_CHECKING:
+    from infra import probes
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 8.0
 """Seconds between a crash and the restart: the first, doubled each time, and the longest."""
@@ -151,6 +154,8 @@ class Runner(threading.Thread):
 
     def _await_ready(self) -> bool:
         """Probe until the service answers; False when it ended (or is to stop)."""
+        from infra import probes  # while the service starts
+
         began, delay = time.monotonic(), 0.01
         while not self.stopping.wait(delay):
             if not self._alive():

@@ -71,10 +71,10 @@ def with_logins(context: Context, private: bool, no_private: bool) -> Context:
 
 
 def _warn_of_what_is_old(tier: Tier) -> None:
-    from infra.doctor import outdated, packages
+    from infra import outdated
 
     console = tier.context.console
-    for check in (*packages(tier.context.settings.root), *outdated(tier.context)):
+    for check in (*outdated.packages(tier.context.settings.root), *outdated.programs(tier.context)):
         if check.status == "warn":
             console.warn(f"{check.text}; next: {check.remedy}")
     if names := tier.outdated() if tier.running() else ():

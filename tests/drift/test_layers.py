@@ -28,7 +28,7 @@ LAYERS = (
     *("tiers", "training", "data"),
     "prod",
     "app",
-    *("tier_choice", "proof", "status_report"),
+    *("tier_choice", "proof", "status_report", "outdated"),
     *(
         "postgres_checks",
         "gpu_checks",

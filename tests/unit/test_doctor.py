@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra import doctor, health, proof, settings, stack
+from infra import doctor, health, outdated, proof, settings, stack
 from infra.console import Console
 from infra.context import Context
 from infra.errors import PlatformError
@@ -125,12 +125,12 @@ def test_packages_older_than_the_checkout_are_a_warning(tmp_path: Path, monkeypa
         (tmp_path / folder).mkdir()
     locked = tmp_path / "requirements" / "platform.txt"
     locked.write_text("one==1\n")
-    assert doctor.packages(tmp_path) == [], "another environment has its own ways"
+    assert outdated.packages(tmp_path) == [], "another environment has its own ways"
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
-    assert doctor.packages(tmp_path) == [], "nor was it made by our script"
+    assert outdated.packages(tmp_path) == [], "nor was it made by our script"
     stamp = {"platform": hashlib.sha256(locked.read_bytes()).hexdigest()}
     (tmp_path / ".venv" / ".platform-stamp.json").write_text(json.dumps(stamp))
-    assert [c.status for c in doctor.packages(tmp_path)] == ["ok"]
+    assert [c.status for c in outdated.packages(tmp_path)] == ["ok"]
     locked.write_text("one==2\n")
-    (check,) = doctor.packages(tmp_path)
+    (check,) = outdated.packages(tmp_path)
     assert (check.status, "start-infra" in check.remedy) == ("warn", True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import doctor
+from infra import outdated
 from infra.supervision import age, client, process
 from infra.supervision.client import Spec
 from tests.unit.helpers import context_of
@@ -78,7 +78,7 @@ def test_what_has_ended_is_not_old(tmp_path: Path, running: process.Identity) ->
 
 def test_doctor_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = context_of(tmp_path)
-    assert doctor.outdated(context) == []
+    assert outdated.programs(context) == []
     monkeypatch.setattr(age, "outdated", lambda home, root: [NAME])
-    (check,) = doctor.outdated(context)
+    (check,) = outdated.programs(context)
     assert (check.status, NAME in check.text, "invoke down, then invoke up" in check.remedy) == ("warn", True, True)
