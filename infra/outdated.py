@@ -1,4 +1,4 @@
-"""What is older than this checkout, as after `git pull`: its packages, and the programs that it has started."""
+"""Older than this checkout, as after `git pull`: its packages, and the programs that it has started."""
 
 from __future__ import annotations
 

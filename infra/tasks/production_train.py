@@ -69,7 +69,7 @@ def _address(forward: Forward) -> str:
 
 
 def _asked(base: str, wanted: dict[str, Any]) -> Any:
-    """Order a training. Raises PlatformError SERVICE_FAILED with what the application says."""
+    """Start a training. Raises PlatformError SERVICE_FAILED with what the application says."""
     import requests
 
     try:

@@ -1,4 +1,4 @@
-"""What a training has printed, and goes on to print, on standard output."""
+"""The output of a training: what it has printed, and goes on to print, on standard output."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _cannot_cross(part: str, facts: Mapping[str, Any], tier: Tier) -> str:
 
 @dataclass(frozen=True)
 class SnapshotNeeds:
-    """What the databases of a snapshot ask of a server, against what the server of a tier has.
+    """The needs of the databases of a snapshot, against what the server of a tier has.
 
     `left_out` are databases that it cannot take, with what it lacks; `notes` is what will be different.
     """
