@@ -24,8 +24,11 @@ from infra.errors import PlatformError
 from infra.prod.postgres import SiteServer
 
 DATABASES = ("platform", "users", "labeler", "mlflow")
-VERSIONS = ("public.alembic_version", "public.schema_migrations")
-"""Tables that say which schema a database has."""
+VERSIONS: Mapping[str, str] = {
+    "public.alembic_version": "version_num",
+    "public.schema_migrations": "number, name, sha256",
+}
+"""Table that says which schema a database has -> its columns that do; it may also say since when."""
 LOAD_LIMIT = 3600.0
 """Seconds that the load of one database may take."""
 _LINE = "platform-table "
@@ -179,11 +182,11 @@ def contents(server: SiteServer, database: str, snapshot: str = "") -> dict[str,
 
 def _same_schema(server: SiteServer, present: str, new: str) -> None:
     """Refuse a schema of another version than the site's, whose servers expect their own."""
-    script = "select coalesce((select string_agg(t::text, ',' order by t::text) from {} t), '');"
-    for table in VERSIONS:
+    script = "select coalesce(string_agg(t::text, ',' order by t::text), '') from (select {} from {}) t;"
+    for table, columns in VERSIONS.items():
         there = [server.ask(f"select to_regclass('{table}') is not null;", name) == "t" for name in (present, new)]
         versions = [
-            server.ask(script.format(table), name) if has else ""
+            server.ask(script.format(columns, table), name) if has else ""
             for name, has in zip((present, new), there, strict=True)
         ]
         if all(there) and versions[0] != versions[1]:

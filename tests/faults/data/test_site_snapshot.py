@@ -21,6 +21,7 @@ from infra.errors import PlatformError
 from infra.prod import moved, taken
 from infra.prod.cluster import Cluster
 from infra.prod.postgres import SiteServer
+from infra.provision import migrate
 from infra.tiers.native import passing_server, postgres
 
 
@@ -153,3 +154,20 @@ def test_what_a_killed_run_has_left_goes_with_the_next(context: Context, tmp_pat
     (left / "postgres").mkdir(parents=True)
     with passing_server.running(context, _space(tmp_path, "next")):
         assert not left.exists()
+
+
+def test_the_same_schema_is_the_same_whenever_it_was_made(site: Primary) -> None:
+    assert isinstance(site.cluster, Pod)
+    assert site.cluster.ends is not None
+    ends = site.cluster.ends
+    with psycopg.connect(ends.database_url("postgres"), autocommit=True) as link:
+        link.execute("create database later")
+    for name in ("platform", "later"):
+        with psycopg.connect(ends.database_url(name), autocommit=True) as link:
+            migrate.migrate(link)
+    moved._same_schema(site, "platform", "later")
+    with psycopg.connect(ends.database_url("later")) as link:
+        link.execute("update schema_migrations set sha256 = 'other' where number = 1")
+    with pytest.raises(PlatformError) as refused:
+        moved._same_schema(site, "platform", "later")
+    assert refused.value.code == "DATA_INCOMPATIBLE"
