@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,14 +32,13 @@ VERSIONS: Mapping[str, str] = {
 """Table that says which schema a database has -> its columns that do; it may also say since when."""
 LOAD_LIMIT = 3600.0
 """Seconds that the load of one database may take."""
-_LINE = "platform-table "
-"""Beginning of the line before the rows of a table."""
-_TABLES = f"""
-select format('\\echo {_LINE}%s %s', n.nspname, c.relname) || chr(10) ||
+_TABLES = """
+select format('\\echo %s %s %s', :'mark', n.nspname, c.relname) || chr(10) ||
        format('copy %I.%I to stdout;', n.nspname, c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^(pg_|information_schema$)' order by 1;
 """
+"""Prints the rows of each table after a line with a mark and its name."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,13 @@ set timezone = 'UTC'; set bytea_output = 'hex'; set lc_monetary = 'C'; set xmlbi
 def contents(server: SiteServer, database: str, snapshot: str = "") -> dict[str, tuple[int, str]]:
     """Return the rows and the digest of the COPY text of every table, by schema and name. Raises PlatformError."""
     as_of = f"begin isolation level repeatable read; set transaction snapshot '{snapshot}';\n" if snapshot else ""
-    script = _AS_TEXT + as_of + server.ask(_TABLES, database) + "\n"
+    mark = secrets.token_hex(16)  # rows hold any text: what begins a table is in none of them
+    script = _AS_TEXT + as_of + server.ask(_TABLES, database, mark=mark) + "\n"
     done = shell.run(server.argv(database), stdin=script, check=False, limit=LOAD_LIMIT)
     if done.code:
         raise PlatformError("SQL_FAILED", f"the tables of {database} could not be read", why=done.last_line)
     found: dict[str, tuple[int, str]] = {}
-    for part in done.out.split(_LINE)[1:]:
+    for part in done.out.split(f"{mark} ")[1:]:
         name, _, text = part.partition("\n")
         meter = Meter()
         meter.feed(text.encode())

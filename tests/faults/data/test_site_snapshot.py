@@ -71,6 +71,7 @@ def site(context: Context, tmp_path: Path) -> Iterator[Primary]:
                 link.execute("create table things (n int primary key, at timestamptz, raw bytea, word text)")
                 some = "select n, now(), decode('00ff', 'hex'), 'ü' || n from generate_series(1, 500) n"
                 link.execute(f"insert into things {some}".encode())
+                link.execute("insert into things (n, word) values (501, 'platform-table public other')")
                 link.execute('create table "empty one" ()')
         yield Primary(Pod("kubectl", "prod", tmp_path, programs=programs, ends=ends), "postgresql")
 
@@ -101,7 +102,7 @@ def test_a_site_is_taken_as_it_was_at_one_moment(context: Context, site: Primary
     with passing_server.running(context, _space(tmp_path, "copy")) as ends:
         target = clients.find_server(ends, context.settings)
         made, rows = taken.backup(site, target, _space(tmp_path, "backup"), context.console, note)
-    assert rows == 1000
+    assert rows == 1002
     assert set(made.facts["databases"]) == {"platform", "mlflow"}
     assert len(noted) == 1
     with psycopg.connect(_url(site, "platform")) as link:

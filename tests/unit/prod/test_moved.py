@@ -102,8 +102,15 @@ ROWS = b"1\tone\n2\ttwo\n"
 class Printing(Asked):
     """A server whose psql prints the rows of two tables."""
 
+    marks: ClassVar[list[str]] = []
+
+    def ask(self, script: str, database: str = "postgres", **variables: str) -> str:
+        self.marks.append(variables["mark"])
+        return super().ask(script, database, **variables)
+
     def argv(self, database: str, pod: str = "", first: str = "", **variables: str) -> list[str]:
-        text = "platform-table public jobs\n" + ROWS.decode() + "platform-table public empty table\n"
+        mark = self.marks[-1]
+        text = f"{mark} public jobs\n" + ROWS.decode() + f"{mark} public empty table\n"
         return [sys.executable, "-c", f"import sys; sys.stdin.read(); sys.stdout.write({text!r})"]
 
 
