@@ -12,6 +12,13 @@ from infra.tasks.command import SHORT
 
 ALIASES: Mapping[str, str] = {"start": "up", "stop": "down", "ps": "status"}
 """Words of other tools -> the verb; also behind the name of a tier, e.g. native.start."""
+FREE: Mapping[str, str] = {
+    "completion": "shell",
+    "db.backup": "database",
+    "db.shell": "database",
+    "minio.ls": "bucket",
+}
+"""Task -> the option that a word without one means, as `service` does wherever there is a --service."""
 _HELP = ("--help", "-h")
 
 
@@ -52,10 +59,16 @@ def meant(words: Sequence[str], contexts: Iterable[ParserContext]) -> Meant:
         elif (name := real_name(word, known)) in known:
             word, task = name, known[name]
             places = len(task.positional_args)
-        elif task is not None and "--service" in task.flags:
-            made.append("--service")
+        elif task is not None and (option := _option_of_free_words(task)):
+            made.append(option)
         made.append(word)
     return Meant(tuple(made))
+
+
+def _option_of_free_words(task: ParserContext) -> str:
+    """Return the option that a word without one means; '' for none."""
+    option = f"--{FREE.get(str(task.name), 'service')}"
+    return option if option in task.flags else ""
 
 
 def _awaits_value(task: ParserContext, word: str) -> bool:

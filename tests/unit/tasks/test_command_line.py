@@ -348,6 +348,11 @@ def understood(words: str) -> shorthand.Meant:
         ("logs -fn 5 temporal", "logs -fn 5 --service temporal"),
         ("logs -n5 temporal", "logs -n5 --service temporal"),
         ("restart temporal status", "restart --service temporal status"),
+        ("db.shell users", "db.shell --database users"),
+        ("db.backup users labeler --verify", "db.backup --database users --database labeler --verify"),
+        ("minio.ls model-weights --prefix a", "minio.ls --bucket model-weights --prefix a"),
+        ("completion bash --install", "completion --shell bash --install"),
+        ("db.restore users", "db.restore users"),
         ("train.run --experiment start", "train.run --experiment start"),
         ("snapshot.show stop", "snapshot.show stop"),
         ("up -t native", "up -t native"),
@@ -355,6 +360,11 @@ def understood(words: str) -> shorthand.Meant:
 )
 def test_what_people_type_is_understood(typed: str, words: str) -> None:
     assert understood(typed) == shorthand.Meant(tuple(words.split()))
+
+
+def test_words_without_an_option_mean_one_that_the_task_has() -> None:
+    flags = {str(context.name): context.flags for context in COLLECTION.to_contexts()}
+    assert [task for task, option in shorthand.FREE.items() if f"--{option}" not in flags[task]] == []
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
