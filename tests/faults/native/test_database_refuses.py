@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from infra import postgres_checks
 from tests.faults.conftest import Victim
 from tests.faults.data.db_tools import Site, refused
 
@@ -108,3 +109,21 @@ def test_status_and_doctor_tell_what_makes_other_tasks_fail(site: Site) -> None:
         assert site.invoke("up").returncode == 0, "what tools connect to is made again"
     assert site.invoke("db.verify", "--to", str(site.target)).returncode == 0, "drops what is left over"
     assert json.loads(site.invoke("status", "--json").stdout)["data"]["warnings"] == []
+
+
+def test_slots_that_hold_wal_and_old_transactions_are_read_from_the_server(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres_checks.checks(site.ends) == []
+    monkeypatch.setattr(postgres_checks, "HELD", 1)  # else it takes a gigabyte of WAL, and half a billion transactions
+    monkeypatch.setattr(postgres_checks, "OLD", 1)
+    with site.link() as link:
+        link.execute("select pg_create_physical_replication_slot('reader', true)")
+        link.execute("select pg_logical_emit_message(false, 'test', repeat('x', 100000))")
+        try:
+            found = {check.id: check for check in postgres_checks.checks(site.ends)}
+            assert "reader holds" in found["replication-slots"].text
+            assert "pg_drop_replication_slot('reader')" in found["replication-slots"].remedy
+            assert "has not been frozen" in found["transaction-age"].text
+        finally:
+            link.execute("select pg_drop_replication_slot('reader')")
