@@ -16,9 +16,9 @@ from infra.tasks.command import command, directory, named
 from infra.tasks.prod_site import SITE, cluster
 
 if TYPE_CHECKING:
+    from infra.data.objects.client import Client
     from infra.data.snapshot.create import SnapshotOrder
     from infra.data.store import Backup
-    from infra.prod.buckets import PrefixedClient
     from infra.prod.cluster import Cluster
     from infra.prod.moved import Move
     from infra.prod.site import Site
@@ -184,18 +184,15 @@ def _objects(context: Context, site: Site, there: Cluster, content: Path) -> dic
 
 
 @contextlib.contextmanager
-def _stores(site: Site, there: Cluster) -> Iterator[Mapping[str, PrefixedClient]]:
+def _stores(site: Site, there: Cluster) -> Iterator[Mapping[str, Client]]:
     """Open clients of the site's stores for the block, through forwards where they are in the cluster."""
+    from infra.data.objects import backup as objects
     from infra.prod import buckets, connect
 
     values, _ = connect.variables(there)
     wanted = {name: text for name, text in values.items() if "STORAGE" in name or name == "AWS_DEFAULT_REGION"}
     with connect.opened(there, connect.targets(there, list(wanted.values()), ())) as forwards:
-        logins = buckets.logins(connect.here(wanted, forwards, Path()))
         prefix = str(site.part("s3")["bucketPrefix"])
-        made = {login.name: buckets.PrefixedClient(login, prefix) for login in logins}
-        try:
+        logins = buckets.logins(connect.here(wanted, forwards, Path()), prefix)
+        with objects.connected(logins) as made:
             yield made
-        finally:
-            for client in made.values():
-                client.close()

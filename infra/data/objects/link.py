@@ -184,7 +184,7 @@ class Link:
                 link.close()
 
     def _path(self, bucket: str, key: str) -> str:
-        return sign.encode_path(bucket, key)
+        return sign.encode_path(f"{self.login.prefix}{bucket}" if bucket else "", key)
 
     @contextlib.contextmanager
     def patience(self, limit: float) -> Iterator[None]:

@@ -19,7 +19,8 @@ class StoreLogin:
     """An S3 server: the name of its service, where it is, its keys, and whether one serves both stores.
 
     `only`: our own buckets in an external service, where all others are somebody else's. `settings` are the
-    names of the settings that hold the keys.
+    names of the settings that hold the keys. `prefix` is what the names of the buckets begin with there, while we call
+    them by the rest.
     """
 
     name: str
@@ -32,6 +33,7 @@ class StoreLogin:
     region: str = sign.REGION
     only: tuple[str, ...] = ()
     settings: tuple[str, str] = catalog.STORE_LOGIN
+    prefix: str = ""
 
     @property
     def shown(self) -> str:
