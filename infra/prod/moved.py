@@ -63,10 +63,12 @@ def plan(snapshot: Backup, now: datetime | None = None) -> Move:
     """Decide what is brought; nothing is touched. Raises PlatformError NOT_FOUND when there is nothing to bring."""
     parts = snapshot.facts["parts"]
     held = parts.get("databases", {}).get("databases", {})
-    names = tuple(name for name in DATABASES if name in held)
+    empty = {name for name, entry in held.items() if entry.get("tables") == 0}
+    names = tuple(name for name in DATABASES if name in held and name not in empty)
     if not names:
         raise PlatformError("NOT_FOUND", f"the snapshot {snapshot.path.name} has none of {', '.join(DATABASES)}")
     left = {name: "it is not moved between environments" for name in held if name not in names}
+    left |= dict.fromkeys(sorted(empty & set(DATABASES)), "it is empty there")
     left |= {part: STAYS[part] for part in ("temporal", "redis") if part in parts}
     return Move(names, "objects" in parts, left, f"{now or datetime.now(UTC):%Y%m%d%H%M%S}")
 

@@ -35,7 +35,7 @@ def test_a_snapshot_goes_to_the_site_and_comes_home(stage: Stage, table: Table) 
     lost = sum(len(mine - objects) for _, objects in others)
     seen = f"{len(first)} tables, {len(differ)} differ; {lost} of {len(mine)} objects are lost"
     table.add("laptop, site, laptop", "every table and object the same", seen)
-    assert len(first) > 10
+    assert "platform public jobs" in first
     assert mine
     assert differ == []
     assert lost == 0
@@ -54,6 +54,9 @@ def _content(home: Path, name: str) -> tuple[Tables, Objects]:
     for database, entry in verify.databases(content).facts["databases"].items():
         for label, said in entry["tables"].items():
             if database in moved.DATABASES and label.startswith("TABLE DATA "):
-                found[f"{database} {label.rpartition(' ')[0]}"] = (said["rows"], said["digest"])
+                found[f"{database} {label.removeprefix('TABLE DATA ').rpartition(' ')[0]}"] = (
+                    said["rows"],
+                    said["digest"],
+                )
     current = [r for r in records.reading(verify.objects(content)) if records.is_current(r)]
     return found, {(r["bucket"], r["key"], r["sha256"]) for r in current}

@@ -38,6 +38,15 @@ def test_temporal_redis_and_what_is_not_ours_stay_where_they_are() -> None:
     assert made.old("platform") == "platform_old_20261130120000"
 
 
+def test_an_empty_database_does_not_replace_what_a_site_has() -> None:
+    held = {"platform": {"tables": 4}, "mlflow": {"tables": 0}}
+    saved = _snapshot("platform")
+    saved.facts["parts"]["databases"]["databases"] = held
+    made = moved.plan(saved, NOW)
+    assert made.databases == ("platform",)
+    assert "empty" in made.left_out["mlflow"]
+
+
 def test_a_snapshot_without_our_databases_is_refused() -> None:
     with pytest.raises(PlatformError) as refused:
         moved.plan(_snapshot("mine"), NOW)
