@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,39 @@ def opened(cluster: Cluster, wanted: Sequence[ServicePort]) -> Iterator[list[For
     finally:
         for one in forwards:
             one.running.stop()
+
+
+class _Over(Exception):
+    """Nobody needs the forwards any more."""
+
+
+@contextlib.contextmanager
+def kept(cluster: Cluster, wanted: Sequence[ServicePort], say: Callable[[str], None]) -> Iterator[list[Forward]]:
+    """Open the same, and make those again in the background that end before the block does.
+
+    kubectl ends a forward when a connection through it breaks, which every pool of connections does now and then.
+
+    Raises:
+        PlatformError: as `opened`.
+    """
+    over = threading.Event()
+
+    def pause(seconds: float) -> None:
+        if over.wait(seconds):
+            raise _Over
+
+    def work() -> None:
+        with contextlib.suppress(_Over):
+            keep(cluster, forwards, say, pause)
+
+    with opened(cluster, wanted) as forwards:
+        keeper = threading.Thread(target=work, daemon=True)
+        keeper.start()
+        try:
+            yield forwards
+        finally:
+            over.set()
+            keeper.join()
 
 
 def forward(cluster: Cluster, target: ServicePort, local: int = 0) -> Forward:

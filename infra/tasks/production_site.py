@@ -61,5 +61,6 @@ def contract(context: Context) -> Iterator[Contract]:
     with scratch.workspace(context.stack.scratch) as space:
         ca = space / "ca.crt"
         ca.write_text(connect.authority(site, there), encoding="utf-8")
-        with connect.opened(there, connect.targets(there, list(values.values()), ())) as forwards:
+        wanted = connect.targets(there, list(values.values()), ())
+        with connect.kept(there, wanted, lambda text: None) as forwards:
             yield contracts.read(connect.here(values, forwards, ca))

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ def test_a_forward_that_ends_comes_back_at_its_port() -> None:
         assert any(":40999 " in line for line in forwards[0].running.lines)
         assert forwards[0].running.code() is None
     assert said == ["postgresql: connected again"]
+
+
+def test_a_forward_that_breaks_while_a_task_needs_it_is_made_again() -> None:
+    cluster, again = deployed(), threading.Event()
+    with connect.kept(cluster, [POSTGRES], lambda text: again.set()) as forwards:
+        first, local = forwards[0].running, forwards[0].local
+        first.process.terminate()
+        assert again.wait(60)
+        second = forwards[0].running
+        assert second is not first
+        assert forwards[0].local == local
+        assert second.code() is None
+    assert second.code() is not None, "nothing is left of it"
 
 
 def test_a_forward_that_stays_away_is_told_once() -> None:
