@@ -105,7 +105,16 @@ def change(settings: Settings, stack: Stack, tier: str, rotate: Iterable[str] = 
     same = wanted == known.now and known.next is None
     if same and (tier in known.tiers or not file(stack).exists()):
         return None
-    return LoginChange(_with(_without(settings, stack), wanted, stack), replace(known, next=wanted))
+    coming = replace(known, next=wanted, older=_with_unfinished(known))
+    return LoginChange(_with(_without(settings, stack), wanted, stack), coming)
+
+
+def _with_unfinished(known: Logins) -> Mapping[str, list[str]]:
+    """Return the earlier values with those of a change that was cut off: some service may have got one."""
+    found = {name: list(values) for name, values in known.older.items()}
+    for name, value in (known.next or {}).items():
+        found[name] = [value, *(v for v in found.get(name, []) if v != value)][:_KEPT]
+    return found
 
 
 def _wanted(settings: Settings, stack: Stack, known: Logins, rotate: set[str]) -> dict[str, str]:

@@ -81,3 +81,15 @@ def test_mlflow(monkeypatch: pytest.MonkeyPatch, failures: int, said: str, ends:
     with pytest.raises(SystemExit, match="refused"):
         found["connect"]()
     assert len(asked) == found["REFUSALS"]
+
+
+def test_a_checksum_is_text_even_where_it_has_digits_only() -> None:
+    """One in a thousand would be a number for YAML, as 2663942680876018 or 12e4567890123456, and be refused."""
+    lines = [
+        line
+        for path in (*(ROOT / "helm").glob("*/templates/*.yaml"), *(ROOT / "helm").glob("*/templates/*.tpl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip().startswith("checksum/")
+    ]
+    assert len(lines) > 10
+    assert [line for line in lines if not line.endswith("| quote }}")] == []

@@ -194,3 +194,21 @@ def test_a_damaged_file_is_no_empty_one(home: Stack) -> None:
 def test_a_file_in_place_of_the_state_directory_is_no_damaged_login(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert logins.read(Stack("odd", tmp_path / "file")) == logins.Logins()
+
+
+@pytest.mark.parametrize(("rotate", "wish"), [(("POSTGRES_PASSWORD",), "yes"), ((), "no")], ids=["rotated", "off"])
+def test_another_change_after_one_that_was_cut_off_still_knows_what_services_may_have(
+    home: Stack, rotate: tuple[str, ...], wish: str
+) -> None:
+    before = changed(home, PLATFORM_PRIVATE="yes")["POSTGRES_PASSWORD"]
+    cut_off = change(home, rotate=("POSTGRES_PASSWORD",))
+    assert cut_off is not None
+    logins.begin(home, cut_off)
+    given = (cut_off.logins.next or {})["POSTGRES_PASSWORD"]
+    coming = change(home, rotate=rotate, PLATFORM_PRIVATE=wish)
+    assert coming is not None
+    assert {before, given} <= set(coming.logins.candidates("POSTGRES_PASSWORD"))
+    logins.begin(home, coming)
+    again = change(home, PLATFORM_PRIVATE=wish)
+    assert again is not None
+    assert {before, given} <= set(again.logins.candidates("POSTGRES_PASSWORD")), "also after another cut"

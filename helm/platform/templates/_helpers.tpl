@@ -96,7 +96,7 @@ AWS_DEFAULT_REGION: {{ .Values.storage.region | quote }}
 {{/* Pods restart when the contract changes. */}}
 {{- define "platform.checksum" -}}
 {{- $logins := ternary "" (include "platform.logins" .) (ne .Values.existingSecret "") -}}
-checksum/env: {{ printf "%s\n%s" (include "platform.addresses" .) $logins | sha256sum | trunc 16 }}
+checksum/env: {{ printf "%s\n%s" (include "platform.addresses" .) $logins | sha256sum | trunc 16 | quote }}
 {{- end }}
 
 {{/* The whole contract as variables. */}}
