@@ -347,7 +347,7 @@ def test_rows_that_point_at_no_object_are_named(site: Site) -> None:
         "infra.data.redis_dump.save after",
         "infra.data.objects.backup.backup before",
         "infra.data.snapshot.verify.verify before",
-        "infra.data.snapshot.create._seal after",
+        "infra.data.snapshot.create.seal after",
     ],
 )
 @pytest.mark.fault(1)
