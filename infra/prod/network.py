@@ -37,7 +37,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Flow:
-    """Connections that are allowed: from where, to where, to which TCP ports."""
+    """Connections that are allowed: from where, to where, to which TCP ports (none: to all)."""
 
     source: Peer
     target: Peer
@@ -68,7 +68,8 @@ API_PORTS = (443, 6443)
 
 def flows(site: Site) -> list[Flow]:
     """Return every connection that a site needs."""
-    return [*_data(site), *_services(site), *_applications(site), *_watchers(site)]
+    workers = Flow(TRAINING, TRAINING, ())  # of one training: their collectives listen on ports of the moment
+    return [*_data(site), *_services(site), *_applications(site), workers, *_watchers(site)]
 
 
 def _data(site: Site) -> Iterator[Flow]:

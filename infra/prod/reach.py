@@ -38,17 +38,20 @@ def reachable(policies: Sequence[Object], peers: Sequence[Peer], ports: Sequence
 
 
 def wanted(flows: Sequence[Flow]) -> set[Reach]:
-    """Return the connections of a table of flows."""
-    return {Reach(f.source.name, f.target.name, port) for f in flows for port in f.ports}
+    """Return the connections of a table of flows; one to all ports is one to each port of the table."""
+    return {Reach(f.source.name, f.target.name, port) for f in flows for port in f.ports or _ports(flows)}
+
+
+def _ports(flows: Sequence[Flow]) -> list[int]:
+    return sorted({port for f in flows for port in f.ports})
 
 
 def differences(policies: Sequence[Object], flows: Sequence[Flow]) -> Iterator[str]:
     """Describe what policies allow beyond the table, and what of the table they do not allow."""
     peers = list(dict.fromkeys(peer for f in flows for peer in (f.source, f.target)))
-    ports = sorted({port for f in flows for port in f.ports})
     guarded = {p.name for p in peers if p.namespace in GUARDED}
     inside = {p.name for p in peers if not p.cidr}
-    can, may = reachable(policies, peers, ports), wanted(flows)
+    can, may = reachable(policies, peers, _ports(flows)), wanted(flows)
     for found in sorted(may - can, key=str):
         yield f"{found.source} cannot reach {found.target}:{found.port}, which it needs"
     for found in sorted(can - may, key=str):

@@ -32,7 +32,14 @@ def test_every_guarded_namespace_denies_by_default() -> None:
 
 def test_a_training_reaches_neither_accounts_nor_applications() -> None:
     found = {f.target.name for f in network.flows(sites.load("example", ROOT)) if f.source == network.TRAINING}
-    assert found == {"postgresql", "external Redis", "the object store", "mlflow/server"}
+    assert found == {"postgresql", "external Redis", "the object store", "mlflow/server", network.TRAINING.name}
+
+
+def test_the_workers_of_a_training_find_each_other_on_any_port() -> None:
+    made = network.policies(sites.load("example", ROOT))
+    assert reach.reachable(made, [network.TRAINING, network.BACKEND], [29500, 41234]) == {
+        reach.Reach(network.TRAINING.name, network.TRAINING.name, port) for port in (29500, 41234)
+    }
 
 
 def policy(selector: dict[str, Any], namespace: str = "platform", **spec: Any) -> dict[str, Any]:
