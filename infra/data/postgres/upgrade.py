@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -211,7 +210,7 @@ def _serving(place: PostgresPlace, ends: Endpoints, log: Path) -> Iterator[Endpo
         _ready(process, there, log)
         yield there
     finally:
-        _stopped(process, place)
+        native.stop(place, process, START_LIMIT)
 
 
 def _apart() -> dict[str, Any]:
@@ -237,22 +236,6 @@ def _ready(process: subprocess.Popen[bytes], there: Endpoints, log: Path) -> Non
                     details=details,
                 ) from error
         time.sleep(0.1)
-
-
-def _stopped(process: subprocess.Popen[bytes], place: PostgresPlace) -> None:
-    """Shut the server down (fast); the data is complete afterwards."""
-    if process.poll() is not None:
-        return
-    command = native.stop_argv(place, sys.platform == "win32")
-    if command:
-        shell.run(command, limit=START_LIMIT, check=False)
-    else:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(START_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _swap(made: UpgradePlan) -> None:

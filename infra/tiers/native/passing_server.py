@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from infra import database, endpoints, shell
+from infra import database, endpoints
 from infra.context import Context
 from infra.endpoints import HOST, Endpoints, Login
 from infra.errors import PlatformError
@@ -86,7 +85,7 @@ def _served(place: PostgresPlace, ends: Endpoints, log: Path) -> Iterator[None]:
         _await(ends, server, log)
         yield
     finally:
-        _stop(place, server)
+        postgres.stop(place, server, STOP_LIMIT)  # its data goes with it
 
 
 def _await(ends: Endpoints, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -105,16 +104,3 @@ def _await(ends: Endpoints, server: subprocess.Popen[bytes], log: Path) -> None:
     raise PlatformError(
         "SERVICE_FAILED", "a PostgreSQL of this machine does not start", why=why, details={"log": lines}
     )
-
-
-def _stop(place: PostgresPlace, server: subprocess.Popen[bytes]) -> None:
-    """Stop it; its data goes with it, so a server that does not stop in time is killed."""
-    if argv := postgres.stop_argv(place, process.WINDOWS):
-        shell.run(argv, check=False, limit=STOP_LIMIT)
-    elif server.poll() is None:
-        server.send_signal(signal.SIGINT)
-    try:
-        server.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

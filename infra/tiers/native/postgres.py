@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
@@ -283,6 +285,25 @@ def stop_argv(place_: PostgresPlace, windows: bool) -> list[str] | None:
     if not windows:
         return None
     return [str(place_.program("pg_ctl")), "stop", "-D", str(place_.data), "-m", "fast", "-w"]
+
+
+def stop(place_: PostgresPlace, server: subprocess.Popen[bytes], limit: float) -> None:
+    """Shut down (fast) a server that this run has started, and kill it where that takes too long.
+
+    Args:
+        limit: seconds for each of the two ways to wait.
+    """
+    if server.poll() is not None:
+        return
+    if argv := stop_argv(place_, process.WINDOWS):
+        shell.run(argv, limit=limit, check=False)
+    else:
+        server.send_signal(signal.SIGINT)
+    try:
+        server.wait(limit)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def sizes(paths: Iterable[Path]) -> int:
